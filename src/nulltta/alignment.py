@@ -1,0 +1,187 @@
+"""`align`: a prompt and a reward in, aligned images and their null texts out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from nulltta import noise, rewards
+from nulltta.artefact import NullText
+from nulltta.config import NullTTAConfig
+from nulltta.embedding import transform
+from nulltta.images import save_png, to_pil
+from nulltta.models import load_model
+from nulltta.sampling import Problem, null_tta, plain
+from nulltta.select import pick
+from nulltta.types import GuidedModel, NullTTAError, OnStep, Outcome, Reward, Step, Stream
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+METHODS: Mapping[str, Callable[[Problem], Stream]] = {"null-tta": null_tta, "plain": plain}
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run made. Images are (B, ..., 3, H, W) in [0, 1].
+
+    Attributes:
+        candidates: (B, K, 3, H, W), the last step's, of which `images` are the best.
+        rewards: (B,), of `images`.
+        trace: one `Step` a denoising step, without previews.
+        null_text: the learnt null text of each prompt.
+        initial_rewards: (B, K), of the initial latents' clean estimates, where the method scored them.
+    """
+
+    images: Tensor
+    candidates: Tensor
+    rewards: Tensor
+    trace: Sequence[Step]
+    null_text: Sequence[NullText]
+    initial_rewards: Tensor | None
+    problem: Problem = field(repr=False)
+
+    @cached_property
+    def plain(self) -> Outcome:
+        """Ordinary sampling of the same prompts from the same initial latents with the same kind of sampler and
+        the first candidate's noise: sampled when first asked for, 2T denoiser branches a prompt."""
+        return drain(plain(self.problem), lambda _: None)[0]
+
+    @property
+    def baseline(self) -> Tensor:
+        """(B, 3, H, W): plain sampling's images."""
+        return self.plain.candidates[:, 0]
+
+    @property
+    def baseline_rewards(self) -> Tensor:
+        """(B,): plain sampling's rewards."""
+        return self.plain.rewards[:, 0]
+
+    def pil(self) -> list[Image.Image]:
+        """The images, as PIL's."""
+        return to_pil(self.images)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the images as 000.png, 001.png, ... into a folder, made if need be."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        for index, image in enumerate(self.pil()):
+            save_png(image, folder / f"{index:03d}.png")
+
+
+def align(
+    model: GuidedModel | Any,
+    prompts: str | Sequence[str],
+    reward: str | Reward | Callable[[Tensor, Sequence[str]], Tensor],
+    *,
+    config: NullTTAConfig | None = None,
+    method: str = "null-tta",
+    seed: int | Sequence[int] = 0,
+    negative_prompt: str | Sequence[str] = "",
+    latents: Tensor | None = None,
+    guard: str | Reward | Callable[[Tensor, Sequence[str]], Tensor] | None = None,
+    on_step: OnStep | None = None,
+) -> Result:
+    """Sample images whose reward was raised by optimising the null-text embedding (arXiv 2511.20889).
+
+    Args:
+        model: a `GuidedModel`, a live diffusers pipeline, or what `load_model` takes.
+        prompts: one, or a batch; a prompt's result does not depend on what else is in its batch.
+        reward: a name, an expression ("0.7*clip + 0.3*colourfulness") or a callable
+            (images (B, 3, H, W) in [0, 1], prompts) -> (B,).
+        config: the model's preset if None.
+        method: "null-tta" or "plain".
+        seed: an int gives every prompt the same noise (a paired comparison); or one a prompt.
+        negative_prompt: the null text to start from; one, or one a prompt.
+        latents: initial latents (B, K, C, h, w), or (K, C, h, w) for one prompt, instead of the seed's.
+        guard: a second reward, watched and never optimised: where it falls, the prompt's null text is frozen.
+        on_step: called after each denoising step.
+
+    Raises:
+        NullTTAError: an argument is wrong, a reward or model failed, a number was not finite, or memory ran out.
+    """
+    if method not in METHODS:
+        raise NullTTAError(f"unknown method '{method}': choose one of {', '.join(METHODS)}")
+    problem = pose(model, prompts, reward, config, seed, negative_prompt, latents, guard)
+    try:
+        outcome, trace = drain(METHODS[method](problem), on_step or (lambda _: None))
+    except torch.OutOfMemoryError as error:
+        raise NullTTAError(
+            "out of memory: give fewer prompts at a time, lower num_particles, or load the model in bfloat16"
+        ) from error
+    return _result(problem, outcome, trace)
+
+
+def pose(
+    model: GuidedModel | Any,
+    prompts: str | Sequence[str],
+    reward: str | Reward | Callable[[Tensor, Sequence[str]], Tensor],
+    config: NullTTAConfig | None = None,
+    seed: int | Sequence[int] = 0,
+    negative_prompt: str | Sequence[str] = "",
+    latents: Tensor | None = None,
+    guard: str | Reward | Callable[[Tensor, Sequence[str]], Tensor] | None = None,
+) -> Problem:
+    """The `Problem` that `align`'s arguments state; refuses what makes none."""
+    prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+    if not prompts or any(not isinstance(prompt, str) or not prompt.strip() for prompt in prompts):
+        raise NullTTAError("a prompt is empty: say what the picture should show")
+    negatives = [negative_prompt] * len(prompts) if isinstance(negative_prompt, str) else list(negative_prompt)
+    if len(negatives) != len(prompts):
+        raise NullTTAError(f"{len(negatives)} negative prompts for {len(prompts)} prompts: give one, or one a prompt")
+    seeds = noise.per_prompt_seeds(seed, len(prompts))
+    model = model if isinstance(model, GuidedModel) else load_model(model)
+    config = config or NullTTAConfig.preset(model.name)
+    cond, null = model.encode(prompts, negatives)
+    return Problem(
+        model, prompts, cond, null, rewards.load(reward), config, seeds,
+        _initial_latents(model, seeds, config.num_particles, latents).to(next(iter(null.values())).device),
+        guard=None if guard is None else rewards.load(guard),
+    )  # fmt: skip
+
+
+def drain(stream: Stream, on_step: OnStep) -> tuple[Outcome, list[Step]]:
+    """Run a method to its end: its outcome, and its steps without previews."""
+    trace = []
+    while True:
+        try:
+            step = next(stream)
+        except StopIteration as end:
+            return end.value, trace
+        on_step(step)
+        trace.append(replace(step, preview=None))
+
+
+def _initial_latents(model: GuidedModel, seeds: Sequence[int], particles: int, given: Tensor | None) -> Tensor:
+    """(B, K, C, h, w): the caller's latents, checked, or the seeds' own."""
+    if given is None:
+        return noise.initial_latents(model, seeds, particles)
+    latents = given[None] if given.dim() == 4 and len(seeds) == 1 else given
+    shape = tuple(model.initial_latents(1, torch.Generator().manual_seed(0)).shape[1:])
+    if latents.shape[:2] != (len(seeds), particles) or tuple(latents.shape[2:]) != shape:
+        raise NullTTAError(f"latents have shape {tuple(given.shape)}: expected {(len(seeds), particles, *shape)}")
+    return latents.float()
+
+
+def _result(problem: Problem, outcome: Outcome, trace: Sequence[Step]) -> Result:
+    timesteps = [step.timestep for step in trace]
+    null_text = [
+        NullText(timesteps, [transform(null, lambda t, b=b: t[b].cpu()) for null in outcome.nulls], prompt)
+        for b, prompt in enumerate(problem.prompts)
+        if outcome.nulls
+    ]
+    return Result(
+        images=pick(outcome.candidates, outcome.selected),
+        candidates=outcome.candidates,
+        rewards=pick(outcome.rewards, outcome.selected),
+        trace=trace,
+        null_text=null_text,
+        initial_rewards=outcome.initial_rewards,
+        problem=replace(problem, latents=outcome.initial_latents[:, None]),
+    )

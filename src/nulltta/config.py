@@ -1,0 +1,96 @@
+"""The one configuration: a field a symbol of the paper (Null-TTA, arXiv 2511.20889)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from nulltta.errors import NullTTAError
+
+Conventions = Literal["paper", "release", "exact"]
+Gradient = Literal["auto", "autograd", "zeroth-order"]
+
+
+def _option(default: Any, text: str) -> Any:
+    """A field with the text that the command line shows for its flag."""
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True, kw_only=True)
+class NullTTAConfig:
+    """Settings of a run; the defaults are the published ones. Errors: `NullTTAError` names the field.
+
+    conventions: "paper" is the objective as written; "release" reproduces the published code number by number
+        (s² for (s−1)², candidate noise seeded by the timestep, NaN rewards as 0); "exact" replaces the
+        consistency term by the true KL divergence of the sampler's stochastic step.
+    """
+
+    num_inference_steps: int = _option(100, "T: denoising steps")
+    guidance_scale: float = _option(7.5, "s: classifier-free guidance, above 1")
+    inner_steps: tuple[int, int] = _option((5, 25), "n_min n_max: inner steps at the first and last step")
+    num_particles: int = _option(3, "K: candidates drawn at each denoising step")
+    reward_weight: float = _option(100.0, "λ1: weight of the reward")
+    kl_weight: float = _option(0.002, "λ2: weight of both regularisers")
+    prior_variance: float = _option(0.01, "σφ²: variance of the null text's prior")
+    annealing: float | Literal["auto"] = _option(0.008, "γ: how fast the regularisers fade, or 'auto'")
+    learning_rate: float = _option(0.01, "Adam's learning rate on the null text")
+    eta: float = _option(1.0, "η: 0 deterministic, 1 ancestral sampling")
+    conventions: Conventions = _option("paper", "paper, release or exact")
+    gradient: Gradient = _option("auto", "auto, autograd or zeroth-order")
+
+    def __post_init__(self) -> None:
+        if isinstance(self.inner_steps, list):  # as read from JSON
+            object.__setattr__(self, "inner_steps", tuple(self.inner_steps))
+        _whole(self, "num_inference_steps", at_least=1)
+        _whole(self, "num_particles", at_least=1)
+        if len(self.inner_steps) != 2 or any(type(n) is not int or n < 0 for n in self.inner_steps):
+            raise NullTTAError(f"inner_steps is two whole numbers n_min n_max, 0 or more, not {self.inner_steps}")
+        if self.inner_steps[0] > self.inner_steps[1]:
+            n_min, n_max = self.inner_steps
+            raise NullTTAError(f"inner_steps ({n_min}, {n_max}) is reversed: give n_min n_max, as in {n_max} {n_min}")
+        for name in ("reward_weight", "kl_weight", "learning_rate", "eta", "guidance_scale", "prior_variance"):
+            _number(self, name)
+        if self.guidance_scale <= 1:
+            raise NullTTAError(
+                f"guidance_scale {self.guidance_scale:g} leaves the null text without effect: it must be above 1"
+            )
+        if self.prior_variance == 0:
+            raise NullTTAError("prior_variance must be above 0")
+        if self.eta > 1:
+            raise NullTTAError(f"eta must lie between 0 and 1, not {self.eta:g}")
+        if self.annealing != "auto":
+            _number(self, "annealing", or_else=" or 'auto'")
+        _one_of(self, "conventions", ("paper", "release", "exact"))
+        _one_of(self, "gradient", ("auto", "autograd", "zeroth-order"))
+
+    @classmethod
+    def embedded(cls, **changes: Any) -> NullTTAConfig:
+        """The preset for the embedded model: few steps, the published balance of reward and regularisers."""
+        preset = {
+            "num_inference_steps": 25, "guidance_scale": 3.0, "inner_steps": (2, 6),
+            "num_particles": 3, "annealing": "auto",
+        }  # fmt: skip
+        return cls(**{**preset, **changes})
+
+    @classmethod
+    def preset(cls, model_name: str, **changes: Any) -> NullTTAConfig:
+        """The preset of a model that has one, else the published defaults."""
+        return cls.embedded(**changes) if model_name == "embedded" else cls(**changes)
+
+
+def _whole(config: NullTTAConfig, name: str, at_least: int) -> None:
+    value = getattr(config, name)
+    if type(value) is not int or value < at_least:
+        raise NullTTAError(f"{name} must be a whole number, {at_least} or more, not {value}")
+
+
+def _number(config: NullTTAConfig, name: str, or_else: str = "") -> None:
+    value = getattr(config, name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+        raise NullTTAError(f"{name} must be a number, 0 or more{or_else}, not {value}")
+
+
+def _one_of(config: NullTTAConfig, name: str, allowed: tuple[str, ...]) -> None:
+    if (value := getattr(config, name)) not in allowed:
+        raise NullTTAError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")

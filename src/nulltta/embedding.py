@@ -1,0 +1,40 @@
+"""Arithmetic on embeddings: dictionaries of named tensors, first dimension the prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from nulltta.types import Embedding
+
+
+def per_prompt(values: Tensor) -> Tensor:
+    """(B, ...) -> (B,), the sum over everything but the prompts."""
+    return values.flatten(1).sum(1)
+
+
+def squared_norm(values: Tensor) -> Tensor:
+    """(B, ...) -> (B,), ‖·‖² of each prompt's values."""
+    return per_prompt(values.square())
+
+
+def distance(a: Embedding, b: Embedding) -> Tensor:
+    """‖a − b‖² of each prompt, over all named tensors: (B,)."""
+    return torch.stack([squared_norm(a[name] - b[name]) for name in a]).sum(0)
+
+
+def transform(embedding: Embedding, function: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+    """The embedding with `function` applied to each tensor."""
+    return {name: function(tensor) for name, tensor in embedding.items()}
+
+
+def repeat(embedding: Embedding, times: int) -> dict[str, Tensor]:
+    """(B, ...) -> (B·times, ...): each prompt's embedding, `times` in a row."""
+    return transform(embedding, lambda tensor: tensor.repeat_interleave(times, dim=0))
+
+
+def where(mask: Tensor, a: Embedding, b: Embedding) -> dict[str, Tensor]:
+    """Prompts of `a` where the mask (B,) is true, of `b` elsewhere."""
+    return {name: torch.where(mask.view(-1, *[1] * (a[name].dim() - 1)), a[name], b[name]) for name in a}

@@ -1,0 +1,28 @@
+"""Tensors (B, 3, H, W) in [0, 1] to pictures and files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import Tensor
+
+from nulltta.files import atomic
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+def to_pil(images: Tensor) -> list[Image.Image]:
+    """Images (B, 3, H, W) in [0, 1] as PIL images, rounded to 8 bits."""
+    from PIL import Image
+
+    pixels = images.detach().float().clamp(0, 1).mul(255).round().permute(0, 2, 3, 1).cpu().numpy()
+    return [Image.fromarray(image) for image in pixels.astype(np.uint8)]
+
+
+def save_png(image: Image.Image, path: Path) -> None:
+    """Write a PNG whole or not at all."""
+    with atomic(path) as temporary:
+        image.save(temporary, format="PNG")

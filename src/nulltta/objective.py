@@ -1,0 +1,90 @@
+"""The objective of one denoising step (Null-TTA, arXiv 2511.20889, eq. for J; METHOD step 2b).
+
+J(φ') = λ1·R(D(x̂0(x_t, φ'))) − a_i·λ2·KL(φ') − a_i·λ2/(2σφ²)·‖φ' − φ‖²,
+KL(φ') = (1−α_t)/(2α_t(1−ᾱ_t))·‖ε̃(x_t, φ') − ε̃(x_t, φ)‖² by the paper, and the Gaussians' own by "exact".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from nulltta.config import NullTTAConfig
+from nulltta.embedding import distance, squared_norm
+from nulltta.scoring import score
+from nulltta.types import Embedding, GuidedModel, NoiseStep, Reward
+
+
+def guided(null: Tensor, cond: Tensor, scale: float) -> Tensor:
+    """Classifier-free guidance: ε̃ = ε(φ) + s·(ε(c) − ε(φ))."""
+    return null + scale * (cond - null)
+
+
+class Terms(NamedTuple):
+    """The objective and its parts, each (B,)."""
+
+    value: Tensor  # J
+    reward: Tensor  # R
+    kl: Tensor  # the consistency term, before a_i·λ2
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """J at one denoising step, a function of φ' alone: everything else was evaluated once, without gradient.
+
+    Attributes:
+        x: (B, C, h, w), x_t.
+        eps_cond: ε(x_t, c).
+        eps_null: ε(x_t, φ), with the null embedding as encoded.
+        anneal: a_i.
+    """
+
+    model: GuidedModel
+    reward: Reward
+    prompts: Sequence[str]
+    config: NullTTAConfig
+    step: NoiseStep
+    x: Tensor
+    eps_cond: Tensor
+    eps_null: Tensor
+    null: Embedding  # φ
+    anneal: float
+
+    def __call__(self, null: Embedding) -> Terms:
+        """J(φ') for the B prompts; differentiates one branch of the denoiser, the decoder and the reward."""
+        cfg = self.config
+        eps = self.model.predict(self.x, self.step, null)  # ε(x_t, φ'), (B, C, h, w)
+        guided_eps = guided(eps, self.eps_cond, cfg.guidance_scale)  # ε̃(x_t, φ')
+        images = self.model.decode(self.model.clean(self.x, guided_eps, self.step))
+        rewards = score(self.reward, images, self.prompts, allow_nan=cfg.conventions == "release")
+        kl = self.kl(eps)
+        prior = distance(null, self.null) / (2 * cfg.prior_variance)
+        value = cfg.reward_weight * _finite(rewards) - self.anneal * cfg.kl_weight * (kl + prior)
+        return Terms(value, rewards, kl)
+
+    def kl(self, eps: Tensor) -> Tensor:
+        """How far ε(x_t, φ') moves the step's distribution from that of ε(x_t, φ), (B,) in nats.
+
+        ε̃(φ') − ε̃(φ) = (1−s)(ε(φ') − ε(φ)), hence the factor (s−1)²; the published release has s².
+        """
+        s = self.config.guidance_scale
+        if self.config.conventions == "exact":
+            return self._gaussian_kl(eps)
+        factor = s**2 if self.config.conventions == "release" else (s - 1) ** 2
+        return factor * self.step.consistency * squared_norm(eps - self.eps_null)
+
+    def _gaussian_kl(self, eps: Tensor) -> Tensor:
+        """KL(N(m(ε̃(φ')), σ²I) ‖ N(m(ε̃(φ)), σ²I)) = ‖m' − m‖²/(2σ²); a deterministic step has none: 0."""
+        s = self.config.guidance_scale
+        mean, std = self.model.transition(self.x, guided(eps, self.eps_cond, s), self.step)
+        reference, _ = self.model.transition(self.x, guided(self.eps_null, self.eps_cond, s), self.step)
+        return squared_norm(mean - reference) / (2 * std**2) if std > 0 else torch.zeros(len(mean)).to(mean)
+
+
+def _finite(rewards: Tensor) -> Tensor:
+    """NaN as 0, without gradient: the release's inner loop. Elsewhere `score` has refused NaN already."""
+    return torch.where(torch.isnan(rewards), torch.zeros_like(rewards), rewards)

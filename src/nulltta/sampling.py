@@ -1,0 +1,216 @@
+"""The sampling loops: generators of `Step`s, one a denoising step, that return an `Outcome`.
+
+Null-TTA (arXiv 2511.20889), METHOD's algorithm. Symbols: c prompt embedding, φ null embedding as encoded and φ' as
+optimised, s guidance scale, ε̃ guided prediction, x̂0 clean estimate, K candidates, T steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from nulltta import noise, schedules
+from nulltta.config import NullTTAConfig
+from nulltta.embedding import distance, repeat, where
+from nulltta.gradients import ESTIMATORS, GradientEstimator
+from nulltta.objective import Objective, guided
+from nulltta.optimise import ascend
+from nulltta.scoring import score
+from nulltta.select import greedy, pick
+from nulltta.types import (
+    Embedding,
+    GuidedModel,
+    NoiseStep,
+    NullTTAError,
+    Outcome,
+    Reward,
+    Selector,
+    Step,
+    Stream,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """All that a method is given.
+
+    Attributes:
+        cond, null: c and φ, first dimension B, float32.
+        seeds: one a prompt.
+        latents: (B, K, C, h, w), the initial latents x_T.
+        guard: a second reward, watched and never optimised: where optimising lowers it, φ' stays as it was and
+            is frozen.
+    """
+
+    model: GuidedModel
+    prompts: Sequence[str]
+    cond: Embedding
+    null: Embedding
+    reward: Reward
+    config: NullTTAConfig
+    seeds: Sequence[int]
+    latents: Tensor
+    guard: Reward | None = None
+    selector: Selector = greedy
+
+    def schedule(self) -> list[NoiseStep]:
+        """The model's denoising steps at this run's T and η."""
+        steps = self.model.schedule(self.config.num_inference_steps)
+        return [replace(step, eta=self.config.eta) for step in steps]
+
+    def noise(self, index: int, step: NoiseStep, like: Tensor, particles: int) -> Tensor:
+        """(B, K, C, h, w), the stochastic part of K candidates; like: (B, C, h, w)."""
+        if self.config.conventions == "release":
+            return noise.by_timestep(step, like, particles)
+        return noise.seeded(self.seeds, index, like, particles)
+
+    def generators(self, index: int, purpose: str) -> list[torch.Generator]:
+        """One a prompt, for estimators and selectors that draw."""
+        return [noise.generator(seed, purpose, index) for seed in self.seeds]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """K latents a prompt, seen through their clean estimates under φ'."""
+
+    x: Tensor  # (B, K, C, h, w)
+    eps_cond: Tensor  # ε(x, c), same shape: the winner's serves the next denoising step
+    images: Tensor  # (B, K, 3, H, W)
+    rewards: Tensor  # (B, K)
+
+
+@torch.no_grad()
+def plain(problem: Problem) -> Stream:
+    """Ordinary sampling under classifier-free guidance, of each prompt's first initial latent."""
+    p, s = problem, problem.config.guidance_scale
+    x = initial = p.latents[:, 0]
+    zeros = torch.zeros(len(x))
+    for i, step in enumerate(p.schedule()):
+        eps = guided(p.model.predict(x, step, p.null), p.model.predict(x, step, p.cond), s)
+        preview = p.model.decode(p.model.clean(x, eps, step))
+        mean, std = p.model.transition(x, eps, step)
+        x = mean + std * p.noise(i, step, x, particles=1)[:, 0]
+        yield Step(i, step.timestep, torch.empty(0, len(x)), torch.empty(len(x), 0), zeros.long(), zeros, preview)
+    images = p.model.decode(x)
+    rewards = score(p.reward, images, p.prompts)
+    return Outcome(images[:, None], rewards[:, None].cpu(), zeros.long(), initial)
+
+
+@torch.no_grad()
+def null_tta(problem: Problem) -> Stream:
+    """Null-text test-time alignment: optimise φ', draw K candidates, keep the best, at every denoising step.
+
+    Cost for a prompt: Σn_i denoiser branches with gradient, and 2K + 2T + 2K(T−1) without.
+    """
+    p, cfg, s = problem, problem.config, problem.config.guidance_scale
+    B, K = len(p.prompts), cfg.num_particles
+    gamma = schedules.annealing_coefficient(cfg.annealing, cfg.num_inference_steps)
+    estimator = _estimator(p)
+    steps = p.schedule()
+    null, nulls = dict(p.null), []  # φ', carried over from step to step
+    active = torch.ones(B, dtype=torch.bool)
+
+    drawn = _candidates(p, p.latents, steps[0], null)  # 1. K initial latents
+    selected = p.selector(drawn.rewards, p.generators(-1, "select"))
+    x, eps_cond = pick(drawn.x, selected), pick(drawn.eps_cond, selected)
+    initial, initial_rewards = x, drawn.rewards
+
+    for i, step in enumerate(steps):
+        eps_null = p.model.predict(x, step, p.null)  # 2a. ε(x_t, φ)
+        anneal = schedules.regularisation(i, gamma)
+        objective = Objective(p.model, p.reward, p.prompts, cfg, step, x, eps_cond, eps_null, p.null, anneal)
+        before = null
+        null, inner_rewards = ascend(  # 2b. n_i Adam steps on φ'
+            objective,
+            null,
+            steps=schedules.inner_step_count(i, gamma, cfg.inner_steps),
+            learning_rate=cfg.learning_rate,
+            estimator=estimator,
+            generators=p.generators(i, "gradient"),
+            active=active,
+            skip_nonfinite=cfg.conventions == "release",
+        )
+        if i == 0 and len(inner_rewards):
+            _refuse_unmoved(p, null)
+        eps = p.model.predict(x, step, null)  # ε(x_t, φ')
+        if p.guard is not None:
+            null, eps, active = _guarded(p, step, x, eps_cond, (before, null), (eps_null, eps), active)
+        nulls.append(null)
+
+        mean, std = p.model.transition(x, guided(eps, eps_cond, s), step)  # 2c. K candidates x_{t−1}
+        latents = mean[:, None] + std * p.noise(i, step, x, K)
+        drawn = _candidates(p, latents, steps[i + 1] if i + 1 < len(steps) else None, null)
+        selected = p.selector(drawn.rewards, p.generators(i, "select"))
+        x, eps_cond = pick(drawn.x, selected), pick(drawn.eps_cond, selected)
+        preview = pick(drawn.images, selected)
+        yield Step(i, step.timestep, inner_rewards, drawn.rewards, selected, objective.kl(eps).cpu(), preview)
+
+    best = greedy(drawn.rewards)  # 3. the best of the K decoded images
+    return Outcome(drawn.images, drawn.rewards, best, initial, initial_rewards, nulls)
+
+
+def _candidates(p: Problem, latents: Tensor, step: NoiseStep | None, null: Embedding) -> Candidates:
+    """Score K latents a prompt, (B, K, C, h, w): by x̂0 under φ' at `step`, or as they are after the last step."""
+    B, K = latents.shape[:2]
+    x = latents.flatten(0, 1)
+    if step is None:
+        x0, eps_cond = x, x
+    else:
+        eps_cond = p.model.predict(x, step, repeat(p.cond, K))
+        eps = guided(p.model.predict(x, step, repeat(null, K)), eps_cond, p.config.guidance_scale)
+        x0 = p.model.clean(x, eps, step)
+    images = p.model.decode(x0)
+    prompts = [prompt for prompt in p.prompts for _ in range(K)]
+    rewards = score(p.reward, images, prompts, allow_nan=p.config.conventions == "release").cpu()
+    return Candidates(latents, eps_cond.unflatten(0, (B, K)), images.unflatten(0, (B, K)), rewards.unflatten(0, (B, K)))
+
+
+def _guarded(
+    p: Problem,
+    step: NoiseStep,
+    x: Tensor,
+    eps_cond: Tensor,
+    nulls: tuple[Embedding, Embedding],
+    predictions: tuple[Tensor, Tensor],
+    active: Tensor,
+) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """Compare the guard's reward of x̂0 under φ' and under φ; a prompt where it fell goes back to φ' before the step
+    and stays there. Returns (φ', ε(x_t, φ'), active)."""
+    assert p.guard is not None
+    before, after = nulls
+    guided_eps = [guided(eps, eps_cond, p.config.guidance_scale) for eps in predictions]
+    images = [p.model.decode(p.model.clean(x, eps, step)) for eps in guided_eps]
+    reference, moved = (score(p.guard, image, p.prompts) for image in images)
+    kept = (moved >= reference).cpu()
+    if bool((active & ~kept).any()):
+        null = where((kept | ~active).to(x.device), after, before)
+        return null, p.model.predict(x, step, null), active & kept
+    return dict(after), predictions[1], active
+
+
+def _estimator(p: Problem) -> GradientEstimator:
+    """The gradient estimator that the configuration asks for; "auto" goes by the reward."""
+    name = p.config.gradient
+    if name == "auto":
+        name = "autograd" if p.reward.differentiable else "zeroth-order"
+    if name not in ESTIMATORS:
+        raise NullTTAError(
+            f"reward '{p.reward.name}' gives no gradient and needs gradient='{name}', which this version does not "
+            "have yet: choose a differentiable reward"
+        )
+    return ESTIMATORS[name]
+
+
+def _refuse_unmoved(p: Problem, null: Embedding) -> None:
+    """At φ' = φ the regularisers have no gradient: a first denoising step that moves no prompt's φ' at all is a
+    reward whose gradient is zero everywhere, and it must not pass for an optimised one."""
+    if p.config.reward_weight == 0 or p.config.learning_rate == 0 or p.config.conventions == "release":
+        return
+    if not bool(distance(null, p.null).any()):
+        raise NullTTAError(
+            f"reward '{p.reward.name}' gives no gradient: it is zero for every prompt (rounded, thresholded or "
+            "saturated?); write it in smooth torch operations on the images"
+        )

@@ -1,0 +1,36 @@
+"""Asking a reward, and believing it only when its answer is one: a (B,) tensor of finite numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from nulltta.types import NullTTAError, Reward
+
+
+def score(reward: Reward, images: Tensor, prompts: Sequence[str], *, allow_nan: bool = False) -> Tensor:
+    """The reward of images (B, 3, H, W) for their B prompts: (B,) in float32.
+
+    Raises:
+        NullTTAError: the reward returned another shape or type, or (unless `allow_nan`) a number that is not finite.
+    """
+    values = reward(images, prompts)
+    if not isinstance(values, Tensor):
+        raise NullTTAError(
+            f"reward '{reward.name}' returned {type(values).__name__}: it must return a tensor of shape (B,)"
+        )
+    if values.shape != (len(prompts),):
+        raise NullTTAError(
+            f"reward '{reward.name}' returned shape {tuple(values.shape)} for {len(prompts)} images: "
+            f"it must return one score an image, shape ({len(prompts)},)"
+        )
+    values = values.float()
+    if not allow_nan and not bool(torch.isfinite(values).all()):
+        culprit = prompts[int((~torch.isfinite(values)).nonzero()[0])]
+        raise NullTTAError(
+            f"reward '{reward.name}' is not finite for '{culprit}': run the model and the reward in float32, "
+            "or lower reward_weight or learning_rate"
+        )
+    return values
