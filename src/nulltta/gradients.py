@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nulltta.embedding import transform
 from nulltta.objective import Terms
-from nulltta.types import Embedding, NullTTAError
+from nulltta.types import Embedding
 
 
 class GradientEstimator(Protocol):
@@ -26,26 +26,12 @@ def autograd(
     null: Embedding,
     generators: Sequence[torch.Generator] = (),  # noqa: ARG001 - exact: draws nothing
 ) -> tuple[Terms, dict[str, Tensor]]:
-    """∇J by reverse mode, with respect to φ' only. The prompts' objectives are independent: one backward for all.
-
-    Raises:
-        NullTTAError: the reward carries no gradient.
-    """
+    """∇J by reverse mode, with respect to φ' only. The prompts' objectives are independent: one backward for all."""
     with torch.enable_grad():
         leaf = transform(null, lambda tensor: tensor.detach().requires_grad_())
         terms = objective(leaf)
-        if not terms.reward.requires_grad:
-            raise no_gradient()
         gradient = torch.autograd.grad(terms.value.sum(), list(leaf.values()))
     return Terms(*(part.detach() for part in terms)), dict(zip(leaf, gradient, strict=True))
-
-
-def no_gradient() -> NullTTAError:
-    """What is said of a reward that cannot be followed uphill: it is never optimised as if it were constant."""
-    return NullTTAError(
-        "the reward gives no gradient (it is computed without one, or detaches or rounds its input): "
-        "write it in differentiable torch operations on the images"
-    )
 
 
 ESTIMATORS: Mapping[str, GradientEstimator] = {"autograd": autograd}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,12 @@ def to_pil(images: Tensor) -> list[Image.Image]:
     return [Image.fromarray(image) for image in pixels.astype(np.uint8)]
 
 
-def save_png(image: Image.Image, path: Path) -> None:
-    """Write a PNG whole or not at all."""
+def save_png(image: Image.Image, path: Path, text: Mapping[str, str] | None = None) -> None:
+    """Write a PNG whole or not at all; text: what its text chunks are to say, by keyword."""
+    from PIL.PngImagePlugin import PngInfo
+
+    chunks = PngInfo()
+    for keyword, value in (text or {}).items():
+        chunks.add_text(keyword, value)
     with atomic(path) as temporary:
-        image.save(temporary, format="PNG")
+        image.save(temporary, format="PNG", pnginfo=chunks)

@@ -22,7 +22,7 @@ def generator(seed: int, *place: str | int) -> torch.Generator:
 
 def per_prompt_seeds(seed: int | Sequence[int], batch: int) -> list[int]:
     """One seed a prompt. An int gives every prompt the same noise, as a paired comparison wants."""
-    seeds = [seed] * batch if isinstance(seed, int) else list(seed)
+    seeds = [seed] * batch if isinstance(seed, int | float) else list(seed)
     if len(seeds) != batch:
         raise NullTTAError(f"{len(seeds)} seeds for {batch} prompts: give one seed, or one a prompt")
     if any(type(s) is not int or s < 0 for s in seeds):

@@ -16,7 +16,7 @@ from torch import Tensor
 from nulltta.config import NullTTAConfig
 from nulltta.embedding import distance, squared_norm
 from nulltta.scoring import score
-from nulltta.types import Embedding, GuidedModel, NoiseStep, Reward
+from nulltta.types import Embedding, GuidedModel, NoiseStep, NullTTAError, Reward
 
 
 def guided(null: Tensor, cond: Tensor, scale: float) -> Tensor:
@@ -55,12 +55,21 @@ class Objective:
     anneal: float
 
     def __call__(self, null: Embedding) -> Terms:
-        """J(φ') for the B prompts; differentiates one branch of the denoiser, the decoder and the reward."""
+        """J(φ') for the B prompts; differentiates one branch of the denoiser, the decoder and the reward.
+
+        Raises:
+            NullTTAError: a gradient is wanted and the reward gives none: it must not be optimised as a constant.
+        """
         cfg = self.config
         eps = self.model.predict(self.x, self.step, null)  # ε(x_t, φ'), (B, C, h, w)
         guided_eps = guided(eps, self.eps_cond, cfg.guidance_scale)  # ε̃(x_t, φ')
         images = self.model.decode(self.model.clean(self.x, guided_eps, self.step))
         rewards = score(self.reward, images, self.prompts, allow_nan=cfg.conventions == "release")
+        if images.requires_grad and not rewards.requires_grad and not bool(rewards.isnan().any()):
+            raise NullTTAError(
+                f"reward '{self.reward.name}' gives no gradient (it detaches its input, or works without one): "
+                "write it in differentiable torch operations on the images"
+            )
         kl = self.kl(eps)
         prior = distance(null, self.null) / (2 * cfg.prior_variance)
         value = cfg.reward_weight * _finite(rewards) - self.anneal * cfg.kl_weight * (kl + prior)

@@ -24,7 +24,7 @@ class Adam:
         self.learning_rate = learning_rate
         self.mean = transform(null, torch.zeros_like)  # m
         self.square = transform(null, torch.zeros_like)  # v
-        self.clock = torch.zeros(_batch(null))  # steps taken, a prompt
+        self.clock = torch.zeros(_batch(null), dtype=torch.float64)  # steps taken, a prompt
 
     def step(self, null: Embedding, gradient: Embedding, active: Tensor) -> dict[str, Tensor]:
         """φ' one step uphill; prompts where `active` (B,) is false keep φ', moments and clock as they are."""
@@ -70,8 +70,8 @@ def ascend(
     rewards = []
     for _ in range(steps):
         terms, gradient = estimator(objective, null, generators)
-        finite = torch.isfinite(terms.value).cpu() & _finite(gradient)
-        if not skip_nonfinite and not bool(finite.all()):
+        finite = torch.isfinite(terms.value).cpu()
+        if not skip_nonfinite and not bool((finite & _finite(gradient)).all()):
             raise NullTTAError(
                 "the objective or its gradient is not finite: run the model and the reward in float32 or bfloat16, "
                 "or lower reward_weight or learning_rate"

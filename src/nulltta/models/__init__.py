@@ -68,7 +68,7 @@ def _locate(source: str) -> str:
     """A directory that holds a pipeline, or a hub id; anything else is refused before diffusers is imported."""
     if source == "embedded":
         return str(EMBEDDED)
-    if Path(source).is_dir():
+    if source and Path(source).is_dir():
         index = Path(source) / "model_index.json"
         if not index.is_file():
             raise NullTTAError(f"'{source}' is no diffusers model: it has no model_index.json")

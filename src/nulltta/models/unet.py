@@ -73,13 +73,12 @@ class StableDiffusion:
 
     def transition(self, x: Tensor, prediction: Tensor, step: NoiseStep) -> tuple[Tensor, float]:
         """DDIM's step (arXiv 2010.02502, eq. 12 and 16): x' ~ N(√ᾱ'·x̂0 + √(1−ᾱ'−σ²)·ε, σ²I)."""
-        signal, noise = step.alpha_bar**0.5, (1 - step.alpha_bar) ** 0.5
-        eps = signal * prediction + noise * x if self.predicts_v else prediction
-        previous = step.alpha_bar_previous
-        variance = (1 - previous) / (1 - step.alpha_bar) * (1 - step.alpha_bar / previous)
-        std = step.eta * max(0.0, variance) ** 0.5
-        direction = max(0.0, 1 - previous - std**2) ** 0.5
-        return previous**0.5 * self.clean(x, prediction, step) + direction * eps, std
+        # In float32 like DDIMScheduler: near ᾱ = 0 its rounding shows, and plain sampling is to equal the stock one.
+        now, previous = torch.tensor([step.alpha_bar, step.alpha_bar_previous])
+        std = step.eta * ((1 - previous) / (1 - now) * (1 - now / previous)).clamp(min=0).sqrt()
+        direction = (1 - previous - std**2).clamp(min=0).sqrt()
+        eps = now.sqrt() * prediction + (1 - now).sqrt() * x if self.predicts_v else prediction
+        return previous.sqrt() * self.clean(x, prediction, step) + direction * eps, float(std)
 
     def decode(self, x0: Tensor, detail: str = "full") -> Tensor:
         """Images in [0, 1]; no gradient where the decoder's output is clamped."""

@@ -1,0 +1,64 @@
+"""Command-line flags made from the fields of `NullTTAConfig`: same names, same types, its own help texts."""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections.abc import Callable
+from dataclasses import Field, fields
+from functools import wraps
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import typer
+
+from nulltta.config import NullTTAConfig
+
+PANEL = "Settings (in brackets: the published default; the embedded model's preset, used with that model)"
+
+
+def config_flags(command: Callable[..., None]) -> Callable[..., None]:
+    """Replace `command`'s parameter `settings` by one flag a config field; it gets a dictionary of those given."""
+    signature = inspect.signature(command, eval_str=True)
+    own = [parameter for name, parameter in signature.parameters.items() if name != "settings"]
+    flags = [_parameter(field) for field in fields(NullTTAConfig)]
+
+    @wraps(command)
+    def with_flags(**values: Any) -> None:
+        settings = {flag.name: values.pop(flag.name) for flag in flags}
+        command(**values, settings={name: value for name, value in settings.items() if value is not None})
+
+    with_flags.__signature__ = signature.replace(parameters=[*own, *flags])  # type: ignore[attr-defined]
+    with_flags.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *flags)}
+    return with_flags
+
+
+def flag(name: str) -> str:
+    """ "inner_steps" -> "--inner-steps"."""
+    return f"--{name.replace('_', '-')}"
+
+
+def _parameter(field: Field[Any]) -> inspect.Parameter:
+    """A keyword parameter as Typer reads it: None where the flag is not given."""
+    hint = get_type_hints(NullTTAConfig)[field.name]
+    published, embedded = (
+        _words(getattr(config, field.name)) for config in (NullTTAConfig(), NullTTAConfig.embedded())
+    )
+    default = published if published == embedded else f"{published}; {embedded}"
+    extras: dict[str, Any] = {"help": f"{field.metadata['help']} ({default})", "rich_help_panel": PANEL}
+    if get_origin(hint) in (Union, types.UnionType):  # a number or a word
+        hint, extras = str, {**extras, "parser": _number_or_word, "metavar": "FLOAT|WORD"}
+    elif get_origin(hint) is Literal:
+        hint, extras = str, {**extras, "metavar": "|".join(get_args(hint))}
+    annotation = Annotated[hint | None, typer.Option(flag(field.name), show_default=False, **extras)]
+    return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def _number_or_word(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _words(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import nulltta
+from nulltta import NullTTAError, load_model
+
+
+def test_a_directory_without_a_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(NullTTAError, match=r"no diffusers model: it has no model_index.json"):
+        load_model(str(tmp_path))
+
+
+def test_a_broken_index_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "model_index.json").write_text("{oops")
+    with pytest.raises(NullTTAError, match="not JSON"):
+        load_model(str(tmp_path))
+
+
+def test_a_directory_with_missing_parts_is_refused_in_one_line(tmp_path: Path) -> None:
+    index = {"_class_name": "StableDiffusionPipeline", "_diffusers_version": "0.42.1"}
+    index |= {"unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderKL"]}
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(NullTTAError, match="does not load") as caught:
+        load_model(str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_another_family_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "AudioLDMPipeline"}))
+    with pytest.raises(NullTTAError, match="AudioLDMPipeline is not supported"):
+        load_model(str(tmp_path))
+    with pytest.raises(NullTTAError, match="SimpleNamespace is not supported"):
+        load_model(SimpleNamespace(components={}))
+
+
+@pytest.mark.parametrize("source", ["nowhere", "no/such/thing", "", "a file"])
+def test_unknown_models_are_refused(source: str, tmp_path: Path) -> None:
+    if source == "a file":
+        source = str(tmp_path / "model.ckpt")
+        Path(source).write_text("x")
+    with pytest.raises(NullTTAError, match="unknown model"):
+        load_model(source)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # the hub client's own
+def test_a_hub_model_that_is_not_cached_says_so_offline() -> None:
+    with pytest.raises(NullTTAError, match="does not load") as caught:
+        load_model("nulltta-tests/not-there")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_loaded_model_answers_the_protocol(checkpoint: Path) -> None:
+    assert isinstance(load_model(checkpoint), nulltta.GuidedModel)

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from toy import Gaussian, nearness
+
+import nulltta
+from nulltta import NullTTAConfig, NullTTAError, Step, align
+
+CONFIG = NullTTAConfig(num_inference_steps=4, inner_steps=(1, 2), num_particles=3, guidance_scale=3.0)
+
+
+def test_the_shapes_of_a_result(model: Any, config: NullTTAConfig) -> None:
+    result = align(model, ["a cat", "a dog", "a hen"], "brightness", config=config)
+    assert result.images.shape == result.baseline.shape == (3, 3, 16, 16)
+    assert result.candidates.shape == (3, 2, 3, 16, 16)
+    assert result.rewards.shape == result.baseline_rewards.shape == (3,)
+    assert result.initial_rewards is not None
+    assert result.initial_rewards.shape == (3, 2)
+    assert result.images.min() >= 0
+    assert result.images.max() <= 1
+    for i, step in enumerate(result.trace):
+        assert step.index == i
+        assert step.inner_rewards.shape == (2 if i == 2 else 1, 3)
+        assert step.candidate_rewards.shape == (3, 2)
+        assert step.selected.shape == step.kl.shape == (3,)
+        assert step.preview is None
+    assert [step.timestep for step in result.trace] == sorted((s.timestep for s in result.trace), reverse=True)
+    assert len(result.null_text) == 3
+    assert len(result.null_text[1].values) == len(result.null_text[1].timesteps) == 3
+    assert result.null_text[1].values[0]["tokens"].shape == (77, 32)
+    assert result.null_text[1].prompt == "a dog"
+
+
+def test_each_step_is_reported_with_its_preview() -> None:
+    seen: list[Step] = []
+    align(Gaussian(), ["red", "green"], nearness, config=CONFIG, on_step=seen.append)
+    assert [step.index for step in seen] == [0, 1, 2, 3]
+    assert all(step.preview is not None and step.preview.shape == (2, 3, 1, 1) for step in seen)
+
+
+def test_plain_is_a_method_and_the_baseline_of_every_other() -> None:
+    plain = align(Gaussian(), "red", nearness, config=CONFIG, method="plain", seed=3)
+    assert plain.candidates.shape == (1, 1, 3, 1, 1)
+    assert plain.null_text == []
+    assert torch.equal(plain.images, plain.baseline)
+    first = CONFIG.__class__(num_inference_steps=4, inner_steps=(0, 0), num_particles=1, guidance_scale=3.0)
+    assert torch.equal(align(Gaussian(), "red", nearness, config=first, seed=3).images, plain.images)
+
+
+def test_given_latents_are_used_for_one_prompt_and_for_a_batch() -> None:
+    latents = torch.randn((2, 3, 3, 1, 1), generator=torch.Generator().manual_seed(0))
+    both = align(Gaussian(), ["red", "green"], nearness, config=CONFIG, latents=latents)
+    one = align(Gaussian(), "green", nearness, config=CONFIG, latents=latents[1])
+    torch.testing.assert_close(both.images[1], one.images[0])
+    assert bool((latents[1] == both.problem.latents[1]).flatten(1).all(1).any())
+
+
+def test_a_negative_prompt_is_where_the_null_text_starts() -> None:
+    result = align(Gaussian(), "red", nearness, config=CONFIG, negative_prompt="green")
+    assert result.problem.null["mean"].tolist() == [[0.0, 1.0, 0.0]]
+
+
+def test_models_come_by_directory_pipeline_or_adapter(checkpoint: Path, model: Any, config: NullTTAConfig) -> None:
+    images = [
+        align(given, "a cat", "brightness", config=config).images for given in (model, model.pipeline, str(checkpoint))
+    ]
+    assert torch.equal(images[0], images[1])
+    assert torch.equal(images[0], images[2])
+
+
+def test_saved_images_are_the_images(tmp_path: Path, model: Any, config: NullTTAConfig) -> None:
+    from PIL import Image
+
+    result = align(model, ["a cat", "a dog"], "brightness", config=config)
+    result.save(tmp_path / "new" / "folder")
+    files = sorted((tmp_path / "new" / "folder").iterdir())
+    assert [file.name for file in files] == ["000.png", "001.png"]
+    for file, image in zip(files, result.pil(), strict=True):
+        with Image.open(file) as saved:
+            assert saved.tobytes() == image.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"prompts": ""}, "prompt is empty"),
+        ({"prompts": ["red", "  "]}, "prompt is empty"),
+        ({"prompts": []}, "prompt is empty"),
+        ({"reward": "clop"}, "did you mean 'clip'"),
+        ({"reward": 3}, "int is no reward"),
+        ({"method": "magic"}, "null-tta, plain"),
+        ({"seed": -1}, "seed"),
+        ({"seed": [1, 2]}, "2 seeds for 1 prompts"),
+        ({"negative_prompt": ["", ""]}, "2 negative prompts"),
+        ({"latents": torch.zeros(3, 3, 2, 2)}, r"expected \(1, 3, 3, 1, 1\)"),
+        ({"model": "nowhere"}, "unknown model 'nowhere'"),
+        ({"model": 7}, "int is no model"),
+    ],
+)
+def test_bad_arguments_are_named_in_one_line(arguments: dict[str, Any], says: str) -> None:
+    good = {"model": Gaussian(), "prompts": "red", "reward": nearness, "config": CONFIG}
+    with pytest.raises(NullTTAError, match=says) as caught:
+        align(**{**good, **arguments})
+    assert "\n" not in str(caught.value)
+
+
+def test_out_of_memory_says_what_to_change() -> None:
+    def greedy_for_memory(images: Tensor, prompts: Sequence[str]) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(NullTTAError, match="fewer prompts"):
+        align(Gaussian(), "red", greedy_for_memory, config=CONFIG)
+
+
+def test_the_public_names_are_pinned_and_importing_costs_nothing() -> None:
+    import subprocess
+    import sys
+
+    assert nulltta.__all__ == [
+        "GuidedModel", "NullTTAConfig", "NullTTAError", "NullText", "Result", "Reward", "Step", "align", "load_model",
+    ]  # fmt: skip
+    assert all(callable(getattr(nulltta, name)) for name in nulltta.__all__)
+    code = "import sys, nulltta; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = nulltta.nothing

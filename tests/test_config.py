@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+
+from nulltta import NullTTAConfig, NullTTAError
+
+
+def test_defaults_are_the_published_ones() -> None:
+    assert asdict(NullTTAConfig()) == {
+        "num_inference_steps": 100, "guidance_scale": 7.5, "inner_steps": (5, 25), "num_particles": 3,
+        "reward_weight": 100.0, "kl_weight": 0.002, "prior_variance": 0.01, "annealing": 0.008,
+        "learning_rate": 0.01, "eta": 1.0, "conventions": "paper", "gradient": "auto",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("guidance_scale", 1.0, "without effect"),
+        ("guidance_scale", -3, "guidance_scale"),
+        ("guidance_scale", float("nan"), "guidance_scale"),
+        ("inner_steps", (9, 2), "reversed"),
+        ("inner_steps", (1,), "two whole numbers"),
+        ("inner_steps", (-1, 2), "two whole numbers"),
+        ("num_particles", 0, "num_particles"),
+        ("num_particles", 1.5, "num_particles"),
+        ("num_inference_steps", 0, "num_inference_steps"),
+        ("reward_weight", -1, "reward_weight"),
+        ("kl_weight", -1, "kl_weight"),
+        ("prior_variance", 0, "prior_variance"),
+        ("annealing", "soon", "auto"),
+        ("annealing", -0.1, "annealing"),
+        ("eta", 1.5, "eta"),
+        ("learning_rate", True, "learning_rate"),
+        ("conventions", "mine", "paper, release, exact"),
+        ("gradient", "guess", "zeroth-order"),
+    ],
+)
+def test_bad_values_are_refused_by_name(field: str, value: Any, says: str) -> None:
+    with pytest.raises(NullTTAError, match=says) as caught:
+        NullTTAConfig(**{field: value})
+    assert "\n" not in str(caught.value)
+
+
+def test_a_config_survives_json() -> None:
+    import json
+
+    config = NullTTAConfig.embedded(kl_weight=0.5)
+    assert NullTTAConfig(**json.loads(json.dumps(asdict(config)))) == config
+
+
+def test_presets_take_changes() -> None:
+    assert NullTTAConfig.preset("embedded") == NullTTAConfig.embedded()
+    assert NullTTAConfig.preset("embedded", num_particles=7).num_particles == 7
+    assert NullTTAConfig.preset("any other") == NullTTAConfig()

@@ -1,0 +1,66 @@
+"""A diffusion model whose answers are known: data ~ N(m, I), where the embedding is the mean m."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from nulltta.types import Embedding, NoiseStep
+
+
+class Gaussian:
+    """For data N(m, I) every marginal is N(√ᾱ·m, I), so ε(x, m) = √(1−ᾱ)·(x − √ᾱ·m) and x̂0 = √ᾱ·x + (1−ᾱ)·m.
+
+    Latents and images are (3, 1, 1); "red" is mean 1 in the first channel, "" is mean 0. Counts the branch
+    evaluations, a row each, by whether they carry gradient.
+    """
+
+    name = "gaussian"
+
+    def __init__(self) -> None:
+        self.with_gradient = 0
+        self.without_gradient = 0
+
+    def encode(self, prompts: Sequence[str], negatives: Sequence[str]) -> tuple[Embedding, Embedding]:
+        means = {"": (0.0, 0.0, 0.0), "red": (1.0, 0.0, 0.0), "green": (0.0, 1.0, 0.0)}
+        cond, null = ({"mean": torch.tensor([means[word] for word in words])} for words in (prompts, negatives))
+        return cond, null
+
+    def schedule(self, num_inference_steps: int) -> list[NoiseStep]:
+        alpha_bars = torch.linspace(0.1, 1.0, num_inference_steps + 1, dtype=torch.float64).tolist()
+        steps = []
+        for i, (now, then) in enumerate(pairwise(alpha_bars)):
+            alpha = now / then  # the sampling steps are the model's own diffusion steps
+            steps.append(NoiseStep(num_inference_steps - i, now, then, (1 - alpha) / (2 * alpha * (1 - now))))
+        return steps
+
+    def initial_latents(self, batch: int, generator: torch.Generator) -> Tensor:
+        return torch.randn((batch, 3, 1, 1), generator=generator)
+
+    def predict(self, x: Tensor, step: NoiseStep, embedding: Embedding) -> Tensor:
+        if embedding["mean"].requires_grad:
+            self.with_gradient += len(x)
+        else:
+            self.without_gradient += len(x)
+        return (1 - step.alpha_bar) ** 0.5 * (x - step.alpha_bar**0.5 * embedding["mean"][..., None, None])
+
+    def clean(self, x: Tensor, prediction: Tensor, step: NoiseStep) -> Tensor:
+        return (x - (1 - step.alpha_bar) ** 0.5 * prediction) / step.alpha_bar**0.5
+
+    def transition(self, x: Tensor, prediction: Tensor, step: NoiseStep) -> tuple[Tensor, float]:
+        now, then = step.alpha_bar, step.alpha_bar_previous
+        std = step.eta * ((1 - then) / (1 - now) * (1 - now / then)) ** 0.5
+        return then**0.5 * self.clean(x, prediction, step) + (1 - then - std**2) ** 0.5 * prediction, std
+
+    def decode(self, x0: Tensor, detail: str = "full") -> Tensor:
+        assert detail == "full"
+        return x0
+
+
+def nearness(images: Tensor, prompts: Sequence[str]) -> Tensor:
+    """−‖x − (0.2, 0.4, 0.6)‖²: a quadratic reward."""
+    del prompts
+    return -(images.flatten(1) - torch.tensor([0.2, 0.4, 0.6])).square().sum(1)
