@@ -1,0 +1,89 @@
+"""The networks of ours beside the diffusion model: a convolutional image tower, a bag-of-words text tower."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+PIXELS = 64
+
+
+def fit_pixels(images: Tensor) -> Tensor:
+    """Images (B, 3, H, W) in [0, 1] of any size -> (B, 3, 64, 64) in [-1, 1], with gradient."""
+    if images.shape[-2:] != (PIXELS, PIXELS):
+        images = functional.interpolate(images, (PIXELS, PIXELS), mode="bilinear", antialias=True)
+    return images * 2 - 1
+
+
+class Block(nn.Module):
+    """Halve the grid, then one residual convolution."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.down = nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False)
+        self.first = nn.BatchNorm2d(outputs)
+        self.conv = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.second = nn.BatchNorm2d(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.silu(self.first(self.down(x)))
+        return x + functional.silu(self.second(self.conv(x)))
+
+
+class ConvTower(nn.Module):
+    """(B, 3, 64, 64) in [-1, 1] -> (B, outputs): four halvings, then a linear layer over the 4×4 grid's content."""
+
+    def __init__(self, outputs: int, width: int = 32) -> None:
+        super().__init__()
+        widths = [3, width, 2 * width, 4 * width, 6 * width]
+        self.blocks = nn.Sequential(*(Block(a, b) for a, b in pairwise(widths)))
+        self.squeeze = nn.Conv2d(widths[-1], 64, 1)
+        self.head = nn.Linear(widths[-1] + 64 * 16, outputs)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        grid = self.blocks(pixels)
+        seen = torch.cat([grid.mean((2, 3)), functional.silu(self.squeeze(grid)).flatten(1)], 1)
+        out: Tensor = self.head(seen)
+        return out
+
+
+class BagOfWords(nn.Module):
+    """Token ids (B, L) -> (B, outputs): the mean of word vectors, before and after a small network on each."""
+
+    def __init__(self, vocab: int, end: int, outputs: int, width: int = 192) -> None:
+        super().__init__()
+        self.end = end
+        self.words = nn.Embedding(vocab, width)
+        self.each = nn.Sequential(nn.Linear(width, width), nn.SiLU())
+        self.pooled = nn.Sequential(nn.Linear(2 * width, 2 * width), nn.SiLU(), nn.Linear(2 * width, outputs))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        vectors = self.words(ids)
+        inside = (ids != self.end).unsqueeze(-1).to(vectors.dtype)  # the padding is the end token
+        inside = inside / inside.sum(1, keepdim=True)
+        both = [(vectors * inside).sum(1), (self.each(vectors) * inside).sum(1)]
+        out: Tensor = self.pooled(torch.cat(both, 1))
+        return out
+
+
+class ConvClip(nn.Module):
+    """The held-out scorer's network: ConvTower against BagOfWords. `config` rebuilds it."""
+
+    def __init__(self, vocab: int, end: int, features: int = 128, width: int = 32) -> None:
+        super().__init__()
+        self.config: dict[str, Any] = {"vocab": vocab, "end": end, "features": features, "width": width}
+        self.image = ConvTower(features, width)
+        self.text = BagOfWords(vocab, end, features)
+        self.logit_scale = nn.Parameter(torch.tensor(2.66))
+
+    def get_image_features(self, pixel_values: Tensor) -> Tensor:
+        out: Tensor = self.image(pixel_values)
+        return out
+
+    def get_text_features(self, input_ids: Tensor) -> Tensor:
+        out: Tensor = self.text(input_ids)
+        return out

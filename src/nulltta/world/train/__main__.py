@@ -1,0 +1,70 @@
+"""Train the embedded world, stage by stage; a stopped run goes on where it was.
+
+    python -m nulltta.world.train --size cpu --out build/world
+    python -m nulltta.world.train --size gpu --device cuda --stage denoiser --minutes 5
+
+Each stage writes `<stage>.pt` (its checkpoint) and `<stage>.jsonl` (its log) to --out; `export` writes the
+weights in half precision.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from .. import WEIGHTS
+from ..grammar import Size
+from . import autoencoder, denoiser, export, judge, scorers
+from .loop import Budget
+
+STAGES: dict[str, Callable[[Size, Budget], object]] = {
+    "autoencoder": autoencoder.run,
+    "clip": partial(scorers.run, "clip"),
+    "clip-b": partial(scorers.run, "clip-b"),
+    "denoiser": denoiser.run,
+    "judge": judge.run,
+}
+MINUTES: dict[Size, dict[str, float]] = {
+    "cpu": {"autoencoder": 13, "clip": 11, "clip-b": 9, "denoiser": 90, "judge": 9},
+    "gpu": {"autoencoder": 4, "clip": 3, "clip-b": 2, "denoiser": 9, "judge": 2},
+}
+
+
+def export_all(size: Size, budget: Budget, out: Path) -> None:
+    """The shipped weights, from the checkpoints."""
+    export.export_pipeline(size, budget, out)
+    for name in scorers.NAMES:
+        export.export_scorer(name, size, budget, out)
+    export.export_judge(size, budget, out)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--size", choices=("cpu", "gpu"), default="cpu")
+    parser.add_argument("--stage", choices=(*STAGES, "export"), action="append", help="default: all, in order")
+    parser.add_argument("--minutes", type=float, help="wall-clock budget of each stage; default: the size's own")
+    parser.add_argument("--steps", type=int, help="stop a stage after this many steps")
+    parser.add_argument("--out", type=Path, default=Path("build/world"), help="checkpoints and logs")
+    parser.add_argument("--weights", type=Path, default=WEIGHTS, help="where `export` writes")
+    parser.add_argument("--device", help="default: cpu for --size cpu, cuda for --size gpu")
+    parser.add_argument("--threads", type=int, help="CPU threads")
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    device = args.device or ("cpu" if args.size == "cpu" else "cuda")
+    for stage in args.stage or (*STAGES, "export"):
+        minutes = args.minutes or MINUTES[args.size].get(stage, 0.0)
+        budget = Budget(args.out, minutes, args.steps, device, autocast=True)
+        print(f"{stage}: up to {minutes:g} minutes on {device}", flush=True)
+        if stage == "export":
+            export_all(args.size, budget, args.weights)
+        else:
+            STAGES[stage](args.size, budget)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""What the scorers and the judge see besides clean renders: blur, noise, shades, and the autoencoder's own errors.
+
+Generated images are soft and a little wrong; a network that has only seen renders reads them badly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional
+
+from ..autoencoder import PatchAutoencoder
+
+Augmentation = Callable[[Tensor, Generator], Tensor]
+
+
+def uniform(images: Tensor, generator: Generator, low: float, high: float) -> Tensor:
+    """(B, 1, 1, 1) draws, on the images' device."""
+    return (low + (high - low) * torch.rand(len(images), 1, 1, 1, generator=generator)).to(images)
+
+
+def sometimes(images: Tensor, changed: Tensor, share: float, generator: Generator) -> Tensor:
+    """`changed` for about `share` of the images."""
+    return torch.where(uniform(images, generator, 0, 1) < share, changed, images)
+
+
+def blur(images: Tensor, generator: Generator) -> Tensor:
+    """Mix with a 3×3 mean, each image its own amount."""
+    padded = functional.pad(images, (1, 1, 1, 1), mode="replicate")
+    return torch.lerp(images, functional.avg_pool2d(padded, 3, stride=1), uniform(images, generator, 0, 1))
+
+
+def noise(images: Tensor, generator: Generator, most: float = 0.06) -> Tensor:
+    strength = uniform(images, generator, 0, most)
+    return images + strength * torch.randn(images.shape, generator=generator).to(images)
+
+
+def shade(images: Tensor, generator: Generator, most: float = 0.04) -> Tensor:
+    """Brightness and contrast a little off."""
+    contrast, brightness = uniform(images, generator, 1 - most, 1 + most), uniform(images, generator, -most, most)
+    return (images - 0.5) * contrast + 0.5 + brightness
+
+
+def shift(images: Tensor, generator: Generator, most: int = 3) -> Tensor:
+    """Roll the whole batch by up to `most` pixels; backgrounds are flat, so nothing shows at the border."""
+    x, y = (int(v) for v in torch.randint(-most, most + 1, (2,), generator=generator))
+    return images.roll((y, x), (2, 3))
+
+
+def patch_out(images: Tensor, generator: Generator, side: int = 10) -> Tensor:
+    """Cover one square, the same place for the whole batch, with mid-grey."""
+    x, y = (int(v) for v in torch.randint(0, images.shape[-1] - side, (2,), generator=generator))
+    covered = images.clone()
+    covered[:, :, y : y + side, x : x + side] = 0.5
+    return covered
+
+
+class Redrawn:
+    """A share of the images through the autoencoder and back, with noise up to `most` deviations on the latents."""
+
+    def __init__(self, autoencoder: PatchAutoencoder, most: float = 0.6) -> None:
+        self.autoencoder, self.most = autoencoder.eval().requires_grad_(False), most
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor, share: float, generator: Generator) -> Tensor:
+        chosen = (torch.rand(len(images), generator=generator) < share).nonzero()[:, 0].to(images.device)
+        return images.index_copy(0, chosen, self.redraw(images[chosen], generator).to(images))
+
+    def redraw(self, images: Tensor, generator: Generator) -> Tensor:
+        """All of them."""
+        z = self.autoencoder.latents(images * 2 - 1).float()
+        strength = uniform(images, generator, 0, self.most)
+        z = z + strength * torch.randn(z.shape, generator=generator).to(z)
+        pixels: Tensor = self.autoencoder.pixels(z)
+        return pixels.float() / 2 + 0.5
+
+
+def usual(redrawn: Redrawn) -> Augmentation:
+    """For `clip` and the judge: redrawing, blur, noise, shade."""
+
+    def augment(images: Tensor, generator: Generator) -> Tensor:
+        images = redrawn(images, 0.4, generator)
+        images = sometimes(images, blur(images, generator), 0.3, generator)
+        images = sometimes(images, noise(images, generator), 0.5, generator)
+        return sometimes(images, shade(images, generator), 0.5, generator).clamp(0, 1)
+
+    return augment
+
+
+def other(redrawn: Redrawn) -> Augmentation:
+    """For `clip-b`: shifts and covered squares instead of blur; redrawing and noise in other amounts."""
+
+    def augment(images: Tensor, generator: Generator) -> Tensor:
+        images = redrawn(images, 0.3, generator)
+        images = shift(images, generator)
+        images = sometimes(images, patch_out(images, generator), 0.2, generator)
+        images = sometimes(images, noise(images, generator, 0.1), 0.3, generator)
+        return sometimes(images, shade(images, generator, 0.06), 0.5, generator).clamp(0, 1)
+
+    return augment

@@ -1,0 +1,204 @@
+"""Stage 4: the denoiser and the text encoder, together, on latents computed once.
+
+v-prediction over a schedule that ends in pure noise. Stable Diffusion's own schedule leaves a trace of the image
+at t = T; on an 8×8 grid that trace is enough to read the background off, and the caption is ignored.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ..grammar import Size, sample, sample_caption
+from ..render import render_batch
+from ..tokenizer import build_tokenizer, token_ids
+from . import autoencoder, scorers
+from .export import pipeline, sample_grid
+from .loop import Budget, Draws, Recipe, State, load_trained, train
+
+NAME = "denoiser"
+BATCH = 32
+SCENES = 40_000
+EMPTY_SHARE = 0.1
+
+
+def build_unet(size: Size) -> Any:
+    """The 8×8 denoiser; cross-attention on every level."""
+    from diffusers import UNet2DConditionModel
+
+    torch.manual_seed(11)
+    widths, layers, text = ((112, 224), 1, 128) if size == "cpu" else ((256, 512), 2, 256)
+    return UNet2DConditionModel(
+        sample_size=8,
+        in_channels=16,
+        out_channels=16,
+        layers_per_block=layers,
+        block_out_channels=widths,
+        down_block_types=("CrossAttnDownBlock2D",) * 2,
+        up_block_types=("CrossAttnUpBlock2D",) * 2,
+        cross_attention_dim=text,
+        attention_head_dim=4,
+        norm_num_groups=16,
+    )
+
+
+def build_betas() -> list[float]:
+    """Stable Diffusion's 1000 betas, with √ᾱ shifted and scaled to end at 0.01 instead of 0.07 (arXiv 2305.08891).
+
+    Not at 0, which `rescale_betas_zero_snr` would give: there DDIMScheduler's step at η = 1 takes the root of a
+    rounding error below zero, and for some step counts the stock image is NaN.
+    """
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64).square()
+    signal = (1 - betas).cumprod(0).sqrt()
+    signal = signal[0] - (signal[0] - signal) * (signal[0] - 0.01) / (signal[0] - signal[-1])
+    alpha_bar = torch.cat([torch.ones(1, dtype=torch.float64), signal.square()])
+    return [round(beta, 8) for beta in (1 - alpha_bar[1:] / alpha_bar[:-1]).tolist()]
+
+
+def build_scheduler() -> Any:
+    """DDIM, v-prediction, trailing spacing, over betas that end in (nearly) pure noise."""
+    from diffusers import DDIMScheduler
+
+    return DDIMScheduler(
+        trained_betas=build_betas(),
+        prediction_type="v_prediction",
+        timestep_spacing="trailing",
+        clip_sample=False,
+        set_alpha_to_one=True,
+        steps_offset=0,
+    )
+
+
+class Learner(nn.Module):
+    """The two networks that learn in this stage."""
+
+    def __init__(self, unet: nn.Module, text_encoder: nn.Module) -> None:
+        super().__init__()
+        self.unet, self.text_encoder = unet, text_encoder
+
+
+@dataclass(frozen=True)
+class Data:
+    """Latents (N, 16, 8, 8) of training scenes; ids (N, 24) of a caption each; `empty`: the ids of ""."""
+
+    latents: Tensor
+    ids: Tensor
+    empty: Tensor
+
+
+@torch.no_grad()
+def encode_scenes(size: Size, budget: Budget, n: int) -> Data:
+    """Render n scenes, caption and encode them, once; kept beside the checkpoints."""
+    path = budget.folder / f"latents-{n}.safetensors"
+    if path.exists():
+        return Data(**load_file(path))
+    model = autoencoder.load(size, budget).to(budget.device)
+    tokenizer, rng = build_tokenizer(), random.Random(4)
+    latents, captions = list[Tensor](), list[str]()
+    for start in range(0, n, 256):
+        scenes = [sample(rng, size) for _ in range(min(256, n - start))]
+        images = render_batch(scenes, rng).to(budget.device).float() / 127.5 - 1
+        latents.append(model.latents(images))
+        captions += [sample_caption(rng, scene) for scene in scenes]
+    empty = token_ids(tokenizer, [""])[0]
+    found = {"latents": torch.cat(latents).cpu(), "ids": token_ids(tokenizer, captions), "empty": empty}
+    save_file(found, path)
+    return Data(**found)
+
+
+@torch.no_grad()
+def channel_weights(model: Any, latents: Tensor) -> Tensor:
+    """(16, 1, 1), mean 1: how far a unit of error in each latent channel moves the pixels.
+
+    The latents are white, so without this the finest detail would weigh as much as the background's colour.
+    """
+    clean, effect = model.pixels(latents), []
+    for channel in range(latents.shape[1]):
+        moved = latents.clone()
+        moved[:, channel] += 0.3
+        effect.append((model.pixels(moved) - clean).pow(2).mean().sqrt())
+    weights = torch.stack(effect)
+    return (weights / weights.mean())[:, None, None]
+
+
+def loss(
+    learner: Any, data: Data, weights: Tensor, alpha_bar: Tensor, batch: int, draws: Draws
+) -> tuple[Tensor, dict[str, float]]:
+    """Weighted squared error of v = √ᾱ ε − √(1−ᾱ) x0, one caption in ten empty."""
+    device, stream = data.latents.device, draws.torch
+    chosen = torch.randint(0, len(data.latents), (batch,), generator=stream)
+    x0 = data.latents[chosen.to(device)]
+    empty = torch.rand(batch, 1, generator=stream) < EMPTY_SHARE
+    ids = torch.where(empty, data.empty, data.ids[chosen]).to(device)
+    noise = torch.randn(x0.shape, generator=stream).to(device)
+    # stratified: one timestep in each of `batch` equal intervals, so that the loss varies less
+    place = (torch.randperm(batch, generator=stream) + torch.rand(batch, generator=stream)) / batch
+    t = (place * len(alpha_bar)).long().clamp(max=len(alpha_bar) - 1).to(device)
+    signal, sigma = (v.view(-1, 1, 1, 1) for v in (alpha_bar[t].sqrt(), (1 - alpha_bar[t]).sqrt()))
+    context = learner.text_encoder(input_ids=ids).last_hidden_state
+    v = learner.unet(signal * x0 + sigma * noise, t, context).sample.float()
+    error = (v - (signal * noise - sigma * x0)).pow(2)
+    value = (error * weights).mean()
+    return value, {"plain": error.mean().item()}
+
+
+def run(size: Size, budget: Budget, scenes: int = SCENES) -> State:
+    """Train to the end of the budget. Needs the checkpoints of the autoencoder and of `clip`."""
+    learner = build(size, budget, warm=True)
+    data = encode_scenes(size, budget, scenes)
+    data = Data(data.latents.to(budget.device), data.ids, data.empty)
+    decoder = autoencoder.load(size, budget).to(budget.device)
+    weights = channel_weights(decoder, data.latents[:64])
+    alpha_bar = build_scheduler().alphas_cumprod.to(budget.device)
+    batch = BATCH if size == "cpu" else 16 * BATCH
+
+    def draw_grid(module: nn.Module, spent: float) -> None:
+        pipe = pipeline(module, decoder, build_scheduler(), build_tokenizer())
+        sample_grid(pipe).save(budget.folder / f"grid-{spent / 60:05.1f}.png")
+
+    recipe = Recipe(
+        NAME,
+        learner,
+        partial(loss, learner, data, weights, alpha_bar, batch),
+        batch,
+        lr=8e-4,
+        betas=(0.9, 0.98),
+        hold=0.5,
+        ema=0.999,
+        checkpoint_seconds=480.0,
+        on_checkpoint=draw_grid,
+    )
+    return train(recipe, budget)
+
+
+def build(size: Size, budget: Budget, warm: bool = False) -> Learner:
+    """Untrained networks; `warm`: the text encoder starts from the `clip` scorer's text tower."""
+    from transformers import CLIPTextModel
+
+    clip: Any = scorers.build("clip", size)
+    if warm:
+        clip = scorers.load("clip", size, budget)
+    text = CLIPTextModel(clip.config.text_config)
+    text.load_state_dict(_text_tower(text, clip))
+    return Learner(build_unet(size), text)
+
+
+def _text_tower(text: nn.Module, clip: nn.Module) -> dict[str, Tensor]:
+    """The scorer's text weights under the names that CLIPTextModel uses (which differ between releases)."""
+    found = clip.state_dict()
+    prefix = "" if next(iter(text.state_dict())).startswith("text_model.") else "text_model."
+    return {key: found[prefix + key] for key in text.state_dict()}
+
+
+def load(size: Size, budget: Budget) -> Learner:
+    """The trained (averaged) networks, in eval mode."""
+    learner = build(size, budget)
+    load_trained(learner, Path(budget.folder), NAME)
+    return learner

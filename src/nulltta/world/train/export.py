@@ -1,0 +1,124 @@
+"""Trained networks become a diffusers pipeline, sample grids, and the shipped weights in half precision."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from ..grammar import Size
+from ..tokenizer import build_tokenizer
+from .loop import Budget
+
+SHARD = "15MB"
+
+GRID_PROMPTS = (
+    "a cat face on a blue background, noto style",
+    "a pizza on a pink background, noto style",
+    "a rocket on a black background, fluent style",
+    "an octopus on a white background, fluent style",
+    "two red apples on a yellow background, noto style",
+    "three bananas on a purple background, noto style",
+    "two foxes on a gray background, fluent style",
+    "a panda and a rose on a white background, fluent style",
+    "a castle and a star on a green background, noto style",
+    "a ghost and a penguin on an orange background, fluent style",
+)
+
+
+def pipeline(learner: Any, autoencoder: Any, scheduler: Any, tokenizer: Any) -> Any:
+    """A stock StableDiffusionPipeline around our networks."""
+    from diffusers import StableDiffusionPipeline
+
+    pipe = StableDiffusionPipeline(
+        vae=autoencoder,
+        text_encoder=learner.text_encoder,
+        tokenizer=tokenizer,
+        unet=learner.unet,
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@torch.no_grad()
+def sample_images(
+    pipe: Any, prompts: list[str], guidance: float = 3.0, steps: int = 25, seed: int = 0, eta: float = 1.0
+) -> torch.Tensor:
+    """Plain sampling, one seed a prompt (seed + its place): (B, 3, 64, 64) in [0, 1]."""
+    generators = [torch.Generator().manual_seed(seed + k) for k in range(len(prompts))]
+    images = pipe(
+        prompts,
+        guidance_scale=guidance,
+        num_inference_steps=steps,
+        eta=eta,
+        generator=generators,
+        output_type="pt",
+    ).images
+    found: torch.Tensor = images.float().cpu()
+    return found
+
+
+def sample_grid(pipe: Any, guidance: tuple[float, ...] = (1.0, 3.0, 6.0), steps: int = 25) -> Image.Image:
+    """GRID_PROMPTS from left to right, one row a guidance scale, twice the size."""
+    rows = [torch.cat(list(sample_images(pipe, list(GRID_PROMPTS), scale, steps)), 2) for scale in guidance]
+    pixels = (torch.cat(rows, 1) * 255).byte().permute(1, 2, 0).numpy()
+    image = Image.fromarray(pixels)
+    return image.resize((2 * image.width, 2 * image.height), Image.Resampling.NEAREST)
+
+
+def halve(module: Any) -> Any:
+    """A module's weights in half precision; what overflows would be an error, so it is checked.
+
+    Raises:
+        ValueError: a weight does not fit in half precision.
+    """
+    module = module.half()
+    if not all(torch.isfinite(value).all() for value in module.state_dict().values()):
+        raise ValueError(f"{type(module).__name__} has weights beyond half precision")
+    return module
+
+
+def save_plain(module: Any, folder: Path) -> None:
+    """One of our own networks: config.json (its `config`) and model.safetensors."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(module.config, indent=1) + "\n")
+    save_file({key: value.contiguous() for key, value in halve(module).state_dict().items()},
+              folder / "model.safetensors")  # fmt: skip
+
+
+def export_pipeline(size: Size, budget: Budget, out: Path) -> None:
+    """out/sd: the autoencoder, text encoder, denoiser, tokenizer and scheduler in diffusers' format."""
+    from . import autoencoder, denoiser
+
+    vae, learner = autoencoder.load(size, budget), denoiser.load(size, budget)
+    parts = pipeline(learner, vae, denoiser.build_scheduler(), build_tokenizer())
+    for module in (parts.vae, parts.unet, parts.text_encoder):
+        halve(module)
+    parts.save_pretrained(out / "sd", max_shard_size=SHARD)
+
+
+def export_scorer(name: str, size: Size, budget: Budget, out: Path) -> None:
+    """out/clip or out/clip-b, with the tokenizer."""
+    from . import scorers
+
+    model: Any = scorers.load(name, size, budget)
+    if name == "clip":
+        halve(model).save_pretrained(out / name)
+    else:
+        save_plain(model, out / name)
+    build_tokenizer().save_pretrained(out / name)
+
+
+def export_judge(size: Size, budget: Budget, out: Path) -> None:
+    """out/judge."""
+    from . import judge
+
+    save_plain(judge.load(size, budget), out / "judge")

@@ -1,0 +1,119 @@
+"""Stages 2 and 3: the two image-text scorers, by contrast within batches of scenes that differ in one fact."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..grammar import Scene, Size, caption, draw, held_out, sample, sample_caption, vocabulary
+from ..networks import ConvClip, fit_pixels
+from ..render import render_batch, to_unit
+from ..scorers import features
+from ..tokenizer import MAX_LENGTH, build_tokenizer, token_ids
+from . import autoencoder
+from .augment import Augmentation, Redrawn, other, usual
+from .loop import Budget, Draws, Recipe, load_trained, train
+
+BATCH = 64
+FAMILY = 4
+NAMES = ("clip", "clip-b")
+
+
+def variant(scene: Scene, rng: random.Random, size: Size) -> Scene:
+    """`scene` with one fact changed, among the training compositions."""
+    vocab = vocabulary(size)
+    while True:
+        fresh = draw(rng, vocab, scene.kind)
+        change = rng.choice(("objects", "count", "background", "style"))
+        if change == "count":
+            changed = Scene(scene.objects[:1], rng.choice((1, 2, 3)), scene.background, scene.style)
+        else:
+            changed = replace(scene, **{change: getattr(fresh, change)})
+        if changed != scene and not held_out(changed):
+            return changed
+
+
+def families(rng: random.Random, n: int, size: Size) -> list[Scene]:
+    """n scenes in families of FAMILY: one scene and three that differ from it in one fact each."""
+    found: list[Scene] = []
+    while len(found) < n:
+        first = sample(rng, size)
+        found += [first, *(variant(first, rng, size) for _ in range(FAMILY - 1))]
+    return found[:n]
+
+
+def contrast(logits: Tensor, captions: list[str]) -> tuple[Tensor, float]:
+    """Symmetric cross-entropy; equal captions share the target. Returns the loss and the accuracy."""
+    same = torch.tensor([[a == b for b in captions] for a in captions], device=logits.device).float()
+    target = same / same.sum(1, keepdim=True)
+    loss = -(target * (logits.log_softmax(1) + logits.T.log_softmax(1))).sum(1).mean() / 2
+    right = same.gather(1, logits.argmax(1, keepdim=True)).mean()
+    return loss, float(right)
+
+
+def build(name: str, size: Size) -> nn.Module:
+    """`clip`: transformers' CLIPModel. `clip-b`: ConvClip."""
+    tokenizer = build_tokenizer()
+    begin, end, words = tokenizer.bos_token_id, tokenizer.eos_token_id, len(tokenizer)
+    if name == "clip-b":
+        torch.manual_seed(77)
+        return ConvClip(words, end, width=32 if size == "cpu" else 64)
+    from transformers import CLIPConfig, CLIPModel
+
+    torch.manual_seed(5)
+    width, deep = (128, 4) if size == "cpu" else (256, 6)
+    tower = {"hidden_size": width, "intermediate_size": 4 * width, "num_attention_heads": width // 32}
+    ends = {"bos_token_id": begin, "eos_token_id": end, "pad_token_id": end}
+    text = {**tower, **ends, "vocab_size": words, "max_position_embeddings": MAX_LENGTH, "num_hidden_layers": 3}
+    vision = {**tower, "image_size": 64, "patch_size": 8, "num_hidden_layers": deep}
+    model: nn.Module = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=128))
+    return model
+
+
+def loss(model: Any, tokenizer: Any, augment: Augmentation, scenes: list[Scene], draws: Draws) -> Any:
+    """Contrastive loss of one batch; figures: accuracy within the batch."""
+    device = next(model.parameters()).device
+    captions = [sample_caption(draws.python, scene) for scene in scenes]
+    images = augment(to_unit(render_batch(scenes, draws.python)).to(device), draws.torch)
+    seen = features(model.get_image_features(pixel_values=fit_pixels(images)))
+    read = features(model.get_text_features(input_ids=token_ids(tokenizer, captions).to(device)))
+    value, accuracy = contrast(model.logit_scale.clamp(max=4.0).exp() * seen @ read.T, captions)
+    return value, {"accuracy": accuracy}
+
+
+def run(name: str, size: Size, budget: Budget) -> None:
+    """Train one scorer to the end of its budget. Needs the autoencoder's checkpoint."""
+    redrawn = Redrawn(autoencoder.load(size, budget).to(budget.device))
+    augment = usual(redrawn) if name == "clip" else other(redrawn)
+    model, tokenizer = build(name, size), build_tokenizer()
+    batch = BATCH if size == "cpu" else 4 * BATCH
+
+    def step(draws: Draws) -> tuple[Tensor, dict[str, float]]:
+        found: tuple[Tensor, dict[str, float]] = loss(
+            model, tokenizer, augment, families(draws.python, batch, size), draws
+        )
+        return found
+
+    train(Recipe(name, model, step, batch, lr=1e-3, weight_decay=0.05), budget)
+
+
+def load(name: str, size: Size, budget: Budget) -> nn.Module:
+    """The trained scorer's network, in eval mode."""
+    return load_trained(build(name, size), budget.folder, name)
+
+
+@torch.no_grad()
+def accuracy(scorer: Any, size: Size, n: int = 200, seed: int = 0) -> float:
+    """How often the right caption of a held-out composition beats four that each differ in one fact."""
+    rng, right = random.Random(seed), 0
+    for _ in range(n):
+        scene = sample(rng, size, held=True)
+        wrong = {caption(variant(scene, rng, size)) for _ in range(4)} - {caption(scene)}
+        prompts = [caption(scene), *sorted(wrong)]
+        image = to_unit(render_batch([scene], rng)).expand(len(prompts), -1, -1, -1)
+        right += int(scorer(image, prompts).argmax() == 0)
+    return right / n
