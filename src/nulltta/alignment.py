@@ -109,12 +109,7 @@ def align(
     if method not in METHODS:
         raise NullTTAError(f"unknown method '{method}': choose one of {', '.join(METHODS)}")
     problem = pose(model, prompts, reward, config, seed, negative_prompt, latents, guard)
-    try:
-        outcome, trace = drain(METHODS[method](problem), on_step or (lambda _: None))
-    except torch.OutOfMemoryError as error:
-        raise NullTTAError(
-            "out of memory: give fewer prompts at a time, lower num_particles, or load the model in bfloat16"
-        ) from error
+    outcome, trace = drain(METHODS[method](problem), on_step or (lambda _: None))
     return _result(problem, outcome, trace)
 
 
@@ -147,13 +142,23 @@ def pose(
 
 
 def drain(stream: Stream, on_step: OnStep) -> tuple[Outcome, list[Step]]:
-    """Run a method to its end: its outcome, and its steps without previews."""
+    """Run a method to its end: its outcome, and its steps without previews.
+
+    Raises:
+        NullTTAError: memory ran out, of a GPU or of the machine.
+    """
     trace = []
     while True:
         try:
             step = next(stream)
         except StopIteration as end:
             return end.value, trace
+        except RuntimeError as error:
+            if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+                raise NullTTAError(
+                    "out of memory: give fewer prompts at a time, lower num_particles, or load the model in bfloat16"
+                ) from error
+            raise
         on_step(step)
         trace.append(replace(step, preview=None))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -14,6 +15,9 @@ from nulltta.alignment import align
 from nulltta.config import NullTTAConfig
 from nulltta.rewards.compose import WeightedSum
 from nulltta.types import GuidedModel, NullTTAError, OnStep, Reward, Step
+
+if TYPE_CHECKING:
+    from nulltta.world.grammar import Size
 
 Measure = Callable[[Tensor, Sequence[str]], Tensor]
 """(images (B, 3, H, W) in [0, 1], prompts) -> (B,), NaN where it says nothing about a prompt."""
@@ -112,18 +116,18 @@ def facts() -> Measure:
     def measure(images: Tensor, prompts: Sequence[str]) -> Tensor:
         shares = torch.full((len(prompts),), math.nan)
         for b, prompt in enumerate(prompts):
-            if _states_facts(prompt):
+            if _states_facts(prompt, judge.size):
                 shares[b] = judge.facts(images[b : b + 1], [prompt])[0]
         return shares
 
     return measure
 
 
-def _states_facts(prompt: str) -> bool:
+def _states_facts(prompt: str, size: Size) -> bool:
     from nulltta.world.grammar import parse
 
     try:
-        parse(prompt)
+        parse(prompt, size)
     except NullTTAError:
         return False
     return True

@@ -7,13 +7,13 @@ import types
 from collections.abc import Callable
 from dataclasses import Field, fields
 from functools import wraps
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_origin, get_type_hints
 
 import typer
 
 from nulltta.config import NullTTAConfig
 
-PANEL = "Settings (in brackets: the published default; the embedded model's preset, used with that model)"
+PANEL = "Settings (default; the embedded model's preset)"
 
 
 def config_flags(command: Callable[..., None]) -> Callable[..., None]:
@@ -48,8 +48,9 @@ def _parameter(field: Field[Any]) -> inspect.Parameter:
     if get_origin(hint) in (Union, types.UnionType):  # a number or a word
         hint, extras = str, {**extras, "parser": _number_or_word, "metavar": "FLOAT|WORD"}
     elif get_origin(hint) is Literal:
-        hint, extras = str, {**extras, "metavar": "|".join(get_args(hint))}
-    annotation = Annotated[hint | None, typer.Option(flag(field.name), show_default=False, **extras)]
+        hint, extras = str, {**extras, "metavar": "WORD"}
+    option = typer.Option(flag(field.name), show_default=False, **extras)
+    annotation = Annotated[hint | None, option]  # type: ignore[valid-type]
     return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 

@@ -1,0 +1,157 @@
+"""The command line. Nothing heavy is imported before a command needs it: `--help` answers at once."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from nulltta import __version__
+from nulltta.config import NullTTAConfig
+from nulltta.errors import NullTTAError
+from nulltta.flags import config_flags, flag
+from nulltta.request import Request
+
+MISTAKE, INTERRUPTED = 2, 130  # exit codes
+
+app = typer.Typer(
+    help="Test-time alignment of text-to-image diffusion models by null-text optimisation.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line (sys.argv's by default): 0; 2 after one line on what was wrong; 130 after Ctrl-C."""
+    try:
+        return int(app(argv, prog_name="nulltta", standalone_mode=False) or 0)
+    except (NullTTAError, typer.TyperException) as error:
+        message = error.format_message() if isinstance(error, typer.TyperException) else _in_flags(str(error))
+        _say("error", message)
+        return MISTAKE
+
+
+@app.callback(invoke_without_command=True)
+def _nulltta(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+) -> None:
+    if version:
+        print(f"nulltta {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+@app.command()
+@config_flags
+def align(
+    prompts: Annotated[
+        list[str] | None, typer.Argument(metavar="PROMPT...", help="What the pictures should show.", show_default=False)
+    ] = None,
+    prompts_file: Annotated[
+        Path | None, typer.Option("--prompts", metavar="FILE", help="More prompts, one a line.")
+    ] = None,
+    reward: Annotated[
+        str, typer.Option(help="What to raise: a name, or a sum like '0.7*clip + 0.3*colourfulness'.")
+    ] = "clip",
+    model: Annotated[str, typer.Option(help="'embedded', a diffusers directory, or a hub id.")] = "embedded",
+    seed: Annotated[int, typer.Option(help="Of the noise, the same for every prompt.")] = 0,
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where pictures and result.json go.")] = Path("out"),
+    negative_prompt: Annotated[str, typer.Option(help="The null text to start from.")] = "",
+    guard: Annotated[
+        str | None, typer.Option(metavar="REWARD", help="Watched: where it falls, a prompt's null text is frozen.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Prompts at a time; results do not depend on it.")] = 8,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1, ... (default: the GPU if there is one)")
+    ] = None,
+    dtype: Annotated[
+        Literal["float32", "bfloat16", "float16"] | None,
+        typer.Option(metavar="TYPE", help="float32, bfloat16 or float16 (default: float32 on the CPU, else bfloat16)"),
+    ] = None,
+    *,
+    settings: dict[str, Any],
+) -> None:
+    """Sample pictures of PROMPT whose reward was raised, beside plain ones from the same noise."""
+    request = Request(
+        prompts=_prompts(prompts or [], prompts_file), config=NullTTAConfig.preset(model, **settings), reward=reward,
+        model=model, seed=seed, out=out, negative_prompt=negative_prompt, guard=guard, batch_size=batch_size,
+        device=device, dtype=dtype,
+    )  # fmt: skip
+    with _quiet():
+        try:
+            from nulltta.run import run
+
+            finished = run(request)
+        except KeyboardInterrupt:
+            _say("interrupted", "nothing was written")
+            raise typer.Exit(INTERRUPTED) from None
+    raise typer.Exit(0 if finished else INTERRUPTED)
+
+
+@app.command()
+def rewards() -> None:
+    """List the rewards that can be named, alone or in a weighted sum."""
+    from nulltta.rewards import REWARDS
+
+    for name in REWARDS:
+        print(name)
+
+
+def _prompts(given: Sequence[str], file: Path | None) -> list[str]:
+    """The prompts of the command line, then the file's, one a line; blank lines are skipped."""
+    prompts = list(given)
+    if file is not None:
+        try:
+            lines = file.read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
+            raise NullTTAError(f"cannot read prompts from '{file}': {reason}") from error
+        if not any(line.strip() for line in lines):
+            raise NullTTAError(f"'{file}' holds no prompts: write one a line")
+        prompts += [line.strip() for line in lines if line.strip()]
+    return prompts
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """One line a warning of our own, each once; third parties' notices and loading bars stay out of the terminal."""
+    for name in ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY"):
+        os.environ.setdefault(name, "error")
+    said = set()
+
+    def show(message: Warning | str, *_: object) -> None:
+        if (text := str(message)) not in said:
+            said.add(text)
+            _say("warning", text)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("always", module="nulltta")
+        warnings.showwarning = show  # type: ignore[assignment]
+        yield
+
+
+def _say(kind: str, message: str) -> None:
+    print(f"{kind}: {' '.join(message.split())}", file=sys.stderr)
+
+
+def _in_flags(message: str) -> str:
+    """Config fields in a message as the flags they are here."""
+    from dataclasses import fields
+
+    for name in (field.name for field in fields(NullTTAConfig) if "_" in field.name):
+        message = message.replace(name, flag(name))
+    return message
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,69 @@
+"""What a run is asked for. Free of torch, so that the command line answers quickly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from nulltta.config import NullTTAConfig
+from nulltta.errors import NullTTAError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """All that `nulltta align` is asked for, its presets filled in. Errors: `NullTTAError` names what is wrong."""
+
+    prompts: Sequence[str]
+    config: NullTTAConfig
+    reward: str = "clip"
+    model: str = "embedded"
+    seed: int = 0
+    negative_prompt: str = ""
+    guard: str | None = None
+    device: str | None = None
+    dtype: str | None = None
+    batch_size: int = 8
+    out: Path = Path("out")
+
+    def __post_init__(self) -> None:
+        if not self.prompts:
+            raise NullTTAError("no prompt: say what the picture should show")
+        for prompt in (*self.prompts, self.negative_prompt):
+            _require_text(prompt)
+        if any(not prompt.strip() for prompt in self.prompts):
+            raise NullTTAError("a prompt is empty: say what the picture should show")
+        if self.seed < 0:
+            raise NullTTAError(f"a seed is a whole number, 0 or more, not {self.seed}")
+        if self.batch_size < 1:
+            raise NullTTAError(f"the batch size must be 1 or more, not {self.batch_size}")
+
+    def command(self) -> list[str]:
+        """The command line that asks for this, every setting spelt out."""
+        flags: dict[str, Any] = {
+            "model": self.model, "reward": self.reward, "seed": self.seed, "negative_prompt": self.negative_prompt,
+            "guard": self.guard, "device": self.device, "dtype": self.dtype, "batch_size": self.batch_size,
+            "out": self.out, **asdict(self.config),
+        }  # fmt: skip
+        words = ["nulltta", "align"]
+        for name, value in flags.items():
+            if value not in (None, ""):
+                values = value if isinstance(value, tuple) else (value,)
+                words += [f"--{name.replace('_', '-')}", *map(str, values)]
+        return [*words, "--", *self.prompts]
+
+    def arguments(self) -> dict[str, Any]:
+        """The keyword arguments that ask `nulltta.align` for this; reading it, make `config` a NullTTAConfig."""
+        return {
+            "model": self.model, "prompts": list(self.prompts), "reward": self.reward, "config": asdict(self.config),
+            "seed": self.seed, "negative_prompt": self.negative_prompt, "guard": self.guard,
+        }  # fmt: skip
+
+
+def _require_text(prompt: str) -> None:
+    """What a terminal handed over as bytes that are no UTF-8 could be neither tokenized nor recorded."""
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        raise NullTTAError("a prompt is not UTF-8 text") from error

@@ -1,0 +1,261 @@
+"""`nulltta` as its users meet it: lines, exit codes, files."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import nulltta
+from nulltta.cli import main
+from nulltta.config import NullTTAConfig
+from nulltta.flags import flag
+from nulltta.types import NullTTAError
+
+SHORT = ["--num-inference-steps", "3", "--inner-steps", "1", "1", "--num-particles", "2"]
+SHORT += ["--guidance-scale", "3", "--learning-rate", "0.1"]
+
+
+def arguments(model: Path, out: Path, *prompts: str) -> list[str]:
+    return ["align", *prompts, "--model", str(model), "--reward", "brightness", "--out", str(out), *SHORT]
+
+
+def test_help_imports_nothing_heavy() -> None:
+    script = (
+        "import sys; from nulltta.cli import main; code = main(['align', '--help']);"
+        "heavy = {'torch', 'diffusers', 'transformers', 'numpy', 'PIL', 'matplotlib'} & set(sys.modules);"
+        "sys.exit(str(heavy) if heavy else code)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    for field in fields(NullTTAConfig):
+        assert flag(field.name) in done.stdout
+
+
+def test_version_and_rewards(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"nulltta {nulltta.__version__}\n"
+    assert main(["rewards"]) == 0
+    assert "colourfulness" in capsys.readouterr().out.splitlines()
+    assert main([]) == 0
+    assert "align" in capsys.readouterr().out
+
+
+def test_one_prompt(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "new" / "out"
+    prompt = "a [red] cat"
+    assert main(arguments(checkpoint, out, prompt)) == 0
+    assert sorted(p.name for p in out.iterdir()) == [
+        "aligned.png", "comparison.png", "plain.png", "result.json", "trace.png",
+    ]  # fmt: skip
+    record = json.loads((out / "result.json").read_text())
+    [result] = record["results"]
+    score = result["scores"]["brightness"]
+    assert score["aligned"] > score["plain"]
+    assert record["status"] == "finished"
+    assert record["unfinished"] == []
+    assert set(record["versions"]) == {"nulltta", "python", "torch", "diffusers", "transformers"}
+    assert [len(step["inner_rewards"]) for step in result["trace"]] == [1, 1, 1]
+    for name in ("plain", "aligned"):  # what the files show is what was scored
+        with Image.open(out / result["files"][name]) as image:
+            mean = sum(sum(pixel) for pixel in image.get_flattened_data()) / (3 * 255 * image.width * image.height)
+        assert mean == pytest.approx(score[name], abs=0.002)
+    shown = capsys.readouterr()
+    assert prompt in shown.out
+    assert f"{score['plain']:.3f} → {score['aligned']:.3f}" in shown.out
+    assert "3/3" in shown.err
+
+
+def test_a_recorded_command_and_arguments_repeat_the_run(checkpoint: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    extra = ["--seed", "3", "--negative-prompt", "b", "--guard", "colourfulness", "--annealing", "auto"]
+    assert main([*arguments(checkpoint, first), *extra, "--", "-a dash"]) == 0
+    record = json.loads((first / "result.json").read_text())
+    command = shlex.split(record["command"])
+    command[command.index("--out") + 1] = str(second)
+    assert command[0] == "nulltta"
+    assert main(command[1:]) == 0
+    assert json.loads((second / "result.json").read_text())["results"] == record["results"]
+    given = dict(record["arguments"])
+    again = nulltta.align(**{**given, "config": NullTTAConfig(**given["config"])})
+    assert float(again.rewards[0]) == pytest.approx(record["results"][0]["scores"]["brightness"]["aligned"], abs=1e-5)
+    with Image.open(first / "aligned.png") as image:
+        assert image.info["prompt"] == "-a dash"
+        assert shlex.split(image.info["command"])[-2:] == ["--", "-a dash"]
+
+
+def test_several_prompts_run_in_batches_as_they_would_alone(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "prompts.txt"
+    file.write_text("\n../../b\n\n  c\n", encoding="utf-8-sig")
+    out, alone = tmp_path / "many", tmp_path / "alone"
+    assert main([*arguments(checkpoint, out, "a"), "--prompts", str(file), "--batch-size", "2"]) == 0
+    assert main(arguments(checkpoint, alone, "c")) == 0
+    record = json.loads((out / "result.json").read_text())
+    assert [result["prompt"] for result in record["results"]] == ["a", "../../b", "c"]
+    assert sorted(p.name for p in out.iterdir()) == ["000", "001", "002", "contact-sheet.png", "result.json"]
+    for result in record["results"]:
+        assert all((out / file).is_file() for file in result["files"].values())
+    [single] = json.loads((alone / "result.json").read_text())["results"]
+    assert record["results"][2]["scores"]["brightness"] == pytest.approx(single["scores"]["brightness"], abs=1e-4)
+    shown = capsys.readouterr()
+    assert "batch 2/2" in shown.err
+    mean = sum(result["scores"]["brightness"]["aligned"] for result in record["results"]) / 3
+    assert re.search(rf"mean .*→ {mean:.3f}", shown.out)
+
+
+MISTAKES = {
+    "no prompt": ([], "no prompt"),
+    "empty prompt": ([" "], "empty"),
+    "bytes": (["\udcff"], "UTF-8"),
+    "missing file": (["--prompts", "{tmp}/none.txt"], "none.txt"),
+    "empty file": (["--prompts", "{tmp}/empty.txt"], "no prompts"),
+    "binary file": (["--prompts", "{tmp}/binary.txt"], "UTF-8"),
+    "unknown reward": (["a", "--reward", "brightnes"], "did you mean 'brightness'"),
+    "malformed reward": (["a", "--reward", "0.7*"], "malformed"),
+    "unknown guard": (["a", "--guard", "beauty"], "unknown reward 'beauty'"),
+    "unknown model": (["a", "--model", "nonesuch"], "unknown model 'nonesuch'"),
+    "no diffusers model": (["a", "--model", "{tmp}"], "no model_index.json"),
+    "guidance": (["a", "--guidance-scale", "1"], "--guidance-scale 1 leaves the null text without effect"),
+    "reversed": (["a", "--inner-steps", "5", "2"], "--inner-steps (5, 2) is reversed"),
+    "one number": (["a", "--inner-steps", "5"], "--inner-steps"),
+    "no candidates": (["a", "--num-particles", "0"], "--num-particles"),
+    "negative weight": (["a", "--reward-weight", "-1"], "--reward-weight"),
+    "not a number": (["a", "--learning-rate", "fast"], "--learning-rate"),
+    "nan": (["a", "--kl-weight", "nan"], "--kl-weight"),
+    "bad word": (["a", "--annealing", "slow"], "annealing"),
+    "bad convention": (["a", "--conventions", "mine"], "conventions must be one of paper, release, exact"),
+    "too many steps": (["a", "--num-inference-steps", "2000"], "--num-inference-steps 2000"),
+    "negative seed": (["a", "--seed", "-1"], "seed"),
+    "huge seed": (["a", "--seed", "x"], "--seed"),
+    "batch size": (["a", "--batch-size", "0"], "batch size"),
+    "unknown device": (["a", "--device", "abacus"], "device 'abacus'"),
+    "no such device": (["a", "--device", "cuda:99"], "device 'cuda:99'"),
+    "unknown type": (["a", "--dtype", "int8"], "--dtype"),
+    "unknown flag": (["a", "--guidance", "2"], "--guidance"),
+    "unwritable": (["a", "--out", "{tmp}/empty.txt/out"], "is not a folder"),
+    "a file": (["a", "--out", "{tmp}/empty.txt"], "is not a folder"),
+}
+
+
+@pytest.mark.parametrize(("words", "expected"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_is_one_line_and_leaves_nothing(
+    words: list[str], expected: str, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty.txt").write_text(" \n")
+    (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x80")
+    before = sorted(tmp_path.rglob("*"))
+    given = [word.format(tmp=tmp_path) for word in words]
+    assert main([*arguments(checkpoint, tmp_path / "out"), *given]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    [line] = shown.err.splitlines()
+    assert line.startswith("error: ")
+    assert expected in line
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_an_unknown_command_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["algin", "a"]) == 2
+    assert re.fullmatch("error: .*algin.*\n", capsys.readouterr().err)
+
+
+def test_a_prompt_too_long_is_one_warning(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prompt = "a" * 75 + "bcd"  # a letter is a token; 75 fit beside the two that frame them
+    assert main([*arguments(checkpoint, tmp_path, prompt, "e"), "--batch-size", "1"]) == 0
+    warnings = [line for line in capsys.readouterr().err.splitlines() if "warning: " in line]
+    assert len(warnings) == 1
+    assert "cut off: 'bcd'" in warnings[0]
+
+
+def test_a_failure_after_the_first_batch_keeps_it(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nulltta.run.compare", failing_on("b", NullTTAError("reward 'brightness' is not finite")))
+    assert main([*arguments(checkpoint, tmp_path / "out", "a", "b", "c"), "--batch-size", "1"]) == 2
+    [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert "is not finite" in line
+    assert "1 of 3 prompts" in line
+    record = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert (record["status"], record["unfinished"]) == ("failed", ["b", "c"])
+
+
+def test_a_full_disk_is_one_line(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("nulltta.output.save_png", full)
+    assert main(arguments(checkpoint, tmp_path / "out", "a")) == 2
+    assert "No space left on device" in capsys.readouterr().err
+
+
+def failing_on(prompt: str, error: BaseException):
+    """`compare`, but raising at a prompt."""
+    from nulltta.comparison import compare
+
+    def fake(model, prompts, reward, **rest):
+        if prompt in prompts:
+            raise error
+        return compare(model, prompts, reward, **rest)
+
+    return fake
+
+
+@pytest.mark.parametrize(("interrupted_at", "kept"), [("a", 0), ("b", 1)])
+def test_ctrl_c_keeps_what_is_finished(
+    interrupted_at: str, kept: int, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("nulltta.run.compare", failing_on(interrupted_at, KeyboardInterrupt()))
+    out = tmp_path / "out"
+    assert main([*arguments(checkpoint, out, "a", "b"), "--batch-size", "1"]) == 130
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("interrupted: ")
+    if not kept:
+        assert "nothing was written" in line
+        assert not out.exists()
+    else:
+        assert "1 of 2 prompts" in line
+        record = json.loads((out / "result.json").read_text())
+        assert (record["status"], record["unfinished"]) == ("interrupted", ["b"])
+
+
+def test_a_real_ctrl_c_leaves_whole_files(checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    prompts = [f"p{i}" for i in range(200)]
+    script = (  # a shell may have started this test with Ctrl-C ignored
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        "from nulltta.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    command = [*arguments(checkpoint, out, *prompts), "--batch-size", "2"]
+    process = subprocess.Popen([sys.executable, "-c", script, *command], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not (out / "result.json").exists() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    record = json.loads((out / "result.json").read_text())
+    finished = len(record["results"])
+    assert f"interrupted: {finished} of 200 prompts" in errors
+    assert 0 < finished < 200
+    assert record["unfinished"] == prompts[finished:]
+    names = {str(p.relative_to(out)) for p in out.rglob("*") if p.is_file()}
+    listed = {file for result in record["results"] for file in result["files"].values()}
+    assert names == listed | {"result.json", "contact-sheet.png"}
+    for name in names - {"result.json"}:
+        with Image.open(out / name) as image:
+            image.load()
