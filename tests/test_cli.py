@@ -19,6 +19,7 @@ import nulltta
 from nulltta.cli import main
 from nulltta.config import NullTTAConfig
 from nulltta.flags import flag
+from nulltta.rewards import REWARDS
 from nulltta.types import NullTTAError
 
 SHORT = ["--num-inference-steps", "3", "--inner-steps", "1", "1", "--num-particles", "2"]
@@ -45,7 +46,7 @@ def test_version_and_rewards(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"nulltta {nulltta.__version__}\n"
     assert main(["rewards"]) == 0
-    assert "colourfulness" in capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(REWARDS)
     assert main([]) == 0
     assert "align" in capsys.readouterr().out
 

@@ -100,10 +100,10 @@ def align(
 @app.command()
 def rewards() -> None:
     """List the rewards that can be named, alone or in a weighted sum."""
-    from nulltta.rewards import REWARDS
+    from nulltta.rewards import ABOUT
 
-    for name in REWARDS:
-        print(name)
+    for name, text in ABOUT.items():
+        print(f"{name:<{max(map(len, ABOUT))}}  {text}")
 
 
 def _prompts(given: Sequence[str], file: Path | None) -> list[str]:

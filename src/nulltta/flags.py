@@ -24,7 +24,7 @@ def config_flags(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def with_flags(**values: Any) -> None:
-        settings = {flag.name: values.pop(flag.name) for flag in flags}
+        settings = {flag.name: values.pop(flag.name, None) for flag in flags}
         command(**values, settings={name: value for name, value in settings.items() if value is not None})
 
     with_flags.__signature__ = signature.replace(parameters=[*own, *flags])  # type: ignore[attr-defined]

@@ -31,6 +31,13 @@ REWARDS: Mapping[str, Callable[[], Reward]] = {
     "brightness": lambda: Custom(brightness, "brightness"),
 }
 
+ABOUT: Mapping[str, str] = {
+    "clip": "the embedded world's image-text score: cosine of image and prompt",
+    "clip-b": "a second one, trained apart: keep it for checking what `clip` was raised to",
+    "colourfulness": "Hasler and Süsstrunk's M3",
+    "brightness": "the mean pixel",
+}
+
 
 def load(reward: str | Reward | Callable[[Tensor, Sequence[str]], Tensor] | Any) -> Reward:
     """A reward by name ("clip"), by expression ("0.7*clip + 0.3*colourfulness"), or your own callable
