@@ -13,10 +13,16 @@ from pathlib import Path
 from nulltta.cli import main
 
 OUT = Path("out/demo")
-ONE = "a cat face on a blue background, noto style"
-EIGHT = (
-    "a cat face on a blue background, noto style",
-    "two foxes on an orange background, fluent style",
+ONE = "a fox and a penguin on a pink background, noto style"
+EIGHT = (  # compositions that training never saw
+    "a banana on a black background, fluent style",
+    "an octopus on a yellow background, noto style",
+    "a fox on a blue background, noto style",
+    "two penguins on a white background, noto style",
+    "three red apples on a green background, noto style",
+    "a ghost and a fox on a black background, fluent style",
+    "a robot and a banana on a blue background, fluent style",
+    "a pizza and a doughnut on a red background, fluent style",
 )
 
 

@@ -43,7 +43,7 @@ def run(request: Request) -> bool:
     except KeyboardInterrupt:
         if not output.finished:
             raise
-        output.close("interrupted")
+        output.close("interrupted" if len(output.finished) < len(prompts) else "finished")
     except NullTTAError as error:
         if not output.finished:
             raise
@@ -72,9 +72,9 @@ def _done(request: Request, output: Output) -> str:
 
 def _load(request: Request) -> tuple[GuidedModel, dict[str, Any]]:
     """The model and `compare`'s arguments; the rewards first, as their mistakes are found more quickly."""
+    _hide_loading_bars()
     reward = rewards.load(request.reward)
     guard = None if request.guard is None else rewards.load(request.guard)
-    _hide_loading_bars()
     model = load_model(request.model, device=request.device, dtype=getattr(torch, str(request.dtype)))
     return model, {
         "reward": reward, "guard": guard, "measures": held_out_measures(model, reward, guard),
