@@ -24,7 +24,7 @@ class NoiseStep:
     """One step of a model's sampling schedule.
 
     Attributes:
-        timestep: t, on the scale of the model's training schedule.
+        timestep: t, on the scale of the model's training schedule; whole for diffusion, between for flows.
         alpha_bar: ᾱ_t, the share of signal in the latent's variance.
         alpha_bar_previous: ᾱ of the less noisy latent that this step leads to.
         consistency: the coefficient of ‖ε̃(φ') − ε̃(φ)‖² in the objective, (1−α_t)/(2α_t(1−ᾱ_t)), expressed for
@@ -32,7 +32,7 @@ class NoiseStep:
         eta: the share of the posterior's deviation that is drawn anew: 0 deterministic, 1 ancestral.
     """
 
-    timestep: int
+    timestep: float
     alpha_bar: float
     alpha_bar_previous: float
     consistency: float
@@ -107,7 +107,7 @@ class Step:
     """
 
     index: int
-    timestep: int
+    timestep: float
     inner_rewards: Tensor
     candidate_rewards: Tensor
     selected: Tensor

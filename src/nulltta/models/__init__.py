@@ -18,13 +18,28 @@ from nulltta.types import GuidedModel, NullTTAError
 
 FAMILIES: Mapping[str, tuple[str, str]] = {
     "StableDiffusionPipeline": ("nulltta.models.unet", "StableDiffusion"),
+    "StableDiffusionXLPipeline": ("nulltta.models.unet", "StableDiffusionXL"),
+    "StableDiffusion3Pipeline": ("nulltta.models.sd3", "StableDiffusion3"),
 }
+REFUSED: Mapping[str, str] = {
+    "LatentConsistencyModelPipeline": "a consistency model is guidance-distilled",
+    "SanaSprintPipeline": "it is guidance-distilled",
+}
+# Parts that a checkpoint may lack, or that are not wanted: loaded as absent.
+_ABSENT: Mapping[str, Mapping[str, Any]] = {
+    "StableDiffusionPipeline": {"safety_checker": None, "requires_safety_checker": False},
+}
+_OPTIONAL: Mapping[str, tuple[str, ...]] = {"StableDiffusion3Pipeline": ("text_encoder_3", "tokenizer_3")}
 EMBEDDED = Path(__file__).parent.parent / "world" / "weights" / "sd"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def load_model(
-    source: str | Path | Any, *, device: str | torch.device | None = None, dtype: torch.dtype | None = None
+    source: str | Path | Any,
+    *,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    null: str | None = None,
 ) -> GuidedModel:
     """A frozen model to align.
 
@@ -34,17 +49,20 @@ def load_model(
         device: default: the GPU if there is one; a live pipeline stays where it is.
         dtype: default: float32 on the CPU, bfloat16 on a GPU; a live pipeline keeps its own.
 
+        null: which null text to start from, where the family offers a choice (docs/families.md): SDXL "text" or
+            "zeros", PixArt and Sana "masked" or "open".
+
     Raises:
-        NullTTAError: there is no such model, or its family is not supported.
+        NullTTAError: there is no such model, its family is not supported, or it has no null branch.
     """
     if isinstance(source, str | Path):
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         dtype = dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16)
-        return _adapt(_from_pretrained(str(source), dtype).to(device), name=str(source))
+        return _adapt(_from_pretrained(str(source), dtype).to(device), str(source), null)
     if not hasattr(source, "components"):
         raise NullTTAError(f"a {type(source).__name__} is no model: give a name, a directory or a diffusers pipeline")
     pipeline = source if device is None and dtype is None else source.to(device=device, dtype=dtype)
-    return _adapt(pipeline, name=type(pipeline).__name__)
+    return _adapt(pipeline, type(pipeline).__name__, null)
 
 
 def _from_pretrained(source: str, dtype: torch.dtype) -> Any:
@@ -52,9 +70,12 @@ def _from_pretrained(source: str, dtype: torch.dtype) -> Any:
     from diffusers import DiffusionPipeline
 
     try:
-        family = DiffusionPipeline.load_config(location).get("_class_name", "?")
+        index = DiffusionPipeline.load_config(location)
+        family = index.get("_class_name", "?")
         _require_supported(family)
-        extras = {"safety_checker": None, "requires_safety_checker": False} if _has_checker(family) else {}
+        extras = dict(_ABSENT.get(family, {})) | {
+            part: None for part in _OPTIONAL.get(family, ()) if not index.get(part, [None])[0]
+        }
         pipeline = DiffusionPipeline.from_pretrained(location, dtype=dtype, **extras)
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         if isinstance(error, NullTTAError):
@@ -85,21 +106,28 @@ def _locate(source: str) -> str:
     )
 
 
-def _adapt(pipeline: Any, name: str) -> GuidedModel:
-    family = type(pipeline).__name__
+def adapter_of(family: str) -> Any:
+    """The adapter's class of a pipeline class's name."""
     _require_supported(family)
     module, adapter = FAMILIES[family]
-    model: GuidedModel = getattr(import_module(module), adapter)(pipeline, name)
+    return getattr(import_module(module), adapter)
+
+
+def _adapt(pipeline: Any, name: str, null: str | None) -> GuidedModel:
+    family = type(pipeline).__name__
+    adapter = adapter_of(family)
+    if null is not None and null not in adapter.NULLS:
+        raise NullTTAError(f"{family} has no null '{null}': choose one of {', '.join(adapter.NULLS)}")
+    options = {} if null is None or len(adapter.NULLS) == 1 else {"null": null}
+    model: GuidedModel = adapter(pipeline, name, **options)
     return model
 
 
 def _require_supported(family: str) -> None:
+    if family in REFUSED:
+        raise NullTTAError(f"{family} is not supported: {REFUSED[family]}, so there is no null branch to optimise")
     if family not in FAMILIES:
         raise NullTTAError(f"{family} is not supported: the families are {', '.join(FAMILIES)}")
-
-
-def _has_checker(family: str) -> bool:
-    return family == "StableDiffusionPipeline"
 
 
 def _first_line(error: Exception) -> str:

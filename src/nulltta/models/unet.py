@@ -1,15 +1,17 @@
-"""Stable Diffusion 1.x: a UNet conditioned on CLIP's tokens, ε- or v-prediction, DDIM steps."""
+"""Stable Diffusion 1.x, 2.x and XL: a UNet conditioned on CLIP's tokens, ε- or v-prediction, DDIM steps."""
 
 from __future__ import annotations
 
-import warnings
+import copy
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from nulltta.types import Embedding, NoiseStep, NullTTAError
+from nulltta.models.diffusion import Diffusion
+from nulltta.models.shared import Wiring, freeze, full_only, noise, refuse_distilled, unit_range, warn_if_cut
+from nulltta.types import Embedding, NoiseStep
 
 
 class StableDiffusion:
@@ -18,46 +20,30 @@ class StableDiffusion:
     The embedding is {"tokens": (B, L, D)}, kept in float32 and cast to the denoiser's type where it is used.
     """
 
-    def __init__(self, pipeline: Any, name: str = "StableDiffusionPipeline") -> None:
-        from diffusers import DDIMScheduler
+    WIRING = Wiring(("unet",), {"tokens": "encoder_hidden_states"}, batched=True)
+    NULLS = ("text",)
 
-        self.name = name
-        self.pipeline = pipeline
-        self.unet, self.vae = pipeline.unet.eval(), pipeline.vae.eval()
-        for module in (self.unet, self.vae, pipeline.text_encoder.eval()):
-            module.requires_grad_(False)
-        # Clipping latents has no meaning; from_config of another scheduler's config would turn it on.
-        self.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False)
-        if (kind := self.scheduler.config.prediction_type) not in ("epsilon", "v_prediction"):
-            raise NullTTAError(f"prediction type '{kind}' is not supported: epsilon and v_prediction are")
-        self.predicts_v = kind == "v_prediction"
+    def __init__(self, pipeline: Any, name: str = "StableDiffusionPipeline") -> None:
+        refuse_distilled(pipeline)
+        freeze(pipeline, "unet", "vae", "text_encoder")
+        self.name, self.pipeline = name, pipeline
+        self.unet, self.vae = pipeline.unet, pipeline.vae
+        process = Diffusion(pipeline.scheduler)
+        self.scheduler = process.scheduler
+        self.schedule, self.clean, self.transition = process.schedule, process.clean, process.transition
 
     def encode(self, prompts: Sequence[str], negatives: Sequence[str]) -> tuple[Embedding, Embedding]:
         """{"tokens": (B, L, D)} of prompts and negatives; warns, naming it, of text past the tokenizer's length."""
-        for prompt in dict.fromkeys([*prompts, *negatives]):
-            self._warn_if_cut(prompt)
+        warn_if_cut(self.pipeline.tokenizer, [*prompts, *negatives])
         with torch.no_grad():
             cond, null = self.pipeline.encode_prompt(
                 list(prompts), self.pipeline.device, 1, True, negative_prompt=list(negatives)
             )
         return {"tokens": cond.float()}, {"tokens": null.float()}
 
-    def schedule(self, num_inference_steps: int) -> list[NoiseStep]:
-        """DDIM's timesteps, spaced as the checkpoint's scheduler says."""
-        scheduler = self.scheduler
-        trained = scheduler.config.num_train_timesteps
-        if num_inference_steps > trained:
-            raise NullTTAError(f"num_inference_steps {num_inference_steps} is above the {trained} of its training")
-        scheduler.set_timesteps(num_inference_steps)
-        stride = trained // num_inference_steps  # as DDIMScheduler.step has it
-        return [self._step(int(t), int(t) - stride) for t in scheduler.timesteps]
-
     def initial_latents(self, batch: int, generator: torch.Generator) -> Tensor:
         """(batch, C, h, w) at the checkpoint's own resolution."""
-        size = self.unet.config.sample_size
-        height, width = (size, size) if isinstance(size, int) else size
-        noise = torch.randn((batch, self.unet.config.in_channels, height, width), generator=generator)
-        return noise * float(self.scheduler.init_noise_sigma)
+        return noise((batch, self.unet.config.in_channels, *_size(self.unet)), generator)
 
     def predict(self, x: Tensor, step: NoiseStep, embedding: Embedding) -> Tensor:
         """ε or v, as the checkpoint predicts, in float32."""
@@ -66,43 +52,80 @@ class StableDiffusion:
         output: Tensor = self.unet(x.to(dtype), step.timestep, encoder_hidden_states=tokens).sample
         return output.float()
 
-    def clean(self, x: Tensor, prediction: Tensor, step: NoiseStep) -> Tensor:
-        """x̂0 = (x − √(1−ᾱ)·ε)/√ᾱ, or √ᾱ·x − √(1−ᾱ)·v (DDIM, arXiv 2010.02502, eq. 9; v: arXiv 2202.00512)."""
-        signal, noise = step.alpha_bar**0.5, (1 - step.alpha_bar) ** 0.5
-        return signal * x - noise * prediction if self.predicts_v else (x - noise * prediction) / signal
+    def decode(self, x0: Tensor, detail: str = "full") -> Tensor:
+        """Images in [0, 1]; no gradient where the decoder's output is clamped."""
+        full_only(detail)
+        latents = (x0 / self.vae.config.scaling_factor).to(self.vae.dtype)
+        return unit_range(self.vae.decode(latents).sample)
 
-    def transition(self, x: Tensor, prediction: Tensor, step: NoiseStep) -> tuple[Tensor, float]:
-        """DDIM's step (arXiv 2010.02502, eq. 12 and 16): x' ~ N(√ᾱ'·x̂0 + √(1−ᾱ'−σ²)·ε, σ²I)."""
-        # In float32 like DDIMScheduler: near ᾱ = 0 its rounding shows, and plain sampling is to equal the stock one.
-        now, previous = torch.tensor([step.alpha_bar, step.alpha_bar_previous])
-        std = step.eta * ((1 - previous) / (1 - now) * (1 - now / previous)).clamp(min=0).sqrt()
-        direction = (1 - previous - std**2).clamp(min=0).sqrt()
-        eps = now.sqrt() * prediction + (1 - now).sqrt() * x if self.predicts_v else prediction
-        return previous.sqrt() * self.clean(x, prediction, step) + direction * eps, float(std)
+
+class StableDiffusionXL:
+    """`StableDiffusionXLPipeline` as a `GuidedModel`: two text encoders, a pooled embedding, size conditioning.
+
+    The embedding is {"tokens": (B, L, D), "pooled": (B, P)}: both are optimised, each with its own prior term. The
+    size conditioning (original size, crop, target size) is the image's own size, for both branches.
+
+    null: "text" starts from the encoded negative prompt, as the pipeline does when it is given one, "" included;
+        "zeros" starts from zeros where the negative prompt is "", as the pipeline does when it is given none.
+    """
+
+    WIRING = Wiring(
+        ("unet",), {"tokens": "encoder_hidden_states", "pooled": "added_cond_kwargs.text_embeds"}, batched=True
+    )
+    NULLS = ("text", "zeros")
+
+    def __init__(self, pipeline: Any, name: str = "StableDiffusionXLPipeline", null: str = "text") -> None:
+        refuse_distilled(pipeline)
+        freeze(pipeline, "unet", "vae", "text_encoder", "text_encoder_2")
+        self.name, self.pipeline, self.null = name, pipeline, null
+        self.unet, self.vae = pipeline.unet, pipeline.vae
+        if self.vae.dtype == torch.float16 and self.vae.config.force_upcast:
+            self.vae = copy.deepcopy(self.vae).float()  # it overflows in float16; the pipeline keeps its own
+        process = Diffusion(pipeline.scheduler)
+        self.scheduler = process.scheduler
+        self.schedule, self.clean, self.transition = process.schedule, process.clean, process.transition
+
+    def encode(self, prompts: Sequence[str], negatives: Sequence[str]) -> tuple[Embedding, Embedding]:
+        """{"tokens": (B, L, D), "pooled": (B, P)} of prompts and negatives; warns of text that is cut."""
+        warn_if_cut(self.pipeline.tokenizer_2, [*prompts, *negatives])
+        with torch.no_grad():
+            tokens, null_tokens, pooled, null_pooled = self.pipeline.encode_prompt(
+                list(prompts), device=self.pipeline.device, negative_prompt=list(negatives)
+            )
+        if self.null == "zeros":
+            kept = torch.tensor([bool(text) for text in negatives], device=tokens.device)
+            null_tokens, null_pooled = null_tokens * kept[:, None, None], null_pooled * kept[:, None]
+        return (
+            {"tokens": tokens.float(), "pooled": pooled.float()},
+            {"tokens": null_tokens.float(), "pooled": null_pooled.float()},
+        )
+
+    def initial_latents(self, batch: int, generator: torch.Generator) -> Tensor:
+        """(batch, C, h, w) at the checkpoint's own resolution."""
+        return noise((batch, self.unet.config.in_channels, *_size(self.unet)), generator)
+
+    def predict(self, x: Tensor, step: NoiseStep, embedding: Embedding) -> Tensor:
+        """ε or v, as the checkpoint predicts, in float32."""
+        dtype = self.unet.dtype
+        height, width = (side * self.pipeline.vae_scale_factor for side in x.shape[-2:])
+        time_ids = torch.tensor([[height, width, 0, 0, height, width]], dtype=dtype, device=x.device)
+        added = {"text_embeds": embedding["pooled"].to(dtype), "time_ids": time_ids.expand(len(x), -1)}
+        tokens = embedding["tokens"].to(dtype)
+        output: Tensor = self.unet(
+            x.to(dtype), step.timestep, encoder_hidden_states=tokens, added_cond_kwargs=added
+        ).sample
+        return output.float()
 
     def decode(self, x0: Tensor, detail: str = "full") -> Tensor:
         """Images in [0, 1]; no gradient where the decoder's output is clamped."""
-        if detail != "full":
-            raise NullTTAError(f"unknown detail '{detail}': this model decodes in 'full'")
-        latents = (x0 / self.vae.config.scaling_factor).to(self.vae.dtype)
-        images: Tensor = self.vae.decode(latents).sample
-        return (images.float() / 2 + 0.5).clamp(0, 1)
+        full_only(detail)
+        config, latents = self.vae.config, x0 / self.vae.config.scaling_factor
+        if config.get("latents_mean") is not None and config.get("latents_std") is not None:
+            mean, std = (torch.tensor(v).view(1, -1, 1, 1).to(x0) for v in (config.latents_mean, config.latents_std))
+            latents = latents * std + mean
+        return unit_range(self.vae.decode(latents.to(self.vae.dtype)).sample)
 
-    def _step(self, t: int, t_previous: int) -> NoiseStep:
-        alpha_bars = self.scheduler.alphas_cumprod
-        alpha_bar = float(alpha_bars[t])
-        previous = alpha_bars[t_previous] if t_previous >= 0 else self.scheduler.final_alpha_cumprod
-        beta = float(self.scheduler.betas[t])
-        if self.predicts_v:  # ε = √ᾱ·v + √(1−ᾱ)·x, so ‖Δε‖² = ᾱ‖Δv‖²; ᾱ_t/α_t = ᾱ_{t−1} is finite at ᾱ_T = 0
-            weight = beta * (float(alpha_bars[t - 1]) if t > 0 else 1.0) / (2 * (1 - alpha_bar))
-        else:
-            weight = beta / (2 * (1 - beta) * (1 - alpha_bar))
-        return NoiseStep(t, alpha_bar, float(previous), weight)
 
-    def _warn_if_cut(self, prompt: str) -> None:
-        tokenizer = self.pipeline.tokenizer
-        limit = tokenizer.model_max_length
-        ids = tokenizer(prompt, truncation=False, verbose=False).input_ids
-        if len(ids) > limit:
-            lost = tokenizer.decode(ids[limit - 1 : -1], skip_special_tokens=True).strip()
-            warnings.warn(f"the prompt is longer than {limit} tokens; cut off: '{lost}'", stacklevel=3)
+def _size(unet: Any) -> tuple[int, int]:
+    size = unet.config.sample_size
+    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))

@@ -1,0 +1,91 @@
+"""What several adapters do alike, as plain functions."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nulltta.types import NullTTAError
+
+_DISTILLED = re.compile(r"turbo|lightning|hyper-?sd|\blcm\b|schnell|(?<!de)(?<!de[-_])distill|sprint|\bdmd2?\b", re.I)
+
+
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """Where the stock pipeline puts its null embedding: what `NullText.apply` needs to know of a family.
+
+    Attributes:
+        denoisers: names of the pipeline's components that predict.
+        tensors: name in the `Embedding` -> keyword of the denoiser's forward, "outer.inner" for one in a dictionary.
+        batched: the pipeline evaluates [null; cond] in one call; else cond first, then null, in two calls.
+        timestep_scale: what the pipeline multiplies t by before the denoiser sees it: a number, or the name of the
+            entry of the denoiser's configuration that holds it.
+    """
+
+    denoisers: tuple[str, ...]
+    tensors: dict[str, str]
+    batched: bool
+    timestep_scale: float | str = 1.0
+
+
+def freeze(pipeline: Any, *names: str) -> None:
+    """Evaluation mode and no weight gradients, in place, for the pipeline's named components that exist."""
+    for name in names:
+        if (module := getattr(pipeline, name, None)) is not None:
+            module.eval().requires_grad_(False)
+
+
+def refuse_distilled(pipeline: Any) -> None:
+    """Refuse a model that was distilled to run without classifier-free guidance, giving what shows it.
+
+    Errors: `NullTTAError`. A model whose configuration does not show it and whose name does not say it gets through.
+    """
+    scheduler = type(pipeline.scheduler).__name__
+    denoiser = getattr(pipeline, "unet", None) or pipeline.transformer
+    name = str(getattr(pipeline, "name_or_path", "") or "")
+    reason = None
+    if scheduler in ("LCMScheduler", "TCDScheduler"):
+        reason = f"its scheduler is {scheduler}"
+    elif getattr(denoiser.config, "time_cond_proj_dim", None) is not None:
+        reason = "its denoiser takes the guidance scale as an input (time_cond_proj_dim)"
+    elif found := _DISTILLED.search(name.rstrip("/").rsplit("/", 1)[-1]):
+        reason = f"its name says '{found.group()}'"
+    if reason:
+        raise NullTTAError(f"this model is guidance-distilled ({reason}): it has no null branch to optimise")
+
+
+def noise(shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Standard normal noise, drawn on the generator's device in float32."""
+    return torch.randn(tuple(shape), generator=generator, device=generator.device)
+
+
+def timesteps(value: float, like: Tensor) -> Tensor:
+    """(N,), t for each of N latents, in float32."""
+    return torch.full((len(like),), value, dtype=torch.float32, device=like.device)
+
+
+def unit_range(images: Tensor) -> Tensor:
+    """Decoder output in [−1, 1] -> float32 images in [0, 1]; no gradient where it is clamped."""
+    return (images.float() / 2 + 0.5).clamp(0, 1)
+
+
+def full_only(detail: str) -> None:
+    """Refuse a level of detail that a decoder does not have."""
+    if detail != "full":
+        raise NullTTAError(f"unknown detail '{detail}': this model decodes in 'full'")
+
+
+def warn_if_cut(tokenizer: Any, prompts: Sequence[str], limit: int | None = None) -> None:
+    """Warn of each prompt past the tokenizer's length, naming what was lost."""
+    limit = limit or int(tokenizer.model_max_length)
+    for prompt in dict.fromkeys(prompts):
+        ids = tokenizer(prompt, truncation=False, verbose=False).input_ids
+        if len(ids) > limit:
+            lost = tokenizer.decode(ids[limit - 1 : -1], skip_special_tokens=True).strip()
+            warnings.warn(f"the prompt is longer than {limit} tokens; cut off: '{lost}'", stacklevel=4)
