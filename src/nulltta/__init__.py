@@ -12,6 +12,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+import nulltta.world as _world  # noqa: F401 - imports nothing heavy; diffusers looks up the embedded model's parts there
+
 if TYPE_CHECKING:
     from nulltta.alignment import Result, align
     from nulltta.artefact import NullText

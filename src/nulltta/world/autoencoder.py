@@ -166,3 +166,7 @@ def _set(layer: nn.Conv2d, weight: Tensor, bias: Tensor) -> None:
 def _bias(layer: nn.Conv2d) -> Tensor:
     assert layer.bias is not None
     return layer.bias
+
+
+# A saved pipeline names the module of its parts; diffusers looks this one up where it is exported from.
+PatchAutoencoder.__module__ = "nulltta.world"
