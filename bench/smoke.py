@@ -20,10 +20,11 @@ import torch
 import typer
 
 import nulltta
-from nulltta import record, rewards
-from nulltta.comparison import Comparison, compare, held_out_measures
+from nulltta import rewards
+from nulltta.cli import record
+from nulltta.cli.comparison import Comparison, compare, held_out_measures
+from nulltta.cli.flags import config_flags
 from nulltta.config import NullTTAConfig
-from nulltta.flags import config_flags
 from nulltta.statistics import Gain, paired_gain
 from nulltta.world.grammar import test_prompts
 

@@ -1,4 +1,7 @@
-"""Arithmetic on embeddings: dictionaries of named tensors, first dimension the prompts."""
+"""Arithmetic on embeddings: dictionaries of named tensors, first dimension the prompts.
+
+Floating-point tensors are what is optimised; whole-number and boolean ones (masks, lengths) ride along, fixed.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +23,14 @@ def squared_norm(values: Tensor) -> Tensor:
     return per_prompt(values.square())
 
 
+def is_free(tensor: Tensor) -> bool:
+    """Whether a named tensor of an embedding is optimised."""
+    return tensor.is_floating_point()
+
+
 def distance(a: Embedding, b: Embedding) -> Tensor:
-    """‖a − b‖² of each prompt, over all named tensors: (B,)."""
-    return torch.stack([squared_norm(a[name] - b[name]) for name in a]).sum(0)
+    """‖a − b‖² of each prompt, over all named tensors that are optimised: (B,)."""
+    return torch.stack([squared_norm(a[name] - b[name]) for name in a if is_free(a[name])]).sum(0)
 
 
 def transform(embedding: Embedding, function: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:

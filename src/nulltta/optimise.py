@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from nulltta.embedding import transform
+from nulltta.embedding import is_free, transform
 from nulltta.gradients import GradientEstimator
 from nulltta.objective import Terms
 from nulltta.types import Embedding, NullTTAError
@@ -65,11 +65,12 @@ def ascend(
     Raises:
         NullTTAError: the objective or its gradient is not finite.
     """
-    null = dict(null)
+    fixed = {name: tensor for name, tensor in null.items() if not is_free(tensor)}
+    null = {name: tensor for name, tensor in null.items() if is_free(tensor)}
     adam = Adam(null, learning_rate)
     rewards = []
     for _ in range(steps):
-        terms, gradient = estimator(objective, null, generators)
+        terms, gradient = estimator(lambda free: objective({**fixed, **free}), null, generators)
         finite = torch.isfinite(terms.value).cpu()
         if not skip_nonfinite and not bool((finite & _finite(gradient)).all()):
             raise NullTTAError(
@@ -78,7 +79,7 @@ def ascend(
             )
         rewards.append(torch.nan_to_num(terms.reward, nan=0.0).cpu())
         null = adam.step(null, gradient, active & finite)
-    return null, torch.stack(rewards) if rewards else torch.empty(0, _batch(null))
+    return {**null, **fixed}, torch.stack(rewards) if rewards else torch.empty(0, _batch(null))
 
 
 def _finite(gradient: Embedding) -> Tensor:

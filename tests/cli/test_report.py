@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from nulltta import report
-from nulltta.comparison import Comparison, Score
+from nulltta.cli import report
+from nulltta.cli.comparison import Comparison, Score
 from nulltta.types import Step
 
 AWKWARD = ["a", "$x_{$ [b] <i> \\frac", "😀 猫 кот →", "word " * 80, "x" * 400, "two\nlines\ttab"]

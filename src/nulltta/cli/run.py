@@ -10,11 +10,11 @@ import torch
 from rich.console import Console
 
 from nulltta import rewards
-from nulltta.comparison import compare, held_out_measures
+from nulltta.cli.comparison import compare, held_out_measures
+from nulltta.cli.output import Output
+from nulltta.cli.request import Request
+from nulltta.cli.terminal import progress, score_table
 from nulltta.models import load_model
-from nulltta.output import Output
-from nulltta.request import Request
-from nulltta.terminal import progress, score_table
 from nulltta.types import GuidedModel, NullTTAError
 
 

@@ -13,10 +13,10 @@ from typing import Annotated, Any, Literal
 import typer
 
 from nulltta import __version__
+from nulltta.cli.flags import config_flags, flag
+from nulltta.cli.request import Request
 from nulltta.config import NullTTAConfig
 from nulltta.errors import NullTTAError
-from nulltta.flags import config_flags, flag
-from nulltta.request import Request
 
 MISTAKE, INTERRUPTED = 2, 130  # exit codes
 
@@ -88,7 +88,7 @@ def align(
     )  # fmt: skip
     with _quiet():
         try:
-            from nulltta.run import run
+            from nulltta.cli.run import run
 
             finished = run(request)
         except KeyboardInterrupt:
@@ -151,7 +151,3 @@ def _in_flags(message: str) -> str:
     for name in (field.name for field in fields(NullTTAConfig) if "_" in field.name):
         message = message.replace(name, flag(name))
     return message
-
-
-if __name__ == "__main__":
-    sys.exit(main())

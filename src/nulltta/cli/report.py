@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw, ImageFont
 
-from nulltta.comparison import Comparison
+from nulltta.cli.comparison import Comparison
 from nulltta.images import to_pil
 
 if TYPE_CHECKING:

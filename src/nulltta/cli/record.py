@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import nulltta
-from nulltta.comparison import Comparison
+from nulltta.cli.comparison import Comparison
+from nulltta.cli.request import Request
 from nulltta.files import atomic
-from nulltta.request import Request
 from nulltta.types import Step
 
 FORMAT = 1

@@ -12,8 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from nulltta.comparison import Score
-from nulltta.report import number
+from nulltta.cli.comparison import Score
+from nulltta.cli.report import number
 from nulltta.types import OnStep, Step
 
 

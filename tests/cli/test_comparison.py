@@ -12,7 +12,7 @@ from torch import Tensor
 
 import nulltta
 from nulltta import rewards
-from nulltta.comparison import compare, facts, held_out_measures
+from nulltta.cli.comparison import compare, facts, held_out_measures
 from nulltta.world import grammar
 
 

@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 from PIL.Image import Image
 
-from nulltta import interrupts, record, report
-from nulltta.comparison import Comparison, Score
+from nulltta.cli import interrupts, record, report
+from nulltta.cli.comparison import Comparison, Score
+from nulltta.cli.request import Request
 from nulltta.images import save_png, to_pil
-from nulltta.request import Request
 from nulltta.types import NullTTAError
 
 Status = Literal["running", "finished", "interrupted", "failed"]

@@ -1,0 +1,7 @@
+"""`python -m nulltta.cli`."""
+
+import sys
+
+from nulltta.cli import main
+
+sys.exit(main())

@@ -1,0 +1,78 @@
+"""From a finished run to its null texts: what was learnt, how, and the noise that was kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from torch import Tensor
+
+from nulltta.artefact import NullText
+from nulltta.embedding import transform
+from nulltta.models.identity import identity
+from nulltta.sampling import Problem
+from nulltta.types import Outcome, Step
+
+
+def null_texts(problem: Problem, outcome: Outcome, trace: Sequence[Step]) -> list[NullText]:
+    """The null text of each prompt, with everything its file is to say."""
+    timesteps = [step.timestep for step in trace]
+    chosen = [step.selected for step in trace[:-1]] + [outcome.selected]  # (B,) a step; the last one's is the best
+    common = _about(problem)
+    made = []
+    for b, prompt in enumerate(problem.prompts):
+        row: Callable[[Tensor], Tensor] = lambda tensor, b=b: tensor[b].cpu()  # noqa: E731
+        made.append(
+            NullText(
+                timesteps,
+                [transform(null, row) for null in outcome.nulls],
+                prompt,
+                transform(problem.null, row),
+                {**common, "seed": problem.seeds[b]},
+                outcome.initial_latents[b].cpu(),
+                _Kept(problem, b, [int(indices[b]) for indices in chosen]),
+            )
+        )
+    return made
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept(Sequence[Tensor]):
+    """The noise of the candidates that went on, drawn again when asked for: T tensors (C, h, w)."""
+
+    problem: Problem
+    row: int
+    chosen: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __getitem__(self, index: Any) -> Any:
+        step = self.problem.schedule()[index]
+        noise = self.problem.noise(index, step, self.problem.latents[:, 0], self.problem.config.num_particles)
+        return noise[self.row, self.chosen[index]].cpu()
+
+    def __iter__(self) -> Any:
+        return (self[index] for index in range(len(self)))
+
+
+def _about(problem: Problem) -> dict[str, Any]:
+    scheduler = getattr(problem.model, "scheduler", None)
+    return {
+        "model": identity(problem.model),
+        "model_name": problem.model.name,
+        "reward": problem.reward.name,
+        "config": asdict(problem.config),
+        "scheduler": type(scheduler).__name__ if scheduler is not None else None,
+        "versions": {name: _version(name) for name in ("nulltta", "diffusers", "transformers", "torch")},
+        "licence": "",
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
