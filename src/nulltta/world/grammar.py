@@ -15,6 +15,7 @@ import random
 import re
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain, islice, permutations, product, zip_longest
 from typing import Literal
 
 from nulltta.types import NullTTAError
@@ -200,13 +201,29 @@ def sample_caption(rng: random.Random, scene: Scene) -> str:
     return caption(scene, background=background, style=style)
 
 
+def unseen(kind: str, size: Size = "cpu") -> list[Scene]:
+    """Every held-out scene of a kind, in a fixed order."""
+    vocab = vocabulary(size)
+    things = [(name,) for name in vocab.objects] if kind != "different" else permutations(vocab.objects, 2)
+    counts = {"one": (1,), "same": (2, 3), "different": (2,)}[kind]
+    scenes = (Scene(*parts) for parts in product(things, counts, vocab.backgrounds, vocab.styles))
+    return [scene for scene in scenes if held_out(scene)]
+
+
 def test_prompts(n: int, seed: int = 0, size: Size = "cpu") -> list[str]:  # noqa: PT028  # no test
-    """n different full captions of held-out compositions, a third each of the three kinds of scene."""
-    rng, found = random.Random(seed), dict[str, None]()
-    kinds = ("one", "same", "different")
-    while len(found) < n:
-        found[caption(sample(rng, size, kind=kinds[len(found) % 3], held=True))] = None
-    return list(found)
+    """n different full captions of held-out compositions, in turn of the three kinds of scene while they last.
+
+    Raises:
+        NullTTAError: there are not that many.
+    """
+    rng = random.Random(seed)
+    piles = [unseen(kind, size) for kind in ("one", "same", "different")]
+    if n > sum(map(len, piles)):
+        raise NullTTAError(f"{n} prompts wanted, but only {sum(map(len, piles))} compositions are held out")
+    for pile in piles:
+        rng.shuffle(pile)
+    turns = chain.from_iterable(zip_longest(*piles))
+    return [caption(scene) for scene in islice((scene for scene in turns if scene), n)]
 
 
 test_prompts.__test__ = False  # type: ignore[attr-defined]  # not a test, whatever pytest makes of the name

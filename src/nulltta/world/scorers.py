@@ -49,11 +49,10 @@ class Scorer:
     @torch.no_grad()
     def text_features(self, prompts: Sequence[str]) -> Tensor:
         """(B, F), each prompt encoded once."""
-        device = next(self.model.parameters()).device
-        for prompt in prompts:
-            if prompt not in self._texts:
-                ids = token_ids(self.tokenizer, [prompt]).to(device)
-                self._texts[prompt] = features(self.model.get_text_features(input_ids=ids))[0]
+        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._texts]
+        if new:
+            ids = token_ids(self.tokenizer, new).to(next(self.model.parameters()).device)
+            self._texts |= zip(new, features(self.model.get_text_features(input_ids=ids)), strict=True)
         return torch.stack([self._texts[prompt] for prompt in prompts])
 
 

@@ -40,6 +40,7 @@ def export_all(size: Size, budget: Budget, out: Path) -> None:
     for name in scorers.NAMES:
         export.export_scorer(name, size, budget, out)
     export.export_judge(size, budget, out)
+    export.export_record(STAGES, size, budget, out)
 
 
 def main() -> None:

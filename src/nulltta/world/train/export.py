@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ from safetensors.torch import save_file
 
 from ..grammar import Size
 from ..tokenizer import build_tokenizer
-from .loop import Budget
+from .loop import Budget, checkpoint_path
 
 SHARD = "15MB"
 
@@ -122,3 +125,20 @@ def export_judge(size: Size, budget: Budget, out: Path) -> None:
     from . import judge
 
     save_plain(judge.load(size, budget), out / "judge")
+
+
+def export_record(stages: Iterable[str], size: Size, budget: Budget, out: Path) -> None:
+    """out/training.json: how long each stage trained, and on what."""
+    record: dict[str, Any] = {"size": size, "machine": machine(budget.device), "torch": torch.__version__}
+    record["stages"] = {}
+    for stage in stages:
+        found = torch.load(checkpoint_path(budget.folder, stage), weights_only=True, map_location="cpu")
+        record["stages"][stage] = {"minutes": round(found["spent"] / 60, 1), "steps": found["step"]}
+    (out / "training.json").write_text(json.dumps(record, indent=1) + "\n")
+
+
+def machine(device: str) -> str:
+    """What trains here, in words."""
+    if device != "cpu":
+        return str(torch.cuda.get_device_name(device))
+    return f"{os.cpu_count()} CPU cores ({platform.machine()}, {torch.backends.cpu.get_cpu_capability()})"
