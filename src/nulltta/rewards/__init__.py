@@ -2,55 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from nulltta.rewards.closed_form import brightness, colourfulness
-from nulltta.rewards.compose import Custom, WeightedSum
-from nulltta.rewards.expression import parse
+from nulltta.rewards import user
+from nulltta.rewards.catalogue import REWARDS, Request, catalogue
+from nulltta.rewards.compose import Custom, Standardised, WeightedSum
+from nulltta.rewards.expression import Name, Node, Standard, Sum, parse
 from nulltta.types import NullTTAError, Reward
 
+__all__ = ["ABOUT", "REWARDS", "catalogue", "load"]
 
-def _scorer(name: str) -> Callable[[], Reward]:
-    def build() -> Reward:
-        from nulltta.world.scorers import load_scorer
-
-        scorer: Reward = load_scorer(name)
-        return scorer
-
-    return build
+ABOUT = {name: entry.summary for name, entry in REWARDS.items()}
 
 
-REWARDS: Mapping[str, Callable[[], Reward]] = {
-    "clip": _scorer("clip"),
-    "clip-b": _scorer("clip-b"),
-    "colourfulness": lambda: Custom(colourfulness, "colourfulness"),
-    "brightness": lambda: Custom(brightness, "brightness"),
-}
+def load(
+    reward: str | Reward | Callable[[Tensor, Sequence[str]], Tensor] | Any,
+    source: str | Path | None = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    sha256: str | None = None,
+) -> Reward:
+    """A reward by name, by expression, or your own callable (images (B, 3, H, W) in [0, 1], prompts) -> (B,).
 
-ABOUT: Mapping[str, str] = {
-    "clip": "the embedded world's image-text score: cosine of image and prompt",
-    "clip-b": "a second one, trained apart: keep it for checking what `clip` was raised to",
-    "colourfulness": "Hasler and Süsstrunk's M3",
-    "brightness": "the mean pixel",
-}
-
-
-def load(reward: str | Reward | Callable[[Tensor, Sequence[str]], Tensor] | Any) -> Reward:
-    """A reward by name ("clip"), by expression ("0.7*clip + 0.3*colourfulness"), or your own callable
-    (images (B, 3, H, W) in [0, 1], prompts) -> (B,).
+    Args:
+        reward: "pickscore"; "0.7*pickscore + 0.3*(aesthetic - jpeg)"; "z(pickscore, 0.21, 0.01) + z(aesthetic)";
+            "clipscore:org/model" (a name and its source); "package.module:function" (your own); or a callable.
+        source: of one name: a hub id, a directory or a file, instead of the usual hub id.
+        device: of the towers; default: the GPU if there is one.
+        dtype: of the towers; default: float32. Scores are float32 whatever it is.
+        sha256: what the weights file must hash to.
 
     Raises:
-        NullTTAError: unknown name (the known ones are listed), a malformed expression, or not a callable.
+        NullTTAError: unknown name (the known ones are listed), a malformed expression, a file that is missing, cut
+            short or another, or not a callable.
     """
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if isinstance(reward, str):
-        terms = parse(reward)
-        if len(terms) == 1 and terms[0][0] == 1.0:
-            return _by_name(terms[0][1])
-        return WeightedSum([(weight, _by_name(name)) for weight, name in terms])
+        node = parse(reward)
+        if isinstance(node, Name):
+            return _named(node, source, place, dtype or torch.float32, sha256)
+        if source is not None or sha256 is not None:
+            raise NullTTAError(f"'{reward}' has several parts: give each its source in it, as in clipscore:org/model")
+        return _build(node, place, dtype or torch.float32)
+    if source is not None:
+        raise NullTTAError("a source belongs to a reward given by name")
     if isinstance(reward, Reward):
         return reward
     if callable(reward):
@@ -58,9 +59,23 @@ def load(reward: str | Reward | Callable[[Tensor, Sequence[str]], Tensor] | Any)
     raise NullTTAError(f"a {type(reward).__name__} is no reward: give a name, an expression or a callable")
 
 
-def _by_name(name: str) -> Reward:
-    if name not in REWARDS:
-        near = get_close_matches(name, REWARDS, n=1)
-        hint = f"did you mean '{near[0]}'? " if near else ""
-        raise NullTTAError(f"unknown reward '{name}': {hint}known are {', '.join(REWARDS)}")
-    return REWARDS[name]()
+def _build(node: Node, device: torch.device, dtype: torch.dtype) -> Reward:
+    match node:
+        case Name():
+            return _named(node, None, device, dtype, None)
+        case Sum(terms):
+            return WeightedSum([(weight, _build(part, device, dtype)) for weight, part in terms])
+        case Standard(part, mean, deviation):
+            return Standardised(_build(part, device, dtype), mean, deviation)
+
+
+def _named(
+    node: Name, source: str | Path | None, device: torch.device, dtype: torch.dtype, sha256: str | None
+) -> Reward:
+    if node.word in REWARDS:
+        return REWARDS[node.word].make(Request(node.word, source or node.argument, device, dtype, sha256))
+    if node.argument is not None:
+        return user.load(node.word, node.argument)
+    near = get_close_matches(node.word, REWARDS, n=1)
+    hint = f"did you mean '{near[0]}'? " if near else ""
+    raise NullTTAError(f"unknown reward '{node.word}': {hint}known are {', '.join(REWARDS)}")

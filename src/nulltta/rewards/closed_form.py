@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional
+
+from nulltta.types import NullTTAError
 
 
 def brightness(images: Tensor, prompts: Sequence[str] = ()) -> Tensor:  # noqa: ARG001 - of the pixels alone
@@ -25,3 +29,30 @@ def colourfulness(images: Tensor, prompts: Sequence[str] = ()) -> Tensor:  # noq
     spread = (rg.var(1, correction=0) + yb.var(1, correction=0)).clamp(min=tiny).sqrt()
     mean = (rg.mean(1).square() + yb.mean(1).square()).clamp(min=tiny).sqrt()
     return spread + 0.3 * mean
+
+
+def sharpness(images: Tensor, prompts: Sequence[str] = ()) -> Tensor:  # noqa: ARG001 - of the pixels alone
+    """The variance of the luminance's Laplacian (Pech-Pacheco et al., 2000), of pixels in [0, 1]; 0 where flat.
+
+    Luminance by ITU-R BT.601; the Laplacian has four neighbours, inside the borders. Images of 3×3 or larger.
+    """
+    weights = torch.tensor([0.299, 0.587, 0.114]).to(images)
+    kernel = torch.tensor([[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]]).to(images)
+    luminance = torch.einsum("bchw,c->bhw", images, weights)[:, None]
+    return functional.conv2d(luminance, kernel[None, None]).var(dim=(1, 2, 3), correction=0)
+
+
+def target_colour(text: str | None) -> Callable[[Tensor, Sequence[str]], Tensor]:
+    """ "#RRGGBB" -> the reward −mean squared distance of pixels to that colour, in [−1, 0].
+
+    Raises:
+        NullTTAError: not a colour.
+    """
+    if text is None or not re.fullmatch(r"#[0-9a-fA-F]{6}", text):
+        raise NullTTAError(f"target-colour takes a colour, as in target-colour:#ff8800, not '{text or ''}'")
+    colour = torch.tensor(list(bytes.fromhex(text[1:]))) / 255
+
+    def nearness(images: Tensor, prompts: Sequence[str] = ()) -> Tensor:  # noqa: ARG001 - of the pixels alone
+        return -(images - colour.to(images)[:, None, None]).square().mean(dim=(1, 2, 3))
+
+    return nearness

@@ -1,51 +1,129 @@
 """Reward expressions, parsed by a small grammar and never evaluated.
 
-sum = ["-"] term (("+" | "-") term)*, term = [number "*"] name
+sum    = ["-"] term (("+" | "-") term)*
+term   = [number "*"] factor
+factor = name | "(" sum ")" | "z" "(" sum ["," ["-"] number "," number] ")"
+name   = word [":" argument], argument = anything without spaces and ()+*," or anything in double quotes
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
+from typing import TypeAlias
 
 from nulltta.errors import NullTTAError
 
+DEEPEST = 16  # parentheses in each other
 _TOKEN = re.compile(
     r"""\s*(?:(?P<number>\d+\.?\d*(?:e[+-]?\d+)?|\.\d+)
-          |(?P<name>[a-z][\w.]*(?:-[a-z]\w*)*)
-          |(?P<sign>[-+*]))""",
+          |(?P<name>[a-z][\w.]*(?:-[a-z]\w*)*(?::(?:"[^"]*"|[^\s()+*,"]+))?)
+          |(?P<sign>[-+*(),]))""",
     re.IGNORECASE | re.VERBOSE,
 )
 
 
-def parse(text: str) -> list[tuple[float, str]]:
-    """Weights and names: "0.7*clip + 0.3*colourfulness" -> [(0.7, "clip"), (0.3, "colourfulness")].
+@dataclass(frozen=True, slots=True)
+class Name:
+    """A reward, and what it is asked for: "clip", "target-colour:#ff8800", "clipscore:org/model"."""
 
-    A hyphen between letters belongs to the name: write spaces around a minus.
+    word: str
+    argument: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """Σ weight·node."""
+
+    terms: tuple[tuple[float, Node], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Standard:
+    """(node − mean)/deviation; None where they are to be measured."""
+
+    node: Node
+    mean: float | None = None
+    deviation: float | None = None
+
+
+Node: TypeAlias = Name | Sum | Standard
+
+
+def parse(text: str) -> Node:
+    """ "0.7*clip + 0.3*colourfulness" -> Sum(((0.7, Name("clip")), (0.3, Name("colourfulness")))).
+
+    A hyphen between letters belongs to the name: write spaces around a minus. One term of weight 1 is itself.
 
     Raises:
         NullTTAError: the expression is malformed; the message points at the place.
     """
-    tokens = _tokens(text)
-    terms: list[tuple[float, str]] = []
-    sign = 1.0
-    if tokens[0][1] == "-":
-        tokens.pop(0)
-        sign = -1.0
-    while True:
-        weight = 1.0
-        kind, value, place = tokens.pop(0)
-        if kind == "number":
-            weight = float(value)
-            _expect(text, tokens.pop(0), "sign", "*")
-            kind, value, place = tokens.pop(0)
-        _expect(text, (kind, value, place), "name")
-        terms.append((sign * weight, value))
-        kind, value, place = tokens.pop(0)
-        if kind == "end":
-            return terms
-        if value not in ("+", "-"):
-            _expect(text, (kind, value, place), "sign", "+")
-        sign = 1.0 if value == "+" else -1.0
+    parser = _Parser(text, _tokens(text))
+    node = parser.sum(depth=0)
+    parser.expect("end")
+    return node
+
+
+class _Parser:
+    """Recursive descent over the tokens (kind, value, place)."""
+
+    def __init__(self, text: str, tokens: list[tuple[str, str, int]]) -> None:
+        self.text, self.tokens = text, tokens
+
+    def sum(self, depth: int) -> Node:
+        if depth > DEEPEST:
+            raise _malformed(self.text, self.tokens[0][2])
+        terms = [self.term(-1.0 if self.skip("-") else 1.0, depth)]
+        while (plus := self.skip("+")) or self.skip("-"):
+            terms.append(self.term(1.0 if plus else -1.0, depth))
+        return terms[0][1] if len(terms) == 1 and terms[0][0] == 1.0 else Sum(tuple(terms))
+
+    def term(self, sign: float, depth: int) -> tuple[float, Node]:
+        weight = sign
+        if self.tokens[0][0] == "number":
+            weight *= self.number()
+            self.expect("sign", "*")
+        return weight, self.factor(depth)
+
+    def factor(self, depth: int) -> Node:
+        if self.skip("("):
+            node = self.sum(depth + 1)
+            self.expect("sign", ")")
+            return node
+        value = self.expect("name")
+        if value.lower() == "z" and self.skip("("):
+            return self.standard(depth + 1)
+        word, colon, argument = value.partition(":")
+        return Name(word, argument.strip('"') if colon else None)
+
+    def standard(self, depth: int) -> Node:
+        node = self.sum(depth)
+        if not self.skip(","):
+            self.expect("sign", ")")
+            return Standard(node)
+        mean = -self.number() if self.skip("-") else self.number()
+        self.expect("sign", ",")
+        place = self.tokens[0][2]
+        deviation = self.number()
+        if deviation == 0:
+            raise _malformed(self.text, place)
+        self.expect("sign", ")")
+        return Standard(node, mean, deviation)
+
+    def number(self) -> float:
+        return float(self.expect("number"))
+
+    def skip(self, sign: str) -> bool:
+        if self.tokens[0][:2] == ("sign", sign):
+            self.tokens.pop(0)
+            return True
+        return False
+
+    def expect(self, kind: str, value: str | None = None) -> str:
+        token = self.tokens[0]
+        if token[0] != kind or (value is not None and token[1] != value):
+            raise _malformed(self.text, token[2])
+        return self.tokens.pop(0)[1] if kind != "end" else ""
 
 
 def _tokens(text: str) -> list[tuple[str, str, int]]:
@@ -57,11 +135,6 @@ def _tokens(text: str) -> list[tuple[str, str, int]]:
         tokens.append((match.lastgroup, match[match.lastgroup], match.start(match.lastgroup)))
         place = match.end()
     return [*tokens, ("end", "", len(text))]
-
-
-def _expect(text: str, token: tuple[str, str, int], kind: str, value: str | None = None) -> None:
-    if token[0] != kind or (value is not None and token[1] != value):
-        raise _malformed(text, token[2])
 
 
 def _malformed(text: str, place: int) -> NullTTAError:

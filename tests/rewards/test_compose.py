@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+from nulltta import NullTTAError
+from nulltta.rewards import load
+from nulltta.rewards.closed_form import brightness, colourfulness, sharpness
+from nulltta.rewards.compose import Standardised, components, measured, parts, unmeasured, without_gradient
+
+
+def _images(batch: int = 4) -> Tensor:
+    return torch.rand((batch, 3, 8, 8), generator=torch.Generator().manual_seed(0))
+
+
+def test_nested_differences_and_standardised_sums_are_the_arithmetic() -> None:
+    images = _images()
+    reward = load("2*(brightness - 0.5*colourfulness) - z(sharpness, 0.3, 0.1)")
+    expected = 2 * (brightness(images) - 0.5 * colourfulness(images)) - (sharpness(images) - 0.3) / 0.1
+    torch.testing.assert_close(reward(images, [""] * 4), expected)
+    assert reward.name == "2*(1*brightness - 0.5*colourfulness) - 1*z(sharpness, 0.3, 0.1)"
+    torch.testing.assert_close(load(reward.name)(images, [""] * 4), expected)
+
+
+def test_components_are_the_parts_own_values() -> None:
+    images = _images()
+    reward = load("2*(brightness - 0.5*colourfulness) - z(sharpness, 0.3, 0.1)")
+    found = components(reward, images, [""] * 4)
+    assert list(found) == list(parts(reward)) == ["brightness", "colourfulness", "sharpness"]
+    torch.testing.assert_close(found["colourfulness"], colourfulness(images))
+    torch.testing.assert_close(found["sharpness"], sharpness(images))
+    assert list(components(load("brightness"), images, [""] * 4)) == ["brightness"]
+
+
+def test_a_sum_says_which_part_gives_no_gradient() -> None:
+    reward = load("brightness + z(0.1*jpeg - sharpness, -2, 1) + jpeg-incompressibility")
+    assert not reward.differentiable
+    assert without_gradient(reward) == ("jpeg", "jpeg-incompressibility")
+    assert without_gradient(load("brightness + z(sharpness)")) == ()
+
+
+def test_z_is_measured_for_each_prompt_on_its_own_samples() -> None:
+    reward = load("z(brightness) + z(colourfulness, 0, 2)")
+    assert len(unmeasured(reward)) == 1
+    images, prompts = _images(6), ["a", "b", "a", "b", "a", "a"]
+    known = measured(reward, images, prompts)
+    assert unmeasured(known) == []
+    assert len(unmeasured(reward)) == 1  # the reward given is left as it was
+    values = brightness(images)
+    own = values[[0, 2, 4, 5]]
+    expected = (values[:1] - own.mean()) / own.std(correction=0) + colourfulness(images[:1]) / 2
+    torch.testing.assert_close(known(images[:1], ["a"]), expected)
+    with pytest.raises(NullTTAError, match="not measured for 'c'"):
+        known(images[:1], ["c"])
+
+
+def test_z_without_figures_is_an_error_outside_align() -> None:
+    with pytest.raises(NullTTAError, match=r"'z\(brightness\)' has no mean and deviation yet"):
+        load("z(brightness)")(_images(), [""] * 4)
+
+
+def test_z_of_what_does_not_vary_is_an_error() -> None:
+    def constant(images: Tensor, prompts: Sequence[str]) -> Tensor:
+        return torch.ones(len(images))
+
+    with pytest.raises(NullTTAError, match="the same for all samples of 'a'"):
+        measured(Standardised(load(constant)), _images(), ["a"] * 4)

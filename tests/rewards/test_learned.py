@@ -1,0 +1,170 @@
+"""Every learned reward from a tiny checkpoint in the official format, through the public path."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from checkpoints import (
+    SIDE,
+    aesthetic_directory,
+    bert_tokenizer,
+    clip_directory,
+    hps_directory,
+    imagereward_directory,
+    mlp_state,
+    siglip_directory,
+)
+from pictures import picture, tensor
+from reference import image_reward, mlp, open_clip_features
+from tiny import clip_tokenizer
+from torch import Tensor
+from torch.nn import functional
+
+from nulltta.rewards import load
+from nulltta.rewards.preprocess import CLIP_MEAN, CLIP_STD
+
+PROMPTS = ["a red cat", "the sun over a blue sea"]
+BUILD: dict[str, Callable[[Path], Path]] = {
+    "clipscore": clip_directory,
+    "pickscore": clip_directory,
+    "pickscore-logits": clip_directory,
+    "siglip": siglip_directory,
+    "aesthetic": aesthetic_directory,
+    "hpsv2": hps_directory,
+    "hpsv2.1": lambda folder: hps_directory(folder, "HPS_v2.1_compressed.pt"),
+    "imagereward": imagereward_directory,
+}
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    made: dict[str, Path] = {}
+
+    def get(name: str) -> Path:
+        if name not in made:
+            made[name] = BUILD[name](tmp_path_factory.mktemp(name))
+        return made[name]
+
+    return get
+
+
+def _images(size: int = SIDE, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.cat([tensor(picture(size, size, seed), dtype) for seed in range(2)])
+
+
+def _pixels(images: Tensor) -> Tensor:
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (CLIP_MEAN, CLIP_STD))
+    return (images - mean) / std
+
+
+def _reference(name: str, folder: Path, images: Tensor) -> Tensor:
+    """The score, computed without any of the package's code."""
+    import transformers
+
+    if name in ("clipscore", "pickscore", "pickscore-logits", "aesthetic"):
+        model = transformers.CLIPModel.from_pretrained(folder)
+        image = functional.normalize(model.get_image_features(pixel_values=_pixels(images)).pooler_output, dim=-1)
+        if name == "aesthetic":
+            return mlp(torch.load(next(folder.glob("*.pth")), weights_only=True), image)
+        tokens = clip_tokenizer()(PROMPTS, padding=True, return_tensors="pt")
+        text = functional.normalize(model.get_text_features(**tokens).pooler_output, dim=-1)
+        return (model.logit_scale.exp() if name.endswith("logits") else 1) * (image * text).sum(-1)
+    if name == "siglip":
+        model = transformers.SiglipModel.from_pretrained(folder)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+        ids = tokenizer(PROMPTS, padding="max_length", max_length=16, truncation=True, return_tensors="pt").input_ids
+        return model(input_ids=ids, pixel_values=images * 2 - 1).logits_per_image.diagonal().sigmoid()
+    (file,) = folder.glob("*.pt")
+    state = torch.load(file, weights_only=True)
+    if name == "imagereward":
+        tokens = bert_tokenizer()(
+            PROMPTS, padding="max_length", truncation=True, max_length=35, return_tensors="pt"
+        )  # fmt: skip
+        return image_reward(state, _pixels(images), tokens.input_ids, tokens.attention_mask)
+    state = {key: value.float() for key, value in state["state_dict"].items()}
+    ids = clip_tokenizer()(PROMPTS, padding=True, return_tensors="pt").input_ids
+    image, text = open_clip_features(state, _pixels(images), ids)
+    return (image * text).sum(-1)
+
+
+@pytest.mark.parametrize("name", BUILD)
+def test_scores_are_those_of_a_straightforward_computation(checkpoints: Any, name: str) -> None:
+    folder, images = checkpoints(name), _images()
+    reward = load(name, folder, device="cpu")
+    ours = reward(images, PROMPTS)
+    expected = _reference(name, folder, images).detach()
+    assert (reward.name, reward.differentiable, ours.dtype, ours.shape) == (name, True, torch.float32, (2,))
+    torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)
+    assert (expected[0] - expected[1]).abs() > 1e-3  # pictures and prompts matter
+    alone = torch.cat([reward(images[i : i + 1], PROMPTS[i : i + 1]) for i in range(2)])
+    torch.testing.assert_close(ours, alone, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [name for name in BUILD if name != "aesthetic"])
+def test_the_prompt_matters(checkpoints: Any, name: str) -> None:
+    reward, images = load(name, checkpoints(name), device="cpu"), _images()[:1].repeat(2, 1, 1, 1)
+    first, second = reward(images, PROMPTS)
+    assert abs(float(first - second)) > 1e-5
+
+
+@pytest.mark.parametrize("name", BUILD)
+def test_the_gradient_to_the_pixels_matches_finite_differences(checkpoints: Any, name: str) -> None:
+    reward = load(name, checkpoints(name), device="cpu", dtype=torch.float64)
+    images = (_images(40, torch.float64) * 0.4 + 0.3).requires_grad_()  # larger than the tower, away from 0 and 1
+    (gradient,) = torch.autograd.grad(reward(images, PROMPTS).sum(), images)
+    assert bool(gradient.isfinite().all())
+    assert bool((gradient.flatten(1).norm(dim=1) > 0).all())
+    direction = torch.randn(images.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    step = 1e-5
+    with torch.no_grad():
+        ends = [reward(images + sign * step * direction, PROMPTS).sum() for sign in (1, -1)]
+    numerical = (ends[0] - ends[1]) / (2 * step)
+    torch.testing.assert_close((gradient * direction).sum(), numerical, rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", BUILD)
+def test_a_bfloat16_tower_scores_in_float32(checkpoints: Any, name: str) -> None:
+    exact = load(name, checkpoints(name), device="cpu")(_images(), PROMPTS)
+    coarse = load(name, checkpoints(name), device="cpu", dtype=torch.bfloat16)(_images(), PROMPTS)
+    assert coarse.dtype == torch.float32
+    torch.testing.assert_close(coarse, exact, rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("name", BUILD)
+def test_a_file_is_a_source_too(checkpoints: Any, name: str) -> None:
+    folder = checkpoints(name)
+    file = next(file for pattern in ("*.pth", "*.pt", "*.safetensors") for file in folder.glob(pattern))
+    expected = load(name, folder, device="cpu")(_images(), PROMPTS)
+    assert torch.equal(load(name, str(file), device="cpu")(_images(), PROMPTS), expected)
+
+
+def test_prompts_are_encoded_once(checkpoints: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    reward: Any = load("clipscore", checkpoints("clipscore"), device="cpu")
+    reward(_images(), PROMPTS)
+    monkeypatch.setattr(reward.tower.model, "get_text_features", None)
+    reward(_images(), PROMPTS[::-1])
+
+
+def test_the_parameters_are_frozen(checkpoints: Any) -> None:
+    reward: Any = load("imagereward", checkpoints("imagereward"), device="cpu")
+    for module in (reward.towers, reward.mlp):
+        assert not module.training
+        assert not any(parameter.requires_grad for parameter in module.parameters())
+
+
+def test_imagereward_forgets_what_lies_beyond_its_35_tokens(checkpoints: Any) -> None:
+    reward = load("imagereward", checkpoints("imagereward"), device="cpu")
+    long = "a " * 40
+    first, second = (reward(_images()[:1], [prompt]) for prompt in (long, long + "zebra"))
+    assert torch.equal(first, second)
+
+
+def test_an_mlp_of_another_width_is_refused(checkpoints: Any, tmp_path: Path) -> None:
+    clip_directory(tmp_path)
+    torch.save(mlp_state(17), tmp_path / "sac+logos+ava1-l14-linearMSE.pth")
+    with pytest.raises(ValueError, match="do not lead from 24 features to 1 score"):
+        load("aesthetic", tmp_path, device="cpu")
