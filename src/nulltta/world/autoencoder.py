@@ -73,6 +73,8 @@ def _tower(inputs: int, width: int, outputs: int, blocks: int, last: int) -> nn.
 class PatchAutoencoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
     """Images (B, 3, H, W) in [-1, 1] <-> latents (B, latent_channels, H/8, W/8) of mean 0 and deviation 1.
 
+    `width` and `blocks` are the decoder's.
+
     `block_out_channels` has length 4 because stock pipelines read the scale factor 2**(length − 1) = 8 off it.
     What __init__ does not use is for those pipelines too: they read it in the configuration.
     """
@@ -85,6 +87,8 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         latent_channels: int = 16,
         width: int = 160,
         blocks: int = 3,
+        encoder_width: int = 160,
+        encoder_blocks: int = 3,
         scaling_factor: float = 1.0,  # noqa: ARG002
         shift_factor: float = 0.0,  # noqa: ARG002
         block_out_channels: tuple[int, int, int, int] = (160, 160, 160, 160),
@@ -98,7 +102,7 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         pixels = in_channels * self.patch**2
         self.linear_encoder = nn.Conv2d(pixels, latent_channels, 1)
         self.linear_decoder = nn.Conv2d(latent_channels, pixels, 1)
-        self.encoder = _tower(pixels, width, latent_channels, blocks, last=1)
+        self.encoder = _tower(pixels, encoder_width, latent_channels, encoder_blocks, last=1)
         self.decoder = _tower(latent_channels, width, pixels, blocks, last=3)
 
     def latents(self, images: Tensor) -> Tensor:

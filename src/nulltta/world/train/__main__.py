@@ -18,7 +18,7 @@ import torch
 
 from .. import WEIGHTS
 from ..grammar import Size
-from . import autoencoder, denoiser, export, judge, scorers
+from . import autoencoder, decoder, denoiser, export, judge, scorers
 from .loop import Budget
 
 STAGES: dict[str, Callable[[Size, Budget], object]] = {
@@ -27,10 +27,11 @@ STAGES: dict[str, Callable[[Size, Budget], object]] = {
     "clip-b": partial(scorers.run, "clip-b"),
     "denoiser": denoiser.run,
     "judge": judge.run,
+    "decoder": decoder.run,
 }
 MINUTES: dict[Size, dict[str, float]] = {
-    "cpu": {"autoencoder": 13, "clip": 11, "clip-b": 9, "denoiser": 90, "judge": 9},
-    "gpu": {"autoencoder": 4, "clip": 3, "clip-b": 2, "denoiser": 9, "judge": 2},
+    "cpu": {"autoencoder": 13, "clip": 19, "clip-b": 9, "denoiser": 80, "judge": 8, "decoder": 10},
+    "gpu": {"autoencoder": 4, "clip": 3, "clip-b": 2, "denoiser": 9, "judge": 2, "decoder": 2},
 }
 
 

@@ -66,6 +66,8 @@ class Redrawn:
     @torch.no_grad()
     def __call__(self, images: Tensor, share: float, generator: Generator) -> Tensor:
         chosen = (torch.rand(len(images), generator=generator) < share).nonzero()[:, 0].to(images.device)
+        if not len(chosen):
+            return images
         return images.index_copy(0, chosen, self.redraw(images[chosen], generator).to(images))
 
     def redraw(self, images: Tensor, generator: Generator) -> Tensor:

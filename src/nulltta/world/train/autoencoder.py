@@ -23,7 +23,8 @@ def scenes(rng: random.Random, n: int, size: Size, pixels: int = 64) -> Tensor:
 
 
 def build(size: Size) -> PatchAutoencoder:
-    model: PatchAutoencoder = PatchAutoencoder(width=160 if size == "cpu" else 320, blocks=3 if size == "cpu" else 6)
+    width, blocks = (160, 3) if size == "cpu" else (320, 6)
+    model: PatchAutoencoder = PatchAutoencoder(width=width, blocks=blocks, encoder_width=width, encoder_blocks=blocks)
     return model
 
 

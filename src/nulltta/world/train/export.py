@@ -99,9 +99,9 @@ def save_plain(module: Any, folder: Path) -> None:
 
 def export_pipeline(size: Size, budget: Budget, out: Path) -> None:
     """out/sd: the autoencoder, text encoder, denoiser, tokenizer and scheduler in diffusers' format."""
-    from . import autoencoder, denoiser
+    from . import decoder, denoiser
 
-    vae, learner = autoencoder.load(size, budget), denoiser.load(size, budget)
+    vae, learner = decoder.load(size, budget), denoiser.load(size, budget)
     parts = pipeline(learner, vae, denoiser.build_scheduler(), build_tokenizer())
     for module in (parts.vae, parts.unet, parts.text_encoder):
         halve(module)
