@@ -3,8 +3,9 @@
     python -m nulltta.world.train --size cpu --out build/world
     python -m nulltta.world.train --size gpu --device cuda --stage denoiser --minutes 5
 
-Each stage writes `<stage>.pt` (its checkpoint) and `<stage>.jsonl` (its log) to --out; `export` writes the
-weights in half precision.
+Both sizes are the same networks, small enough to ship; the GPU size has three times the objects, all three styles,
+larger batches and more images. Each stage writes `<stage>.pt` (its checkpoint) and `<stage>.jsonl` (its log) to --out;
+`export` writes the weights in half precision.
 """
 
 from __future__ import annotations
@@ -37,9 +38,9 @@ MINUTES: dict[Size, dict[str, float]] = {
 
 def export_all(size: Size, budget: Budget, out: Path) -> None:
     """The shipped weights, from the checkpoints."""
-    export.export_pipeline(size, budget, out)
+    export.export_pipeline(budget, out)
     for name in scorers.NAMES:
-        export.export_scorer(name, size, budget, out)
+        export.export_scorer(name, budget, out)
     export.export_judge(size, budget, out)
     export.export_record(STAGES, size, budget, out)
 

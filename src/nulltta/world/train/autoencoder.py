@@ -22,9 +22,8 @@ def scenes(rng: random.Random, n: int, size: Size, pixels: int = 64) -> Tensor:
     return render_batch([sample(rng, size) for _ in range(n)], rng, pixels).float() / 127.5 - 1
 
 
-def build(size: Size) -> PatchAutoencoder:
-    width, blocks = (160, 3) if size == "cpu" else (320, 6)
-    model: PatchAutoencoder = PatchAutoencoder(width=width, blocks=blocks, encoder_width=width, encoder_blocks=blocks)
+def build() -> PatchAutoencoder:
+    model: PatchAutoencoder = PatchAutoencoder()
     return model
 
 
@@ -48,7 +47,7 @@ def loss(model: PatchAutoencoder, images: Tensor, draws: Draws) -> tuple[Tensor,
 def run(size: Size, budget: Budget) -> None:
     """Train to the end of the budget; the checkpoint's latents are white on training scenes."""
     torch.manual_seed(0)
-    model = build(size)
+    model = build()
     model.fit_linear(scenes(random.Random(0), PCA_IMAGES, size))
     batch = BATCH if size == "cpu" else 8 * BATCH
 
@@ -60,7 +59,7 @@ def run(size: Size, budget: Budget) -> None:
 
 def load(size: Size, budget: Budget) -> PatchAutoencoder:
     """The trained autoencoder, whitened."""
-    model = build(size)
+    model = build()
     load_trained(model, budget.folder, NAME)
     model.whiten(scenes(random.Random(1), PCA_IMAGES, size))
     return model

@@ -19,16 +19,15 @@ NAME = "decoder"
 BATCH = 24
 
 
-def build(size: Size) -> PatchAutoencoder:
-    width, blocks = (160, 3) if size == "cpu" else (320, 6)
-    model: PatchAutoencoder = PatchAutoencoder(width=width, blocks=blocks, encoder_width=96, encoder_blocks=2)
+def build() -> PatchAutoencoder:
+    model: PatchAutoencoder = PatchAutoencoder(encoder_width=96, encoder_blocks=2)
     return model
 
 
-def start(size: Size, teacher: PatchAutoencoder) -> PatchAutoencoder:
+def start(teacher: PatchAutoencoder) -> PatchAutoencoder:
     """The teacher's decoder and linear paths, with an untrained small encoder."""
     torch.manual_seed(31)
-    model = build(size)
+    model = build()
     kept = {key: value for key, value in teacher.state_dict().items() if not key.startswith("encoder.")}
     model.load_state_dict(model.state_dict() | kept)
     return model
@@ -52,7 +51,7 @@ def loss(
 def run(size: Size, budget: Budget) -> None:
     """Train to the end of the budget. Needs the autoencoder's checkpoint."""
     teacher = autoencoder.load(size, budget).to(budget.device).eval().requires_grad_(False)
-    model = start(size, teacher)
+    model = start(teacher)
     batch = BATCH if size == "cpu" else 8 * BATCH
 
     def step(draws: Draws) -> tuple[Tensor, dict[str, float]]:
@@ -61,8 +60,8 @@ def run(size: Size, budget: Budget) -> None:
     train(Recipe(NAME, model, step, batch, lr=8e-4, weight_decay=0.0), budget)
 
 
-def load(size: Size, budget: Budget) -> PatchAutoencoder:
+def load(budget: Budget) -> PatchAutoencoder:
     """The autoencoder that ships, in eval mode."""
-    model = build(size)
+    model = build()
     load_trained(model, budget.folder, NAME)
     return model

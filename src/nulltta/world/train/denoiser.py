@@ -25,25 +25,24 @@ from .loop import Budget, Draws, Recipe, State, load_trained, train
 
 NAME = "denoiser"
 BATCH = 48
-SCENES = 40_000
+SCENES: dict[Size, int] = {"cpu": 40_000, "gpu": 120_000}
 EMPTY_SHARE = 0.1
 
 
-def build_unet(size: Size) -> Any:
+def build_unet() -> Any:
     """The 8×8 denoiser; cross-attention on every level."""
     from diffusers import UNet2DConditionModel
 
     torch.manual_seed(11)
-    widths, layers, text = ((112, 224), 1, 128) if size == "cpu" else ((256, 512), 2, 256)
     return UNet2DConditionModel(
         sample_size=8,
         in_channels=16,
         out_channels=16,
-        layers_per_block=layers,
-        block_out_channels=widths,
+        layers_per_block=1,
+        block_out_channels=(112, 224),
         down_block_types=("CrossAttnDownBlock2D",) * 2,
         up_block_types=("CrossAttnUpBlock2D",) * 2,
-        cross_attention_dim=text,
+        cross_attention_dim=128,
         attention_head_dim=4,
         norm_num_groups=16,
     )
@@ -163,12 +162,12 @@ def draw_grid(folder: Path, decoder: Any, module: nn.Module, spent: float) -> No
     sample_grid(pipe).save(folder / f"grid-{spent / 60:05.1f}.png")
 
 
-def run(size: Size, budget: Budget, scenes: int = SCENES) -> State:
+def run(size: Size, budget: Budget, scenes: int | None = None) -> State:
     """Train to the end of the budget. Needs the checkpoints of the autoencoder and of `clip`."""
-    learner = build(size, budget, warm=True)
+    learner = build(budget, warm=True)
     if budget.device == "cpu":
         plain_attention(learner)
-    data = encode_scenes(size, budget, scenes)
+    data = encode_scenes(size, budget, scenes or SCENES[size])
     data = Data(data.latents.to(budget.device), data.ids, data.empty)
     decoder = autoencoder.load(size, budget).to(budget.device)
     weights = channel_weights(decoder, data.latents[:64])
@@ -190,16 +189,16 @@ def run(size: Size, budget: Budget, scenes: int = SCENES) -> State:
     return train(recipe, budget)
 
 
-def build(size: Size, budget: Budget, warm: bool = False) -> Learner:
+def build(budget: Budget, warm: bool = False) -> Learner:
     """Untrained networks; `warm`: the text encoder starts from the `clip` scorer's text tower."""
     from transformers import CLIPTextModel
 
-    clip: Any = scorers.build("clip", size)
+    clip: Any = scorers.build("clip")
     if warm:
-        clip = scorers.load("clip", size, budget)
+        clip = scorers.load("clip", budget)
     text = CLIPTextModel(clip.config.text_config)
     text.load_state_dict(_text_tower(text, clip))
-    return Learner(build_unet(size), text)
+    return Learner(build_unet(), text)
 
 
 def _text_tower(text: nn.Module, clip: nn.Module) -> dict[str, Tensor]:
@@ -209,8 +208,8 @@ def _text_tower(text: nn.Module, clip: nn.Module) -> dict[str, Tensor]:
     return {key: found[prefix + key] for key in text.state_dict()}
 
 
-def load(size: Size, budget: Budget) -> Learner:
+def load(budget: Budget) -> Learner:
     """The trained (averaged) networks, in eval mode."""
-    learner = build(size, budget)
+    learner = build(budget)
     load_trained(learner, Path(budget.folder), NAME)
     return learner

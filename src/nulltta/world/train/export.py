@@ -97,22 +97,22 @@ def save_plain(module: Any, folder: Path) -> None:
               folder / "model.safetensors")  # fmt: skip
 
 
-def export_pipeline(size: Size, budget: Budget, out: Path) -> None:
+def export_pipeline(budget: Budget, out: Path) -> None:
     """out/sd: the autoencoder, text encoder, denoiser, tokenizer and scheduler in diffusers' format."""
     from . import decoder, denoiser
 
-    vae, learner = decoder.load(size, budget), denoiser.load(size, budget)
+    vae, learner = decoder.load(budget), denoiser.load(budget)
     parts = pipeline(learner, vae, denoiser.build_scheduler(), build_tokenizer())
     for module in (parts.vae, parts.unet, parts.text_encoder):
         halve(module)
     parts.save_pretrained(out / "sd", max_shard_size=SHARD)
 
 
-def export_scorer(name: str, size: Size, budget: Budget, out: Path) -> None:
+def export_scorer(name: str, budget: Budget, out: Path) -> None:
     """out/clip or out/clip-b, with the tokenizer."""
     from . import scorers
 
-    model: Any = scorers.load(name, size, budget)
+    model: Any = scorers.load(name, budget)
     if name == "clip":
         halve(model).save_pretrained(out / name)
     else:

@@ -46,7 +46,7 @@ def run(size: Size, budget: Budget) -> None:
     """Train to the end of the budget. Needs the autoencoder's checkpoint."""
     augment = usual(Redrawn(autoencoder.load(size, budget).to(budget.device), most=0.4))
     torch.manual_seed(23)
-    net = JudgeNet(size, 32 if size == "cpu" else 64)
+    net = JudgeNet(size)
     batch = BATCH if size == "cpu" else 8 * BATCH
 
     def step(draws: Draws) -> tuple[Tensor, dict[str, float]]:
@@ -57,7 +57,7 @@ def run(size: Size, budget: Budget) -> None:
 
 def load(size: Size, budget: Budget) -> JudgeNet:
     """The trained network, in eval mode."""
-    net = JudgeNet(size, 32 if size == "cpu" else 64)
+    net = JudgeNet(size)
     load_trained(net, budget.folder, NAME)
     return net
 

@@ -55,21 +55,20 @@ def contrast(logits: Tensor, captions: list[str]) -> tuple[Tensor, float]:
     return loss, float(right)
 
 
-def build(name: str, size: Size) -> nn.Module:
+def build(name: str) -> nn.Module:
     """`clip`: transformers' CLIPModel. `clip-b`: ConvClip."""
     tokenizer = build_tokenizer()
     begin, end, words = tokenizer.bos_token_id, tokenizer.eos_token_id, len(tokenizer)
     if name == "clip-b":
         torch.manual_seed(77)
-        return ConvClip(words, end, width=32 if size == "cpu" else 64)
+        return ConvClip(words, end)
     from transformers import CLIPConfig, CLIPModel
 
     torch.manual_seed(5)
-    width, deep = (128, 4) if size == "cpu" else (256, 6)
-    tower = {"hidden_size": width, "intermediate_size": 4 * width, "num_attention_heads": width // 32}
+    tower = {"hidden_size": 128, "intermediate_size": 512, "num_attention_heads": 4}
     ends = {"bos_token_id": begin, "eos_token_id": end, "pad_token_id": end}
     text = {**tower, **ends, "vocab_size": words, "max_position_embeddings": MAX_LENGTH, "num_hidden_layers": 3}
-    vision = {**tower, "image_size": 64, "patch_size": 8, "num_hidden_layers": deep}
+    vision = {**tower, "image_size": 64, "patch_size": 8, "num_hidden_layers": 4}
     model: nn.Module = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=128))
     return model
 
@@ -89,7 +88,7 @@ def run(name: str, size: Size, budget: Budget) -> None:
     """Train one scorer to the end of its budget. Needs the autoencoder's checkpoint."""
     redrawn = Redrawn(autoencoder.load(size, budget).to(budget.device))
     augment = usual(redrawn) if name == "clip" else other(redrawn)
-    model, tokenizer = build(name, size), build_tokenizer()
+    model, tokenizer = build(name), build_tokenizer()
     batch = BATCH if size == "cpu" else 4 * BATCH
     if name == "clip" and budget.device == "cpu":
         model.set_attn_implementation("eager")  # type: ignore[operator]  # see denoiser.plain_attention
@@ -103,9 +102,9 @@ def run(name: str, size: Size, budget: Budget) -> None:
     train(Recipe(name, model, step, batch, lr=1e-3, weight_decay=0.05), budget)
 
 
-def load(name: str, size: Size, budget: Budget) -> nn.Module:
+def load(name: str, budget: Budget) -> nn.Module:
     """The trained scorer's network, in eval mode."""
-    return load_trained(build(name, size), budget.folder, name)
+    return load_trained(build(name), budget.folder, name)
 
 
 @torch.no_grad()
