@@ -221,11 +221,13 @@ def test_a_rewards_own_exception_is_not_swallowed(model: Any, config: NullTTACon
 
 def test_a_reward_marked_as_without_gradient_is_never_differentiated(model: Any, config: NullTTAConfig) -> None:
     def size(images: Tensor, prompts: Sequence[str]) -> Tensor:
+        assert not images.requires_grad
         return images.mean((1, 2, 3))
 
     size.differentiable = False  # type: ignore[attr-defined]
-    with pytest.raises(NullTTAError, match="zeroth-order"):
-        align(model, "a cat", size, config=config)
+    assert len(align(model, "a cat", size, config=config).images) == 1
+    with pytest.raises(NullTTAError, match="'size' gives no gradient: set gradient to zeroth-order or auto"):
+        align(model, "a cat", size, config=replace(config, gradient="autograd"))
 
 
 def _digest(module: torch.nn.Module) -> str:

@@ -17,8 +17,11 @@ from nulltta.config import NullTTAConfig
 from nulltta.embedding import transform
 from nulltta.images import save_png, to_pil
 from nulltta.models import load_model
+from nulltta.rewards.compose import parts
 from nulltta.sampling import Problem, null_tta, plain
+from nulltta.scoring import score
 from nulltta.select import pick
+from nulltta.standardise import standardised
 from nulltta.types import GuidedModel, NullTTAError, OnStep, Outcome, Reward, Step, Stream
 
 if TYPE_CHECKING:
@@ -62,6 +65,23 @@ class Result:
     def baseline_rewards(self) -> Tensor:
         """(B,): plain sampling's rewards."""
         return self.plain.rewards[:, 0]
+
+    @cached_property
+    def reward_components(self) -> dict[str, Tensor]:
+        """(B,) by name: what each part of a composed reward gives `images`, on its own scale."""
+        return self._components(self.images, self.rewards)
+
+    @cached_property
+    def baseline_components(self) -> dict[str, Tensor]:
+        """(B,) by name: the same of plain sampling's images."""
+        return self._components(self.baseline, self.baseline_rewards)
+
+    @torch.no_grad()
+    def _components(self, images: Tensor, values: Tensor) -> dict[str, Tensor]:
+        found = parts(self.problem.reward)
+        if found == {self.problem.reward.name: self.problem.reward}:
+            return {self.problem.reward.name: values}
+        return {name: score(part, images, self.problem.prompts).cpu() for name, part in found.items()}
 
     def pil(self) -> list[Image.Image]:
         """The images, as PIL's."""
@@ -134,11 +154,13 @@ def pose(
     model = model if isinstance(model, GuidedModel) else load_model(model)
     config = config or NullTTAConfig.preset(model.name)
     cond, null = model.encode(prompts, negatives)
-    return Problem(
-        model, prompts, cond, null, rewards.load(reward), config, seeds,
+    reward = rewards.load(reward)
+    problem = Problem(
+        model, prompts, cond, null, reward, config.resolved(differentiable=reward.differentiable), seeds,
         _initial_latents(model, seeds, config.num_particles, latents).to(next(iter(null.values())).device),
         guard=None if guard is None else rewards.load(guard),
     )  # fmt: skip
+    return standardised(problem)
 
 
 def drain(stream: Stream, on_step: OnStep) -> tuple[Outcome, list[Step]]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from nulltta.errors import NullTTAError
 
 Conventions = Literal["paper", "release", "exact"]
 Gradient = Literal["auto", "autograd", "zeroth-order"]
+Directions = Literal["white", "antithetic", "words"]
 
 
 def _option(default: Any, text: str) -> Any:
@@ -30,7 +31,7 @@ class NullTTAConfig:
     guidance_scale: float = _option(7.5, "s: classifier-free guidance, above 1")
     inner_steps: tuple[int, int] = _option((5, 25), "n_min n_max: inner steps at the first and last step")
     num_particles: int = _option(3, "K: candidates drawn at each denoising step")
-    reward_weight: float = _option(100.0, "λ1: weight of the reward")
+    reward_weight: float | Literal["auto"] = _option("auto", "λ1: weight of the reward; 'auto': 100, zeroth order 50")
     kl_weight: float = _option(0.002, "λ2: weight of both regularisers")
     prior_variance: float = _option(0.01, "σφ²: variance of the null text's prior")
     annealing: float | Literal["auto"] = _option(0.008, "γ: how fast the regularisers fade, or 'auto'")
@@ -38,6 +39,9 @@ class NullTTAConfig:
     eta: float = _option(1.0, "η: 0 deterministic, 1 ancestral sampling")
     conventions: Conventions = _option("paper", "paper, release or exact")
     gradient: Gradient = _option("auto", "auto, autograd or zeroth-order")
+    zeroth_order_samples: int = _option(4, "K: directions of a zeroth-order gradient")
+    zeroth_order_radius: float = _option(0.02, "μ: how far along each direction it looks")
+    zeroth_order_directions: Directions = _option("white", "white, antithetic or words")
 
     def __post_init__(self) -> None:
         if isinstance(self.inner_steps, list):  # as read from JSON
@@ -49,8 +53,13 @@ class NullTTAConfig:
         if self.inner_steps[0] > self.inner_steps[1]:
             n_min, n_max = self.inner_steps
             raise NullTTAError(f"inner_steps ({n_min}, {n_max}) is reversed: give n_min n_max, as in {n_max} {n_min}")
-        for name in ("reward_weight", "kl_weight", "learning_rate", "eta", "guidance_scale", "prior_variance"):
+        for name in (
+            "kl_weight", "learning_rate", "eta", "guidance_scale", "prior_variance", "zeroth_order_radius",
+        ):  # fmt: skip
             _number(self, name)
+        for name in ("annealing", "reward_weight"):
+            if getattr(self, name) != "auto":
+                _number(self, name, or_else=" or 'auto'")
         if self.guidance_scale <= 1:
             raise NullTTAError(
                 f"guidance_scale {self.guidance_scale:g} leaves the null text without effect: it must be above 1"
@@ -59,10 +68,30 @@ class NullTTAConfig:
             raise NullTTAError("prior_variance must be above 0")
         if self.eta > 1:
             raise NullTTAError(f"eta must lie between 0 and 1, not {self.eta:g}")
-        if self.annealing != "auto":
-            _number(self, "annealing", or_else=" or 'auto'")
         _one_of(self, "conventions", ("paper", "release", "exact"))
         _one_of(self, "gradient", ("auto", "autograd", "zeroth-order"))
+        _one_of(self, "zeroth_order_directions", ("white", "antithetic", "words"))
+        _whole(self, "zeroth_order_samples", at_least=1)
+        if self.zeroth_order_directions != "white" and self.zeroth_order_samples % 2:
+            raise NullTTAError(
+                f"zeroth_order_samples must be even for {self.zeroth_order_directions} directions, which come in "
+                f"pairs, not {self.zeroth_order_samples}"
+            )
+        if self.zeroth_order_radius == 0:
+            raise NullTTAError("zeroth_order_radius must be above 0")
+
+    @property
+    def weight(self) -> float:
+        """λ1 as a number: "auto" is the published 100, and 50 where the gradient is zeroth order."""
+        if self.reward_weight != "auto":
+            return self.reward_weight
+        return 50.0 if self.gradient == "zeroth-order" else 100.0
+
+    def resolved(self, *, differentiable: bool) -> NullTTAConfig:
+        """With gradient "auto" replaced by what a reward's kind asks for."""
+        if self.gradient != "auto":
+            return self
+        return replace(self, gradient="autograd" if differentiable else "zeroth-order")
 
     @classmethod
     def embedded(cls, **changes: Any) -> NullTTAConfig:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from nulltta.embedding import transform
+from nulltta.config import NullTTAConfig
+from nulltta.directions import DIRECTIONS, Directions
+from nulltta.embedding import repeat, transform
 from nulltta.objective import Terms
-from nulltta.types import Embedding
+from nulltta.types import Embedding, GuidedModel
+
+ROWS = 8
+"""Prompts times directions that go through the denoiser and the decoder at once."""
 
 
 class GradientEstimator(Protocol):
@@ -19,6 +25,15 @@ class GradientEstimator(Protocol):
     def __call__(
         self, objective: Callable[[Embedding], Terms], null: Embedding, generators: Sequence[torch.Generator]
     ) -> tuple[Terms, dict[str, Tensor]]: ...
+
+
+@runtime_checkable
+class Repeatable(Protocol):
+    """An objective of B prompts that can also be had for each prompt several times, in one batch."""
+
+    def repeated(self, times: int) -> Callable[[Embedding], Terms]:
+        """The same objective, of φ' with first dimension B·times, each prompt's `times` in a row."""
+        ...
 
 
 def autograd(
@@ -34,4 +49,59 @@ def autograd(
     return Terms(*(part.detach() for part in terms)), dict(zip(leaf, gradient, strict=True))
 
 
-ESTIMATORS: Mapping[str, GradientEstimator] = {"autograd": autograd}
+@dataclass(frozen=True, slots=True)
+class ZerothOrder:
+    """ĝ = 1/(Kμ)·Σ_k [J(φ'+μv_k) − J(φ')]·v_k: forward differences of the whole objective, without any gradient.
+
+    K + 1 evaluations of J. With v_k ~ N(0, I) its expectation is the gradient of J smoothed over distances μ
+    (Nesterov and Spokoiny, 2017); with pairs ±v it is the central difference.
+
+    Attributes:
+        samples: K.
+        radius: μ.
+        directions: draws v.
+    """
+
+    samples: int
+    radius: float
+    directions: Directions
+
+    @torch.no_grad()
+    def __call__(
+        self, objective: Callable[[Embedding], Terms], null: Embedding, generators: Sequence[torch.Generator]
+    ) -> tuple[Terms, dict[str, Tensor]]:
+        drawn = self.directions(null, generators, self.samples)  # (B, K, ...), of the floating-point tensors
+        origin = objective(null)
+        differences = self._values(objective, null, drawn) - origin.value[:, None]  # (B, K)
+        scale = differences / (self.samples * self.radius)
+        gradient = transform(null, torch.zeros_like)
+        for name, v in drawn.items():
+            gradient[name] = torch.einsum("bk,bk...->b...", scale.to(v), v)
+        return origin, gradient
+
+    def _values(self, objective: Callable[[Embedding], Terms], null: Embedding, drawn: Embedding) -> Tensor:
+        """J(φ' + μv_k): (B, K), several directions in one batch where the objective can be repeated."""
+        batch = len(next(iter(null.values())))
+        at_once = max(1, ROWS // batch) if isinstance(objective, Repeatable) else 1
+        values = []
+        for start in range(0, self.samples, at_once):
+            part = {name: v[:, start : start + at_once] for name, v in drawn.items()}
+            times = next(iter(part.values())).shape[1]
+            moved = repeat(null, times)
+            for name, v in part.items():
+                moved[name] = moved[name] + self.radius * v.flatten(0, 1)
+            many = objective.repeated(times) if isinstance(objective, Repeatable) and times > 1 else objective
+            values.append(many(moved).value.view(batch, times))
+        return torch.cat(values, dim=1)
+
+
+def zeroth_order(config: NullTTAConfig, model: GuidedModel) -> ZerothOrder:
+    """The estimator of the configuration's K, μ and directions."""
+    directions = DIRECTIONS[config.zeroth_order_directions](model)
+    return ZerothOrder(config.zeroth_order_samples, config.zeroth_order_radius, directions)
+
+
+ESTIMATORS: Mapping[str, Callable[[NullTTAConfig, GuidedModel], GradientEstimator]] = {
+    "autograd": lambda config, model: autograd,  # noqa: ARG005 - needs neither
+    "zeroth-order": zeroth_order,
+}

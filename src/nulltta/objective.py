@@ -7,14 +7,14 @@ KL(φ') = (1−α_t)/(2α_t(1−ᾱ_t))·‖ε̃(x_t, φ') − ε̃(x_t, φ)‖�
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from nulltta.config import NullTTAConfig
-from nulltta.embedding import distance, squared_norm
+from nulltta.embedding import distance, repeat, squared_norm
 from nulltta.scoring import score
 from nulltta.types import Embedding, GuidedModel, NoiseStep, NullTTAError, Reward
 
@@ -72,8 +72,14 @@ class Objective:
             )
         kl = self.kl(eps)
         prior = distance(null, self.null) / (2 * cfg.prior_variance)
-        value = cfg.reward_weight * _finite(rewards) - self.anneal * cfg.kl_weight * (kl + prior)
+        value = cfg.weight * _finite(rewards) - self.anneal * cfg.kl_weight * (kl + prior)
         return Terms(value, rewards, kl)
+
+    def repeated(self, times: int) -> Objective:
+        """J of each prompt `times` in a row: a function of φ' with first dimension B·times."""
+        x, cond, null = (t.repeat_interleave(times, 0) for t in (self.x, self.eps_cond, self.eps_null))
+        prompts = [prompt for prompt in self.prompts for _ in range(times)]
+        return replace(self, prompts=prompts, x=x, eps_cond=cond, eps_null=null, null=repeat(self.null, times))
 
     def kl(self, eps: Tensor) -> Tensor:
         """How far ε(x_t, φ') moves the step's distribution from that of ε(x_t, φ), (B,) in nats.

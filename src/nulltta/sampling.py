@@ -193,21 +193,18 @@ def _guarded(
 
 def _estimator(p: Problem) -> GradientEstimator:
     """The gradient estimator that the configuration asks for; "auto" goes by the reward."""
-    name = p.config.gradient
-    if name == "auto":
-        name = "autograd" if p.reward.differentiable else "zeroth-order"
-    if name not in ESTIMATORS:
-        raise NullTTAError(
-            f"reward '{p.reward.name}' gives no gradient and needs gradient='{name}', which this version does not "
-            "have yet: choose a differentiable reward"
-        )
-    return ESTIMATORS[name]
+    config = p.config.resolved(differentiable=p.reward.differentiable)
+    if config.gradient == "autograd" and not p.reward.differentiable:
+        parts = getattr(p.reward, "without_gradient", ())
+        which = f" (its part {', '.join(map(repr, parts))} has none)" if parts else ""
+        raise NullTTAError(f"reward '{p.reward.name}' gives no gradient{which}: set gradient to zeroth-order or auto")
+    return ESTIMATORS[config.gradient](config, p.model)
 
 
 def _refuse_unmoved(p: Problem, null: Embedding) -> None:
     """At φ' = φ the regularisers have no gradient: a first denoising step that moves no prompt's φ' at all is a
     reward whose gradient is zero everywhere, and it must not pass for an optimised one."""
-    if p.config.reward_weight == 0 or p.config.learning_rate == 0 or p.config.conventions == "release":
+    if p.config.weight == 0 or p.config.learning_rate == 0 or p.config.conventions == "release":
         return
     if not bool(distance(null, p.null).any()):
         raise NullTTAError(
