@@ -14,9 +14,9 @@ from torch import Tensor
 from nulltta import noise, rewards
 from nulltta.artefact import NullText
 from nulltta.config import NullTTAConfig
-from nulltta.embedding import transform
 from nulltta.images import save_png, to_pil
 from nulltta.models import load_model
+from nulltta.provenance import null_texts
 from nulltta.rewards.compose import parts
 from nulltta.sampling import Problem, null_tta, plain
 from nulltta.scoring import score
@@ -189,26 +189,20 @@ def _initial_latents(model: GuidedModel, seeds: Sequence[int], particles: int, g
     """(B, K, C, h, w): the caller's latents, checked, or the seeds' own."""
     if given is None:
         return noise.initial_latents(model, seeds, particles)
-    latents = given[None] if given.dim() == 4 and len(seeds) == 1 else given
     shape = tuple(model.initial_latents(1, torch.Generator().manual_seed(0)).shape[1:])
+    latents = given[None] if given.dim() == len(shape) + 1 and len(seeds) == 1 else given
     if latents.shape[:2] != (len(seeds), particles) or tuple(latents.shape[2:]) != shape:
         raise NullTTAError(f"latents have shape {tuple(given.shape)}: expected {(len(seeds), particles, *shape)}")
     return latents.float()
 
 
 def _result(problem: Problem, outcome: Outcome, trace: Sequence[Step]) -> Result:
-    timesteps = [step.timestep for step in trace]
-    null_text = [
-        NullText(timesteps, [transform(null, lambda t, b=b: t[b].cpu()) for null in outcome.nulls], prompt)
-        for b, prompt in enumerate(problem.prompts)
-        if outcome.nulls
-    ]
     return Result(
         images=pick(outcome.candidates, outcome.selected),
         candidates=outcome.candidates,
         rewards=pick(outcome.rewards, outcome.selected),
         trace=trace,
-        null_text=null_text,
+        null_text=null_texts(problem, outcome, trace) if outcome.nulls else [],
         initial_rewards=outcome.initial_rewards,
         problem=replace(problem, latents=outcome.initial_latents[:, None]),
     )

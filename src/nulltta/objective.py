@@ -24,6 +24,12 @@ def guided(null: Tensor, cond: Tensor, scale: float) -> Tensor:
     return null + scale * (cond - null)
 
 
+def guide(model: GuidedModel, null: Tensor, cond: Tensor, scale: float) -> Tensor:
+    """ε̃ by the model's own rule, its optional `guided(null, cond, scale)`, or else by `guided`."""
+    rule = getattr(model, "guided", guided)
+    return torch.as_tensor(rule(null, cond, scale))
+
+
 class Terms(NamedTuple):
     """The objective and its parts, each (B,)."""
 
@@ -62,7 +68,7 @@ class Objective:
         """
         cfg = self.config
         eps = self.model.predict(self.x, self.step, null)  # ε(x_t, φ'), (B, C, h, w)
-        guided_eps = guided(eps, self.eps_cond, cfg.guidance_scale)  # ε̃(x_t, φ')
+        guided_eps = guide(self.model, eps, self.eps_cond, cfg.guidance_scale)  # ε̃(x_t, φ')
         images = self.model.decode(self.model.clean(self.x, guided_eps, self.step))
         rewards = score(self.reward, images, self.prompts, allow_nan=cfg.conventions == "release")
         if images.requires_grad and not rewards.requires_grad and not bool(rewards.isnan().any()):
@@ -95,8 +101,9 @@ class Objective:
     def _gaussian_kl(self, eps: Tensor) -> Tensor:
         """KL(N(m(ε̃(φ')), σ²I) ‖ N(m(ε̃(φ)), σ²I)) = ‖m' − m‖²/(2σ²); a deterministic step has none: 0."""
         s = self.config.guidance_scale
-        mean, std = self.model.transition(self.x, guided(eps, self.eps_cond, s), self.step)
-        reference, _ = self.model.transition(self.x, guided(self.eps_null, self.eps_cond, s), self.step)
+        moved, held = (guide(self.model, null, self.eps_cond, s) for null in (eps, self.eps_null))
+        mean, std = self.model.transition(self.x, moved, self.step)
+        reference, _ = self.model.transition(self.x, held, self.step)
         return squared_norm(mean - reference) / (2 * std**2) if std > 0 else torch.zeros(len(mean)).to(mean)
 
 

@@ -16,7 +16,7 @@ from nulltta import noise, schedules
 from nulltta.config import NullTTAConfig
 from nulltta.embedding import distance, repeat, where
 from nulltta.gradients import ESTIMATORS, GradientEstimator
-from nulltta.objective import Objective, guided
+from nulltta.objective import Objective, guide
 from nulltta.optimise import ascend
 from nulltta.scoring import score
 from nulltta.select import greedy, pick
@@ -89,7 +89,7 @@ def plain(problem: Problem) -> Stream:
     x = initial = p.latents[:, 0]
     zeros = torch.zeros(len(x))
     for i, step in enumerate(p.schedule()):
-        eps = guided(p.model.predict(x, step, p.null), p.model.predict(x, step, p.cond), s)
+        eps = guide(p.model, p.model.predict(x, step, p.null), p.model.predict(x, step, p.cond), s)
         preview = p.model.decode(p.model.clean(x, eps, step))
         mean, std = p.model.transition(x, eps, step)
         x = mean + std * p.noise(i, step, x, particles=1)[:, 0]
@@ -140,7 +140,7 @@ def null_tta(problem: Problem) -> Stream:
             null, eps, active = _guarded(p, step, x, eps_cond, (before, null), (eps_null, eps), active)
         nulls.append(null)
 
-        mean, std = p.model.transition(x, guided(eps, eps_cond, s), step)  # 2c. K candidates x_{t−1}
+        mean, std = p.model.transition(x, guide(p.model, eps, eps_cond, s), step)  # 2c. K candidates x_{t−1}
         latents = mean[:, None] + std * p.noise(i, step, x, K)
         drawn = _candidates(p, latents, steps[i + 1] if i + 1 < len(steps) else None, null)
         selected = p.selector(drawn.rewards, p.generators(i, "select"))
@@ -160,7 +160,7 @@ def _candidates(p: Problem, latents: Tensor, step: NoiseStep | None, null: Embed
         x0, eps_cond = x, x
     else:
         eps_cond = p.model.predict(x, step, repeat(p.cond, K))
-        eps = guided(p.model.predict(x, step, repeat(null, K)), eps_cond, p.config.guidance_scale)
+        eps = guide(p.model, p.model.predict(x, step, repeat(null, K)), eps_cond, p.config.guidance_scale)
         x0 = p.model.clean(x, eps, step)
     images = p.model.decode(x0)
     prompts = [prompt for prompt in p.prompts for _ in range(K)]
@@ -181,7 +181,7 @@ def _guarded(
     and stays there. Returns (φ', ε(x_t, φ'), active)."""
     assert p.guard is not None
     before, after = nulls
-    guided_eps = [guided(eps, eps_cond, p.config.guidance_scale) for eps in predictions]
+    guided_eps = [guide(p.model, eps, eps_cond, p.config.guidance_scale) for eps in predictions]
     images = [p.model.decode(p.model.clean(x, eps, step)) for eps in guided_eps]
     reference, moved = (score(p.guard, image, p.prompts) for image in images)
     kept = (moved >= reference).cpu()

@@ -16,7 +16,9 @@ from torch import Tensor
 from nulltta.errors import NullTTAError as NullTTAError
 
 Embedding: TypeAlias = Mapping[str, Tensor]
-"""What conditions one branch: named tensors, first dimension B. Stable Diffusion: {"tokens": (B, 77, 768)}."""
+"""What conditions one branch: named tensors, first dimension B. Stable Diffusion: {"tokens": (B, 77, 768)}.
+
+Floating-point tensors are optimised; whole-number and boolean ones (a mask, a length) are fixed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,11 @@ class NoiseStep:
 
 @runtime_checkable
 class GuidedModel(Protocol):
-    """A frozen diffusion model as the core sees it: one branch at a time, guidance is the core's business."""
+    """A frozen diffusion model as the core sees it: one branch at a time, guidance is the core's business.
+
+    A family whose pipeline does more than plain classifier-free guidance may also have `guided(null, cond, scale)`;
+    a model of a video decodes to (N, F, 3, H, W), and a reward's score of it is the mean over its frames.
+    """
 
     name: str
 

@@ -1,0 +1,185 @@
+"""Learnt null texts at work again: in a stock diffusers pipeline, or in our own sampler on other seeds and prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nulltta import noise
+from nulltta.artefact import NullText
+from nulltta.config import NullTTAConfig
+from nulltta.embedding import transform
+from nulltta.models import adapter_of, load_model
+from nulltta.models.rowwise import row_by_row
+from nulltta.models.shared import Wiring
+from nulltta.objective import guide
+from nulltta.recorded import recorded_scheduler
+from nulltta.types import Embedding, GuidedModel, NullTTAError
+
+
+@torch.no_grad()
+def replay(
+    model: GuidedModel | Any,
+    null_text: NullText,
+    *,
+    prompt: str | None = None,
+    seeds: Sequence[int] = (0,),
+    config: NullTTAConfig | None = None,
+    exact: bool = False,
+    plain: bool = False,
+) -> Tensor:
+    """Images (N, 3, H, W) sampled under a learnt null text: no reward, no gradient, 2T denoiser branches an image.
+
+    Args:
+        model: a `GuidedModel`, a live diffusers pipeline, or what `load_model` takes.
+        prompt: the one it was learnt for if None; another is transfer.
+        seeds: one image a seed, from plain sampling's noise of that seed.
+        config: steps, guidance scale and η; the ones it was learnt with if None. At another number of steps each
+            step takes the φ' of the nearest timestep.
+        exact: one image, from the recorded initial latent and step noise, instead of the seeds' own.
+        plain: with φ instead of φ': the same images as plain sampling makes, to compare with.
+
+    Errors: `NullTTAError` if the null text does not fit the model, or `exact` lacks the noise or the steps.
+    """
+    model = model if isinstance(model, GuidedModel) else load_model(model)
+    null_text.require_fit(model)
+    config = config or _config(null_text)
+    steps = [_with_eta(step, config.eta) for step in model.schedule(config.num_inference_steps)]
+    count = 1 if exact else len(seeds)
+    cond, _ = model.encode([prompt or null_text.prompt] * count, [""] * count)
+    device = next(iter(cond.values())).device
+    if exact:
+        draws = _recording(null_text, [step.timestep for step in steps])
+        x = draws[0][None].clone().to(device)
+    else:
+        x = noise.initial_latents(model, list(seeds), 1)[:, 0].to(device)
+    for i, step in enumerate(steps):
+        null = _rows(null_text.null if plain else null_text.at(step.timestep), count, device)
+        eps = guide(model, model.predict(x, step, null), model.predict(x, step, cond), config.guidance_scale)
+        mean, std = model.transition(x, eps, step)
+        drawn = draws[1][i][None].to(device) if exact else noise.seeded(seeds, i, x, 1)[:, 0]
+        x = mean + std * drawn
+    return model.decode(x)
+
+
+@contextmanager
+def applied(null_text: NullText, pipeline: Any, *, exact: bool = False) -> Iterator[None]:
+    """Inside, the pipeline's own calls use φ' at each step in place of their null embedding.
+
+    One forward pre-hook on the denoiser does it for every family: it needs no argument of the call, and reaches the
+    first step, before any callback. Batched pipelines evaluate [null; cond], and the first half is replaced;
+    others evaluate cond and then null, and each second call of a timestep is replaced. The call's own guidance must
+    be on (`guidance_scale`, or `true_cfg_scale` with a negative prompt); the call's negative prompt is overruled.
+
+    exact: the recorded noise too, through a scheduler of ours in the pipeline's place until the end; call with the
+        recorded number of steps, `latents=null_text.latents[None]` and one prompt. The denoiser is evaluated a row
+        at a time, so on the CPU in float32 the image is bit for bit that of a run whose model was a `RowByRow`; that
+        of another run differs from it by the rounding that batches bring.
+    """
+    null_text.require_fit(pipeline)
+    wiring: Wiring = adapter_of(type(pipeline).__name__).WIRING
+    hook = _Hook(null_text, wiring, pipeline)
+    with ExitStack() as undo:
+        for name in wiring.denoisers:
+            if (denoiser := getattr(pipeline, name, None)) is not None:
+                undo.callback(denoiser.register_forward_pre_hook(hook, with_kwargs=True).remove)
+        if exact:
+            for denoiser in (getattr(pipeline, name, None) for name in wiring.denoisers):
+                if denoiser is not None:
+                    undo.callback(delattr, denoiser, "forward")
+                    denoiser.forward = row_by_row(denoiser.forward)
+            undo.callback(setattr, pipeline, "scheduler", pipeline.scheduler)
+            pipeline.scheduler = _exact_scheduler(null_text, pipeline)
+        yield
+    if hook.calls and not hook.replaced:
+        raise NullTTAError(
+            "the null text had no effect: the call used no classifier-free guidance (give it a guidance scale above 1)"
+        )
+
+
+class _Hook:
+    """A forward pre-hook: (module, args, kwargs) -> the same with the null branch's embedding replaced."""
+
+    def __init__(self, null_text: NullText, wiring: Wiring, pipeline: Any) -> None:
+        self.null_text, self.wiring = null_text, wiring
+        denoiser = getattr(pipeline, wiring.denoisers[0])
+        scale = wiring.timestep_scale
+        self.scale = float(getattr(denoiser.config, scale)) if isinstance(scale, str) else scale
+        self.calls = self.replaced = 0
+        self.last, self.nth = None, 0  # the last call's timestep, and how many calls it has had
+
+    def __call__(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
+        del module
+        sample = args[0] if args else kwargs.get("hidden_states", kwargs.get("sample"))
+        given = kwargs["timestep"] if "timestep" in kwargs else args[1]
+        timestep = float(given.flatten()[0] if torch.is_tensor(given) else given) / self.scale
+        self.calls += 1
+        self.nth = self.nth + 1 if timestep == self.last else 1
+        self.last = timestep
+        if not (_is_doubled(sample) if self.wiring.batched else self.nth % 2 == 0):
+            return None
+        self.replaced += 1
+        null = self.null_text.at(timestep)
+        kwargs = dict(kwargs)
+        for name, place in self.wiring.tensors.items():
+            outer, _, inner = place.partition(".")
+            if inner:
+                kwargs[outer] = {**kwargs[outer], inner: self._put(kwargs[outer][inner], null[name], sample)}
+            else:
+                kwargs[outer] = self._put(kwargs.get(outer), null[name], sample)
+        return args, kwargs
+
+    def _put(self, there: Tensor | None, null: Tensor, sample: Any) -> Tensor:
+        if there is None:  # QwenImage gives no mask where every token counts
+            return null[None].expand(len(sample), *null.shape).to(sample.device)
+        rows = len(there) // 2 if self.wiring.batched else len(there)
+        put = null[None].expand(rows, *null.shape).to(there)
+        if not self.wiring.batched:
+            return put
+        if put.shape[1:] != there.shape[1:]:
+            raise NullTTAError(
+                f"the call's null embedding has shape {tuple(there.shape[1:])}, the null text {tuple(null.shape)}: "
+                "leave max_sequence_length at its default"
+            )
+        return torch.cat([put, there[rows:]])
+
+
+def _is_doubled(sample: Tensor) -> bool:
+    """Whether a batch is the same latents twice, as classifier-free guidance has them."""
+    half = len(sample) // 2
+    return len(sample) == 2 * half and torch.equal(sample[:half], sample[half:])
+
+
+def _exact_scheduler(null_text: NullText, pipeline: Any) -> Any:
+    model: Any = load_model(pipeline)
+    config = _config(null_text)
+    steps = [_with_eta(step, config.eta) for step in model.schedule(config.num_inference_steps)]
+    draws = _recording(null_text, [step.timestep for step in steps])[1]
+    pack: Callable[[Tensor], Tensor] = getattr(model, "to_pipeline", lambda latents: latents)
+    unpack: Callable[[Tensor], Tensor] = getattr(model, "from_pipeline", lambda latents: latents)
+    return recorded_scheduler(pipeline.scheduler, model, steps, draws, pack, unpack)
+
+
+def _recording(null_text: NullText, timesteps: Sequence[float]) -> tuple[Tensor, Sequence[Tensor]]:
+    if null_text.latents is None or null_text.noise is None:
+        raise NullTTAError("this null text holds no noise to replay: save it with noise=True")
+    if list(timesteps) != list(null_text.timesteps):
+        raise NullTTAError("the model's timesteps are not the recorded ones: exact replay needs the same scheduler")
+    return null_text.latents, null_text.noise
+
+
+def _config(null_text: NullText) -> NullTTAConfig:
+    return NullTTAConfig(**null_text.about.get("config", {}))
+
+
+def _rows(null: Embedding, count: int, device: torch.device) -> dict[str, Tensor]:
+    return transform(null, lambda tensor: tensor[None].repeat(count, *[1] * tensor.dim()).to(device))
+
+
+def _with_eta(step: Any, eta: float) -> Any:
+    return replace(step, eta=eta)
