@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -48,13 +50,11 @@ def test_without_antialiasing_the_pixels_would_be_others() -> None:
     assert (ours - plain).abs().mean() > 0.01
 
 
-def test_scores_differ_little_from_those_of_the_official_preprocessing(tmp_path: object) -> None:
-    """Means over six sizes; the docstring of `nulltta.rewards` and docs/rewards.md state this figure."""
-    from pathlib import Path
-
+def test_scores_differ_little_from_those_of_the_official_preprocessing(tmp_path: Path) -> None:
+    """Means over six sizes; docs/rewards.md states this figure."""
     from transformers import CLIPImageProcessorPil
 
-    folder = clip_directory(Path(str(tmp_path)))
+    folder = clip_directory(tmp_path)
     reward = load("clipscore", folder, device="cpu")
     processor = CLIPImageProcessorPil.from_pretrained(folder)
     differences, scores = [], []
@@ -93,6 +93,11 @@ def test_processor_configs_of_all_ages_are_read(config: dict[str, object], size:
 def test_what_is_not_supported_is_refused(config: dict[str, object]) -> None:
     with pytest.raises(NullTTAError, match="not supported"):
         Preprocess.from_config(config)
+
+
+def test_half_precision_pictures_are_resized_in_float32() -> None:
+    images = tensor(picture(40, 40)).bfloat16()
+    assert torch.equal(Preprocess((28, 28))(images), Preprocess((28, 28))(images.float()))
 
 
 def test_other_shapes_are_refused() -> None:

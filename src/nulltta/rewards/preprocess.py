@@ -43,14 +43,14 @@ class Preprocess:
     half: Literal["floor", "round"] = "floor"
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Differentiable in the images; keeps their dtype and device.
+        """Differentiable in the images; on their device, in float32 at least.
 
         Raises:
             NullTTAError: not (B, 3, H, W).
         """
         if images.dim() != 4 or images.shape[1] != 3:
             raise NullTTAError(f"images have shape {tuple(images.shape)}: a reward takes (B, 3, H, W) in [0, 1]")
-        images = self._resized(images)
+        images = self._resized(images if images.dtype == torch.float64 else images.float())
         if self.crop:
             top, left = (self._margin(a, b) for a, b in zip(images.shape[2:], self.size, strict=True))
             images = images[:, :, top : top + self.size[0], left : left + self.size[1]]
