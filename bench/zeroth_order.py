@@ -1,6 +1,6 @@
 """Which directions should a gradient without derivatives look in? Cosines to the exact gradient, and JPEG size.
 
-    python bench/zeroth_order.py [--prompts 16 --seed 0 --what cosines|jpeg|both] [--threads 1]
+    python bench/zeroth_order.py [--prompts 16 --seed 0 --what cosines|jpeg|both --samples 4 --samples 16] [--threads 1]
 
 Prints Markdown tables and writes bench/results/zeroth_order.json. In the JPEG table "selection only" takes no inner
 steps: it shows what choosing among K candidates gives by itself, before any credit goes to the estimator.
@@ -8,12 +8,13 @@ steps: it shows what choosing among K candidates gives by itself, before any cre
 
 from __future__ import annotations
 
+import itertools
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -38,7 +39,13 @@ KINDS: tuple[Directions, ...] = ("white", "antithetic", "words")
 
 
 def main(
-    prompts: int = 16, seed: int = 0, what: str = "both", batch_size: int = 8, threads: int = 1, out: Path = RESULTS
+    prompts: int = 16,
+    seed: int = 0,
+    what: str = "both",
+    samples: Annotated[list[int] | None, typer.Option(help="K of the JPEG table; may be repeated.")] = None,
+    batch_size: int = 8,
+    threads: int = 1,
+    out: Path = RESULTS,
 ) -> None:
     """Measure the estimators on the embedded model."""
     torch.set_num_threads(threads)
@@ -48,7 +55,7 @@ def main(
         found["cosines"] = cosines(model, test_prompts(min(prompts, 4)), seed)
         print(cosine_table(found["cosines"]))
     if what in ("jpeg", "both"):
-        found["jpeg"] = jpeg(model, test_prompts(prompts), seed, batch_size)
+        found["jpeg"] = jpeg(model, test_prompts(prompts), seed, samples or [4], batch_size)
         print(jpeg_table(found["jpeg"]))
     out.parent.mkdir(parents=True, exist_ok=True)
     record.save(found, out)
@@ -93,13 +100,14 @@ def _flat(gradient: dict[str, torch.Tensor]) -> torch.Tensor:
     return torch.cat([value.flatten(1) for value in transform(gradient, torch.Tensor.float).values()], dim=1)
 
 
-def jpeg(model: GuidedModel, prompts: Sequence[str], seed: int, batch_size: int) -> list[dict[str, Any]]:
+def jpeg(
+    model: GuidedModel, prompts: Sequence[str], seed: int, samples: Sequence[int], batch_size: int
+) -> list[dict[str, Any]]:
     """−kB before and after, paired, with the held-out scores, for each kind of directions."""
     base = NullTTAConfig.preset(model.name)
     variants = {"selection only": replace(base, inner_steps=(0, 0))}
-    variants |= {kind: replace(base, zeroth_order_directions=kind) for kind in KINDS}
-    variants["white, K = 16"] = replace(base, zeroth_order_samples=16)
-    variants["words, K = 16"] = replace(base, zeroth_order_samples=16, zeroth_order_directions="words")
+    for kind, count in itertools.product(KINDS, samples):
+        variants[f"{kind}, K = {count}"] = replace(base, zeroth_order_directions=kind, zeroth_order_samples=count)
     rows = []
     for name, config in variants.items():
         target = rewards.load("jpeg")
