@@ -62,7 +62,7 @@ def run(pipeline: Any, prompt: str, reward: Any, latents: Tensor, config: Any) -
             value = rewards_of(decode(clean(x, eps, t)), 0.0)[0]
             consistency = weight * s**2 * (eps_null - reference).square().sum()
             prior = (phi - null).square().sum() / (2 * config.prior_variance)
-            loss = -config.weight * value + a * config.kl_weight * (consistency + prior)
+            loss = -config.reward_weight * value + a * config.kl_weight * (consistency + prior)
             trace.inner[-1].append(value.item())
             if not torch.isfinite(loss):
                 continue

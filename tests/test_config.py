@@ -11,7 +11,7 @@ from nulltta import NullTTAConfig, NullTTAError
 def test_defaults_are_the_published_ones() -> None:
     assert asdict(NullTTAConfig()) == {
         "num_inference_steps": 100, "guidance_scale": 7.5, "inner_steps": (5, 25), "num_particles": 3,
-        "reward_weight": "auto", "kl_weight": 0.002, "prior_variance": 0.01, "annealing": 0.008,
+        "reward_weight": 100.0, "kl_weight": 0.002, "prior_variance": 0.01, "annealing": 0.008,
         "learning_rate": 0.01, "eta": 1.0, "conventions": "paper", "gradient": "auto",
         "zeroth_order_samples": 4, "zeroth_order_radius": 0.02, "zeroth_order_directions": "white",
     }  # fmt: skip
@@ -38,7 +38,7 @@ def test_defaults_are_the_published_ones() -> None:
         ("learning_rate", True, "learning_rate"),
         ("conventions", "mine", "paper, release, exact"),
         ("gradient", "guess", "zeroth-order"),
-        ("reward_weight", "much", "auto"),
+        ("reward_weight", "much", "reward_weight"),
         ("zeroth_order_samples", 0, "zeroth_order_samples"),
         ("zeroth_order_radius", 0, "zeroth_order_radius"),
         ("zeroth_order_directions", "up", "white, antithetic, words"),
@@ -52,9 +52,9 @@ def test_bad_values_are_refused_by_name(field: str, value: Any, says: str) -> No
 
 def test_the_rewards_weight_goes_by_the_gradient() -> None:
     config = NullTTAConfig()
-    assert config.resolved(differentiable=True).weight == 100.0
-    assert config.resolved(differentiable=False).weight == 50.0
-    assert NullTTAConfig(reward_weight=7.0).resolved(differentiable=False).weight == 7.0
+    assert config.resolved(differentiable=True).reward_weight == 100.0
+    assert config.resolved(differentiable=False).reward_weight == 50.0
+    assert NullTTAConfig(reward_weight=7.0).resolved(differentiable=False).reward_weight == 7.0
     assert NullTTAConfig(gradient="autograd").resolved(differentiable=False).gradient == "autograd"
 
 

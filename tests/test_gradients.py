@@ -194,7 +194,7 @@ def test_a_reward_without_gradient_is_raised_by_zeroth_order() -> None:
     prompts = ["red", "green"] * 4
     result = align(Gaussian(), prompts, _rounded, config=config, seed=list(range(8)))
     assert result.problem.config.gradient == "zeroth-order"
-    assert result.problem.config.weight == 50.0
+    assert result.problem.config.reward_weight == 50.0
     still = align(Gaussian(), prompts, _rounded, config=replace(config, inner_steps=(0, 0)), seed=list(range(8)))
     assert result.rewards.mean() > still.rewards.mean() > result.baseline_rewards.mean()
 

@@ -18,6 +18,10 @@ def _option(default: Any, text: str) -> Any:
     return field(default=default, metadata={"help": text})
 
 
+class _Published(float):
+    """The published value of a setting that the caller left alone."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class NullTTAConfig:
     """Settings of a run; the defaults are the published ones. Errors: `NullTTAError` names the field.
@@ -31,7 +35,7 @@ class NullTTAConfig:
     guidance_scale: float = _option(7.5, "s: classifier-free guidance, above 1")
     inner_steps: tuple[int, int] = _option((5, 25), "n_min n_max: inner steps at the first and last step")
     num_particles: int = _option(3, "K: candidates drawn at each denoising step")
-    reward_weight: float | Literal["auto"] = _option("auto", "λ1: weight of the reward; 'auto': 100, zeroth order 50")
+    reward_weight: float = _option(_Published(100.0), "λ1: weight of the reward; for zeroth order 50")
     kl_weight: float = _option(0.002, "λ2: weight of both regularisers")
     prior_variance: float = _option(0.01, "σφ²: variance of the null text's prior")
     annealing: float | Literal["auto"] = _option(0.008, "γ: how fast the regularisers fade, or 'auto'")
@@ -44,6 +48,8 @@ class NullTTAConfig:
     zeroth_order_directions: Directions = _option("white", "white, antithetic or words")
 
     def __post_init__(self) -> None:
+        if self.gradient == "zeroth-order" and isinstance(self.reward_weight, _Published):
+            object.__setattr__(self, "reward_weight", 50.0)
         if isinstance(self.inner_steps, list):  # as read from JSON
             object.__setattr__(self, "inner_steps", tuple(self.inner_steps))
         _whole(self, "num_inference_steps", at_least=1)
@@ -54,12 +60,11 @@ class NullTTAConfig:
             n_min, n_max = self.inner_steps
             raise NullTTAError(f"inner_steps ({n_min}, {n_max}) is reversed: give n_min n_max, as in {n_max} {n_min}")
         for name in (
-            "kl_weight", "learning_rate", "eta", "guidance_scale", "prior_variance", "zeroth_order_radius",
+            "reward_weight", "kl_weight", "learning_rate", "eta", "guidance_scale", "prior_variance", "zeroth_order_radius",
         ):  # fmt: skip
             _number(self, name)
-        for name in ("annealing", "reward_weight"):
-            if getattr(self, name) != "auto":
-                _number(self, name, or_else=" or 'auto'")
+        if self.annealing != "auto":
+            _number(self, "annealing", or_else=" or 'auto'")
         if self.guidance_scale <= 1:
             raise NullTTAError(
                 f"guidance_scale {self.guidance_scale:g} leaves the null text without effect: it must be above 1"
@@ -79,13 +84,6 @@ class NullTTAConfig:
             )
         if self.zeroth_order_radius == 0:
             raise NullTTAError("zeroth_order_radius must be above 0")
-
-    @property
-    def weight(self) -> float:
-        """λ1 as a number: "auto" is the published 100, and 50 where the gradient is zeroth order."""
-        if self.reward_weight != "auto":
-            return self.reward_weight
-        return 50.0 if self.gradient == "zeroth-order" else 100.0
 
     def resolved(self, *, differentiable: bool) -> NullTTAConfig:
         """With gradient "auto" replaced by what a reward's kind asks for."""

@@ -78,7 +78,7 @@ class Objective:
             )
         kl = self.kl(eps)
         prior = distance(null, self.null) / (2 * cfg.prior_variance)
-        value = cfg.weight * _finite(rewards) - self.anneal * cfg.kl_weight * (kl + prior)
+        value = cfg.reward_weight * _finite(rewards) - self.anneal * cfg.kl_weight * (kl + prior)
         return Terms(value, rewards, kl)
 
     def repeated(self, times: int) -> Objective:

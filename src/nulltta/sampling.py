@@ -204,7 +204,7 @@ def _estimator(p: Problem) -> GradientEstimator:
 def _refuse_unmoved(p: Problem, null: Embedding) -> None:
     """At φ' = φ the regularisers have no gradient: a first denoising step that moves no prompt's φ' at all is a
     reward whose gradient is zero everywhere, and it must not pass for an optimised one."""
-    if p.config.weight == 0 or p.config.learning_rate == 0 or p.config.conventions == "release":
+    if p.config.reward_weight == 0 or p.config.learning_rate == 0 or p.config.conventions == "release":
         return
     if not bool(distance(null, p.null).any()):
         raise NullTTAError(
