@@ -31,7 +31,7 @@ STAGES: dict[str, Callable[[Size, Budget], object]] = {
     "decoder": decoder.run,
 }
 MINUTES: dict[Size, dict[str, float]] = {
-    "cpu": {"autoencoder": 13, "clip": 19, "clip-b": 9, "denoiser": 80, "judge": 8, "decoder": 10},
+    "cpu": {"autoencoder": 13, "clip": 29, "clip-b": 9, "denoiser": 73, "judge": 8, "decoder": 26},
     "gpu": {"autoencoder": 4, "clip": 3, "clip-b": 2, "denoiser": 9, "judge": 2, "decoder": 2},
 }
 
