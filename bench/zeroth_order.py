@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -35,7 +35,7 @@ from nulltta.types import GuidedModel
 from nulltta.world.grammar import test_prompts
 
 RESULTS = Path(__file__).parent / "results" / "zeroth_order.json"
-KINDS: tuple[Directions, ...] = ("white", "antithetic", "words")
+KINDS: tuple[Directions, ...] = ("words", "white", "antithetic")
 
 
 def main(
@@ -49,15 +49,18 @@ def main(
 ) -> None:
     """Measure the estimators on the embedded model."""
     torch.set_num_threads(threads)
+    out.parent.mkdir(parents=True, exist_ok=True)
     model = nulltta.load_model("embedded")
     found: dict[str, Any] = {"prompts": prompts, "seed": seed, "threads": threads, "versions": record.versions()}
     if what in ("cosines", "both"):
         found["cosines"] = cosines(model, test_prompts(min(prompts, 4)), seed)
         print(cosine_table(found["cosines"]))
     if what in ("jpeg", "both"):
-        found["jpeg"] = jpeg(model, test_prompts(prompts), seed, samples or [4], batch_size)
+        found["jpeg"] = []
+        for row in jpeg(model, test_prompts(prompts), seed, samples or [4], batch_size):
+            found["jpeg"].append(row)
+            record.save(found, out)
         print(jpeg_table(found["jpeg"]))
-    out.parent.mkdir(parents=True, exist_ok=True)
     record.save(found, out)
 
 
@@ -102,13 +105,12 @@ def _flat(gradient: dict[str, torch.Tensor]) -> torch.Tensor:
 
 def jpeg(
     model: GuidedModel, prompts: Sequence[str], seed: int, samples: Sequence[int], batch_size: int
-) -> list[dict[str, Any]]:
+) -> Iterator[dict[str, Any]]:
     """−kB before and after, paired, with the held-out scores, for each kind of directions."""
     base = NullTTAConfig.preset(model.name)
     variants = {"selection only": replace(base, inner_steps=(0, 0))}
     for kind, count in itertools.product(KINDS, samples):
         variants[f"{kind}, K = {count}"] = replace(base, zeroth_order_directions=kind, zeroth_order_samples=count)
-    rows = []
     for name, config in variants.items():
         target = rewards.load("jpeg")
         measures = held_out_measures(model, target) | {"clip": rewards.load("clip")}
@@ -121,10 +123,9 @@ def jpeg(
             pairs = [comparison.scores[measure] for comparison in compared]
             before, after = [pair.plain for pair in pairs], [pair.aligned for pair in pairs]
             gains[measure] = asdict(paired_gain(before, after, np.random.default_rng(0)))
-        rows.append({"variant": name, "config": asdict(config), "gains": gains,
-                     "seconds_per_prompt": (time.perf_counter() - began) / len(prompts)})  # fmt: skip
-        print(f"{name}: {rows[-1]['seconds_per_prompt']:.1f} s a prompt", file=sys.stderr)
-    return rows
+        seconds = (time.perf_counter() - began) / len(prompts)
+        print(f"{name}: {seconds:.1f} s a prompt", file=sys.stderr)
+        yield {"variant": name, "config": asdict(config), "gains": gains, "seconds_per_prompt": seconds}
 
 
 def cosine_table(rows: Sequence[dict[str, Any]]) -> str:
