@@ -80,7 +80,7 @@ def test_an_unknown_scorer_names_the_known() -> None:
 def test_stock_diffusers_draws_what_the_judge_confirms(judge: Judge) -> None:
     from diffusers import StableDiffusionPipeline
 
-    pipe: Any = StableDiffusionPipeline.from_pretrained(PIPELINE).to(torch.float32)
+    pipe: Any = StableDiffusionPipeline.from_pretrained(PIPELINE)
     pipe.set_progress_bar_config(disable=True)
     prompts = [
         "a cat face on a blue background, noto style",

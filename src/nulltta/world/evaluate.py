@@ -78,7 +78,7 @@ def measure(folder: Path, n: int, steps: int) -> dict[str, Any]:
     """All figures, ready for JSON."""
     from diffusers import StableDiffusionPipeline
 
-    pipe: Any = StableDiffusionPipeline.from_pretrained(folder / "sd").to(torch.float32)
+    pipe: Any = StableDiffusionPipeline.from_pretrained(folder / "sd")
     pipe.set_progress_bar_config(disable=True)
     judge, scorers = load_judge(folder=folder), [load_scorer(name, folder=folder) for name in NAMES]
     size: Size = judge.size

@@ -97,6 +97,14 @@ def save_plain(module: Any, folder: Path) -> None:
               folder / "model.safetensors")  # fmt: skip
 
 
+def load_as_float(config: Path) -> None:
+    """Let transformers load half-precision weights as float32, as diffusers does the others without being asked.
+
+    Without it a plain `from_pretrained` mixes the two, and fails.
+    """
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=2) + "\n")
+
+
 def export_pipeline(budget: Budget, out: Path) -> None:
     """out/sd: the autoencoder, text encoder, denoiser, tokenizer and scheduler in diffusers' format."""
     from . import decoder, denoiser
@@ -106,6 +114,7 @@ def export_pipeline(budget: Budget, out: Path) -> None:
     for module in (parts.vae, parts.unet, parts.text_encoder):
         halve(module)
     parts.save_pretrained(out / "sd", max_shard_size=SHARD)
+    load_as_float(out / "sd" / "text_encoder" / "config.json")
 
 
 def export_scorer(name: str, budget: Budget, out: Path) -> None:
