@@ -8,14 +8,15 @@ from typing import Any
 import torch
 
 
-def clip_tokenizer(length: int = 77) -> Any:
+def clip_tokenizer(length: int = 77, padding_side: str = "right") -> Any:
     """A byte-level CLIPTokenizer without merges: every character a token."""
     from transformers import CLIPTokenizer
     from transformers.convert_slow_tokenizer import bytes_to_unicode
 
     letters = list(bytes_to_unicode().values())
     pieces = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
-    return CLIPTokenizer(vocab={piece: i for i, piece in enumerate(pieces)}, merges=[], model_max_length=length)
+    vocab = {piece: i for i, piece in enumerate(pieces)}
+    return CLIPTokenizer(vocab=vocab, merges=[], model_max_length=length, padding_side=padding_side)
 
 
 def clip_text_encoder(tokenizer: Any, hidden_size: int = 32) -> Any:

@@ -108,10 +108,190 @@ def save_sd3(folder: Path, t5: bool = True, **scheduler: Any) -> Path:
     return folder
 
 
+def save_pixart(folder: Path) -> Path:
+    """PixArtSigmaPipeline, DPM-Solver as the checkpoint has it."""
+    from diffusers import DPMSolverMultistepScheduler, PixArtSigmaPipeline, PixArtTransformer2DModel
+
+    torch.manual_seed(0)
+    transformer = PixArtTransformer2DModel(
+        sample_size=8, patch_size=2, in_channels=4, out_channels=8, num_layers=1, num_attention_heads=2,
+        attention_head_dim=8, cross_attention_dim=16, caption_channels=32, use_additional_conditions=False,
+    )  # fmt: skip
+    PixArtSigmaPipeline(
+        tokenizer=_t5_tokenizer(), text_encoder=_t5(), vae=_vae(),
+        transformer=_listen(transformer, "attn2.to_v", "attn2.to_out", "proj_out", by=5),
+        scheduler=DPMSolverMultistepScheduler(),
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
+def save_sana(folder: Path) -> Path:
+    """SanaPipeline, DPM-Solver with a flow's levels as the checkpoint has it."""
+    from diffusers import AutoencoderDC, DPMSolverMultistepScheduler, SanaPipeline, SanaTransformer2DModel
+    from transformers import Gemma2Config, Gemma2Model
+
+    torch.manual_seed(0)
+    tokenizer = clip_tokenizer()
+    transformer = SanaTransformer2DModel(
+        patch_size=1, in_channels=4, out_channels=4, num_layers=1, num_attention_heads=2, attention_head_dim=4,
+        num_cross_attention_heads=2, cross_attention_head_dim=4, cross_attention_dim=8, caption_channels=8,
+        sample_size=16, timestep_scale=0.5,
+    )  # fmt: skip
+    vae = AutoencoderDC(
+        latent_channels=4, attention_head_dim=2, encoder_block_types=("ResBlock", "EfficientViTBlock"),
+        decoder_block_types=("ResBlock", "EfficientViTBlock"), encoder_block_out_channels=(8, 8),
+        decoder_block_out_channels=(8, 8), encoder_qkv_multiscales=((), (5,)), decoder_qkv_multiscales=((), (5,)),
+        encoder_layers_per_block=(1, 1), decoder_layers_per_block=(1, 1), downsample_block_type="conv",
+        upsample_block_type="interpolate", scaling_factor=0.41407,
+    )  # fmt: skip
+    encoder = Gemma2Config(
+        head_dim=16, hidden_size=8, intermediate_size=16, num_attention_heads=2, num_hidden_layers=1,
+        num_key_value_heads=2, vocab_size=len(tokenizer), attn_implementation="eager", pad_token_id=0,
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+    )  # fmt: skip
+    SanaPipeline(
+        tokenizer=tokenizer, text_encoder=Gemma2Model(encoder).eval(), vae=vae,
+        transformer=_listen(transformer, "attn2.to_v", "attn2.to_out", "proj_out", by=5),
+        scheduler=DPMSolverMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0),
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
+def save_flux(folder: Path, **changes: Any) -> Path:
+    """FluxPipeline, with the distilled guidance input that Flux-dev has."""
+    from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+
+    torch.manual_seed(0)
+    tokenizer = clip_tokenizer()
+    transformer = FluxTransformer2DModel(
+        patch_size=1, in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
+        joint_attention_dim=32, pooled_projection_dim=32, axes_dims_rope=(4, 4, 8), guidance_embeds=True,
+    )  # fmt: skip
+    parts = {
+        "scheduler": FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
+        "vae": _vae(scaling_factor=0.3611, shift_factor=0.1159), "text_encoder": _clip(tokenizer),
+        "tokenizer": tokenizer, "text_encoder_2": _t5(), "tokenizer_2": _t5_tokenizer(),
+        "transformer": _listen(transformer, "context_embedder", "text_embedder", by=3),
+    }  # fmt: skip
+    FluxPipeline(**{**parts, **changes}).save_pretrained(folder)
+    return folder
+
+
+def save_qwen(folder: Path) -> Path:
+    """QwenImagePipeline with a text part of Qwen2.5-VL and its own autoencoder."""
+    from diffusers import (
+        AutoencoderKLQwenImage,
+        FlowMatchEulerDiscreteScheduler,
+        QwenImagePipeline,
+        QwenImageTransformer2DModel,
+    )
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+    torch.manual_seed(0)
+    tokenizer = clip_tokenizer()
+    transformer = QwenImageTransformer2DModel(
+        patch_size=2, in_channels=16, out_channels=4, num_layers=2, attention_head_dim=16, num_attention_heads=2,
+        joint_attention_dim=16, axes_dims_rope=(8, 4, 4),
+    )  # fmt: skip
+    encoder = Qwen2_5_VLConfig(
+        text_config={
+            "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
+            "num_key_value_heads": 2, "vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id,
+            "rope_scaling": {"mrope_section": [1, 1, 2], "rope_type": "default", "type": "default"},
+        },
+        vision_config={
+            "depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 16,
+        },
+    )  # fmt: skip
+    vae = AutoencoderKLQwenImage(
+        base_dim=6, z_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True],
+        latents_mean=[0.1, 0.0, -0.1, 0.2], latents_std=[1.0, 1.5, 0.8, 1.2],
+    )  # fmt: skip
+    QwenImagePipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0, use_dynamic_shifting=True, shift_terminal=0.02),
+        vae=vae, text_encoder=Qwen2_5_VLForConditionalGeneration(encoder).eval(), tokenizer=tokenizer,
+        transformer=_listen(transformer, "img_mod", "attn.to_out", "add_v_proj", by=8),
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
+def save_auraflow(folder: Path) -> Path:
+    """AuraFlowPipeline."""
+    from diffusers import AuraFlowPipeline, AuraFlowTransformer2DModel, FlowMatchEulerDiscreteScheduler
+
+    torch.manual_seed(0)
+    transformer = AuraFlowTransformer2DModel(
+        sample_size=8, patch_size=2, in_channels=4, num_mmdit_layers=1, num_single_dit_layers=1, attention_head_dim=8,
+        num_attention_heads=4, caption_projection_dim=32, joint_attention_dim=32, out_channels=4,
+        pos_embed_max_size=256,
+    )  # fmt: skip
+    AuraFlowPipeline(
+        tokenizer=_t5_tokenizer(), text_encoder=_t5(multilingual=True), vae=_vae(),
+        transformer=_listen(transformer, "norm1.linear", "attn.to_out", "attn.to_v", "add_v_proj", by=8),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=1.73),
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
+def save_cogview4(folder: Path) -> Path:
+    """CogView4Pipeline; its tokenizer pads on the left, as GLM's does."""
+    from diffusers import CogView4Pipeline, CogView4Transformer2DModel, FlowMatchEulerDiscreteScheduler
+    from transformers import GlmConfig, GlmModel
+
+    torch.manual_seed(0)
+    tokenizer = clip_tokenizer(padding_side="left")
+    encoder = GlmConfig(
+        hidden_size=32, intermediate_size=8, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=4,
+        head_dim=8, vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )  # fmt: skip
+    transformer = CogView4Transformer2DModel(
+        patch_size=2, in_channels=4, num_layers=2, attention_head_dim=4, num_attention_heads=4, out_channels=4,
+        text_embed_dim=32, time_embed_dim=8, condition_dim=4, sample_size=8, rope_axes_dim=(256, 256),
+    )  # fmt: skip
+    CogView4Pipeline(
+        tokenizer=tokenizer, text_encoder=GlmModel(encoder).eval(), vae=_vae(),
+        transformer=_listen(transformer, "patch_embed.text_proj", by=3),
+        scheduler=FlowMatchEulerDiscreteScheduler(
+            base_shift=0.25, max_shift=0.75, base_image_seq_len=256, use_dynamic_shifting=True,
+            time_shift_type="linear",
+        ),
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
+def save_wan(folder: Path) -> Path:
+    """WanPipeline: a video model."""
+    from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
+
+    torch.manual_seed(0)
+    transformer = WanTransformer3DModel(
+        patch_size=(1, 2, 2), num_attention_heads=2, attention_head_dim=12, in_channels=4, out_channels=4, text_dim=32,
+        freq_dim=64, ffn_dim=32, num_layers=2, rope_max_seq_len=32,
+    )  # fmt: skip
+    vae = AutoencoderKLWan(
+        base_dim=16, z_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True],
+        latents_mean=[0.1, 0.0, -0.1, 0.2], latents_std=[1.0, 1.5, 0.8, 1.2],
+    )  # fmt: skip
+    WanPipeline(
+        tokenizer=_t5_tokenizer(), text_encoder=_t5(multilingual=True), vae=vae, transformer_2=None,
+        transformer=_listen(transformer, "text_embedder", "attn2.to_out", "proj_out", by=2),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=5.0),
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
 CHECKPOINTS: dict[str, Callable[[Path], Path]] = {
     "sd": save_stable_diffusion,
     "sd2": lambda folder: save_stable_diffusion(folder, "v_prediction", timestep_spacing="trailing"),
     "sdxl": save_sdxl,
     "sd3": save_sd3,
     "sd3 without t5": lambda folder: save_sd3(folder, t5=False, use_dynamic_shifting=True),
+    "pixart": save_pixart,
+    "sana": save_sana,
+    "flux": save_flux,
+    "qwen": save_qwen,
+    "auraflow": save_auraflow,
+    "cogview4": save_cogview4,
+    "wan": save_wan,
 }

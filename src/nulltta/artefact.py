@@ -59,14 +59,14 @@ class NullText:
         return {name: torch.stack([value[name] for value in self.values]).mean(0) if is_free(tensor) else tensor
                 for name, tensor in self.values[0].items()}  # fmt: skip
 
-    def apply(self, pipeline: Any, *, exact: bool = False) -> AbstractContextManager[None]:
+    def apply(self, pipeline: Any, *, exact: bool = False, **options: Any) -> AbstractContextManager[None]:
         """Use it in a stock diffusers pipeline: `with null_text.apply(pipe): pipe(prompt, ...)`; see `nulltta.replay`.
 
         Errors: `NullTTAError` if it does not fit the pipeline, or the call inside used no classifier-free guidance.
         """
         from nulltta.replay import applied
 
-        return applied(self, pipeline, exact=exact)
+        return applied(self, pipeline, exact=exact, **options)
 
     def require_fit(self, model: Any) -> None:
         """Refuse a model or pipeline for which it was not made, naming every difference."""

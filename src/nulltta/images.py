@@ -16,8 +16,11 @@ if TYPE_CHECKING:
 
 
 def to_pil(images: Tensor) -> list[Image.Image]:
-    """Images (B, 3, H, W) in [0, 1] as PIL images, rounded to 8 bits."""
+    """Images (B, 3, H, W) in [0, 1] as PIL images, rounded to 8 bits; a video's frames (B, F, 3, H, W) side by side."""
     from PIL import Image
+
+    if images.dim() == 5:
+        images = images.transpose(1, 2).transpose(2, 3).flatten(3)  # (B, 3, H, F·W)
 
     pixels = images.detach().float().clamp(0, 1).mul(255).round().permute(0, 2, 3, 1).cpu().numpy()
     return [Image.fromarray(image) for image in pixels.astype(np.uint8)]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -23,7 +24,7 @@ def null_texts(problem: Problem, outcome: Outcome, trace: Sequence[Step]) -> lis
     common = _about(problem)
     made = []
     for b, prompt in enumerate(problem.prompts):
-        row: Callable[[Tensor], Tensor] = lambda tensor, b=b: tensor[b].cpu()  # noqa: E731
+        row = partial(_row, b)
         made.append(
             NullText(
                 timesteps,
@@ -56,6 +57,10 @@ class _Kept(Sequence[Tensor]):
 
     def __iter__(self) -> Any:
         return (self[index] for index in range(len(self)))
+
+
+def _row(index: int, tensor: Tensor) -> Tensor:
+    return tensor[index].cpu()
 
 
 def _about(problem: Problem) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import wraps
 from typing import Any
 
 import torch
@@ -27,8 +28,10 @@ def recorded_scheduler(
 
     class Recorded(base):  # type: ignore[misc]  # of the pipeline's own class, so that it asks nothing else of it
         init_noise_sigma = 1.0
+        timesteps: Any
         _taken = 0
 
+        @wraps(base.set_timesteps)  # pipelines look at its arguments
         def set_timesteps(self, *args: Any, **kwargs: Any) -> None:
             super().set_timesteps(*args, **kwargs)
             if len(self.timesteps) != len(steps):
@@ -39,7 +42,8 @@ def recorded_scheduler(
             self.timesteps = torch.tensor([step.timestep for step in steps]).to(self.timesteps.device)
             self._taken = 0
 
-        def scale_model_input(self, sample: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        def scale_model_input(self, sample: Tensor, timestep: Any = None) -> Tensor:
+            del timestep
             return sample
 
         def step(self, model_output: Tensor, timestep: Any, sample: Tensor, return_dict: bool = True) -> tuple[Tensor]:

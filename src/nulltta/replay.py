@@ -68,7 +68,7 @@ def replay(
 
 
 @contextmanager
-def applied(null_text: NullText, pipeline: Any, *, exact: bool = False) -> Iterator[None]:
+def applied(null_text: NullText, pipeline: Any, *, exact: bool = False, **options: Any) -> Iterator[None]:
     """Inside, the pipeline's own calls use φ' at each step in place of their null embedding.
 
     One forward pre-hook on the denoiser does it for every family: it needs no argument of the call, and reaches the
@@ -80,6 +80,7 @@ def applied(null_text: NullText, pipeline: Any, *, exact: bool = False) -> Itera
         recorded number of steps, `latents=null_text.latents[None]` and one prompt. The denoiser is evaluated a row
         at a time, so on the CPU in float32 the image is bit for bit that of a run whose model was a `RowByRow`; that
         of another run differs from it by the rounding that batches bring.
+    options: with exact, what was set on the run's model: `size` and `frames`, for families that have them.
     """
     null_text.require_fit(pipeline)
     wiring: Wiring = adapter_of(type(pipeline).__name__).WIRING
@@ -94,7 +95,7 @@ def applied(null_text: NullText, pipeline: Any, *, exact: bool = False) -> Itera
                     undo.callback(delattr, denoiser, "forward")
                     denoiser.forward = row_by_row(denoiser.forward)
             undo.callback(setattr, pipeline, "scheduler", pipeline.scheduler)
-            pipeline.scheduler = _exact_scheduler(null_text, pipeline)
+            pipeline.scheduler = _exact_scheduler(null_text, pipeline, options)
         yield
     if hook.calls and not hook.replaced:
         raise NullTTAError(
@@ -111,11 +112,12 @@ class _Hook:
         scale = wiring.timestep_scale
         self.scale = float(getattr(denoiser.config, scale)) if isinstance(scale, str) else scale
         self.calls = self.replaced = 0
-        self.last, self.nth = None, 0  # the last call's timestep, and how many calls it has had
+        self.last: float | None = None  # the last call's timestep
+        self.nth = 0  # and how many calls it has had
 
     def __call__(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
         del module
-        sample = args[0] if args else kwargs.get("hidden_states", kwargs.get("sample"))
+        sample: Any = args[0] if args else kwargs.get("hidden_states", kwargs.get("sample"))
         given = kwargs["timestep"] if "timestep" in kwargs else args[1]
         timestep = float(given.flatten()[0] if torch.is_tensor(given) else given) / self.scale
         self.calls += 1
@@ -155,8 +157,10 @@ def _is_doubled(sample: Tensor) -> bool:
     return len(sample) == 2 * half and torch.equal(sample[:half], sample[half:])
 
 
-def _exact_scheduler(null_text: NullText, pipeline: Any) -> Any:
+def _exact_scheduler(null_text: NullText, pipeline: Any, options: dict[str, Any]) -> Any:
     model: Any = load_model(pipeline)
+    for name, value in options.items():
+        setattr(model, name, value)
     config = _config(null_text)
     steps = [_with_eta(step, config.eta) for step in model.schedule(config.num_inference_steps)]
     draws = _recording(null_text, [step.timestep for step in steps])[1]

@@ -13,9 +13,14 @@ from nulltta.types import NullTTAError, Reward
 def score(reward: Reward, images: Tensor, prompts: Sequence[str], *, allow_nan: bool = False) -> Tensor:
     """The reward of images (B, 3, H, W) for their B prompts: (B,) in float32.
 
+    A video (B, F, 3, H, W) is scored frame by frame, and its score is the mean.
+
     Raises:
         NullTTAError: the reward returned another shape or type, or (unless `allow_nan`) a number that is not finite.
     """
+    if images.dim() == 5:
+        frames = [prompt for prompt in prompts for _ in range(images.shape[1])]
+        return score(reward, images.flatten(0, 1), frames, allow_nan=allow_nan).unflatten(0, images.shape[:2]).mean(1)
     values = reward(images, prompts)
     if not isinstance(values, Tensor):
         raise NullTTAError(

@@ -20,6 +20,13 @@ FAMILIES: Mapping[str, tuple[str, str]] = {
     "StableDiffusionPipeline": ("nulltta.models.unet", "StableDiffusion"),
     "StableDiffusionXLPipeline": ("nulltta.models.unet", "StableDiffusionXL"),
     "StableDiffusion3Pipeline": ("nulltta.models.sd3", "StableDiffusion3"),
+    "PixArtSigmaPipeline": ("nulltta.models.masked", "PixArtSigma"),
+    "SanaPipeline": ("nulltta.models.masked", "Sana"),
+    "FluxPipeline": ("nulltta.models.flux", "Flux"),
+    "QwenImagePipeline": ("nulltta.models.flux", "QwenImage"),
+    "AuraFlowPipeline": ("nulltta.models.dit", "AuraFlow"),
+    "CogView4Pipeline": ("nulltta.models.dit", "CogView4"),
+    "WanPipeline": ("nulltta.models.wan", "Wan"),
 }
 REFUSED: Mapping[str, str] = {
     "LatentConsistencyModelPipeline": "a consistency model is guidance-distilled",
@@ -29,7 +36,10 @@ REFUSED: Mapping[str, str] = {
 _ABSENT: Mapping[str, Mapping[str, Any]] = {
     "StableDiffusionPipeline": {"safety_checker": None, "requires_safety_checker": False},
 }
-_OPTIONAL: Mapping[str, tuple[str, ...]] = {"StableDiffusion3Pipeline": ("text_encoder_3", "tokenizer_3")}
+_OPTIONAL: Mapping[str, tuple[str, ...]] = {
+    "StableDiffusion3Pipeline": ("text_encoder_3", "tokenizer_3"),
+    "WanPipeline": ("transformer_2",),
+}
 EMBEDDED = Path(__file__).parent.parent / "world" / "weights" / "sd"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 

@@ -21,8 +21,11 @@ class Diffusion:
     def __init__(self, scheduler: Any) -> None:
         from diffusers import DDIMScheduler
 
-        # Clipping latents has no meaning; from_config of another scheduler's config would turn it on.
-        self.scheduler = DDIMScheduler.from_config(scheduler.config, clip_sample=False)
+        # Clipping latents has no meaning; from_config of another scheduler's config would turn it on. DDIM steps by
+        # an even stride, which under "linspace" (PixArt's DPM-Solver) would not lead to the next timestep.
+        spacing = scheduler.config.get("timestep_spacing", "leading")
+        changes = {"timestep_spacing": "trailing" if spacing == "linspace" else spacing}
+        self.scheduler = DDIMScheduler.from_config(scheduler.config, clip_sample=False, **changes)
         if (kind := self.scheduler.config.prediction_type) not in ("epsilon", "v_prediction"):
             raise NullTTAError(f"prediction type '{kind}' is not supported: epsilon and v_prediction are")
         self.predicts_v = kind == "v_prediction"

@@ -15,7 +15,6 @@ import math
 from itertools import pairwise
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from nulltta.types import NoiseStep, NullTTAError
@@ -90,8 +89,3 @@ def exponential_shift(scheduler: Any, tokens: int, highest: float = 1.15) -> flo
     base, most = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
     low, high = config.get("base_shift", 0.5), config.get("max_shift", highest)
     return float(low + (high - low) * (tokens - base) / (most - base))
-
-
-def linear_levels(num_inference_steps: int) -> list[float]:
-    """σ from 1 to 1/T in equal steps, before the scheduler's shift (Flux, QwenImage)."""
-    return [float(level) for level in torch.linspace(1, 1 / num_inference_steps, num_inference_steps).double()]

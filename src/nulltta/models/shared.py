@@ -70,6 +70,12 @@ def timesteps(value: float, like: Tensor) -> Tensor:
     return torch.full((len(like),), value, dtype=torch.float32, device=like.device)
 
 
+def stack_padded(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Texts of (L_i, D) -> (B, max L, D), zeros past each one's end, and their lengths (B,)."""
+    lengths = torch.tensor([len(row) for row in rows], device=rows[0].device)
+    return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True), lengths
+
+
 def unit_range(images: Tensor) -> Tensor:
     """Decoder output in [−1, 1] -> float32 images in [0, 1]; no gradient where it is clamped."""
     return (images.float() / 2 + 0.5).clamp(0, 1)
