@@ -149,7 +149,7 @@ def loss(
 
 
 def plain_attention(learner: Any) -> None:
-    """Attention as two matrix products: in bfloat16 on a CPU its backward is far quicker than the fused one's."""
+    """Attention as two matrix products: in bfloat16 on a CPU its backward is quicker than the fused one's."""
     from diffusers.models.attention_processor import AttnProcessor
 
     learner.unet.set_attn_processor(AttnProcessor())
