@@ -1,0 +1,98 @@
+"""What is particular to one family, beside the contract that all keep."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_families import save_cogview4, save_flux, save_pixart, save_wan
+from torch import Tensor
+
+import nulltta
+from nulltta import NullTTAError
+from nulltta.models.flux import QwenImage, pack, unpack
+from nulltta.scoring import score
+
+
+def test_packing_is_diffusers_own_and_comes_undone() -> None:
+    from diffusers import FluxPipeline
+
+    x = torch.randn((2, 4, 6, 8), generator=torch.Generator().manual_seed(0))
+    assert torch.equal(pack(x), FluxPipeline._pack_latents(x, 2, 4, 6, 8))
+    assert torch.equal(unpack(pack(x), 6, 8), x)
+
+
+def test_schnell_is_refused_and_a_flux_with_guidance_input_is_not(tmp_path: Path) -> None:
+    from diffusers import FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
+
+    transformer = FluxTransformer2DModel(
+        in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
+        joint_attention_dim=32, pooled_projection_dim=32, axes_dims_rope=(4, 4, 8),
+    )  # fmt: skip
+    unshifted = FlowMatchEulerDiscreteScheduler(shift=1.0)
+    folder = save_flux(tmp_path / "fast", transformer=transformer, scheduler=unshifted)
+    with pytest.raises(NullTTAError, match=r"guidance-distilled \(a Flux without guidance input"):
+        nulltta.load_model(folder, device="cpu")
+    assert nulltta.load_model(save_flux(tmp_path / "dev"), device="cpu")
+
+
+def test_a_pipeline_that_is_distilled_by_class_is_refused_before_it_loads(tmp_path: Path) -> None:
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "SanaSprintPipeline"}))
+    with pytest.raises(NullTTAError, match="SanaSprintPipeline is not supported: it is guidance-distilled"):
+        nulltta.load_model(tmp_path)
+
+
+def test_the_null_mask_stays_or_opens_as_asked(tmp_path: Path) -> None:
+    folder = save_pixart(tmp_path / "model")
+    x = torch.randn((1, 4, 8, 8), generator=torch.Generator().manual_seed(0))
+    seen = {}
+    for null, open_tokens in (("masked", 1), ("open", 300)):
+        model = nulltta.load_model(folder, device="cpu", null=null)
+        _, phi = model.encode(["a cat"], [""])
+        assert int(phi["mask"].sum()) == open_tokens
+        assert not phi["mask"].is_floating_point()
+        tokens = phi["tokens"].requires_grad_()
+        prediction = model.predict(x, model.schedule(4)[1], phi)
+        (gradient,) = torch.autograd.grad(prediction.square().sum(), tokens)
+        seen[null] = int((gradient[0].abs().sum(-1) > 0).sum())
+    assert seen == {"masked": 1, "open": 300}
+
+
+def test_qwens_guidance_has_the_conditional_norm_in_every_patch() -> None:
+    null, cond = (torch.randn((2, 4, 4, 4), generator=torch.Generator().manual_seed(i)) for i in (0, 1))
+    guided = QwenImage.guided(object.__new__(QwenImage), null, cond, 4.0)
+    torch.testing.assert_close(pack(guided).norm(dim=-1), pack(cond).norm(dim=-1))
+    plain = pack(null + 4.0 * (cond - null))
+    assert float(torch.cosine_similarity(pack(guided), plain, dim=-1).min()) == pytest.approx(1, abs=1e-5)
+
+
+def test_texts_of_unlike_length_do_not_touch_each_other_in_cogview4(tmp_path: Path) -> None:
+    model = nulltta.load_model(save_cogview4(tmp_path / "model"), device="cpu")
+    prompts = ["a cat", "a very long prompt about many cats"]
+    cond, _ = model.encode(prompts, ["", ""])
+    assert cond["length"].tolist() == [16, 32]
+    x, step = torch.randn((2, 4, 8, 8), generator=torch.Generator().manual_seed(0)), model.schedule(4)[1]
+    both = model.predict(x, step, cond)
+    for i, prompt in enumerate(prompts):
+        alone, _ = model.encode([prompt], [""])
+        torch.testing.assert_close(both[i : i + 1], model.predict(x[i : i + 1], step, alone), rtol=0, atol=1e-5)
+
+
+def test_a_video_is_scored_by_the_mean_over_its_frames(tmp_path: Path) -> None:
+    def first_pixel(images: Tensor, prompts: Any) -> Tensor:
+        assert len(images) == len(prompts)
+        return images[:, 0, 0, 0]
+
+    first_pixel.name = "first pixel"  # type: ignore[attr-defined]
+    video = torch.zeros((2, 4, 3, 2, 2))
+    video[1, :, 0, 0, 0] = torch.tensor([0.0, 0.2, 0.4, 1.0])
+    assert score(first_pixel, video, ["a", "b"]).tolist() == pytest.approx([0.0, 0.4])  # type: ignore[arg-type]
+    model: Any = nulltta.load_model(save_wan(tmp_path / "model"), device="cpu")
+    model.size, model.frames, model.scored_frames = (16, 16), 5, 2
+    x0 = model.initial_latents(1, torch.Generator().manual_seed(0))
+    some = model.decode(x0)
+    model.scored_frames = None
+    assert torch.equal(some, model.decode(x0)[:, [0, 4]])
