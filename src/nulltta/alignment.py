@@ -169,7 +169,7 @@ def drain(stream: Stream, on_step: OnStep) -> tuple[Outcome, list[Step]]:
     Raises:
         NullTTAError: memory ran out, of a GPU or of the machine.
     """
-    trace = []
+    trace: list[Step] = []
     while True:
         try:
             step = next(stream)

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nulltta.embedding import transform
 from nulltta.types import Embedding, GuidedModel, NoiseStep
 
 
@@ -42,7 +41,7 @@ class RowByRow:
         return self.model.initial_latents(batch, generator)
 
     def predict(self, x: Tensor, step: NoiseStep, embedding: Embedding) -> Tensor:
-        rows = (transform(embedding, lambda tensor, i=i: tensor[i : i + 1].clone()) for i in range(len(x)))
+        rows = [{name: tensor[i : i + 1].clone() for name, tensor in embedding.items()} for i in range(len(x))]
         return torch.cat([self.model.predict(x[i : i + 1].clone(), step, row) for i, row in enumerate(rows)])
 
     def clean(self, x: Tensor, prediction: Tensor, step: NoiseStep) -> Tensor:
