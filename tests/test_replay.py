@@ -57,7 +57,7 @@ def test_a_file_holds_what_was_learnt_and_how(model: Any, result: Any, tmp_path:
     assert about["seed"] == 4
     assert about["licence"] == "CC0-1.0"
     assert about["scheduler"] == "DDIMScheduler"
-    assert NullTTAConfig(**about["config"]) == CONFIG
+    assert NullTTAConfig(**about["config"]) == result.problem.config
     assert about["versions"]["nulltta"] == nulltta.__version__
     assert about["model"]["pipeline"] == "StableDiffusionPipeline"
 
