@@ -59,10 +59,9 @@ class NullTTAConfig:
         if self.inner_steps[0] > self.inner_steps[1]:
             n_min, n_max = self.inner_steps
             raise NullTTAError(f"inner_steps ({n_min}, {n_max}) is reversed: give n_min n_max, as in {n_max} {n_min}")
-        for name in (
-            "reward_weight", "kl_weight", "learning_rate", "eta", "guidance_scale", "prior_variance", "zeroth_order_radius",
-        ):  # fmt: skip
+        for name in ("reward_weight", "kl_weight", "learning_rate", "eta", "guidance_scale", "prior_variance"):
             _number(self, name)
+        _number(self, "zeroth_order_radius")
         if self.annealing != "auto":
             _number(self, "annealing", or_else=" or 'auto'")
         if self.guidance_scale <= 1:
@@ -95,8 +94,8 @@ class NullTTAConfig:
     def embedded(cls, **changes: Any) -> NullTTAConfig:
         """The preset for the embedded model: few steps, the published balance of reward and regularisers."""
         preset = {
-            "num_inference_steps": 25, "guidance_scale": 3.0, "inner_steps": (2, 6),
-            "num_particles": 3, "annealing": "auto",
+            "num_inference_steps": 25, "guidance_scale": 3.0, "inner_steps": (4, 12),
+            "num_particles": 4, "annealing": "auto",
         }  # fmt: skip
         return cls(**{**preset, **changes})
 

@@ -165,7 +165,7 @@ def _candidates(p: Problem, latents: Tensor, step: NoiseStep | None, null: Embed
     images = p.model.decode(x0)
     prompts = [prompt for prompt in p.prompts for _ in range(K)]
     rewards = score(p.reward, images, prompts, allow_nan=p.config.conventions == "release").cpu()
-    return Candidates(latents, eps_cond.unflatten(0, (B, K)), images.unflatten(0, (B, K)), rewards.unflatten(0, (B, K)))
+    return Candidates(latents, *(values.view(B, K, *values.shape[1:]) for values in (eps_cond, images, rewards)))
 
 
 def _guarded(

@@ -20,7 +20,7 @@ def score(reward: Reward, images: Tensor, prompts: Sequence[str], *, allow_nan: 
     """
     if images.dim() == 5:
         frames = [prompt for prompt in prompts for _ in range(images.shape[1])]
-        return score(reward, images.flatten(0, 1), frames, allow_nan=allow_nan).unflatten(0, images.shape[:2]).mean(1)
+        return score(reward, images.flatten(0, 1), frames, allow_nan=allow_nan).view(images.shape[:2]).mean(1)
     values = reward(images, prompts)
     if not isinstance(values, Tensor):
         raise NullTTAError(
