@@ -13,7 +13,7 @@ from torch import Tensor
 from nulltta import rewards
 from nulltta.alignment import align
 from nulltta.config import NullTTAConfig
-from nulltta.rewards.compose import WeightedSum
+from nulltta.rewards.compose import parts
 from nulltta.types import GuidedModel, NullTTAError, OnStep, Reward, Step
 
 if TYPE_CHECKING:
@@ -97,8 +97,7 @@ def held_out_measures(model: GuidedModel, reward: Reward, guard: Reward | None =
     """What else to measure, by name: a sum's parts, the guard, and, for the embedded model, `clip-b`, which is never
     a target of ours, and the judge's share of the prompt's facts."""
     measures: dict[str, Measure] = {}
-    if isinstance(reward, WeightedSum):
-        measures |= {part.name: part for _, part in reward.terms}
+    measures |= {name: part for name, part in parts(reward).items() if name != reward.name}
     if guard is not None:
         measures[guard.name] = guard
     if model.name == "embedded":
