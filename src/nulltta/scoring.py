@@ -31,7 +31,7 @@ def score(reward: Reward, images: Tensor, prompts: Sequence[str], *, allow_nan: 
             f"reward '{reward.name}' returned shape {tuple(values.shape)} for {len(prompts)} images: "
             f"it must return one score an image, shape ({len(prompts)},)"
         )
-    values = values.float()
+    values = values.float().to(images.device)
     if not allow_nan and not bool(torch.isfinite(values).all()):
         culprit = prompts[int((~torch.isfinite(values)).nonzero()[0])]
         raise NullTTAError(

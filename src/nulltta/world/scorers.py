@@ -42,8 +42,8 @@ class Scorer:
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """Images (B, 3, H, W) in [0, 1], B prompts -> (B,) in [-1, 1]."""
-        dtype = next(self.model.parameters()).dtype
-        seen = features(self.model.get_image_features(pixel_values=fit_pixels(images).to(dtype)))
+        place = next(self.model.parameters())
+        seen = features(self.model.get_image_features(pixel_values=fit_pixels(images).to(place)))
         return (seen * self.text_features(prompts).to(seen)).sum(-1)
 
     @torch.no_grad()
