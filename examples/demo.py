@@ -13,16 +13,16 @@ from pathlib import Path
 from nulltta.cli import main
 
 OUT = Path("out/demo")
-ONE = "a fox and a penguin on a pink background, noto style"
-EIGHT = (  # compositions that training never saw
-    "a banana on a black background, fluent style",
-    "an octopus on a yellow background, noto style",
-    "a fox on a blue background, noto style",
-    "two penguins on a white background, noto style",
-    "three red apples on a green background, noto style",
-    "a ghost and a fox on a black background, fluent style",
-    "a robot and a banana on a blue background, fluent style",
-    "a pizza and a doughnut on a red background, fluent style",
+ONE = "two foxes on a blue background, fluent style"
+EIGHT = (  # compositions that training never saw: the first of bench/smoke.py's list
+    "an automobile on a green background, noto style",
+    "two mushrooms on a purple background, noto style",
+    "a soccer ball and a balloon on a purple background, noto style",
+    "a carrot on a black background, noto style",
+    "two red apples on a purple background, noto style",
+    "a robot and a panda on a white background, noto style",
+    "a castle on a blue background, fluent style",
+    "two automobiles on a green background, noto style",
 )
 
 
