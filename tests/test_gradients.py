@@ -238,3 +238,14 @@ def test_one_reward_is_its_only_component() -> None:
     result = align(Gaussian(), "red", nearness, config=config)
     assert list(result.reward_components) == ["nearness"]
     assert result.reward_components["nearness"] is result.rewards
+
+
+def test_a_run_evaluates_several_directions_in_one_batch(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nulltta.objective import Objective
+
+    times: list[int] = []
+    repeated = Objective.repeated
+    monkeypatch.setattr(Objective, "repeated", lambda self, n: times.append(n) or repeated(self, n))
+    config = NullTTAConfig(num_inference_steps=2, inner_steps=(1, 1), num_particles=1, gradient="zeroth-order")
+    align(model, "a cat", "brightness", config=config)
+    assert times == [4, 4]

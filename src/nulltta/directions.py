@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from nulltta.embedding import transform
+from nulltta.embedding import free, transform
 from nulltta.types import Embedding, GuidedModel, NullTTAError
 
 COMPONENTS = 32
@@ -40,7 +40,7 @@ class Directions(Protocol):
 def white(null: Embedding, generators: Sequence[torch.Generator], count: int) -> dict[str, Tensor]:
     """v ~ N(0, I), each prompt's from its own generator."""
     found: dict[str, Tensor] = {}
-    for name, value in _movable(null).items():
+    for name, value in free(null).items():
         shape = (count, *value.shape[1:])
         found[name] = torch.stack([torch.randn(shape, generator=g) for g in generators]).to(value)
     return found
@@ -65,7 +65,7 @@ class Span:
 
     def _draw(self, null: Embedding, generators: Sequence[torch.Generator], count: int) -> dict[str, Tensor]:
         rank = len(next(iter(self.basis.values())))
-        coordinates = sum(value[0].numel() for value in _movable(null).values())
+        coordinates = sum(value[0].numel() for value in free(null).values())
         z = torch.stack([torch.randn((count, rank), generator=g) for g in generators]) * (coordinates / rank) ** 0.5
         return transform(self.basis, lambda u: torch.einsum("bkr,r...->bk...", z.to(u), u))
 
@@ -78,7 +78,7 @@ def word_basis(model: GuidedModel, words: Sequence[str] = (), components: int = 
         NullTTAError: the words do not differ enough to span as many.
     """
     words = words or WORDS.split()
-    encoded = _movable(model.encode(list(words), [""] * len(words))[0])
+    encoded = free(model.encode(list(words), [""] * len(words))[0])
     flat = torch.cat([value.double().flatten(1) for value in encoded.values()], dim=1)  # (words, D)
     _, sizes, axes = torch.linalg.svd(flat - flat.mean(0), full_matrices=False)
     if components > len(sizes) or not sizes[components - 1] > 1e-6 * sizes[0]:
@@ -95,10 +95,6 @@ def _paired(
 ) -> dict[str, Tensor]:  # fmt: skip
     """±v: count/2 draws, each followed by its opposite."""
     return transform(draw(null, generators, count // 2), lambda v: torch.stack([v, -v], dim=2).flatten(1, 2))
-
-
-def _movable(embedding: Embedding) -> dict[str, Tensor]:
-    return {name: value for name, value in embedding.items() if value.is_floating_point()}
 
 
 DIRECTIONS: Mapping[str, Callable[[GuidedModel], Directions]] = {

@@ -28,6 +28,11 @@ def is_free(tensor: Tensor) -> bool:
     return tensor.is_floating_point()
 
 
+def free(embedding: Embedding) -> dict[str, Tensor]:
+    """The named tensors that are optimised."""
+    return {name: tensor for name, tensor in embedding.items() if is_free(tensor)}
+
+
 def distance(a: Embedding, b: Embedding) -> Tensor:
     """‖a − b‖² of each prompt, over all named tensors that are optimised: (B,)."""
     return torch.stack([squared_norm(a[name] - b[name]) for name in a if is_free(a[name])]).sum(0)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nulltta.config import NullTTAConfig
 from nulltta.directions import DIRECTIONS, Directions
-from nulltta.embedding import repeat, transform
+from nulltta.embedding import free, repeat, transform
 from nulltta.objective import Terms
 from nulltta.types import Embedding, GuidedModel
 
@@ -43,8 +43,8 @@ def autograd(
 ) -> tuple[Terms, dict[str, Tensor]]:
     """∇J by reverse mode, with respect to φ' only. The prompts' objectives are independent: one backward for all."""
     with torch.enable_grad():
-        leaf = transform(null, lambda tensor: tensor.detach().requires_grad_())
-        terms = objective(leaf)
+        leaf = transform(free(null), lambda tensor: tensor.detach().requires_grad_())
+        terms = objective({**null, **leaf})
         gradient = torch.autograd.grad(terms.value.sum(), list(leaf.values()))
     return Terms(*(part.detach() for part in terms)), dict(zip(leaf, gradient, strict=True))
 

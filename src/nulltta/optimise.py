@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from nulltta.embedding import is_free, transform
+from nulltta.embedding import free, transform
 from nulltta.gradients import GradientEstimator
 from nulltta.objective import Terms
 from nulltta.types import Embedding, NullTTAError
@@ -65,12 +65,11 @@ def ascend(
     Raises:
         NullTTAError: the objective or its gradient is not finite.
     """
-    fixed = {name: tensor for name, tensor in null.items() if not is_free(tensor)}
-    null = {name: tensor for name, tensor in null.items() if is_free(tensor)}
-    adam = Adam(null, learning_rate)
+    null = dict(null)
+    adam = Adam(free(null), learning_rate)
     rewards = []
     for _ in range(steps):
-        terms, gradient = estimator(lambda free: objective({**fixed, **free}), null, generators)
+        terms, gradient = estimator(objective, null, generators)
         finite = torch.isfinite(terms.value).cpu()
         if not skip_nonfinite and not bool((finite & _finite(gradient)).all()):
             raise NullTTAError(
@@ -78,8 +77,8 @@ def ascend(
                 "or lower reward_weight or learning_rate"
             )
         rewards.append(torch.nan_to_num(terms.reward, nan=0.0).cpu())
-        null = adam.step(null, gradient, active & finite)
-    return {**null, **fixed}, torch.stack(rewards) if rewards else torch.empty(0, _batch(null))
+        null |= adam.step(free(null), gradient, active & finite)
+    return null, torch.stack(rewards) if rewards else torch.empty(0, _batch(null))
 
 
 def _finite(gradient: Embedding) -> Tensor:
