@@ -12,13 +12,12 @@ from torch import Tensor
 from nulltta.models import flow
 from nulltta.models.shared import (
     Wiring,
+    decode_images,
     freeze,
-    full_only,
-    noise,
+    latents_at_own_size,
     refuse_distilled,
     stack_padded,
     timesteps,
-    unit_range,
     warn_if_cut,
 )
 from nulltta.types import Embedding, NoiseStep
@@ -31,8 +30,11 @@ class AuraFlow:
     WIRING = Wiring(("transformer",), {"tokens": "encoder_hidden_states"}, batched=True, timestep_scale=1e-3)
     NULLS = ("text",)
 
+    schedule = flow.own_levels
+    initial_latents = latents_at_own_size
     clean = staticmethod(flow.clean)
     transition = staticmethod(flow.transition)
+    decode = decode_images
 
     def __init__(self, pipeline: Any, name: str = "AuraFlowPipeline") -> None:
         refuse_distilled(pipeline)
@@ -50,25 +52,12 @@ class AuraFlow:
             )
         return {"tokens": tokens.float()}, {"tokens": null.float()}
 
-    def schedule(self, num_inference_steps: int) -> list[NoiseStep]:
-        """The checkpoint's noise levels."""
-        return flow.schedule(self.scheduler, num_inference_steps)
-
-    def initial_latents(self, batch: int, generator: torch.Generator) -> Tensor:
-        """(batch, C, h, w) at the checkpoint's own resolution."""
-        return _square(self.transformer.config, batch, generator)
-
     def predict(self, x: Tensor, step: NoiseStep, embedding: Embedding) -> Tensor:
         """The velocity, in float32."""
         dtype = self.transformer.dtype
         tokens, t = embedding["tokens"].to(dtype), (timesteps(step.timestep, x) / 1000).to(dtype)
         output: Tensor = self.transformer(x.to(dtype), encoder_hidden_states=tokens, timestep=t).sample
         return output.float()
-
-    def decode(self, x0: Tensor, detail: str = "full") -> Tensor:
-        """Images in [0, 1]; no gradient where the decoder's output is clamped."""
-        full_only(detail)
-        return unit_range(self.vae.decode((x0 / self.vae.config.scaling_factor).to(self.vae.dtype)).sample)
 
 
 class CogView4:
@@ -82,8 +71,10 @@ class CogView4:
     WIRING = Wiring(("transformer",), {"tokens": "encoder_hidden_states"}, batched=False)
     NULLS = ("text",)
 
+    initial_latents = latents_at_own_size
     clean = staticmethod(flow.clean)
     transition = staticmethod(flow.transition)
+    decode = decode_images
 
     def __init__(self, pipeline: Any, name: str = "CogView4Pipeline") -> None:
         refuse_distilled(pipeline)
@@ -107,10 +98,6 @@ class CogView4:
         levels = whole / scheduler.num_train_timesteps
         return flow.schedule(self.scheduler, num_inference_steps, timesteps=whole, sigmas=levels, mu=mu)
 
-    def initial_latents(self, batch: int, generator: torch.Generator) -> Tensor:
-        """(batch, C, h, w) at the checkpoint's own resolution."""
-        return _square(self.transformer.config, batch, generator)
-
     def predict(self, x: Tensor, step: NoiseStep, embedding: Embedding) -> Tensor:
         """The velocity, in float32."""
         tokens, lengths = embedding["tokens"], embedding["length"]
@@ -122,11 +109,6 @@ class CogView4:
             rows = (lengths == length).nonzero()[:, 0]
             output = output.index_copy(0, rows, self._predict(x[rows], step, tokens[rows, :length]))
         return output
-
-    def decode(self, x0: Tensor, detail: str = "full") -> Tensor:
-        """Images in [0, 1]; no gradient where the decoder's output is clamped."""
-        full_only(detail)
-        return unit_range(self.vae.decode(x0.to(self.vae.dtype) / self.vae.config.scaling_factor).sample)
 
     def _predict(self, x: Tensor, step: NoiseStep, tokens: Tensor) -> Tensor:
         dtype, factor = self.transformer.dtype, self.pipeline.vae_scale_factor
@@ -147,7 +129,3 @@ class CogView4:
         rows = [encode([text], do_classifier_free_guidance=False, device=device)[0][0].float() for text in texts]
         tokens, lengths = stack_padded(rows)
         return {"tokens": tokens, "length": lengths}
-
-
-def _square(config: Any, batch: int, generator: torch.Generator) -> Tensor:
-    return noise((batch, config.in_channels, config.sample_size, config.sample_size), generator)

@@ -15,6 +15,7 @@ import math
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from nulltta.types import NoiseStep, NullTTAError
@@ -34,6 +35,18 @@ def schedule(scheduler: Any, num_inference_steps: int, **options: Any) -> list[N
         NoiseStep(float(t), alpha_bar(now), alpha_bar(then), consistency(now, trained))
         for t, (now, then) in zip(scheduler.timesteps, pairwise(levels), strict=True)
     ]
+
+
+def own_levels(model: Any, num_inference_steps: int) -> list[NoiseStep]:
+    """The checkpoint's noise levels."""
+    return schedule(model.scheduler, num_inference_steps)
+
+
+def shifted(scheduler: Any, num_inference_steps: int, tokens: int) -> list[NoiseStep]:
+    """Equal steps of σ from 1 on, shifted for an image of so many tokens."""
+    equal = np.linspace(1, 1 / num_inference_steps, num_inference_steps)
+    levels = None if scheduler.config.get("use_flow_sigmas") else equal
+    return schedule(scheduler, num_inference_steps, sigmas=levels, mu=exponential_shift(scheduler, tokens))
 
 
 def own(scheduler: Any) -> Any:

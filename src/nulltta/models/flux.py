@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from nulltta.models import flow
 from nulltta.models.shared import (
     Wiring,
+    decode_images,
     freeze,
     full_only,
     noise,
@@ -19,6 +19,7 @@ from nulltta.models.shared import (
     stack_padded,
     timesteps,
     unit_range,
+    unscaled,
     warn_if_cut,
 )
 from nulltta.types import Embedding, NoiseStep, NullTTAError
@@ -38,6 +39,28 @@ def unpack(patches: Tensor, height: int, width: int) -> Tensor:
     return x.reshape(n, c, height, width)
 
 
+def _latent_size(model: Flux | QwenImage) -> tuple[int, int]:
+    """Latent height and width, even, of a size in pixels."""
+    factor = model.pipeline.vae_scale_factor * 2
+    return 2 * (model.size[0] // factor), 2 * (model.size[1] // factor)
+
+
+def _schedule(model: Flux | QwenImage, num_inference_steps: int) -> list[NoiseStep]:
+    """Equal steps of σ, shifted for the image's size."""
+    height, width = _latent_size(model)
+    return flow.shifted(model.scheduler, num_inference_steps, height * width // 4)
+
+
+def _initial_latents(model: Flux | QwenImage, batch: int, generator: torch.Generator) -> Tensor:
+    """(batch, C, h, w) for `size`, unpacked."""
+    return noise((batch, model.transformer.config.in_channels // 4, *_latent_size(model)), generator)
+
+
+def _from_pipeline(model: Flux | QwenImage, latents: Tensor) -> Tensor:
+    """The pipeline's packed latents, unpacked."""
+    return unpack(latents, *_latent_size(model))
+
+
 class Flux:
     """`FluxPipeline` as a `GuidedModel`, with a null branch of its own, as its `true_cfg_scale` has.
 
@@ -54,9 +77,13 @@ class Flux:
     NULLS = ("text",)
     embedded_guidance = 1.0
 
+    schedule = _schedule
+    initial_latents = _initial_latents
     clean = staticmethod(flow.clean)
     transition = staticmethod(flow.transition)
     to_pipeline = staticmethod(pack)
+    from_pipeline = _from_pipeline
+    decode = decode_images
 
     def __init__(self, pipeline: Any, name: str = "FluxPipeline") -> None:
         refuse_distilled(pipeline)
@@ -76,18 +103,6 @@ class Flux:
         warn_if_cut(self.pipeline.tokenizer_2, [*prompts, *negatives], limit=512)
         return self._encode(prompts), self._encode(negatives)
 
-    def schedule(self, num_inference_steps: int) -> list[NoiseStep]:
-        """Equal steps of σ, shifted for the image's size."""
-        return _schedule(self.scheduler, num_inference_steps, _latent_size(self))
-
-    def initial_latents(self, batch: int, generator: torch.Generator) -> Tensor:
-        """(batch, C, h, w) for `size`, unpacked."""
-        return noise((batch, self.transformer.config.in_channels // 4, *_latent_size(self)), generator)
-
-    def from_pipeline(self, latents: Tensor) -> Tensor:
-        """The pipeline's packed latents, unpacked."""
-        return unpack(latents, *_latent_size(self))
-
     def predict(self, x: Tensor, step: NoiseStep, embedding: Embedding) -> Tensor:
         """The velocity (N, C, h, w), in float32."""
         dtype, tokens = self.transformer.dtype, embedding["tokens"]
@@ -104,12 +119,6 @@ class Flux:
             img_ids=places,
         ).sample
         return unpack(output.float(), height, width)
-
-    def decode(self, x0: Tensor, detail: str = "full") -> Tensor:
-        """Images in [0, 1]; no gradient where the decoder's output is clamped."""
-        full_only(detail)
-        latents = x0 / self.vae.config.scaling_factor + self.vae.config.shift_factor
-        return unit_range(self.vae.decode(latents.to(self.vae.dtype)).sample)
 
     @torch.no_grad()
     def _encode(self, texts: Sequence[str]) -> dict[str, Tensor]:
@@ -132,9 +141,12 @@ class QwenImage:
     )  # fmt: skip
     NULLS = ("text",)
 
+    schedule = _schedule
+    initial_latents = _initial_latents
     clean = staticmethod(flow.clean)
     transition = staticmethod(flow.transition)
     to_pipeline = staticmethod(pack)
+    from_pipeline = _from_pipeline
 
     def __init__(self, pipeline: Any, name: str = "QwenImagePipeline") -> None:
         refuse_distilled(pipeline)
@@ -149,18 +161,6 @@ class QwenImage:
     def encode(self, prompts: Sequence[str], negatives: Sequence[str]) -> tuple[Embedding, Embedding]:
         """Each text alone, then padded to the longest and masked."""
         return self._encode(prompts), self._encode(negatives)
-
-    def schedule(self, num_inference_steps: int) -> list[NoiseStep]:
-        """Equal steps of σ, shifted for the image's size."""
-        return _schedule(self.scheduler, num_inference_steps, _latent_size(self))
-
-    def initial_latents(self, batch: int, generator: torch.Generator) -> Tensor:
-        """(batch, C, h, w) for `size`, unpacked."""
-        return noise((batch, self.transformer.config.in_channels // 4, *_latent_size(self)), generator)
-
-    def from_pipeline(self, latents: Tensor) -> Tensor:
-        """The pipeline's packed latents, unpacked."""
-        return unpack(latents, *_latent_size(self))
 
     def guided(self, null: Tensor, cond: Tensor, scale: float) -> Tensor:
         """ε̃ = g·‖ε(c)‖/‖g‖ with g = ε(φ) + s·(ε(c) − ε(φ)), the norms over each 2×2 patch."""
@@ -184,9 +184,7 @@ class QwenImage:
     def decode(self, x0: Tensor, detail: str = "full") -> Tensor:
         """Images in [0, 1]; no gradient where the decoder clamps."""
         full_only(detail)
-        config = self.vae.config
-        mean, std = (torch.tensor(v).view(1, -1, 1, 1).to(x0) for v in (config.latents_mean, config.latents_std))
-        video = (x0 * std + mean)[:, :, None].to(self.vae.dtype)  # one frame
+        video = unscaled(self.vae, x0)[:, :, None]  # one frame
         return unit_range(self.vae.decode(video).sample[:, :, 0])
 
     @torch.no_grad()
@@ -197,19 +195,3 @@ class QwenImage:
             "tokens": tokens,
             "mask": (torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]).long(),
         }
-
-
-def _latent_size(model: Flux | QwenImage) -> tuple[int, int]:
-    """Latent height and width, even, of a size in pixels."""
-    factor = model.pipeline.vae_scale_factor * 2
-    return 2 * (model.size[0] // factor), 2 * (model.size[1] // factor)
-
-
-def _schedule(scheduler: Any, num_inference_steps: int, size: tuple[int, int]) -> list[NoiseStep]:
-    levels = (
-        None
-        if scheduler.config.get("use_flow_sigmas")
-        else np.linspace(1, 1 / num_inference_steps, num_inference_steps)
-    )
-    mu = flow.exponential_shift(scheduler, size[0] * size[1] // 4)
-    return flow.schedule(scheduler, num_inference_steps, sigmas=levels, mu=mu)

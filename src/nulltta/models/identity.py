@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from nulltta.models.shared import denoiser
+
 _SAMPLE = 64  # values of each parameter that the fingerprint of a text encoder reads
 
 
@@ -23,9 +25,8 @@ def identity(model: Any) -> dict[str, str]:
     if not hasattr(pipeline, "components"):
         return {"pipeline": type(model).__name__}
     found = {"pipeline": type(pipeline).__name__}
-    denoiser = getattr(pipeline, "unet", None) or getattr(pipeline, "transformer", None)
-    if denoiser is not None:
-        config = {key: value for key, value in dict(denoiser.config).items() if not key.startswith("_")}
+    if (part := denoiser(pipeline)) is not None:
+        config = {key: value for key, value in dict(part.config).items() if not key.startswith("_")}
         found["denoiser"] = _digest(json.dumps(config, sort_keys=True, default=str).encode())
     encoders = sorted(name for name in pipeline.components if name.startswith("text_encoder"))
     modules = {name: module for name in encoders if (module := getattr(pipeline, name)) is not None}

@@ -18,13 +18,12 @@ from nulltta.models import flow
 from nulltta.models.diffusion import Diffusion
 from nulltta.models.shared import (
     Wiring,
+    decode_images,
+    encode_masked,
     freeze,
-    full_only,
-    noise,
+    latents_at_own_size,
     refuse_distilled,
     timesteps,
-    unit_range,
-    warn_if_cut,
 )
 from nulltta.types import Embedding, NoiseStep
 
@@ -40,6 +39,9 @@ class PixArtSigma:
     WIRING = Wiring(("transformer",), _TENSORS, batched=True)
     NULLS = ("masked", "open")
 
+    initial_latents = latents_at_own_size
+    decode = decode_images
+
     def __init__(self, pipeline: Any, name: str = "PixArtSigmaPipeline", null: str = "masked") -> None:
         refuse_distilled(pipeline)
         freeze(pipeline, "transformer", "vae", "text_encoder")
@@ -51,12 +53,7 @@ class PixArtSigma:
 
     def encode(self, prompts: Sequence[str], negatives: Sequence[str]) -> tuple[Embedding, Embedding]:
         """T5's tokens and masks of prompts and negatives; warns of text that is cut."""
-        return _encode(self.pipeline, prompts, negatives, self.null)
-
-    def initial_latents(self, batch: int, generator: torch.Generator) -> Tensor:
-        """(batch, C, h, w) at the checkpoint's own resolution."""
-        config = self.transformer.config
-        return noise((batch, config.in_channels, config.sample_size, config.sample_size), generator)
+        return encode_masked(self.pipeline, prompts, negatives, self.null, 300)
 
     def predict(self, x: Tensor, step: NoiseStep, embedding: Embedding) -> Tensor:
         """ε, in float32; the predicted variance is left aside."""
@@ -70,12 +67,6 @@ class PixArtSigma:
         ).sample
         return output[:, : x.shape[1]].float()
 
-    def decode(self, x0: Tensor, detail: str = "full") -> Tensor:
-        """Images in [0, 1]; no gradient where the decoder's output is clamped."""
-        full_only(detail)
-        latents = (x0 / self.vae.config.scaling_factor).to(self.vae.dtype)
-        return unit_range(self.vae.decode(latents).sample)
-
 
 class Sana:
     """`SanaPipeline` as a `GuidedModel`: flow matching, a deep-compression autoencoder.
@@ -87,8 +78,11 @@ class Sana:
     WIRING = Wiring(("transformer",), _TENSORS, batched=True, timestep_scale="timestep_scale")
     NULLS = ("masked", "open")
 
+    schedule = flow.own_levels
+    initial_latents = latents_at_own_size
     clean = staticmethod(flow.clean)
     transition = staticmethod(flow.transition)
+    decode = decode_images
 
     def __init__(self, pipeline: Any, name: str = "SanaPipeline", null: str = "masked") -> None:
         refuse_distilled(pipeline)
@@ -101,16 +95,8 @@ class Sana:
         """Gemma's tokens and masks of prompts and negatives; warns of text that is cut."""
         call = inspect.signature(type(self.pipeline).__call__).parameters
         instruction = call["complex_human_instruction"].default
-        return _encode(self.pipeline, prompts, negatives, self.null, complex_human_instruction=instruction)
-
-    def schedule(self, num_inference_steps: int) -> list[NoiseStep]:
-        """The checkpoint's noise levels."""
-        return flow.schedule(self.scheduler, num_inference_steps)
-
-    def initial_latents(self, batch: int, generator: torch.Generator) -> Tensor:
-        """(batch, C, h, w) at the checkpoint's own resolution."""
-        config = self.transformer.config
-        return noise((batch, config.in_channels, config.sample_size, config.sample_size), generator)
+        options = {"complex_human_instruction": instruction}
+        return encode_masked(self.pipeline, prompts, negatives, self.null, 300, **options)
 
     def predict(self, x: Tensor, step: NoiseStep, embedding: Embedding) -> Tensor:
         """The velocity, in float32."""
@@ -122,24 +108,3 @@ class Sana:
             timestep=timesteps(step.timestep, x) * self.transformer.config.timestep_scale,
         ).sample
         return output[:, : x.shape[1]].float()
-
-    def decode(self, x0: Tensor, detail: str = "full") -> Tensor:
-        """Images in [0, 1]; no gradient where the decoder's output is clamped."""
-        full_only(detail)
-        return unit_range(self.vae.decode((x0 / self.vae.config.scaling_factor).to(self.vae.dtype)).sample)
-
-
-@torch.no_grad()
-def _encode(
-    pipeline: Any, prompts: Sequence[str], negatives: Sequence[str], null: str, **options: Any
-) -> tuple[Embedding, Embedding]:
-    warn_if_cut(pipeline.tokenizer, [*prompts, *negatives], limit=300)
-    tokens, mask, null_tokens, null_mask = pipeline.encode_prompt(
-        list(prompts), True, negative_prompt=list(negatives), device=pipeline.device, **options
-    )
-    if null == "open":
-        null_mask = torch.ones_like(null_mask)
-    return (
-        {"tokens": tokens.float(), "mask": mask.long()},
-        {"tokens": null_tokens.float(), "mask": null_mask.long()},
-    )

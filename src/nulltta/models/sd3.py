@@ -11,13 +11,13 @@ from torch import Tensor
 from nulltta.models import flow
 from nulltta.models.shared import (
     Wiring,
+    decode_images,
     freeze,
-    full_only,
-    noise,
+    latents_at_own_size,
     refuse_distilled,
     timesteps,
-    unit_range,
     warn_if_cut,
+    with_pooled,
 )
 from nulltta.types import Embedding, NoiseStep
 
@@ -32,8 +32,10 @@ class StableDiffusion3:
     WIRING = Wiring(("transformer",), {"tokens": "encoder_hidden_states", "pooled": "pooled_projections"}, batched=True)
     NULLS = ("text",)
 
+    initial_latents = latents_at_own_size
     clean = staticmethod(flow.clean)
     transition = staticmethod(flow.transition)
+    decode = decode_images
 
     def __init__(self, pipeline: Any, name: str = "StableDiffusion3Pipeline") -> None:
         refuse_distilled(pipeline)
@@ -47,13 +49,10 @@ class StableDiffusion3:
         t5 = self.pipeline.tokenizer_3
         warn_if_cut(t5 or self.pipeline.tokenizer, [*prompts, *negatives], limit=256 if t5 else 77)
         with torch.no_grad():
-            tokens, null_tokens, pooled, null_pooled = self.pipeline.encode_prompt(
+            found = self.pipeline.encode_prompt(
                 list(prompts), None, None, device=self.pipeline.device, negative_prompt=list(negatives)
             )
-        return (
-            {"tokens": tokens.float(), "pooled": pooled.float()},
-            {"tokens": null_tokens.float(), "pooled": null_pooled.float()},
-        )
+        return with_pooled(*found)
 
     def schedule(self, num_inference_steps: int) -> list[NoiseStep]:
         """The checkpoint's noise levels, shifted for its own resolution where its scheduler asks for that."""
@@ -62,11 +61,6 @@ class StableDiffusion3:
         dynamic = self.scheduler.config.get("use_dynamic_shifting")
         options = {"mu": flow.exponential_shift(self.scheduler, tokens, highest=1.16)} if dynamic else {}
         return flow.schedule(self.scheduler, num_inference_steps, **options)
-
-    def initial_latents(self, batch: int, generator: torch.Generator) -> Tensor:
-        """(batch, C, h, w) at the checkpoint's own resolution."""
-        size = self.transformer.config.sample_size
-        return noise((batch, self.transformer.config.in_channels, size, size), generator)
 
     def predict(self, x: Tensor, step: NoiseStep, embedding: Embedding) -> Tensor:
         """The velocity, in float32."""
@@ -78,10 +72,3 @@ class StableDiffusion3:
             pooled_projections=embedding["pooled"].to(dtype),
         ).sample
         return output.float()
-
-    def decode(self, x0: Tensor, detail: str = "full") -> Tensor:
-        """Images in [0, 1]; no gradient where the decoder's output is clamped."""
-        full_only(detail)
-        config = self.vae.config
-        latents = x0 / config.scaling_factor + config.shift_factor
-        return unit_range(self.vae.decode(latents.to(self.vae.dtype)).sample)

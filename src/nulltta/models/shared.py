@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nulltta.types import NullTTAError
+from nulltta.types import Embedding, NullTTAError
 
 _DISTILLED = re.compile(r"turbo|lightning|hyper-?sd|\blcm\b|schnell|(?<!de)(?<!de[-_])distill|sprint|\bdmd2?\b", re.I)
 
@@ -34,6 +34,11 @@ class Wiring:
     timestep_scale: float | str = 1.0
 
 
+def denoiser(pipeline: Any) -> Any:
+    """The pipeline's (first) denoiser."""
+    return getattr(pipeline, "unet", None) or getattr(pipeline, "transformer", None)
+
+
 def freeze(pipeline: Any, *names: str) -> None:
     """Evaluation mode and no weight gradients, in place, for the pipeline's named components that exist."""
     for name in names:
@@ -47,12 +52,11 @@ def refuse_distilled(pipeline: Any) -> None:
     Errors: `NullTTAError`. A model whose configuration does not show it and whose name does not say it gets through.
     """
     scheduler = type(pipeline.scheduler).__name__
-    denoiser = getattr(pipeline, "unet", None) or pipeline.transformer
     name = str(getattr(pipeline, "name_or_path", "") or "")
     reason = None
     if scheduler in ("LCMScheduler", "TCDScheduler"):
         reason = f"its scheduler is {scheduler}"
-    elif getattr(denoiser.config, "time_cond_proj_dim", None) is not None:
+    elif getattr(denoiser(pipeline).config, "time_cond_proj_dim", None) is not None:
         reason = "its denoiser takes the guidance scale as an input (time_cond_proj_dim)"
     elif found := _DISTILLED.search(name.rstrip("/").rsplit("/", 1)[-1]):
         reason = f"its name says '{found.group()}'"
@@ -65,6 +69,13 @@ def noise(shape: Sequence[int], generator: torch.Generator) -> Tensor:
     return torch.randn(tuple(shape), generator=generator, device=generator.device)
 
 
+def latents_at_own_size(model: Any, batch: int, generator: torch.Generator) -> Tensor:
+    """(batch, C, h, w) at the checkpoint's own resolution."""
+    config = denoiser(model.pipeline).config
+    size = config.sample_size
+    return noise((batch, config.in_channels, *((size, size) if isinstance(size, int) else size)), generator)
+
+
 def timesteps(value: float, like: Tensor) -> Tensor:
     """(N,), t for each of N latents, in float32."""
     return torch.full((len(like),), value, dtype=torch.float32, device=like.device)
@@ -74,6 +85,45 @@ def stack_padded(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Texts of (L_i, D) -> (B, max L, D), zeros past each one's end, and their lengths (B,)."""
     lengths = torch.tensor([len(row) for row in rows], device=rows[0].device)
     return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True), lengths
+
+
+def with_pooled(tokens: Tensor, null: Tensor, pooled: Tensor, null_pooled: Tensor) -> tuple[Embedding, Embedding]:
+    """What `encode_prompt` of a family with pooled embeddings returns -> (c, φ)."""
+    return {"tokens": tokens.float(), "pooled": pooled.float()}, {"tokens": null.float(), "pooled": null_pooled.float()}
+
+
+@torch.no_grad()
+def encode_masked(
+    pipeline: Any, prompts: Sequence[str], negatives: Sequence[str], null: str, limit: int, **options: Any
+) -> tuple[Embedding, Embedding]:
+    """{"tokens": (B, limit, D), "mask": (B, limit)} of prompts and negatives; warns of text that is cut.
+
+    null: "masked" keeps the null text's mask, "open" lets the null branch see its padding too.
+    """
+    warn_if_cut(pipeline.tokenizer, [*prompts, *negatives], limit)
+    tokens, mask, null_tokens, null_mask = pipeline.encode_prompt(
+        list(prompts), negative_prompt=list(negatives), device=pipeline.device, **options
+    )
+    if null == "open":
+        null_mask = torch.ones_like(null_mask)
+    return {"tokens": tokens.float(), "mask": mask.long()}, {"tokens": null_tokens.float(), "mask": null_mask.long()}
+
+
+def decode_images(model: Any, x0: Tensor, detail: str = "full") -> Tensor:
+    """Images in [0, 1]; no gradient where the decoder's output is clamped."""
+    full_only(detail)
+    return unit_range(model.vae.decode(unscaled(model.vae, x0)).sample)
+
+
+def unscaled(vae: Any, x0: Tensor) -> Tensor:
+    """What the autoencoder decodes, by its configuration: (x0 / scale + shift)·std + mean, of those it has."""
+    config = vae.config
+    latents: Tensor = x0 / config.get("scaling_factor", 1.0) + (config.get("shift_factor") or 0.0)
+    if config.get("latents_mean") is not None and config.get("latents_std") is not None:
+        each = (-1, *[1] * (x0.dim() - 2))  # a channel
+        mean, std = (torch.tensor(v).to(x0).view(each) for v in (config.latents_mean, config.latents_std))
+        latents = latents * std + mean
+    return latents.to(vae.dtype)
 
 
 def unit_range(images: Tensor) -> Tensor:

@@ -10,7 +10,15 @@ import torch
 from torch import Tensor
 
 from nulltta.models.diffusion import Diffusion
-from nulltta.models.shared import Wiring, freeze, full_only, noise, refuse_distilled, unit_range, warn_if_cut
+from nulltta.models.shared import (
+    Wiring,
+    decode_images,
+    freeze,
+    latents_at_own_size,
+    refuse_distilled,
+    warn_if_cut,
+    with_pooled,
+)
 from nulltta.types import Embedding, NoiseStep
 
 
@@ -22,6 +30,9 @@ class StableDiffusion:
 
     WIRING = Wiring(("unet",), {"tokens": "encoder_hidden_states"}, batched=True)
     NULLS = ("text",)
+
+    initial_latents = latents_at_own_size
+    decode = decode_images
 
     def __init__(self, pipeline: Any, name: str = "StableDiffusionPipeline") -> None:
         refuse_distilled(pipeline)
@@ -41,22 +52,12 @@ class StableDiffusion:
             )
         return {"tokens": cond.float()}, {"tokens": null.float()}
 
-    def initial_latents(self, batch: int, generator: torch.Generator) -> Tensor:
-        """(batch, C, h, w) at the checkpoint's own resolution."""
-        return noise((batch, self.unet.config.in_channels, *_size(self.unet)), generator)
-
     def predict(self, x: Tensor, step: NoiseStep, embedding: Embedding) -> Tensor:
         """ε or v, as the checkpoint predicts, in float32."""
         dtype = self.unet.dtype
         tokens = embedding["tokens"].to(dtype)
         output: Tensor = self.unet(x.to(dtype), step.timestep, encoder_hidden_states=tokens).sample
         return output.float()
-
-    def decode(self, x0: Tensor, detail: str = "full") -> Tensor:
-        """Images in [0, 1]; no gradient where the decoder's output is clamped."""
-        full_only(detail)
-        latents = (x0 / self.vae.config.scaling_factor).to(self.vae.dtype)
-        return unit_range(self.vae.decode(latents).sample)
 
 
 class StableDiffusionXL:
@@ -73,6 +74,9 @@ class StableDiffusionXL:
         ("unet",), {"tokens": "encoder_hidden_states", "pooled": "added_cond_kwargs.text_embeds"}, batched=True
     )
     NULLS = ("text", "zeros")
+
+    initial_latents = latents_at_own_size
+    decode = decode_images
 
     def __init__(self, pipeline: Any, name: str = "StableDiffusionXLPipeline", null: str = "text") -> None:
         refuse_distilled(pipeline)
@@ -95,14 +99,7 @@ class StableDiffusionXL:
         if self.null == "zeros":
             kept = torch.tensor([bool(text) for text in negatives], device=tokens.device)
             null_tokens, null_pooled = null_tokens * kept[:, None, None], null_pooled * kept[:, None]
-        return (
-            {"tokens": tokens.float(), "pooled": pooled.float()},
-            {"tokens": null_tokens.float(), "pooled": null_pooled.float()},
-        )
-
-    def initial_latents(self, batch: int, generator: torch.Generator) -> Tensor:
-        """(batch, C, h, w) at the checkpoint's own resolution."""
-        return noise((batch, self.unet.config.in_channels, *_size(self.unet)), generator)
+        return with_pooled(tokens, null_tokens, pooled, null_pooled)
 
     def predict(self, x: Tensor, step: NoiseStep, embedding: Embedding) -> Tensor:
         """ε or v, as the checkpoint predicts, in float32."""
@@ -115,17 +112,3 @@ class StableDiffusionXL:
             x.to(dtype), step.timestep, encoder_hidden_states=tokens, added_cond_kwargs=added
         ).sample
         return output.float()
-
-    def decode(self, x0: Tensor, detail: str = "full") -> Tensor:
-        """Images in [0, 1]; no gradient where the decoder's output is clamped."""
-        full_only(detail)
-        config, latents = self.vae.config, x0 / self.vae.config.scaling_factor
-        if config.get("latents_mean") is not None and config.get("latents_std") is not None:
-            mean, std = (torch.tensor(v).view(1, -1, 1, 1).to(x0) for v in (config.latents_mean, config.latents_std))
-            latents = latents * std + mean
-        return unit_range(self.vae.decode(latents.to(self.vae.dtype)).sample)
-
-
-def _size(unet: Any) -> tuple[int, int]:
-    size = unet.config.sample_size
-    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))

@@ -17,6 +17,7 @@ from nulltta.models.shared import (
     refuse_distilled,
     timesteps,
     unit_range,
+    unscaled,
     warn_if_cut,
 )
 from nulltta.types import Embedding, NoiseStep, NullTTAError
@@ -34,6 +35,7 @@ class Wan:
     WIRING = Wiring(("transformer", "transformer_2"), {"tokens": "encoder_hidden_states"}, batched=False)
     NULLS = ("text",)
 
+    schedule = flow.own_levels
     clean = staticmethod(flow.clean)
     transition = staticmethod(flow.transition)
 
@@ -57,10 +59,6 @@ class Wan:
             )
         return {"tokens": tokens.float()}, {"tokens": null.float()}
 
-    def schedule(self, num_inference_steps: int) -> list[NoiseStep]:
-        """The checkpoint's noise levels."""
-        return flow.schedule(self.scheduler, num_inference_steps)
-
     def initial_latents(self, batch: int, generator: torch.Generator) -> Tensor:
         """(batch, C, F, h, w) for `size` and `frames`."""
         height, width = (side // self.pipeline.vae_scale_factor_spatial for side in self.size)
@@ -82,9 +80,7 @@ class Wan:
     def decode(self, x0: Tensor, detail: str = "full") -> Tensor:
         """Frames (N, F, 3, H, W) in [0, 1]; no gradient where the decoder clamps."""
         full_only(detail)
-        config = self.vae.config
-        mean, std = (torch.tensor(v).view(1, -1, 1, 1, 1).to(x0) for v in (config.latents_mean, config.latents_std))
-        video: Tensor = self.vae.decode((x0 * std + mean).to(self.vae.dtype)).sample
+        video: Tensor = self.vae.decode(unscaled(self.vae, x0)).sample
         frames = unit_range(video).transpose(1, 2)
         if self.scored_frames is None:
             return frames
