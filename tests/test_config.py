@@ -11,7 +11,7 @@ from nulltta import NullTTAConfig, NullTTAError
 def test_defaults_are_the_published_ones() -> None:
     assert asdict(NullTTAConfig()) == {
         "num_inference_steps": 100, "guidance_scale": 7.5, "inner_steps": (5, 25), "num_particles": 3,
-        "reward_weight": 100.0, "kl_weight": 0.002, "prior_variance": 0.01, "annealing": 0.008,
+        "reward_weight": 100.0, "kl_weight": 0.002, "prior_variance": 0.01, "regularisers": "both", "annealing": 0.008,
         "learning_rate": 0.01, "eta": 1.0, "conventions": "paper", "gradient": "auto",
         "zeroth_order_samples": 4, "zeroth_order_radius": 0.02, "zeroth_order_directions": "white",
     }  # fmt: skip
@@ -37,6 +37,7 @@ def test_defaults_are_the_published_ones() -> None:
         ("eta", 1.5, "eta"),
         ("learning_rate", True, "learning_rate"),
         ("conventions", "mine", "paper, release, exact"),
+        ("regularisers", "none", "both, consistency, prior"),
         ("gradient", "guess", "zeroth-order"),
         ("reward_weight", "much", "reward_weight"),
         ("zeroth_order_samples", 0, "zeroth_order_samples"),

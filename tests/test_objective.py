@@ -73,6 +73,14 @@ def test_the_value_is_reward_less_consistency_less_prior() -> None:
     torch.testing.assert_close(terms.value, 5.0 * terms.reward - 0.7 * 0.3 * (terms.kl + prior))
 
 
+@pytest.mark.parametrize("regularisers", ["consistency", "prior"])
+def test_either_regulariser_alone(regularisers: str) -> None:
+    settings = {"reward_weight": 5.0, "kl_weight": 0.3, "prior_variance": 0.02}
+    terms = _objective(**settings, regularisers=regularisers)(MOVED)
+    held = {"consistency": terms.kl, "prior": MOVED["mean"].square().sum(1) / (2 * 0.02)}
+    torch.testing.assert_close(terms.value, 5.0 * terms.reward - 0.7 * 0.3 * held[regularisers])
+
+
 def test_at_the_encoded_null_both_regularisers_vanish() -> None:
     terms = _objective(reward_weight=2.0)(Gaussian().encode(["red"] * 2, [""] * 2)[1])
     assert terms.kl.tolist() == [0.0, 0.0]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from nulltta.errors import NullTTAError
+from nulltta.fields import number, one_of, whole
 
 Conventions = Literal["paper", "release", "exact"]
 Gradient = Literal["auto", "autograd", "zeroth-order"]
 Directions = Literal["white", "antithetic", "words"]
+Detail = Literal["full", "half", "tiny"]
+Regularisers = Literal["both", "consistency", "prior"]
 
 
 def _option(default: Any, text: str) -> Any:
@@ -38,6 +40,7 @@ class NullTTAConfig:
     reward_weight: float = _option(_Published(100.0), "λ1: weight of the reward; for zeroth order 50")
     kl_weight: float = _option(0.002, "λ2: weight of both regularisers")
     prior_variance: float = _option(0.01, "σφ²: variance of the null text's prior")
+    regularisers: Regularisers = _option("both", "both, consistency or prior: what λ2 weighs")
     annealing: float | Literal["auto"] = _option(0.008, "γ: how fast the regularisers fade, or 'auto'")
     learning_rate: float = _option(0.01, "Adam's learning rate on the null text")
     eta: float = _option(1.0, "η: 0 deterministic, 1 ancestral sampling")
@@ -46,24 +49,28 @@ class NullTTAConfig:
     zeroth_order_samples: int = _option(4, "K: directions of a zeroth-order gradient")
     zeroth_order_radius: float = _option(0.02, "μ: how far along each direction it looks")
     zeroth_order_directions: Directions = _option("white", "white, antithetic or words")
+    inner_decoder: Detail = _option("full", "full, half or tiny: what the inner steps decode with")
+    optimise_between: tuple[float, float] = _option((0.0, 1.0), "from to: the share of denoising that is optimised")
+    patience: int = _option(0, "inner steps without a better objective after which to stop; 0 takes them all")
+    carry_moments: bool = _option(False, "keep Adam's moments from one denoising step to the next")
 
     def __post_init__(self) -> None:
         if self.gradient == "zeroth-order" and isinstance(self.reward_weight, _Published):
             object.__setattr__(self, "reward_weight", 50.0)
         if isinstance(self.inner_steps, list):  # as read from JSON
             object.__setattr__(self, "inner_steps", tuple(self.inner_steps))
-        _whole(self, "num_inference_steps", at_least=1)
-        _whole(self, "num_particles", at_least=1)
+        whole(self, "num_inference_steps", at_least=1)
+        whole(self, "num_particles", at_least=1)
         if len(self.inner_steps) != 2 or any(type(n) is not int or n < 0 for n in self.inner_steps):
             raise NullTTAError(f"inner_steps is two whole numbers n_min n_max, 0 or more, not {self.inner_steps}")
         if self.inner_steps[0] > self.inner_steps[1]:
             n_min, n_max = self.inner_steps
             raise NullTTAError(f"inner_steps ({n_min}, {n_max}) is reversed: give n_min n_max, as in {n_max} {n_min}")
         for name in ("reward_weight", "kl_weight", "learning_rate", "eta", "guidance_scale", "prior_variance"):
-            _number(self, name)
-        _number(self, "zeroth_order_radius")
+            number(self, name)
+        number(self, "zeroth_order_radius")
         if self.annealing != "auto":
-            _number(self, "annealing", or_else=" or 'auto'")
+            number(self, "annealing", or_else=" or 'auto'")
         if self.guidance_scale <= 1:
             raise NullTTAError(
                 f"guidance_scale {self.guidance_scale:g} leaves the null text without effect: it must be above 1"
@@ -72,10 +79,11 @@ class NullTTAConfig:
             raise NullTTAError("prior_variance must be above 0")
         if self.eta > 1:
             raise NullTTAError(f"eta must lie between 0 and 1, not {self.eta:g}")
-        _one_of(self, "conventions", ("paper", "release", "exact"))
-        _one_of(self, "gradient", ("auto", "autograd", "zeroth-order"))
-        _one_of(self, "zeroth_order_directions", ("white", "antithetic", "words"))
-        _whole(self, "zeroth_order_samples", at_least=1)
+        one_of(self, "conventions", ("paper", "release", "exact"))
+        one_of(self, "regularisers", ("both", "consistency", "prior"))
+        one_of(self, "gradient", ("auto", "autograd", "zeroth-order"))
+        one_of(self, "zeroth_order_directions", ("white", "antithetic", "words"))
+        whole(self, "zeroth_order_samples", at_least=1)
         if self.zeroth_order_directions != "white" and self.zeroth_order_samples % 2:
             raise NullTTAError(
                 f"zeroth_order_samples must be even for {self.zeroth_order_directions} directions, which come in "
@@ -103,20 +111,3 @@ class NullTTAConfig:
     def preset(cls, model_name: str, **changes: Any) -> NullTTAConfig:
         """The preset of a model that has one, else the published defaults."""
         return cls.embedded(**changes) if model_name == "embedded" else cls(**changes)
-
-
-def _whole(config: NullTTAConfig, name: str, at_least: int) -> None:
-    value = getattr(config, name)
-    if type(value) is not int or value < at_least:
-        raise NullTTAError(f"{name} must be a whole number, {at_least} or more, not {value}")
-
-
-def _number(config: NullTTAConfig, name: str, or_else: str = "") -> None:
-    value = getattr(config, name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-        raise NullTTAError(f"{name} must be a number, 0 or more{or_else}, not {value}")
-
-
-def _one_of(config: NullTTAConfig, name: str, allowed: tuple[str, ...]) -> None:
-    if (value := getattr(config, name)) not in allowed:
-        raise NullTTAError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")

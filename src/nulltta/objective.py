@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from nulltta.config import NullTTAConfig
-from nulltta.embedding import distance, repeat, squared_norm
+from nulltta.embedding import distance, repeat, squared_norm, take
 from nulltta.scoring import score
 from nulltta.types import Embedding, GuidedModel, NoiseStep, NullTTAError, Reward
 
@@ -28,6 +28,16 @@ def guide(model: GuidedModel, null: Tensor, cond: Tensor, scale: float) -> Tenso
     """ε̃ by the model's own rule, its optional `guided(null, cond, scale)`, or else by `guided`."""
     rule = getattr(model, "guided", guided)
     return torch.as_tensor(rule(null, cond, scale))
+
+
+def both(model: GuidedModel, x: Tensor, step: NoiseStep, null: Embedding, cond: Embedding) -> tuple[Tensor, Tensor]:
+    """(ε(x, φ), ε(x, c)), without gradient: in one call of the denoiser, where the two embeddings' shapes allow it."""
+    with torch.no_grad():
+        if any(null[name].shape != cond[name].shape for name in null):
+            return model.predict(x, step, null), model.predict(x, step, cond)
+        joint = {name: torch.cat([null[name], cond[name]]) for name in null}
+        eps_null, eps_cond = model.predict(torch.cat([x, x]), step, joint).chunk(2)
+    return eps_null, eps_cond
 
 
 class Terms(NamedTuple):
@@ -69,7 +79,7 @@ class Objective:
         cfg = self.config
         eps = self.model.predict(self.x, self.step, null)  # ε(x_t, φ'), (B, C, h, w)
         guided_eps = guide(self.model, eps, self.eps_cond, cfg.guidance_scale)  # ε̃(x_t, φ')
-        images = self.model.decode(self.model.clean(self.x, guided_eps, self.step))
+        images = self.model.decode(self.model.clean(self.x, guided_eps, self.step), cfg.inner_decoder)
         rewards = score(self.reward, images, self.prompts, allow_nan=cfg.conventions == "release")
         if images.requires_grad and not rewards.requires_grad and not bool(rewards.isnan().any()):
             raise NullTTAError(
@@ -78,8 +88,15 @@ class Objective:
             )
         kl = self.kl(eps)
         prior = distance(null, self.null) / (2 * cfg.prior_variance)
-        value = cfg.reward_weight * _finite(rewards) - self.anneal * cfg.kl_weight * (kl + prior)
+        held = {"both": kl + prior, "consistency": kl, "prior": prior}[cfg.regularisers]
+        value = cfg.reward_weight * _finite(rewards) - self.anneal * cfg.kl_weight * held
         return Terms(value, rewards, kl)
+
+    def at(self, rows: Tensor) -> Objective:
+        """J of some of the prompts, rows (N,): a function of φ' with first dimension N."""
+        x, cond, eps_null, null = self.x[rows], self.eps_cond[rows], self.eps_null[rows], take(self.null, rows)
+        prompts = [self.prompts[row] for row in rows.tolist()]
+        return replace(self, prompts=prompts, x=x, eps_cond=cond, eps_null=eps_null, null=null)
 
     def repeated(self, times: int) -> Objective:
         """J of each prompt `times` in a row: a function of φ' with first dimension B·times."""
