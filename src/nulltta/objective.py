@@ -15,8 +15,8 @@ from torch import Tensor
 
 from nulltta.config import NullTTAConfig
 from nulltta.embedding import distance, repeat, squared_norm, take
-from nulltta.scoring import score
-from nulltta.types import Embedding, GuidedModel, NoiseStep, NullTTAError, Reward
+from nulltta.scoring import require_graph, score
+from nulltta.types import Embedding, GuidedModel, NoiseStep, Reward
 
 
 def guided(null: Tensor, cond: Tensor, scale: float) -> Tensor:
@@ -81,11 +81,8 @@ class Objective:
         guided_eps = guide(self.model, eps, self.eps_cond, cfg.guidance_scale)  # ε̃(x_t, φ')
         images = self.model.decode(self.model.clean(self.x, guided_eps, self.step), cfg.inner_decoder)
         rewards = score(self.reward, images, self.prompts, allow_nan=cfg.conventions == "release")
-        if images.requires_grad and not rewards.requires_grad and not bool(rewards.isnan().any()):
-            raise NullTTAError(
-                f"reward '{self.reward.name}' gives no gradient (it detaches its input, or works without one): "
-                "write it in differentiable torch operations on the images"
-            )
+        if images.requires_grad and not bool(rewards.isnan().any()):
+            require_graph(self.reward, rewards)
         kl = self.kl(eps)
         prior = distance(null, self.null) / (2 * cfg.prior_variance)
         held = {"both": kl + prior, "consistency": kl, "prior": prior}[cfg.regularisers]

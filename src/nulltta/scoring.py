@@ -1,4 +1,5 @@
-"""Asking a reward, and believing it only when its answer is one: a (B,) tensor of finite numbers."""
+"""Asking a reward, and believing it only when its answer is one: a (B,) tensor of finite numbers, with a gradient
+where one is needed."""
 
 from __future__ import annotations
 
@@ -39,3 +40,29 @@ def score(reward: Reward, images: Tensor, prompts: Sequence[str], *, allow_nan: 
             "or lower reward_weight or learning_rate"
         )
     return values
+
+
+def require_differentiable(reward: Reward, instead: str) -> None:
+    """Refuse a reward that says it has no gradient; instead: what the caller can do."""
+    if not reward.differentiable:
+        parts = getattr(reward, "without_gradient", ())
+        which = f" (its part {', '.join(map(repr, parts))} has none)" if parts else ""
+        raise NullTTAError(f"reward '{reward.name}' gives no gradient{which}: {instead}")
+
+
+def require_graph(reward: Reward, values: Tensor) -> None:
+    """Refuse scores (B,) that do not depend on their images: they would be optimised as a constant."""
+    if not values.requires_grad:
+        raise NullTTAError(
+            f"reward '{reward.name}' gives no gradient (it detaches its input, or works without one): "
+            "write it in differentiable torch operations on the images"
+        )
+
+
+def require_slope(reward: Reward, gradient: Tensor) -> None:
+    """Refuse a reward whose first gradient is zero for every prompt: it must not pass for an optimised one."""
+    if not bool(gradient.any()):
+        raise NullTTAError(
+            f"reward '{reward.name}' gives no gradient: it is zero for every prompt (rounded, thresholded or "
+            "saturated?); write it in smooth torch operations on the images"
+        )
