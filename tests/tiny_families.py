@@ -281,6 +281,38 @@ def save_wan(folder: Path) -> Path:
     return folder
 
 
+def save_ltx(folder: Path, **autoencoder: Any) -> Path:
+    """LTXPipeline: a video model whose decoder has a timestep, as later checkpoints have it."""
+    from diffusers import (
+        AutoencoderKLLTXVideo,
+        FlowMatchEulerDiscreteScheduler,
+        LTXPipeline,
+        LTXVideoTransformer3DModel,
+    )
+
+    torch.manual_seed(0)
+    transformer = LTXVideoTransformer3DModel(
+        in_channels=4, out_channels=4, num_attention_heads=2, attention_head_dim=12, cross_attention_dim=24,
+        num_layers=1, caption_channels=32,
+    )  # fmt: skip
+    config = {
+        "latent_channels": 4, "block_out_channels": (8,) * 4, "decoder_block_out_channels": (8,) * 4,
+        "layers_per_block": (1,) * 5, "decoder_layers_per_block": (1,) * 5, "patch_size": 1, "encoder_causal": True,
+        "decoder_causal": False, "timestep_conditioning": True,
+    }  # fmt: skip
+    vae = AutoencoderKLLTXVideo(**{**config, **autoencoder})
+    vae.latents_mean += torch.tensor([0.1, 0.0, -0.1, 0.2])
+    vae.latents_std *= torch.tensor([1.0, 1.5, 0.8, 1.2])
+    LTXPipeline(
+        tokenizer=_t5_tokenizer(), text_encoder=_t5(), vae=vae,
+        transformer=_listen(transformer, "attn2.to_v", "attn2.to_out", "proj_out", by=3),
+        scheduler=FlowMatchEulerDiscreteScheduler(
+            use_dynamic_shifting=True, base_shift=0.95, max_shift=2.05, base_image_seq_len=1024, shift_terminal=0.1
+        ),
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
 CHECKPOINTS: dict[str, Callable[[Path], Path]] = {
     "sd": save_stable_diffusion,
     "sd2": lambda folder: save_stable_diffusion(folder, "v_prediction", timestep_spacing="trailing"),
@@ -294,4 +326,5 @@ CHECKPOINTS: dict[str, Callable[[Path], Path]] = {
     "auraflow": save_auraflow,
     "cogview4": save_cogview4,
     "wan": save_wan,
+    "ltx": save_ltx,
 }

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_families import save_cogview4, save_flux, save_pixart, save_wan
+from tiny_families import save_cogview4, save_flux, save_ltx, save_pixart, save_wan
 from torch import Tensor
 
 import nulltta
-from nulltta import NullTTAError
+from nulltta import NullTTAConfig, NullTTAError, align
 from nulltta.models.flux import QwenImage, pack, unpack
 from nulltta.scoring import score
 
@@ -96,3 +96,20 @@ def test_a_video_is_scored_by_the_mean_over_its_frames(tmp_path: Path) -> None:
     some = model.decode(x0)
     model.scored_frames = None
     assert torch.equal(some, model.decode(x0)[:, [0, 4]])
+
+
+def test_the_first_ltx_whose_decoder_has_no_timestep_is_sampled_as_by_its_pipeline(tmp_path: Path) -> None:
+    model: Any = nulltta.load_model(save_ltx(tmp_path / "model", timestep_conditioning=False), device="cpu")
+    model.size, model.frames = (32, 32), 9
+    config = NullTTAConfig(num_inference_steps=2, num_particles=1, guidance_scale=3.0, eta=0.0)
+    ours = align(model, "a cat", lambda images, _: images.flatten(1).mean(1), config=config, method="plain")
+    latents = model.to_pipeline(ours.problem.latents[:, 0])
+    call = {"height": 32, "width": 32, "num_frames": 9, "num_inference_steps": 2, "output_type": "pt"}
+    theirs = model.pipeline("a cat", negative_prompt="", latents=latents, guidance_scale=3.0, **call).frames
+    torch.testing.assert_close(ours.images, theirs, rtol=0, atol=1e-5)
+
+
+def test_an_ltx_whose_decoder_draws_noise_is_refused(tmp_path: Path) -> None:
+    folder = save_ltx(tmp_path / "model", decoder_inject_noise=(True, True, True, False, False))
+    with pytest.raises(NullTTAError, match="decoder_inject_noise"):
+        nulltta.load_model(folder, device="cpu")

@@ -26,7 +26,8 @@ FAMILIES: Mapping[str, tuple[str, str]] = {
     "QwenImagePipeline": ("nulltta.models.flux", "QwenImage"),
     "AuraFlowPipeline": ("nulltta.models.dit", "AuraFlow"),
     "CogView4Pipeline": ("nulltta.models.dit", "CogView4"),
-    "WanPipeline": ("nulltta.models.wan", "Wan"),
+    "WanPipeline": ("nulltta.models.video", "Wan"),
+    "LTXPipeline": ("nulltta.models.video", "LTX"),
 }
 REFUSED: Mapping[str, str] = {
     "LatentConsistencyModelPipeline": "a consistency model is guidance-distilled",

@@ -1,19 +1,23 @@
-"""A model evaluated one row at a time, so that its bits do not depend on what shares its batch.
+"""A model's rows evaluated apart, so that their bits do not depend on what shares their batch.
 
 Matrix products and convolutions of a batch may be summed in another order than those of one row: a batch's last bits
-differ. Where they must not (exact replay on the CPU), this wrapper gives up the batch's speed for that. Rows are
-copied, because a kernel's order may also depend on where in memory a row begins.
+differ. They depend on the batch's size and the row's place in it, not on what the other rows hold: a row comes out
+bit for bit as the same row of a batch of as many copies of it. `RowByRow` makes every batch one row, giving up the
+batch's speed. Rows are copied, because a kernel's order may also depend on where in memory a row begins.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from nulltta.types import Embedding, GuidedModel, NoiseStep
+
+Place: TypeAlias = tuple[int, int]
+"""The size of a batch, and a row of it."""
 
 
 class RowByRow:
@@ -54,21 +58,42 @@ class RowByRow:
         return torch.cat([self.model.decode(x0[i : i + 1].clone(), detail) for i in range(len(x0))])
 
 
-def row_by_row(forward: Callable[..., Any]) -> Callable[..., Any]:
-    """A denoiser's forward, split into its rows and joined again: arguments of as many rows as the first are split."""
+def among_copies(place: Place, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
+    """`function` of arguments of one row, (1, ...) -> (1, ...), evaluated at a place of a batch of its copies."""
+    size, row = place
+    answer: Tensor = function(*_copies(args, size), **_copies(kwargs, size))
+    return answer[row : row + 1]
+
+
+def row_by_row(forward: Callable[..., Any], place: Callable[[int], Place] = lambda index: (1, 0)) -> Callable[..., Any]:
+    """A denoiser's forward (or a decoder's), split into its rows and joined again: arguments of as many rows as the
+    first are split. place: where each row is to be evaluated; by itself, if not said."""
 
     def split(*args: Any, **kwargs: Any) -> tuple[Tensor]:
         count = len(args[0] if args else kwargs["hidden_states"])
         kwargs["return_dict"] = False
-        rows = [forward(*_row(args, i, count), **_row(kwargs, i, count))[0] for i in range(count)]
+        rows = [
+            among_copies(place(i), lambda *a, **k: forward(*a, **k)[0], *_row(args, i, count), **_row(kwargs, i, count))
+            for i in range(count)
+        ]
         return (torch.cat(rows),)
 
     return split
 
 
 def _row(value: Any, index: int, count: int) -> Any:
+    """Row `index` of every tensor of `count` rows; other values as they are."""
+    return _each(value, lambda tensor: tensor[index : index + 1] if tensor.dim() > 0 and len(tensor) == count else tensor)
+
+
+def _copies(value: Any, size: int) -> Any:
+    """`size` copies of every tensor of one row; other values as they are."""
+    return _each(value, lambda row: row.repeat(size, *[1] * (row.dim() - 1)) if row.dim() > 0 and len(row) == 1 else row)
+
+
+def _each(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(value, Tensor):
-        return value[index : index + 1].clone() if value.dim() > 0 and len(value) == count else value
+        return change(value)
     if isinstance(value, dict):
-        return {name: _row(inner, index, count) for name, inner in value.items()}
-    return tuple(_row(inner, index, count) for inner in value) if isinstance(value, tuple) else value
+        return {name: _each(inner, change) for name, inner in value.items()}
+    return tuple(_each(inner, change) for inner in value) if isinstance(value, tuple) else value
