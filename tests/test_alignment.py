@@ -114,7 +114,7 @@ def test_out_of_memory_says_what_to_change() -> None:
     def greedy_for_memory(images: Tensor, prompts: Sequence[str]) -> Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    with pytest.raises(NullTTAError, match="fewer prompts"):
+    with pytest.raises(NullTTAError, match="fewer prompts"), pytest.warns(UserWarning, match="going on with 1"):
         align(Gaussian(), "red", greedy_for_memory, config=CONFIG)
 
 

@@ -14,6 +14,7 @@ def test_defaults_are_the_published_ones() -> None:
         "reward_weight": 100.0, "kl_weight": 0.002, "prior_variance": 0.01, "regularisers": "both", "annealing": 0.008,
         "learning_rate": 0.01, "eta": 1.0, "conventions": "paper", "gradient": "auto",
         "zeroth_order_samples": 4, "zeroth_order_radius": 0.02, "zeroth_order_directions": "white",
+        "inner_decoder": "full", "optimise_between": (0.0, 1.0), "patience": 0, "carry_moments": False,
     }  # fmt: skip
 
 
@@ -37,6 +38,11 @@ def test_defaults_are_the_published_ones() -> None:
         ("eta", 1.5, "eta"),
         ("learning_rate", True, "learning_rate"),
         ("conventions", "mine", "paper, release, exact"),
+        ("inner_decoder", "quarter", "full, half, tiny"),
+        ("optimise_between", (0.5, 0.5), "two shares"),
+        ("optimise_between", (0.5,), "two shares"),
+        ("optimise_between", (-0.1, 1.0), "two shares"),
+        ("patience", -1, "patience"),
         ("regularisers", "none", "both, consistency, prior"),
         ("gradient", "guess", "zeroth-order"),
         ("reward_weight", "much", "reward_weight"),

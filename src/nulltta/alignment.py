@@ -15,6 +15,7 @@ from nulltta import noise, rewards
 from nulltta.artefact import NullText
 from nulltta.config import NullTTAConfig
 from nulltta.images import save_png, to_pil
+from nulltta.memory import is_out_of_memory
 from nulltta.models import load_model
 from nulltta.provenance import null_texts
 from nulltta.rewards.compose import parts
@@ -176,7 +177,7 @@ def drain(stream: Stream, on_step: OnStep) -> tuple[Outcome, list[Step]]:
         except StopIteration as end:
             return end.value, trace
         except RuntimeError as error:
-            if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            if is_out_of_memory(error):
                 raise NullTTAError(
                     "out of memory: give fewer prompts at a time, lower num_particles, or load the model in bfloat16"
                 ) from error

@@ -57,8 +57,8 @@ class NullTTAConfig:
     def __post_init__(self) -> None:
         if self.gradient == "zeroth-order" and isinstance(self.reward_weight, _Published):
             object.__setattr__(self, "reward_weight", 50.0)
-        if isinstance(self.inner_steps, list):  # as read from JSON
-            object.__setattr__(self, "inner_steps", tuple(self.inner_steps))
+        for name in ("inner_steps", "optimise_between"):  # lists, as read from JSON
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         whole(self, "num_inference_steps", at_least=1)
         whole(self, "num_particles", at_least=1)
         if len(self.inner_steps) != 2 or any(type(n) is not int or n < 0 for n in self.inner_steps):
@@ -79,6 +79,11 @@ class NullTTAConfig:
             raise NullTTAError("prior_variance must be above 0")
         if self.eta > 1:
             raise NullTTAError(f"eta must lie between 0 and 1, not {self.eta:g}")
+        whole(self, "patience", at_least=0)
+        one_of(self, "inner_decoder", ("full", "half", "tiny"))
+        shares = self.optimise_between
+        if len(shares) != 2 or not 0 <= shares[0] < shares[1] <= 1:
+            raise NullTTAError(f"optimise_between is two shares of denoising, 0 <= from < to <= 1, not {shares}")
         one_of(self, "conventions", ("paper", "release", "exact"))
         one_of(self, "regularisers", ("both", "consistency", "prior"))
         one_of(self, "gradient", ("auto", "autograd", "zeroth-order"))

@@ -48,6 +48,11 @@ def repeat(embedding: Embedding, times: int) -> dict[str, Tensor]:
     return transform(embedding, lambda tensor: tensor.repeat_interleave(times, dim=0))
 
 
+def take(embedding: Embedding, rows: Tensor) -> dict[str, Tensor]:
+    """The embedding of some prompts: rows (N,), whole numbers -> first dimension N."""
+    return transform(embedding, lambda tensor: tensor[rows])
+
+
 def where(mask: Tensor, a: Embedding, b: Embedding) -> dict[str, Tensor]:
     """Prompts of `a` where the mask (B,) is true, of `b` elsewhere."""
     return {name: torch.where(mask.view(-1, *[1] * (a[name].dim() - 1)), a[name], b[name]) for name in a}

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from nulltta.config import NullTTAConfig
 from nulltta.directions import DIRECTIONS, Directions
-from nulltta.embedding import free, repeat, transform
+from nulltta.embedding import free, repeat, take, transform
+from nulltta.memory import MicroBatch
 from nulltta.objective import Terms
 from nulltta.types import Embedding, GuidedModel
 
@@ -34,6 +35,43 @@ class Repeatable(Protocol):
     def repeated(self, times: int) -> Callable[[Embedding], Terms]:
         """The same objective, of φ' with first dimension B·times, each prompt's `times` in a row."""
         ...
+
+
+@runtime_checkable
+class Divisible(Protocol):
+    """An objective of B prompts that can also be had for some of them."""
+
+    def at(self, rows: Tensor) -> Callable[[Embedding], Terms]:
+        """The same objective for the prompts of these numbers (N,), of φ' with first dimension N."""
+        ...
+
+
+def of_rows(objective: Callable[[Embedding], Terms], rows: Tensor, batch: int) -> Callable[[Embedding], Terms]:
+    """The objective of some of its B prompts; itself where they are all of them."""
+    if len(rows) == batch:
+        return objective
+    assert isinstance(objective, Divisible), "an objective for some of its prompts needs `at`"
+    return objective.at(rows)
+
+
+def in_micro_batches(estimator: GradientEstimator, memory: MicroBatch) -> GradientEstimator:
+    """The estimator, applied to as many prompts at once as fit into memory."""
+
+    def estimate(
+        objective: Callable[[Embedding], Terms], null: Embedding, generators: Sequence[torch.Generator]
+    ) -> tuple[Terms, dict[str, Tensor]]:
+        batch = len(next(iter(null.values())))
+
+        def of(rows: Tensor) -> tuple[Terms, dict[str, Tensor]]:
+            part = of_rows(objective, rows, batch)
+            return estimator(part, take(null, rows), [generators[row] for row in rows.tolist()])
+
+        terms, gradients = zip(*memory.map(of, batch), strict=True)
+        return Terms(*map(torch.cat, zip(*terms, strict=True))), {
+            name: torch.cat([gradient[name] for gradient in gradients]) for name in gradients[0]
+        }
+
+    return estimate
 
 
 def autograd(

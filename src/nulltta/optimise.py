@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from nulltta.embedding import free, transform
-from nulltta.gradients import GradientEstimator
+from nulltta.embedding import free, take, transform, where
+from nulltta.gradients import GradientEstimator, of_rows
 from nulltta.objective import Terms
 from nulltta.types import Embedding, NullTTAError
 
@@ -22,8 +22,8 @@ class Adam:
 
     def __init__(self, null: Embedding, learning_rate: float) -> None:
         self.learning_rate = learning_rate
-        self.mean = transform(null, torch.zeros_like)  # m
-        self.square = transform(null, torch.zeros_like)  # v
+        self.mean = transform(free(null), torch.zeros_like)  # m
+        self.square = transform(free(null), torch.zeros_like)  # v
         self.clock = torch.zeros(_batch(null), dtype=torch.float64)  # steps taken, a prompt
 
     def step(self, null: Embedding, gradient: Embedding, active: Tensor) -> dict[str, Tensor]:
@@ -45,40 +45,81 @@ class Adam:
         return updated
 
 
+class Patience:
+    """Which prompts' ascent goes on: those whose objective was best at one of the last `limit` inner steps.
+
+    The best φ' of each prompt is kept, for the prompt to end with if it is stopped. A limit of 0 stops none.
+    """
+
+    def __init__(self, limit: int, null: Embedding) -> None:
+        self.limit = limit
+        self.best = torch.full((_batch(null),), -torch.inf)
+        self.waited = torch.zeros(_batch(null), dtype=torch.long)
+        self.null = dict(null)
+
+    def stops(self, null: Embedding, value: Tensor) -> Tensor:
+        """Given φ' and its J (B,), −inf where it was not evaluated: the prompts to stop now, (B,) bool."""
+        if self.limit == 0:
+            return torch.zeros(len(value), dtype=torch.bool)
+        better = value > self.best
+        self.best = torch.where(better, value, self.best)
+        self.waited = torch.where(better, 0, self.waited + 1)
+        self.null = where(better.to(next(iter(null.values())).device), null, self.null)
+        return self.waited >= self.limit
+
+
 def ascend(
     objective: Callable[[Embedding], Terms],
     null: Embedding,
     *,
     steps: int,
-    learning_rate: float,
+    adam: Adam,
     estimator: GradientEstimator,
     generators: Sequence[torch.Generator],
     active: Tensor,
-    skip_nonfinite: bool,
+    skip_nonfinite: bool = False,
+    patience: int = 0,
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """n inner steps from φ' with a fresh Adam: the new φ' and the rewards (n, B) seen before each update.
+    """n inner steps from φ': the new φ' and the rewards (n, B) seen before each update, NaN where there was none.
 
-    active: (B,) bool, the prompts whose φ' may still move.
+    active: (B,) bool, the prompts whose φ' may still move; the others cost nothing.
     skip_nonfinite: leave a prompt's φ' alone where its objective is not finite, as the published release does,
         instead of failing.
+    patience: stop a prompt, at its best φ', after that many inner steps without a better objective; 0 for never.
 
     Raises:
         NullTTAError: the objective or its gradient is not finite.
     """
-    null = dict(null)
-    adam = Adam(free(null), learning_rate)
+    null, moving, waiting = dict(null), active.clone(), Patience(patience, null)
     rewards = []
     for _ in range(steps):
-        terms, gradient = estimator(objective, null, generators)
-        finite = torch.isfinite(terms.value).cpu()
-        if not skip_nonfinite and not bool((finite & _finite(gradient)).all()):
+        if not bool(moving.any()):
+            break
+        rows = moving.nonzero().flatten()
+        terms, gradient = estimator(
+            of_rows(objective, rows, len(moving)), take(null, rows), [generators[row] for row in rows.tolist()]
+        )
+        finite = _spread(torch.isfinite(terms.value), rows, False, moving)
+        if not skip_nonfinite and not bool((finite[rows] & _finite(gradient)).all()):
             raise NullTTAError(
                 "the objective or its gradient is not finite: run the model and the reward in float32 or bfloat16, "
                 "or lower reward_weight or learning_rate"
             )
-        rewards.append(torch.nan_to_num(terms.reward, nan=0.0).cpu())
-        null |= adam.step(free(null), gradient, active & finite)
-    return null, torch.stack(rewards) if rewards else torch.empty(0, _batch(null))
+        rewards.append(_spread(torch.nan_to_num(terms.reward, nan=0.0), rows, torch.nan, moving))
+        stopped = moving & waiting.stops(null, _spread(terms.value, rows, -torch.inf, moving))
+        moving = moving & ~stopped
+        if bool(stopped.any()):
+            null = where(stopped.to(next(iter(null.values())).device), waiting.null, null)
+        full = {name: torch.zeros_like(null[name]).index_copy(0, rows.to(g.device), g) for name, g in gradient.items()}
+        null |= adam.step(free(null), full, moving & finite)
+    return null, torch.stack(rewards) if rewards else torch.empty(0, len(active))
+
+
+def _spread(values: Tensor, rows: Tensor, elsewhere: float | bool, like: Tensor) -> Tensor:
+    """(N,) of some rows -> (B,) on the CPU."""
+    found = torch.full((len(like),), elsewhere, dtype=values.dtype)
+    found[rows] = values.cpu()
+    return found
 
 
 def _finite(gradient: Embedding) -> Tensor:

@@ -7,24 +7,24 @@ optimised, s guidance scale, ε̃ guided prediction, x̂0 clean estimate, K cand
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from nulltta import noise, schedules
 from nulltta.config import NullTTAConfig
-from nulltta.embedding import distance, repeat, where
-from nulltta.gradients import ESTIMATORS, GradientEstimator
-from nulltta.objective import Objective, guide
-from nulltta.optimise import ascend
-from nulltta.scoring import score
+from nulltta.embedding import distance, take, where
+from nulltta.gradients import ESTIMATORS, GradientEstimator, in_micro_batches
+from nulltta.memory import MicroBatch
+from nulltta.objective import Objective, both, guide
+from nulltta.optimise import Adam, ascend
+from nulltta.scoring import require_differentiable, require_slope, score
 from nulltta.select import greedy, pick
 from nulltta.types import (
     Embedding,
     GuidedModel,
     NoiseStep,
-    NullTTAError,
     Outcome,
     Reward,
     Selector,
@@ -43,6 +43,8 @@ class Problem:
         latents: (B, K, C, h, w), the initial latents x_T.
         guard: a second reward, watched and never optimised: where optimising lowers it, φ' stays as it was and
             is frozen.
+        start: where φ' begins, first dimension B; φ if None.
+        memory: how many rows go through the networks at once.
     """
 
     model: GuidedModel
@@ -55,6 +57,8 @@ class Problem:
     latents: Tensor
     guard: Reward | None = None
     selector: Selector = greedy
+    start: Embedding | None = None
+    memory: MicroBatch = field(default_factory=MicroBatch, compare=False)
 
     def schedule(self) -> list[NoiseStep]:
         """The model's denoising steps at this run's T and η."""
@@ -89,7 +93,7 @@ def plain(problem: Problem) -> Stream:
     x = initial = p.latents[:, 0]
     zeros = torch.zeros(len(x))
     for i, step in enumerate(p.schedule()):
-        eps = guide(p.model, p.model.predict(x, step, p.null), p.model.predict(x, step, p.cond), s)
+        eps = guide(p.model, *both(p.model, x, step, p.null, p.cond), s)
         preview = p.model.decode(p.model.clean(x, eps, step))
         mean, std = p.model.transition(x, eps, step)
         x = mean + std * p.noise(i, step, x, particles=1)[:, 0]
@@ -108,10 +112,12 @@ def null_tta(problem: Problem) -> Stream:
     p, cfg, s = problem, problem.config, problem.config.guidance_scale
     B, K = len(p.prompts), cfg.num_particles
     gamma = schedules.annealing_coefficient(cfg.annealing, cfg.num_inference_steps)
-    estimator = _estimator(p)
+    estimator = in_micro_batches(_estimator(p), p.memory)
     steps = p.schedule()
-    null, nulls = dict(p.null), []  # φ', carried over from step to step
+    inner = schedules.inner_step_counts(len(steps), gamma, cfg.inner_steps, cfg.optimise_between)
+    null, nulls = dict(p.start or p.null), []  # φ', carried over from step to step
     active = torch.ones(B, dtype=torch.bool)
+    adam = Adam(null, cfg.learning_rate)
 
     drawn = _candidates(p, p.latents, steps[0], null)  # 1. K initial latents
     selected = p.selector(drawn.rewards, p.generators(-1, "select"))
@@ -122,16 +128,17 @@ def null_tta(problem: Problem) -> Stream:
         eps_null = p.model.predict(x, step, p.null)  # 2a. ε(x_t, φ)
         anneal = schedules.regularisation(i, gamma)
         objective = Objective(p.model, p.reward, p.prompts, cfg, step, x, eps_cond, eps_null, p.null, anneal)
-        before = null
+        before, adam = null, adam if cfg.carry_moments else Adam(null, cfg.learning_rate)
         null, inner_rewards = ascend(  # 2b. n_i Adam steps on φ'
             objective,
             null,
-            steps=schedules.inner_step_count(i, gamma, cfg.inner_steps),
-            learning_rate=cfg.learning_rate,
+            steps=inner[i],
+            adam=adam,
             estimator=estimator,
             generators=p.generators(i, "gradient"),
             active=active,
             skip_nonfinite=cfg.conventions == "release",
+            patience=cfg.patience,
         )
         if i == 0 and len(inner_rewards):
             _refuse_unmoved(p, null)
@@ -155,17 +162,19 @@ def null_tta(problem: Problem) -> Stream:
 def _candidates(p: Problem, latents: Tensor, step: NoiseStep | None, null: Embedding) -> Candidates:
     """Score K latents a prompt, (B, K, C, h, w): by x̂0 under φ' at `step`, or as they are after the last step."""
     B, K = latents.shape[:2]
-    x = latents.flatten(0, 1)
-    if step is None:
-        x0, eps_cond = x, x
-    else:
-        eps_cond = p.model.predict(x, step, repeat(p.cond, K))
-        eps = guide(p.model, p.model.predict(x, step, repeat(null, K)), eps_cond, p.config.guidance_scale)
-        x0 = p.model.clean(x, eps, step)
-    images = p.model.decode(x0)
-    prompts = [prompt for prompt in p.prompts for _ in range(K)]
-    rewards = score(p.reward, images, prompts, allow_nan=p.config.conventions == "release").cpu()
-    return Candidates(latents, *(values.view(B, K, *values.shape[1:]) for values in (eps_cond, images, rewards)))
+
+    def seen(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, owners = latents.flatten(0, 1)[rows], rows // K
+        x0 = eps_cond = x
+        if step is not None:
+            eps_null, eps_cond = both(p.model, x, step, take(null, owners), take(p.cond, owners))
+            x0 = p.model.clean(x, guide(p.model, eps_null, eps_cond, p.config.guidance_scale), step)
+        images = p.model.decode(x0)
+        prompts = [p.prompts[owner] for owner in owners.tolist()]
+        return eps_cond, images, score(p.reward, images, prompts, allow_nan=p.config.conventions == "release").cpu()
+
+    columns = map(torch.cat, zip(*p.memory.map(seen, B * K), strict=True))
+    return Candidates(latents, *(column.view(B, K, *column.shape[1:]) for column in columns))
 
 
 def _guarded(
@@ -194,10 +203,8 @@ def _guarded(
 def _estimator(p: Problem) -> GradientEstimator:
     """The gradient estimator that the configuration asks for; "auto" goes by the reward."""
     config = p.config.resolved(differentiable=p.reward.differentiable)
-    if config.gradient == "autograd" and not p.reward.differentiable:
-        parts = getattr(p.reward, "without_gradient", ())
-        which = f" (its part {', '.join(map(repr, parts))} has none)" if parts else ""
-        raise NullTTAError(f"reward '{p.reward.name}' gives no gradient{which}: set gradient to zeroth-order or auto")
+    if config.gradient == "autograd":
+        require_differentiable(p.reward, "set gradient to zeroth-order or auto")
     return ESTIMATORS[config.gradient](config, p.model)
 
 
@@ -206,8 +213,4 @@ def _refuse_unmoved(p: Problem, null: Embedding) -> None:
     reward whose gradient is zero everywhere, and it must not pass for an optimised one."""
     if p.config.reward_weight == 0 or p.config.learning_rate == 0 or p.config.conventions == "release":
         return
-    if not bool(distance(null, p.null).any()):
-        raise NullTTAError(
-            f"reward '{p.reward.name}' gives no gradient: it is zero for every prompt (rounded, thresholded or "
-            "saturated?); write it in smooth torch operations on the images"
-        )
+    require_slope(p.reward, distance(null, p.start or p.null))

@@ -23,6 +23,14 @@ def inner_step_count(index: int, gamma: float, inner_steps: tuple[int, int]) -> 
     return round(n_min + (n_max - n_min) * progress(index, gamma))
 
 
+def inner_step_counts(
+    steps: int, gamma: float, inner_steps: tuple[int, int], between: tuple[float, float] = (0.0, 1.0)
+) -> list[int]:
+    """n_i of each of T denoising steps; 0 outside the given share of them, [from·T, to·T)."""
+    first, end = (round(share * steps) for share in between)
+    return [inner_step_count(i, gamma, inner_steps) if first <= i < end else 0 for i in range(steps)]
+
+
 def regularisation(index: int, gamma: float) -> float:
     """a_i = max(0, 1 − p_i), the share of the regularisers that is left at step i."""
     return max(0.0, 1.0 - progress(index, gamma))

@@ -227,3 +227,10 @@ def test_prompts(n: int, seed: int = 0, size: Size = "cpu") -> list[str]:  # noq
 
 
 test_prompts.__test__ = False  # type: ignore[attr-defined]  # not a test, whatever pytest makes of the name
+
+
+def tuning_prompts(n: int, size: Size = "cpu") -> list[str]:
+    """n captions to choose settings on: of held-out compositions too, and from the far end of the list whose head
+    is `test_prompts`, so that nothing is reported on what was tuned on."""
+    total = sum(len(unseen(kind, size)) for kind in ("one", "same", "different"))
+    return test_prompts(total, size=size)[::-1][:n]

@@ -1,0 +1,65 @@
+"""A run that does not fit goes on with less at a time, and gives what it would have given."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from toy import Gaussian, nearness
+
+from nulltta import NullTTAConfig, align
+from nulltta.memory import MicroBatch
+from nulltta.types import Embedding, NoiseStep
+
+CONFIG = NullTTAConfig(num_inference_steps=4, inner_steps=(1, 3), guidance_scale=3.0, annealing="auto")
+
+
+class Small(Gaussian):
+    """Memory for so many rows with gradient, and for as many without."""
+
+    def __init__(self, with_gradient: int, without: int) -> None:
+        super().__init__()
+        self.limits = {True: with_gradient, False: without}
+
+    def predict(self, x: Tensor, step: NoiseStep, embedding: Embedding) -> Tensor:
+        if len(x) > self.limits[any(t.requires_grad for t in embedding.values())]:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return super().predict(x, step, embedding)
+
+
+def test_a_run_that_does_not_fit_halves_its_rows_says_so_and_gives_the_same_result() -> None:
+    prompts = ["red", "green", "red"]
+    expected = align(Gaussian(), prompts, nearness, config=CONFIG)
+    with pytest.warns(UserWarning, match="going on with 1"):
+        found = align(Small(with_gradient=1, without=6), prompts, nearness, config=CONFIG)
+    torch.testing.assert_close(found.candidates, expected.candidates, rtol=0, atol=1e-5)
+    torch.testing.assert_close(found.rewards, expected.rewards, rtol=0, atol=1e-5)
+
+
+def test_rows_are_covered_once_and_the_number_that_fits_is_kept() -> None:
+    seen: list[list[int]] = []
+
+    def function(rows: Tensor) -> Tensor:
+        if len(rows) > 5:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        seen.append(rows.tolist())
+        return rows
+
+    memory = MicroBatch()
+    with pytest.warns(UserWarning, match="out of memory with 10 at a time: going on with 5"):
+        memory.map(function, 10)
+    assert seen == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
+    seen.clear()
+    memory.map(function, 7)
+    assert seen == [[0, 1, 2, 3, 4], [5, 6]]
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("another failure")])
+def test_one_row_that_does_not_fit_and_other_errors_are_not_held_back(error: RuntimeError) -> None:
+    def function(rows: Tensor) -> Any:
+        raise error
+
+    with pytest.raises(type(error), match=str(error)):
+        MicroBatch(rows=1).map(function, 4)
