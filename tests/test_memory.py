@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import pytest
@@ -32,8 +33,14 @@ class Small(Gaussian):
 def test_a_run_that_does_not_fit_halves_its_rows_says_so_and_gives_the_same_result() -> None:
     prompts = ["red", "green", "red"]
     expected = align(Gaussian(), prompts, nearness, config=CONFIG)
-    with pytest.warns(UserWarning, match="going on with 1"):
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
         found = align(Small(with_gradient=1, without=6), prompts, nearness, config=CONFIG)
+    assert [str(warning.message) for warning in said] == [
+        "out of memory with 9 at a time: going on with 4",  # candidates, both branches each
+        "out of memory with 4 at a time: going on with 2",
+        "out of memory with 3 at a time: going on with 1",  # prompts, with gradient
+    ]
     torch.testing.assert_close(found.candidates, expected.candidates, rtol=0, atol=1e-5)
     torch.testing.assert_close(found.rewards, expected.rewards, rtol=0, atol=1e-5)
 
