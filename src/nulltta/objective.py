@@ -31,12 +31,11 @@ def guide(model: GuidedModel, null: Tensor, cond: Tensor, scale: float) -> Tenso
 
 
 def both(model: GuidedModel, x: Tensor, step: NoiseStep, null: Embedding, cond: Embedding) -> tuple[Tensor, Tensor]:
-    """(ε(x, φ), ε(x, c)), without gradient: in one call of the denoiser, where the two embeddings' shapes allow it."""
-    with torch.no_grad():
-        if any(null[name].shape != cond[name].shape for name in null):
-            return model.predict(x, step, null), model.predict(x, step, cond)
-        joint = {name: torch.cat([null[name], cond[name]]) for name in null}
-        eps_null, eps_cond = model.predict(torch.cat([x, x]), step, joint).chunk(2)
+    """(ε(x, φ), ε(x, c)): in one call of the denoiser, where the two embeddings' shapes allow it."""
+    if any(null[name].shape != cond[name].shape for name in null):
+        return model.predict(x, step, null), model.predict(x, step, cond)
+    joint = {name: torch.cat([null[name], cond[name]]) for name in null}
+    eps_null, eps_cond = model.predict(torch.cat([x, x]), step, joint).chunk(2)
     return eps_null, eps_cond
 
 
@@ -104,18 +103,18 @@ class Objective:
     def kl(self, eps: Tensor) -> Tensor:
         """How far ε(x_t, φ') moves the step's distribution from that of ε(x_t, φ), (B,) in nats.
 
-        ε̃(φ') − ε̃(φ) = (1−s)(ε(φ') − ε(φ)), hence the factor (s−1)²; the published release has s².
+        Under plain guidance ‖ε̃(φ') − ε̃(φ)‖² = (s−1)²·‖ε(φ') − ε(φ)‖²; the published release has s² there.
         """
         s = self.config.guidance_scale
-        if self.config.conventions == "exact":
-            return self._gaussian_kl(eps)
-        factor = s**2 if self.config.conventions == "release" else (s - 1) ** 2
-        return factor * self.step.consistency * squared_norm(eps - self.eps_null)
-
-    def _gaussian_kl(self, eps: Tensor) -> Tensor:
-        """KL(N(m(ε̃(φ')), σ²I) ‖ N(m(ε̃(φ)), σ²I)) = ‖m' − m‖²/(2σ²); a deterministic step has none: 0."""
-        s = self.config.guidance_scale
+        if self.config.conventions == "release":
+            return s**2 * self.step.consistency * squared_norm(eps - self.eps_null)
         moved, held = (guide(self.model, null, self.eps_cond, s) for null in (eps, self.eps_null))
+        if self.config.conventions == "exact":
+            return self._gaussian_kl(moved, held)
+        return self.step.consistency * squared_norm(moved - held)
+
+    def _gaussian_kl(self, moved: Tensor, held: Tensor) -> Tensor:
+        """KL(N(m(ε̃(φ')), σ²I) ‖ N(m(ε̃(φ)), σ²I)) = ‖m' − m‖²/(2σ²); a deterministic step has none: 0."""
         mean, std = self.model.transition(self.x, moved, self.step)
         reference, _ = self.model.transition(self.x, held, self.step)
         return squared_norm(mean - reference) / (2 * std**2) if std > 0 else torch.zeros(len(mean)).to(mean)

@@ -100,16 +100,16 @@ class Selector(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What happened in one denoising step.
+    """What happened in one denoising step, or in one iteration of a method that samples to the end again and again.
 
     Attributes:
         index: i, from 0.
-        timestep: t.
+        timestep: t; 0 for an iteration, which ends in clean images.
         inner_rewards: (n, B), the reward at each inner step, before its update.
         candidate_rewards: (B, K), of the candidates that this step drew.
         selected: (B,), the candidate that went on.
         kl: (B,), how far φ' moved this step's distribution: the consistency term without its weights, in nats.
-        preview: (B, 3, H, W), the selected candidate's clean estimate; None in a stored trace.
+        preview: (B, 3, H, W), the selected candidate's clean estimate; None in a stored trace, or if not decoded.
     """
 
     index: int
