@@ -6,6 +6,7 @@ has something to move.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,64 @@ def save_sdxl(folder: Path) -> Path:
             timestep_spacing="leading",
         ),
         add_watermarker=False,
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
+def _glm_tokenizer(folder: Path) -> Any:
+    """ChatGLM's own tokenizer over a sentencepiece model of the tests' letters, which is trained into the folder."""
+    import sentencepiece
+    from diffusers.pipelines.kolors import ChatGLMTokenizer
+
+    pieces = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["a cat", "two red dogs", "ugly"]), model_writer=pieces, model_type="char",
+        vocab_size=20, hard_vocab_limit=False, minloglevel=2,
+    )  # fmt: skip
+    folder.mkdir(parents=True)
+    (folder / "tokenizer.model").write_bytes(pieces.getvalue())
+    return ChatGLMTokenizer(str(folder / "tokenizer.model"))
+
+
+def _glm(vocabulary: int) -> Any:
+    from diffusers.pipelines.kolors import ChatGLMModel
+    from diffusers.pipelines.kolors.text_encoder import ChatGLMConfig
+
+    encoder = ChatGLMModel(
+        ChatGLMConfig(
+            num_layers=2, padded_vocab_size=vocabulary, hidden_size=32, ffn_hidden_size=16, kv_channels=8,
+            num_attention_heads=4, seq_length=256, multi_query_attention=True, multi_query_group_num=2,
+            add_qkv_bias=True, original_rope=True,
+        )
+    )  # fmt: skip
+    for name, parameter in encoder.named_parameters():  # its class leaves them as the memory was
+        if "norm" in name:
+            torch.nn.init.ones_(parameter)
+        else:
+            torch.nn.init.normal_(parameter, std=0.2)
+    return encoder.eval()
+
+
+def save_kolors(folder: Path) -> Path:
+    """KolorsPipeline, with the 1100 training steps of its checkpoint."""
+    from diffusers import EulerDiscreteScheduler, KolorsPipeline, UNet2DConditionModel
+
+    torch.manual_seed(0)
+    tokenizer = _glm_tokenizer(folder / "tokenizer")
+    unet = UNet2DConditionModel(
+        sample_size=8, block_out_channels=(4, 8), layers_per_block=1, norm_num_groups=2, cross_attention_dim=16,
+        attention_head_dim=(2, 4), use_linear_projection=True, addition_embed_type="text_time",
+        addition_time_embed_dim=8, transformer_layers_per_block=(1, 2), projection_class_embeddings_input_dim=80,
+        encoder_hid_dim=32, encoder_hid_dim_type="text_proj",
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+    )  # fmt: skip
+    KolorsPipeline(
+        vae=_vae(scaling_factor=0.13025), text_encoder=_glm(tokenizer.vocab_size), tokenizer=tokenizer,
+        unet=_listen(unet, "attn2.to_v", "attn2.to_out", "proj_out", by=4),
+        scheduler=EulerDiscreteScheduler(
+            beta_start=0.00085, beta_end=0.014, beta_schedule="scaled_linear", num_train_timesteps=1100,
+            steps_offset=1, timestep_spacing="leading",
+        ),
     ).save_pretrained(folder)  # fmt: skip
     return folder
 
@@ -317,6 +376,7 @@ CHECKPOINTS: dict[str, Callable[[Path], Path]] = {
     "sd": save_stable_diffusion,
     "sd2": lambda folder: save_stable_diffusion(folder, "v_prediction", timestep_spacing="trailing"),
     "sdxl": save_sdxl,
+    "kolors": save_kolors,
     "sd3": save_sd3,
     "sd3 without t5": lambda folder: save_sd3(folder, t5=False, use_dynamic_shifting=True),
     "pixart": save_pixart,

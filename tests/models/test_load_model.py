@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -28,6 +29,15 @@ def test_a_directory_with_missing_parts_is_refused_in_one_line(tmp_path: Path) -
     with pytest.raises(NullTTAError, match="does not load") as caught:
         load_model(str(tmp_path))
     assert "\n" not in str(caught.value)
+
+
+def test_a_missing_library_is_said_with_the_line_that_installs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "sentencepiece", None)  # as if it were not installed
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "KolorsPipeline"}))
+    with pytest.raises(NullTTAError, match=r"needs sentencepiece: pip install 'nulltta\[kolors\]'"):
+        load_model(str(tmp_path))
 
 
 def test_another_family_is_refused_by_name(tmp_path: Path) -> None:

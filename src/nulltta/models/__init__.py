@@ -9,16 +9,19 @@ import json
 import re
 from collections.abc import Mapping
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from nulltta.models import tiny
 from nulltta.types import GuidedModel, NullTTAError
 
 FAMILIES: Mapping[str, tuple[str, str]] = {
     "StableDiffusionPipeline": ("nulltta.models.unet", "StableDiffusion"),
     "StableDiffusionXLPipeline": ("nulltta.models.unet", "StableDiffusionXL"),
+    "KolorsPipeline": ("nulltta.models.unet", "Kolors"),
     "StableDiffusion3Pipeline": ("nulltta.models.sd3", "StableDiffusion3"),
     "PixArtSigmaPipeline": ("nulltta.models.masked", "PixArtSigma"),
     "SanaPipeline": ("nulltta.models.masked", "Sana"),
@@ -41,6 +44,8 @@ _OPTIONAL: Mapping[str, tuple[str, ...]] = {
     "StableDiffusion3Pipeline": ("text_encoder_3", "tokenizer_3"),
     "WanPipeline": ("transformer_2",),
 }
+# The library that a family's checkpoint cannot be loaded without, and the extra that brings it.
+_EXTRAS: Mapping[str, tuple[str, str]] = {"KolorsPipeline": ("sentencepiece", "kolors")}
 EMBEDDED = Path(__file__).parent.parent / "world" / "weights" / "sd"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -51,6 +56,8 @@ def load_model(
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
     null: str | None = None,
+    tiny_decoder: str | Path | Any = None,
+    compile: bool = False,
 ) -> GuidedModel:
     """A frozen model to align.
 
@@ -59,9 +66,11 @@ def load_model(
             weights are then frozen in place.
         device: default: the GPU if there is one; a live pipeline stays where it is.
         dtype: default: float32 on the CPU, bfloat16 on a GPU; a live pipeline keeps its own.
-
         null: which null text to start from, where the family offers a choice (docs/families.md): SDXL "text" or
             "zeros", PixArt and Sana "masked" or "open".
+        tiny_decoder: for `inner_decoder="tiny"`: a directory or hub id of an `AutoencoderTiny` that reads this
+            model's latents, such as madebyollin/taesd, or a loaded one. The embedded model has its own.
+        compile: compile the denoiser and the decoder (docs/performance.md says when that pays).
 
     Raises:
         NullTTAError: there is no such model, its family is not supported, or it has no null branch.
@@ -69,11 +78,12 @@ def load_model(
     if isinstance(source, str | Path):
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         dtype = dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16)
-        return _adapt(_from_pretrained(str(source), dtype).to(device), str(source), null)
+        pipeline, name = _from_pretrained(str(source), dtype).to(device), str(source)
+        return _equipped(_adapt(pipeline, name, null), tiny_decoder, compile)
     if not hasattr(source, "components"):
         raise NullTTAError(f"a {type(source).__name__} is no model: give a name, a directory or a diffusers pipeline")
     pipeline = source if device is None and dtype is None else source.to(device=device, dtype=dtype)
-    return _adapt(pipeline, type(pipeline).__name__, null)
+    return _equipped(_adapt(pipeline, type(pipeline).__name__, null), tiny_decoder, compile)
 
 
 def _from_pretrained(source: str, dtype: torch.dtype) -> Any:
@@ -84,10 +94,11 @@ def _from_pretrained(source: str, dtype: torch.dtype) -> Any:
         index = DiffusionPipeline.load_config(location)
         family = index.get("_class_name", "?")
         _require_supported(family)
-        extras = dict(_ABSENT.get(family, {})) | {
+        _require_extra(family)
+        absent = dict(_ABSENT.get(family, {})) | {
             part: None for part in _OPTIONAL.get(family, ()) if not index.get(part, [None])[0]
         }
-        pipeline = DiffusionPipeline.from_pretrained(location, dtype=dtype, **extras)
+        pipeline = DiffusionPipeline.from_pretrained(location, dtype=dtype, **absent)
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         if isinstance(error, NullTTAError):
             raise
@@ -134,11 +145,34 @@ def _adapt(pipeline: Any, name: str, null: str | None) -> GuidedModel:
     return model
 
 
+def _equipped(model: Any, tiny_decoder: Any, compiled: bool) -> GuidedModel:
+    """The model with its tiny decoder, and its networks laid out or compiled for speed, in place."""
+    if tiny_decoder is None and model.name == "embedded" and tiny.EMBEDDED.is_dir():
+        tiny_decoder = tiny.EMBEDDED
+    if tiny_decoder is not None:
+        tiny.attach(model, tiny_decoder)
+    denoisers = [getattr(model.pipeline, name) for name in model.WIRING.denoisers]
+    networks = [*denoisers, getattr(model.vae, "decoder", model.vae)]
+    if denoisers == [getattr(model.pipeline, "unet", None)] and denoisers[0].device.type == "cuda":
+        for network in networks:
+            network.to(memory_format=torch.channels_last)  # half-precision convolutions are made for it
+    for network in networks if compiled else ():
+        network.compile()
+    equipped: GuidedModel = model
+    return equipped
+
+
 def _require_supported(family: str) -> None:
     if family in REFUSED:
         raise NullTTAError(f"{family} is not supported: {REFUSED[family]}, so there is no null branch to optimise")
     if family not in FAMILIES:
         raise NullTTAError(f"{family} is not supported: the families are {', '.join(FAMILIES)}")
+
+
+def _require_extra(family: str) -> None:
+    library, extra = _EXTRAS.get(family, ("", ""))
+    if library and find_spec(library) is None:
+        raise NullTTAError(f"{family} needs {library}: pip install 'nulltta[{extra}]'")
 
 
 def _first_line(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Stable Diffusion 1.x, 2.x and XL: a UNet conditioned on CLIP's tokens, ε- or v-prediction, DDIM steps."""
+"""Stable Diffusion 1.x, 2.x, XL and Kolors: a UNet conditioned on a text's tokens, ε- or v-prediction, DDIM steps."""
 
 from __future__ import annotations
 
@@ -112,3 +112,25 @@ class StableDiffusionXL:
             x.to(dtype), step.timestep, encoder_hidden_states=tokens, added_cond_kwargs=added
         ).sample
         return output.float()
+
+
+class Kolors(StableDiffusionXL):
+    """`KolorsPipeline` as a `GuidedModel`: SDXL's UNet, told of the text by ChatGLM instead of CLIP.
+
+    The embedding is {"tokens": (B, 256, D), "pooled": (B, D)}, pooled being the last token's state. A text is padded
+    on its left and the UNet sees the padding, so all 256 tokens are optimised.
+    """
+
+    NULLS = ("text",)
+
+    def __init__(self, pipeline: Any, name: str = "KolorsPipeline") -> None:
+        super().__init__(pipeline, name)
+
+    def encode(self, prompts: Sequence[str], negatives: Sequence[str]) -> tuple[Embedding, Embedding]:
+        """{"tokens": (B, 256, D), "pooled": (B, D)} of prompts and negatives; warns of text that is cut."""
+        warn_if_cut(self.pipeline.tokenizer, [*prompts, *negatives], limit=256)
+        with torch.no_grad():
+            found = self.pipeline.encode_prompt(
+                list(prompts), device=self.pipeline.device, negative_prompt=list(negatives)
+            )
+        return with_pooled(*found)
