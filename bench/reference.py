@@ -1,8 +1,12 @@
-"""The published release's loop, written straight from its description, for one prompt: both branches with gradient,
-torch's Adam, diffusers' DDIM step. An independent check of `conventions="release"`."""
+"""Null-TTA as its published release spends it, written straight from METHOD's description, for one prompt: both
+branches with gradient in every inner step, the full decoder, torch's Adam, diffusers' own DDIM step.
+
+The yardstick of bench/cost.py, and (tests/test_sampling.py) an independent check of `conventions="release"`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,18 +16,28 @@ from torch import Tensor
 
 @dataclass
 class Trace:
+    """initial: (K,) rewards; inner, candidates: rewards by denoising step; image: (3, H, W)."""
+
     initial: Tensor = field(default_factory=lambda: torch.empty(0))
     inner: list[list[float]] = field(default_factory=list)
     candidates: list[list[float]] = field(default_factory=list)
     image: Tensor = field(default_factory=lambda: torch.empty(0))
 
 
-def run(pipeline: Any, prompt: str, reward: Any, latents: Tensor, config: Any) -> Trace:
-    """latents: (K, C, h, w)."""
-    scheduler, s = pipeline.scheduler, config.guidance_scale
+def run(
+    pipeline: Any,
+    prompt: str,
+    reward: Any,
+    latents: Tensor,
+    config: Any,
+    noise: Callable[[int], Tensor] | None = None,
+) -> Trace:
+    """latents: (K, C, h, w). noise: of denoising step i, (K, C, h, w); the release's, seeded by t, if None."""
+    scheduler, s, device = pipeline.scheduler, config.guidance_scale, latents.device
     scheduler.set_timesteps(config.num_inference_steps)
-    cond, null = pipeline.encode_prompt(prompt, "cpu", 1, True, negative_prompt="")
+    cond, null = pipeline.encode_prompt(prompt, device, 1, True, negative_prompt="")
     phi, K = null.clone(), len(latents)
+    factor = s**2 if config.conventions == "release" else (s - 1) ** 2
     trace = Trace()
 
     def branches(x: Tensor, t: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
@@ -32,14 +46,22 @@ def run(pipeline: Any, prompt: str, reward: Any, latents: Tensor, config: Any) -
         return eps_null, eps_null + s * (eps_cond - eps_null)
 
     def decode(x0: Tensor) -> Tensor:
-        return (pipeline.vae.decode(x0 / pipeline.vae.config.scaling_factor).sample / 2 + 0.5).clamp(0, 1)
+        image: Tensor = pipeline.vae.decode(x0 / pipeline.vae.config.scaling_factor).sample
+        return (image / 2 + 0.5).clamp(0, 1)
 
     def clean(x: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         alpha_bar = scheduler.alphas_cumprod[t]
-        return (x - (1 - alpha_bar).sqrt() * eps) / alpha_bar.sqrt()
+        if scheduler.config.prediction_type == "v_prediction":
+            found: Tensor = alpha_bar.sqrt() * x - (1 - alpha_bar).sqrt() * eps
+        else:
+            found = (x - (1 - alpha_bar).sqrt() * eps) / alpha_bar.sqrt()
+        return found
 
     def rewards_of(images: Tensor, floor: float) -> Tensor:
         return torch.nan_to_num(reward(images, [prompt] * len(images)), nan=floor)
+
+    def by_timestep(t: Tensor) -> Tensor:
+        return torch.randn(latents.shape, generator=torch.Generator().manual_seed(int(t))).to(latents)
 
     with torch.no_grad():
         t = scheduler.timesteps[0]
@@ -52,6 +74,8 @@ def run(pipeline: Any, prompt: str, reward: Any, latents: Tensor, config: Any) -
         a = max(0.0, 1 - p)
         alpha, alpha_bar = 1 - scheduler.betas[t], scheduler.alphas_cumprod[t]
         weight = (1 - alpha) / (2 * alpha * (1 - alpha_bar))
+        if scheduler.config.prediction_type == "v_prediction":
+            weight = weight * alpha_bar  # ε = √ᾱ·v + √(1−ᾱ)·x
         with torch.no_grad():
             reference = branches(x, t, null)[0]
         phi = phi.detach().clone().requires_grad_()
@@ -60,19 +84,21 @@ def run(pipeline: Any, prompt: str, reward: Any, latents: Tensor, config: Any) -
         for _ in range(n):
             eps_null, eps = branches(x, t, phi)
             value = rewards_of(decode(clean(x, eps, t)), 0.0)[0]
-            consistency = weight * s**2 * (eps_null - reference).square().sum()
+            consistency = weight * factor * (eps_null - reference).square().sum()
             prior = (phi - null).square().sum() / (2 * config.prior_variance)
             loss = -config.reward_weight * value + a * config.kl_weight * (consistency + prior)
             trace.inner[-1].append(value.item())
             if not torch.isfinite(loss):
                 continue
             adam.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             adam.step()
         with torch.no_grad():
             eps = branches(x, t, phi)[1]
-            noise = torch.randn((K, *x.shape[1:]), generator=torch.Generator().manual_seed(int(t)))
-            drawn = [scheduler.step(eps, t, x, eta=config.eta, variance_noise=one[None]).prev_sample for one in noise]
+            drawn = [
+                scheduler.step(eps, t, x, eta=config.eta, variance_noise=one[None]).prev_sample
+                for one in (noise(i) if noise else by_timestep(t))
+            ]
             x = torch.cat(drawn)
             last = i + 1 == len(scheduler.timesteps)
             nxt = t if last else scheduler.timesteps[i + 1]
