@@ -13,6 +13,7 @@ from torch import Tensor
 
 from nulltta import noise, rewards
 from nulltta.artefact import NullText
+from nulltta.baselines import BASELINES
 from nulltta.config import NullTTAConfig
 from nulltta.images import save_png, to_pil
 from nulltta.memory import is_out_of_memory
@@ -28,7 +29,7 @@ from nulltta.types import GuidedModel, NullTTAError, OnStep, Outcome, Reward, St
 if TYPE_CHECKING:
     from PIL import Image
 
-METHODS: Mapping[str, Callable[[Problem], Stream]] = {"null-tta": null_tta, "plain": plain}
+METHODS: Mapping[str, Callable[[Problem], Stream]] = {"null-tta": null_tta, "plain": plain, **BASELINES}
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def align(
     reward: str | Reward | Callable[[Tensor, Sequence[str]], Tensor],
     *,
     config: NullTTAConfig | None = None,
-    method: str = "null-tta",
+    method: str | Callable[[Problem], Stream] = "null-tta",
     seed: int | Sequence[int] = 0,
     negative_prompt: str | Sequence[str] = "",
     latents: Tensor | None = None,
@@ -117,7 +118,7 @@ def align(
         reward: a name, an expression ("0.7*clip + 0.3*colourfulness") or a callable
             (images (B, 3, H, W) in [0, 1], prompts) -> (B,).
         config: the model's preset if None.
-        method: "null-tta" or "plain".
+        method: "null-tta", "plain", the name of one of `nulltta.baselines`, or any (Problem) -> Stream.
         seed: an int gives every prompt the same noise (a paired comparison); or one a prompt.
         negative_prompt: the null text to start from; one, or one a prompt.
         latents: initial latents (B, K, C, h, w), or (K, C, h, w) for one prompt, instead of the seed's.
@@ -127,10 +128,11 @@ def align(
     Raises:
         NullTTAError: an argument is wrong, a reward or model failed, a number was not finite, or memory ran out.
     """
-    if method not in METHODS:
-        raise NullTTAError(f"unknown method '{method}': choose one of {', '.join(METHODS)}")
+    run = METHODS.get(method) if isinstance(method, str) else method
+    if not callable(run):
+        raise NullTTAError(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
     problem = pose(model, prompts, reward, config, seed, negative_prompt, latents, guard)
-    outcome, trace = drain(METHODS[method](problem), on_step or (lambda _: None))
+    outcome, trace = drain(run(problem), on_step or (lambda _: None))
     return _result(problem, outcome, trace)
 
 

@@ -19,6 +19,7 @@ from nulltta.types import Outcome, Step
 
 def null_texts(problem: Problem, outcome: Outcome, trace: Sequence[Step]) -> list[NullText]:
     """The null text of each prompt, with everything its file is to say."""
+    trace = trace[-len(outcome.nulls) :]  # of several passes, the last is the one that drew the images
     timesteps = [step.timestep for step in trace]
     chosen = [step.selected for step in trace[:-1]] + [outcome.selected]  # (B,) a step; the last one's is the best
     common = _about(problem)

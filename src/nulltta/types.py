@@ -129,7 +129,7 @@ class Outcome:
         candidates: (B, K, 3, H, W), the decoded last candidates.
         rewards: (B, K), theirs.
         selected: (B,), the best.
-        initial_latents: (B, C, h, w), the x_T that was kept.
+        initial_latents: (B, C, h, w), the x_T that was kept; where a method moves it, before that.
         initial_rewards: (B, K), of the clean estimates of all initial latents; None if they were not scored.
         nulls: one φ' a denoising step, each with first dimension B; empty for methods that learn none.
     """

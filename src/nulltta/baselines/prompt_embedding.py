@@ -1,0 +1,38 @@
+"""The prompt's embedding c optimised in the null text's place: is it the *null* that matters?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, cast
+
+from torch import Tensor
+
+from nulltta.objective import guide
+from nulltta.sampling import Problem, null_tta
+from nulltta.types import GuidedModel, Stream
+
+
+def prompt_embedding(problem: Problem) -> Stream:
+    """Null-TTA itself, with c and φ in each other's places: c' is optimised, ε(x_t, φ) is evaluated once a step.
+
+    The consistency term is the same ‖ε̃(c') − ε̃(c)‖², which for plain guidance is s²‖ε(c') − ε(c)‖². As the null text
+    stays as encoded, the outcome has none to keep.
+
+    Cost: as `null_tta`.
+    """
+    model = cast(GuidedModel, _Exchanged(problem.model))
+    outcome = yield from null_tta(replace(problem, model=model, cond=problem.null, null=problem.cond))
+    return replace(outcome, nulls=())
+
+
+class _Exchanged:
+    """A model whose guidance takes what is called null for the condition, and the condition for the null."""
+
+    def __init__(self, model: GuidedModel) -> None:
+        self.model = model
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.model, name)
+
+    def guided(self, null: Tensor, cond: Tensor, scale: float) -> Tensor:
+        return guide(self.model, cond, null, scale)

@@ -1,0 +1,78 @@
+"""Resampling of weighted particles: normalised weights (N,) -> the N ancestors that go on, N·w_n of each on average."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+Resampling: TypeAlias = Callable[[Tensor, torch.Generator], Tensor]
+"""(normalised weights (N,) in float64, generator) -> ancestors (N,)."""
+
+
+def effective_sample_size(log_weights: Tensor) -> Tensor:
+    """(Σw)²/Σw² (Kong, 1992), of log w (..., N) -> (...): between 1 and N."""
+    return 1 / log_weights.softmax(-1).square().sum(-1)
+
+
+def multinomial(weights: Tensor, generator: torch.Generator) -> Tensor:
+    """N independent draws."""
+    return torch.multinomial(weights, len(weights), replacement=True, generator=generator)
+
+
+def systematic(weights: Tensor, generator: torch.Generator) -> Tensor:
+    """A comb of N teeth at (u + n)/N with one u ~ U[0, 1) (Kitagawa, 1996): each count is ⌊N·w⌋ or ⌈N·w⌉."""
+    N = len(weights)
+    teeth = (torch.arange(N) + torch.rand(1, generator=generator, dtype=torch.float64)) / N
+    return torch.searchsorted(weights.cumsum(0), teeth, right=True).clamp(max=N - 1)
+
+
+def ssp(weights: Tensor, generator: torch.Generator) -> Tensor:
+    """Srinivasan sampling process (Gerber, Chopin and Whiteley, 2019, algorithm 3): each count is ⌊N·w⌋ or ⌈N·w⌉.
+
+    The fractions of N·w meet in pairs: one of the two becomes whole, their sum and expectations stay, and the other
+    goes on to the next meeting.
+    """
+    N = len(weights)
+    counts = (N * weights).floor()
+    fractions = (N * weights - counts).tolist()
+    chances = torch.rand(N, generator=generator, dtype=torch.float64).tolist()
+    open_, rest = 0, fractions[0]
+    for n in range(1, N):
+        total = rest + fractions[n]
+        if total < 1:  # one of them gets it all, the other nothing
+            open_ = open_ if chances[n] * total < rest else n
+            rest = total
+        else:  # one of them gets 1, the other the remainder
+            raised = open_ if chances[n] * (2 - total) < 1 - fractions[n] else n
+            counts[raised] += 1
+            open_, rest = (n if raised == open_ else open_), total - 1
+    counts[open_] += round(rest)  # 0 or 1, but for rounding
+    return torch.arange(N).repeat_interleave(counts.long())
+
+
+RESAMPLING: Mapping[str, Resampling] = {"multinomial": multinomial, "systematic": systematic, "ssp": ssp}
+
+
+def resampled(
+    log_weights: Tensor,
+    carried: Sequence[Tensor],
+    scheme: Resampling,
+    threshold: float,
+    generators: Sequence[torch.Generator],
+) -> tuple[Tensor, list[Tensor]]:
+    """Resample the prompts whose effective sample size is below threshold·N; their weights start again, equal.
+
+    log_weights: (B, N).
+    carried: all that belongs to the particles, (B, N, ...) each: it goes by ancestor, and nothing may be left out.
+    """
+    N = log_weights.shape[1]
+    low = effective_sample_size(log_weights) < threshold * N * (1 - 1e-9)  # equal weights' is N but for rounding
+    ancestors = torch.arange(N).repeat(len(log_weights), 1)
+    for b in low.nonzero().flatten().tolist():
+        ancestors[b] = scheme(log_weights[b].softmax(0), generators[b])
+    rows = torch.arange(len(log_weights))[:, None]
+    log_weights = torch.where(low[:, None], torch.zeros_like(log_weights), log_weights)
+    return log_weights, [values[rows.to(values.device), ancestors.to(values.device)] for values in carried]

@@ -1,0 +1,28 @@
+"""One null text for all denoising steps: does it matter that each step has its own?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from nulltta.embedding import is_free
+from nulltta.sampling import Problem, null_tta
+from nulltta.types import Stream
+
+
+def shared_null(problem: Problem) -> Stream:
+    """Null-TTA learns φ'_1, ..., φ'_T; a second pass samples under their mean, frozen, with K candidates a step again.
+
+    The mean is what a stock pipeline without a null text a step is given, too (`NullText.mean`). Both passes' steps
+    are streamed, 2T of them; the images are the second one's.
+
+    Cost for a prompt: `null_tta`'s, and 2K + 2T + 2K(T−1) denoiser branches without gradient.
+    """
+    learnt = (yield from null_tta(problem)).nulls
+    mean = {
+        name: torch.stack([null[name] for null in learnt]).mean(0) if is_free(tensor) else tensor
+        for name, tensor in learnt[0].items()
+    }
+    frozen = replace(problem.config, inner_steps=(0, 0))
+    return (yield from null_tta(replace(problem, start=mean, config=frozen)))
