@@ -3,24 +3,56 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
+from tiny_families import save_sdxl
 
-from nulltta import NullText
+import nulltta
+from nulltta import NullTTAConfig, align
 
 GUIDE = Path(__file__).parent.parent / "docs" / "null-texts.md"
+REPOSITORY = "stabilityai/stable-diffusion-xl-base-1.0"
 
 
-def test_the_modular_guider_overrules_the_null_embedding_at_each_step() -> None:
-    (code,) = (block for block in re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.S) if "guiders" in block)
-    values = [{"tokens": torch.full((2, 3), float(i))} for i in (1, 2)]
-    names: dict[str, Any] = {"null_text": NullText([900, 100], values, "a cat")}
-    exec(code, names)
-    given = {"prompt_embeds": (torch.full((4, 2, 3), 7.0), torch.zeros((4, 2, 3)))}
-    for step, (timestep, learnt) in enumerate([(950, 1.0), (50, 2.0)]):
-        names["guider"].set_state(step=step, num_inference_steps=2, timestep=torch.tensor(timestep))
-        cond, null = names["guider"].prepare_inputs(given)
-        assert torch.equal(cond.prompt_embeds, given["prompt_embeds"][0])
-        assert torch.equal(null.prompt_embeds, torch.full((4, 2, 3), learnt))
+@pytest.fixture
+def verbosity() -> Iterator[None]:
+    """diffusers' log as it was: a Modular pipeline turns it to warnings."""
+    from diffusers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    yield
+    logging.set_verbosity(before)
+
+
+def _code(word: str) -> str:
+    (code,) = (block for block in re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.S) if word in block)
+    return str(code)
+
+
+@pytest.mark.usefixtures("verbosity")
+@pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")  # NumPy's, in diffusers' Euler scheduler
+def test_the_modular_guider_gives_the_images_of_apply_in_the_stock_pipeline(tmp_path: Path) -> None:
+    folder = save_sdxl(tmp_path / "model")
+    model: Any = nulltta.load_model(folder, device="cpu")
+    config = NullTTAConfig(num_inference_steps=4, inner_steps=(1, 1), num_particles=1, learning_rate=0.05)
+    learnt = align(model, "a cat", lambda images, prompts: images.flatten(1).mean(1), config=config).null_text[0]
+    latents = model.initial_latents(1, torch.Generator().manual_seed(0))
+    model.pipeline.set_progress_bar_config(disable=True)
+    call = {"num_inference_steps": 4, "latents": latents, "output_type": "pt"}
+    with learnt.apply(model.pipeline):
+        expected = model.pipeline("a cat", guidance_scale=7.5, **call).images
+
+    names: dict[str, Any] = {"null_text": learnt}
+    exec(_code("guiders"), names)
+    assembly, _, _ = _code("ModularPipeline").replace(REPOSITORY, str(folder)).rpartition("image = ")
+    exec(assembly, names)
+    names["pipe"].set_progress_bar_config(disable=True)
+    images = names["pipe"](prompt="a cat", output="images", **call)
+    torch.testing.assert_close(images, expected, rtol=0, atol=1e-5)
+    plain = model.pipeline("a cat", negative_prompt="", guidance_scale=7.5, **call).images
+    assert float((images - plain).abs().max()) > 1e-3
