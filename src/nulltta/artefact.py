@@ -1,9 +1,10 @@
 """`NullText`: what a run learnt for one prompt, a null embedding for each denoising step, and its file.
 
-The file is safetensors. Tensors: "null.NAME" is φ; "difference.NAME" (T, ...) is φ'_t − φ in float16, or, in a file
-that also holds the run's noise, "value.NAME" (T, ...) is φ'_t in float32; "latents" (C, h, w) and "noise"
-(T, C, h, w). Metadata, all text: "format", and "about", a JSON object of prompt, timesteps, reward, config, scheduler,
-model identity, versions and licence.
+The file is safetensors. Tensors: "null.NAME" is φ; "difference.NAME" (T, ...) is φ'_t − φ in float16, or "left.NAME"
+(L, r) and "right.NAME" (r, T, D) are its factors (`lowrank`); in a file that also holds the run's noise, instead,
+"value.NAME" (T, ...) is φ'_t in float32, with "latents" (C, h, w), "noise" (T, C, h, w) and "image", the run's.
+Metadata, all text: "format", and "about", a JSON object of prompt, timesteps, reward, config, scheduler, model
+identity, versions, licence and, in a file of low rank, its rank and relative error.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nulltta.embedding import is_free
+from nulltta import lowrank
+from nulltta.embedding import is_free, transform
 from nulltta.errors import NullTTAError
 from nulltta.files import atomic
 from nulltta.types import Embedding
@@ -37,9 +39,10 @@ class NullText:
         prompt: the prompt it was learnt for.
         null: φ, from which it started; same names and shapes as each of `values`.
         about: how it was made, in JSON's types: "model" (its identity), "reward", "config", "seed", "scheduler",
-            "versions", "licence".
+            "batch" (see `replay`), "versions", "licence".
         latents: (C, h, w), the initial latent x_T that was kept; None unless recorded.
         noise: T tensors (C, h, w), the noise of the candidates that were kept; None unless recorded.
+        image: (3, H, W), the aligned image, for replay to be checked against; None unless recorded.
     """
 
     timesteps: Sequence[float]
@@ -49,10 +52,15 @@ class NullText:
     about: Mapping[str, Any] = field(default_factory=dict)
     latents: Tensor | None = None
     noise: Sequence[Tensor] | None = None
+    image: Tensor | None = None
+
+    def nearest(self, timestep: float) -> int:
+        """The index of the nearest of the timesteps it was learnt at; a tie goes to the noisier."""
+        return min(range(len(self.values)), key=lambda i: abs(self.timesteps[i] - timestep))
 
     def at(self, timestep: float) -> Embedding:
-        """φ' at the nearest of the timesteps it was learnt at; a tie goes to the noisier."""
-        return self.values[min(range(len(self.values)), key=lambda i: abs(self.timesteps[i] - timestep))]
+        """φ' at the nearest timestep."""
+        return self.values[self.nearest(timestep)]
 
     def mean(self) -> dict[str, Tensor]:
         """The average of φ' over the steps: for a pipeline that takes one negative embedding. An approximation."""
@@ -75,29 +83,28 @@ class NullText:
         if found := differences(self.about.get("model", {}), identity(model)):
             raise NullTTAError(f"the null text does not fit this model: {'; '.join(found)}")
 
-    def save(self, path: str | Path, *, noise: bool = False, licence: str = "") -> None:
+    def save(self, path: str | Path, *, noise: bool = False, rank: int | None = None, licence: str = "") -> None:
         """Write the file, whole or not at all.
 
-        noise: also the run's initial latent and step noise, and φ' in full precision: replay is then exact.
+        noise: also the run's initial latent, step noise and image, and φ' in full precision: replay is then exact.
+        rank: keep the differences as factors of this rank, an approximation whose relative error the file states.
         licence: under which the null text may be used, as you say.
         """
         from safetensors.torch import save_file
 
-        if noise and (self.latents is None or self.noise is None):
-            raise NullTTAError("this null text holds no noise: only a fresh run's, or one saved with it, does")
-        tensors = {f"null.{name}": tensor for name, tensor in self.null.items()}
-        for name in self._free():
-            stack = torch.stack([value[name].float() for value in self.values])
-            key, tensor = (
-                (f"value.{name}", stack) if noise else (f"difference.{name}", (stack - self.null[name]).half())
-            )
-            if not bool(tensor.isfinite().all()):
-                raise NullTTAError(f"the null text's '{name}' is not finite: it cannot be saved")
-            tensors[key] = tensor
-        if noise and self.latents is not None and self.noise is not None:
-            tensors |= {"latents": self.latents, "noise": torch.stack(list(self.noise))}
         about = {**self.about, "prompt": self.prompt, "timesteps": list(self.timesteps)}
         about |= {"licence": licence or self.about.get("licence", "")}
+        tensors = {f"null.{name}": tensor for name, tensor in self.null.items()}
+        if noise:
+            tensors |= self._exact(rank)
+        elif rank is None:
+            tensors |= {f"difference.{name}": difference.half() for name, difference in self._differences().items()}
+        else:
+            factors, errors = self._low_rank(rank)
+            tensors, about = tensors | factors, {**about, "low_rank": {"rank": rank, "relative_error": errors}}
+        for key, tensor in tensors.items():
+            if not bool(tensor.isfinite().all()):
+                raise NullTTAError(f"the null text's '{key}' is not finite: it cannot be saved")
         metadata = {"format": FORMAT, "about": json.dumps(about, ensure_ascii=False, default=str)}
         with atomic(Path(path)) as temporary:
             save_file({key: tensor.cpu().contiguous() for key, tensor in tensors.items()}, temporary, metadata)
@@ -111,15 +118,45 @@ class NullText:
         metadata, tensors = _read(Path(path))
         try:
             null_text = _assemble(cls, metadata, tensors)
-        except (KeyError, ValueError, TypeError, RuntimeError, RecursionError, AttributeError) as error:
+        except (LookupError, ValueError, TypeError, ArithmeticError, RuntimeError, AttributeError) as error:
             problem = str(error).strip().splitlines() or [type(error).__name__]
             raise NullTTAError(f"'{path}' is no null text that this version reads: {problem[0]}") from error
         if model is not None:
             null_text.require_fit(model)
         return null_text
 
-    def _free(self) -> list[str]:
-        return [name for name, tensor in self.null.items() if is_free(tensor)]
+    def _stacks(self) -> dict[str, Tensor]:
+        """φ' of all steps, (T, ...) in float32, of each named tensor that is optimised."""
+        free = (name for name, tensor in self.null.items() if is_free(tensor))
+        return {name: torch.stack([value[name].float() for value in self.values]) for name in free}
+
+    def _differences(self) -> dict[str, Tensor]:
+        return {name: stack - self.null[name] for name, stack in self._stacks().items()}
+
+    def _exact(self, rank: int | None) -> dict[str, Tensor]:
+        """What exact replay needs, by the names that the file gives it."""
+        if rank is not None:
+            raise NullTTAError("exact replay needs φ' in full: leave out rank or noise")
+        if self.latents is None or self.noise is None:
+            raise NullTTAError("this null text holds no noise: only a fresh run's, or one saved with it, does")
+        recorded = {"latents": self.latents, "noise": torch.stack(list(self.noise))}
+        image = {} if self.image is None else {"image": self.image}
+        return {f"value.{name}": stack for name, stack in self._stacks().items()} | recorded | image
+
+    def _low_rank(self, rank: int) -> tuple[dict[str, Tensor], dict[str, float]]:
+        """The factors, by the names that the file gives them, and each tensor's relative error once they are unfolded.
+        A tensor without tokens (a pooled embedding) is small, and stays whole."""
+        differences = self._differences()
+        lowrank.require_rank(rank, max((len(d[0]) for d in differences.values() if d.dim() == 3), default=0))
+        tensors, errors = {}, {}
+        for name, difference in differences.items():
+            if difference.dim() != 3:
+                tensors[f"difference.{name}"] = difference.half()
+                continue
+            left, right = lowrank.factors(difference, rank)
+            tensors |= {f"left.{name}": left, f"right.{name}": right}
+            errors[name] = lowrank.relative_error(lowrank.unfold(left, right), difference)
+        return tensors, errors
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
@@ -143,21 +180,30 @@ def _assemble(cls: type[NullText], metadata: Mapping[str, str], tensors: Mapping
     about = json.loads(metadata["about"])
     timesteps = [float(t) for t in about.pop("timesteps")]
     prompt = about.pop("prompt")
-    null = {key.removeprefix("null."): tensor for key, tensor in tensors.items() if key.startswith("null.")}
     if not all(map(math.isfinite, timesteps)):
         raise ValueError("a timestep is not finite")
-    if not null or not timesteps or not isinstance(prompt, str) or not isinstance(about.get("model", {}), dict):
+    prompt.encode()  # refuses lone surrogates, which no tokenizer takes
+    null = {key.removeprefix("null."): tensor for key, tensor in tensors.items() if key.startswith("null.")}
+    null = transform(null, lambda tensor: tensor.float() if is_free(tensor) else tensor)
+    if not null or not timesteps or not isinstance(about.get("model", {}), dict):
         raise ValueError("its prompt, timesteps or tensors are missing")
-    steps: dict[str, Tensor] = {}
-    for name, tensor in null.items():
-        if not is_free(tensor):
-            continue
-        exact = tensors.get(f"value.{name}")
-        steps[name] = tensors[f"difference.{name}"].float() + tensor if exact is None else exact
-        if steps[name].shape != (len(timesteps), *tensor.shape) or not bool(steps[name].isfinite().all()):
-            raise ValueError(f"'{name}' has shape {tuple(steps[name].shape)}, or values that are not finite")
-    noise = tensors.get("noise")
-    if noise is not None and len(noise) != len(timesteps):
-        raise ValueError(f"it holds the noise of {len(noise)} steps for {len(timesteps)} timesteps")
+    steps = {name: _steps(tensors, name, null[name], len(timesteps)) for name in null if is_free(null[name])}
+    latents, noise, image = (tensors.get(key) for key in ("latents", "noise", "image"))
+    if latents is not None and noise is not None and noise.shape != (len(timesteps), *latents.shape):
+        raise ValueError(f"its noise has shape {tuple(noise.shape)}: expected {(len(timesteps), *latents.shape)}")
     values = [{**null, **{name: stack[i] for name, stack in steps.items()}} for i in range(len(timesteps))]
-    return cls(timesteps, values, prompt, null, about, tensors.get("latents"), None if noise is None else list(noise))
+    return cls(timesteps, values, prompt, null, about, latents, None if noise is None else list(noise), image)
+
+
+def _steps(tensors: Mapping[str, Tensor], name: str, null: Tensor, count: int) -> Tensor:
+    """φ' of all steps (T, ...), in whichever form the file holds it."""
+    exact, left = tensors.get(f"value.{name}"), tensors.get(f"left.{name}")
+    if exact is not None:
+        stack = exact
+    elif left is not None:
+        stack = lowrank.unfold(left, tensors[f"right.{name}"])
+    else:
+        stack = tensors[f"difference.{name}"].float()
+    if stack.shape != (count, *null.shape) or not bool(stack.isfinite().all()):
+        raise ValueError(f"'{name}' has shape {tuple(stack.shape)}, or values that are not finite")
+    return stack if exact is not None else stack + null
