@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,7 @@ def test_a_file_with_noise_is_exact_and_one_without_says_so(result: Any, tmp_pat
     loaded = NullText.load(tmp_path / "cat.safetensors")
     assert all(torch.equal(a["tokens"], b["tokens"]) for a, b in zip(loaded.values, kept.values, strict=True))
     assert torch.equal(loaded.latents, kept.latents)
+    assert torch.equal(loaded.image, result.images[0])
     kept.save(tmp_path / "small.safetensors")
     assert (tmp_path / "small.safetensors").stat().st_size < (tmp_path / "cat.safetensors").stat().st_size
     with pytest.raises(NullTTAError, match="holds no noise"):
@@ -90,6 +92,22 @@ def test_replay_with_the_recorded_noise_is_the_aligned_image_bit_for_bit(model: 
     assert torch.equal(image, whole.images[row])
     assert stock.scheduler is scheduler
     assert "forward" not in vars(stock.unet)
+
+
+def test_of_one_prompt_it_is_so_without_ado(tmp_path: Path) -> None:
+    """On the embedded model, where one row and a batch's differ in their last bits."""
+    model: Any = nulltta.load_model("embedded", device="cpu")
+    config = NullTTAConfig.embedded(num_inference_steps=4, inner_steps=(1, 1))
+    alone = align(model, "two foxes", brightness, config=config, seed=3)
+    alone.null_text[0].save(tmp_path / "n.safetensors", noise=True)
+    loaded = NullText.load(tmp_path / "n.safetensors")
+    assert torch.equal(replay(model, loaded, exact=True), alone.images)
+    stock = _stock(model)
+    with loaded.apply(stock, exact=True):
+        call = {"num_inference_steps": 4, "guidance_scale": config.guidance_scale, "output_type": "pt"}
+        image = stock(loaded.prompt, latents=loaded.latents[None], **call).images
+    assert torch.equal(image, alone.images)
+    assert "decode" not in vars(stock.vae)
 
 
 def test_of_a_batched_run_replay_differs_by_rounding_only(model: Any, result: Any) -> None:
@@ -150,6 +168,43 @@ def test_another_model_is_refused_by_name_of_the_difference(result: Any, model: 
         replay(other, result.null_text[0])
 
 
+def test_low_rank_is_smaller_and_says_how_far_off_it_is(model: Any, result: Any, tmp_path: Path) -> None:
+    kept, path = result.null_text[0], tmp_path / "cat.safetensors"
+    exact = torch.stack([value["tokens"] for value in kept.values]) - kept.null["tokens"]
+    sizes, errors = [], []
+    for rank in (1, 4, 77):
+        kept.save(path, rank=rank, licence="CC0-1.0")
+        loaded = NullText.load(path, model)
+        change = torch.stack([value["tokens"] for value in loaded.values]) - loaded.null["tokens"]
+        said = loaded.about["low_rank"]
+        assert said["rank"] == rank
+        assert said["relative_error"]["tokens"] == pytest.approx(
+            float((change - exact).norm() / exact.norm()), rel=1e-3
+        )
+        sizes.append(path.stat().st_size)
+        errors.append(said["relative_error"]["tokens"])
+        mean = torch.stack([value["tokens"] for value in loaded.values]).mean(0)
+        torch.testing.assert_close(loaded.mean()["tokens"], mean)
+    kept.save(path)
+    assert sizes[0] < sizes[1] < path.stat().st_size
+    assert errors[0] > errors[1] > errors[2]
+    assert errors[2] < 1e-3
+    assert "low_rank" not in NullText.load(path).about
+    torch.testing.assert_close(replay(model, loaded, seeds=[8]), replay(model, kept, seeds=[8]), rtol=0, atol=1e-3)
+
+
+def test_a_bad_rank_writes_nothing(result: Any, tmp_path: Path) -> None:
+    kept, path = result.null_text[0], tmp_path / "cat.safetensors"
+    with pytest.raises(NullTTAError, match="from 1 to 77"):
+        kept.save(path, rank=78)
+    with pytest.raises(NullTTAError, match="leave out rank or noise"):
+        kept.save(path, rank=2, noise=True)
+    toy = align(Gaussian(), "red", nearness, config=CONFIG).null_text[0]
+    with pytest.raises(NullTTAError, match="no tokens"):
+        toy.save(path, rank=1)
+    assert list(tmp_path.iterdir()) == []
+
+
 def _save(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     from safetensors.torch import save_file
 
@@ -159,6 +214,7 @@ def _save(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> N
 GOOD = '{"prompt": "a", "timesteps": [1.0], "model": {}}'
 NULL = {"null.tokens": torch.zeros(2, 3)}
 ONE = {**NULL, "difference.tokens": torch.zeros(1, 2, 3)}
+FACTORS = {"left.tokens": torch.full((2, 1), 1e20), "right.tokens": torch.full((1, 1, 3), 1e20)}
 
 
 @pytest.mark.parametrize(
@@ -174,6 +230,35 @@ ONE = {**NULL, "difference.tokens": torch.zeros(1, 2, 3)}
         (NULL, {"format": "nulltta null text 1", "about": GOOD}, "difference.tokens"),
         ({**NULL, "difference.tokens": torch.full((1, 2, 3), torch.nan)}, {"about": GOOD}, "is no null text"),
         ({**NULL, "value.tokens": torch.full((1, 2, 3), torch.inf)}, {"about": GOOD}, "is no null text"),
+        (
+            {**ONE, "difference.tokens": torch.zeros(1, 1, 1)},
+            {"format": "nulltta null text 1", "about": GOOD},
+            "has shape",
+        ),
+        ({**ONE, "left.tokens": torch.zeros(2, 1)}, {"format": "nulltta null text 1", "about": GOOD}, "right.tokens"),
+        (
+            {**NULL, **FACTORS, "right.tokens": torch.zeros(1, 9, 3)},
+            {"format": "nulltta null text 1", "about": GOOD},
+            "has shape",
+        ),
+        (
+            {**NULL, **FACTORS, "left.tokens": torch.zeros(2)},
+            {"format": "nulltta null text 1", "about": GOOD},
+            "factors have",
+        ),
+        (
+            {**NULL, **FACTORS, "left.tokens": torch.full((2, 1), 1e30)},
+            {"format": "nulltta null text 1", "about": GOOD},
+            "finite",
+        ),
+        (
+            {**ONE, "latents": torch.zeros(4), "noise": torch.zeros(2, 4)},
+            {"format": "nulltta null text 1", "about": GOOD},
+            "noise has shape",
+        ),
+        (ONE, {"format": "nulltta null text 1", "about": GOOD.replace('"a"', '"\\ud800"')}, "is no null text"),
+        (ONE, {"format": "nulltta null text 1", "about": GOOD.replace('"a"', "7")}, "is no null text"),
+        (ONE, {"format": "nulltta null text 1", "about": GOOD.replace("1.0", "9" * 400)}, "is no null text"),
         ({"x": torch.zeros(1)}, {"format": "nulltta null text 1", "about": GOOD}, "missing"),
     ],
 )
@@ -199,6 +284,32 @@ def test_a_damaged_file_is_refused_in_one_line(result: Any, tmp_path: Path, cont
         path.write_bytes(cut[content])
     with pytest.raises(NullTTAError, match=r"bad\.safetensors") as caught:
         NullText.load(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"about": {"batch": 3}}, "batches makes no sense"),
+        ({"about": {"batch": {"candidates": 2, "joint": True, "rows": [0, 0, 0, 0, 2]}}}, "batches makes no sense"),
+        ({"about": {"batch": {"candidates": 2, "joint": True, "rows": [0]}}}, "batches makes no sense"),
+        ({"about": {"batch": {"candidates": 10**9, "joint": True, "rows": [0] * 5}}}, "batches makes no sense"),
+        ({"about": {"config": {"temperature": 1}}}, "configuration is not one of this version"),
+        ({"about": {"config": [1]}}, "configuration is not one of this version"),
+        ({"about": {"config": {"eta": "x"}}}, "eta must be a number"),
+        ({"null": {"tokens": torch.zeros(77, 5)}}, r"its tensors are \{'tokens': \(77, 5\)\}, the model's"),
+        ({"null": {"words": torch.zeros(77, 32)}}, "does not fit"),
+        ({"null": {"tokens": torch.zeros(77, 32).long()}}, "does not fit"),
+        ({"latents": torch.zeros(3, 2, 2)}, r"latents have shape \(3, 2, 2\)"),
+    ],
+)
+def test_a_file_that_lies_is_refused_when_it_is_replayed(
+    model: Any, result: Any, changed: dict[str, Any], says: str
+) -> None:
+    kept = result.null_text[0]
+    about = {**kept.about, **changed.pop("about", {})}
+    with pytest.raises(NullTTAError, match=says) as caught:
+        replay(model, replace(kept, about=about, **changed), exact=True)
     assert "\n" not in str(caught.value)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from nulltta.artefact import NullText
 from nulltta.embedding import transform
 from nulltta.models.identity import identity
+from nulltta.models.rowwise import RowByRow
 from nulltta.sampling import Problem
 from nulltta.types import Outcome, Step
 
@@ -22,7 +23,7 @@ def null_texts(problem: Problem, outcome: Outcome, trace: Sequence[Step]) -> lis
     trace = trace[-len(outcome.nulls) :]  # of several passes, the last is the one that drew the images
     timesteps = [step.timestep for step in trace]
     chosen = [step.selected for step in trace[:-1]] + [outcome.selected]  # (B,) a step; the last one's is the best
-    common = _about(problem)
+    common = _about(problem) | _batch(problem, outcome, chosen)
     made = []
     for b, prompt in enumerate(problem.prompts):
         row = partial(_row, b)
@@ -35,6 +36,7 @@ def null_texts(problem: Problem, outcome: Outcome, trace: Sequence[Step]) -> lis
                 {**common, "seed": problem.seeds[b]},
                 outcome.initial_latents[b].cpu(),
                 _Kept(problem, b, [int(indices[b]) for indices in chosen]),
+                outcome.candidates[b, outcome.selected[b]].cpu(),
             )
         )
     return made
@@ -58,6 +60,22 @@ class _Kept(Sequence[Tensor]):
 
     def __iter__(self) -> Any:
         return (self[index] for index in range(len(self)))
+
+
+def _batch(problem: Problem, outcome: Outcome, chosen: Sequence[Tensor]) -> dict[str, Any]:
+    """What `places.Places` is to know, of a run of one prompt whose candidates went through the networks together."""
+    together = problem.memory.rows is None or problem.memory.rows >= problem.config.num_particles
+    if (
+        len(problem.prompts) > 1
+        or not together
+        or isinstance(problem.model, RowByRow)
+        or outcome.initial_rewards is None
+    ):
+        return {}
+    first = problem.selector(outcome.initial_rewards, problem.generators(-1, "select"))
+    joint = all(problem.null[name].shape == tensor.shape for name, tensor in problem.cond.items())
+    rows = [int(indices[0]) for indices in (first, *chosen)]
+    return {"batch": {"candidates": problem.config.num_particles, "joint": joint, "rows": rows}}
 
 
 def _row(index: int, tensor: Tensor) -> Tensor:

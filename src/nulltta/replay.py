@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,11 +14,12 @@ from torch import Tensor
 from nulltta import noise
 from nulltta.artefact import NullText
 from nulltta.config import NullTTAConfig
-from nulltta.embedding import transform
+from nulltta.embedding import is_free, transform
 from nulltta.models import adapter_of, load_model
-from nulltta.models.rowwise import row_by_row
+from nulltta.models.rowwise import Place, among_copies, in_places
 from nulltta.models.shared import Wiring
-from nulltta.objective import guide
+from nulltta.objective import both, guide
+from nulltta.places import Places
 from nulltta.recorded import recorded_scheduler
 from nulltta.types import Embedding, GuidedModel, NullTTAError
 
@@ -41,7 +43,9 @@ def replay(
         seeds: one image a seed, from plain sampling's noise of that seed.
         config: steps, guidance scale and η; the ones it was learnt with if None. At another number of steps each
             step takes the φ' of the nearest timestep.
-        exact: one image, from the recorded initial latent and step noise, instead of the seeds' own.
+        exact: one image, from the recorded initial latent and step noise, instead of the seeds' own. Of a run of one
+            prompt the networks see batches of the run's sizes, K candidates, which makes the image bit for bit the
+            run's on the same kind of machine; of a run of several, or of another machine, it is so up to rounding.
         plain: with φ instead of φ': the same images as plain sampling makes, to compare with.
 
     Errors: `NullTTAError` if the null text does not fit the model, or `exact` lacks the noise or the steps.
@@ -51,20 +55,28 @@ def replay(
     config = config or _config(null_text)
     steps = [_with_eta(step, config.eta) for step in model.schedule(config.num_inference_steps)]
     count = 1 if exact else len(seeds)
-    cond, _ = model.encode([prompt or null_text.prompt] * count, [""] * count)
+    cond, phi = model.encode([prompt or null_text.prompt] * count, [""] * count)
+    _require_shapes(null_text.null, phi)
     device = next(iter(cond.values())).device
     if exact:
-        draws = _recording(null_text, [step.timestep for step in steps])
-        x = draws[0][None].clone().to(device)
+        recorded, draws = _recording(null_text, [step.timestep for step in steps])
+        _require_latents(recorded, model)
+        places = Places.recorded(null_text.about, len(steps))
+        x = recorded[None].to(device)
     else:
         x = noise.initial_latents(model, list(seeds), 1)[:, 0].to(device)
     for i, step in enumerate(steps):
         null = _rows(null_text.null if plain else null_text.at(step.timestep), count, device)
-        eps = guide(model, model.predict(x, step, null), model.predict(x, step, cond), config.guidance_scale)
-        mean, std = model.transition(x, eps, step)
-        drawn = draws[1][i][None].to(device) if exact else noise.seeded(seeds, i, x, 1)[:, 0]
+        if exact:
+            eps_null = model.predict(x, step, null)
+            eps_cond = among_copies(places.cond(i), model.predict, x, step, cond)
+            drawn = draws[i][None].to(device)
+        else:
+            eps_null, eps_cond = both(model, x, step, null, cond)
+            drawn = noise.seeded(seeds, i, x, 1)[:, 0]
+        mean, std = model.transition(x, guide(model, eps_null, eps_cond, config.guidance_scale), step)
         x = mean + std * drawn
-    return model.decode(x)
+    return among_copies(places.decoded, model.decode, x) if exact else model.decode(x)
 
 
 @contextmanager
@@ -77,23 +89,28 @@ def applied(null_text: NullText, pipeline: Any, *, exact: bool = False, **option
     be on (`guidance_scale`, or `true_cfg_scale` with a negative prompt); the call's negative prompt is overruled.
 
     exact: the recorded noise too, through a scheduler of ours in the pipeline's place until the end; call with the
-        recorded number of steps, `latents=null_text.latents[None]` and one prompt. The denoiser is evaluated a row
-        at a time, so on the CPU in float32 the image is bit for bit that of a run whose model was a `RowByRow`; that
-        of another run differs from it by the rounding that batches bring.
+        recorded number of steps, `latents=null_text.latents[None]` and one prompt. Denoiser and decoder see batches
+        of the run's sizes (`replay`'s exact), so that the bits are the run's where those are.
     options: with exact, what was set on the run's model: `size` and `frames`, for families that have them.
     """
     null_text.require_fit(pipeline)
     wiring: Wiring = adapter_of(type(pipeline).__name__).WIRING
     hook = _Hook(null_text, wiring, pipeline)
     with ExitStack() as undo:
+
+        def overrule(component: Any, name: str, value: Any) -> None:
+            undo.callback(delattr, component, name)
+            setattr(component, name, value)
+
         for name in wiring.denoisers:
             if (denoiser := getattr(pipeline, name, None)) is not None:
                 undo.callback(denoiser.register_forward_pre_hook(hook, with_kwargs=True).remove)
         if exact:
+            places = Places.recorded(null_text.about, len(null_text.timesteps))
             for denoiser in (getattr(pipeline, name, None) for name in wiring.denoisers):
                 if denoiser is not None:
-                    undo.callback(delattr, denoiser, "forward")
-                    denoiser.forward = row_by_row(denoiser.forward)
+                    overrule(denoiser, "forward", in_places(denoiser.forward, partial(hook.place, places)))
+            overrule(pipeline.vae, "decode", in_places(pipeline.vae.decode, lambda _: places.decoded))
             undo.callback(setattr, pipeline, "scheduler", pipeline.scheduler)
             pipeline.scheduler = _exact_scheduler(null_text, pipeline, options)
         yield
@@ -114,6 +131,12 @@ class _Hook:
         self.calls = self.replaced = 0
         self.last: float | None = None  # the last call's timestep
         self.nth = 0  # and how many calls it has had
+        self.index = 0  # of the nearest step that was learnt
+
+    def place(self, places: Places, row: int) -> Place:
+        """Where the run evaluated what the pipeline's present call has in a row."""
+        is_null = row == 0 if self.wiring.batched else self.nth % 2 == 0
+        return (1, 0) if is_null else places.cond(self.index)
 
     def __call__(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
         del module
@@ -122,11 +145,11 @@ class _Hook:
         timestep = float(given.flatten()[0] if torch.is_tensor(given) else given) / self.scale
         self.calls += 1
         self.nth = self.nth + 1 if timestep == self.last else 1
-        self.last = timestep
+        self.last, self.index = timestep, self.null_text.nearest(timestep)
         if not (_is_doubled(sample) if self.wiring.batched else self.nth % 2 == 0):
             return None
         self.replaced += 1
-        null = self.null_text.at(timestep)
+        null = self.null_text.values[self.index]
         kwargs = dict(kwargs)
         for name, place in self.wiring.tensors.items():
             outer, _, inner = place.partition(".")
@@ -177,8 +200,35 @@ def _recording(null_text: NullText, timesteps: Sequence[float]) -> tuple[Tensor,
     return null_text.latents, null_text.noise
 
 
+def _require_shapes(learnt: Embedding, encoded: Embedding) -> None:
+    """Refuse a null text that is no embedding of this model's kind; its number of tokens may be another."""
+
+    def kind(name: str, shape: Sequence[int], free: bool) -> Any:
+        return name, free, len(shape), tuple(shape[-1:]) if free else ()
+
+    ours = sorted(kind(name, tensor.shape, is_free(tensor)) for name, tensor in learnt.items())
+    theirs = sorted(kind(name, tensor.shape[1:], is_free(tensor)) for name, tensor in encoded.items())
+    if ours != theirs:
+        shapes = (
+            {name: tuple(t.shape) for name, t in learnt.items()},
+            {n: tuple(t.shape[1:]) for n, t in encoded.items()},
+        )
+        raise NullTTAError(
+            f"the null text does not fit this model: its tensors are {shapes[0]}, the model's {shapes[1]}"
+        )
+
+
+def _require_latents(recorded: Tensor, model: GuidedModel) -> None:
+    expected = tuple(model.initial_latents(1, torch.Generator().manual_seed(0)).shape[1:])
+    if tuple(recorded.shape) != expected:
+        raise NullTTAError(f"the recorded latents have shape {tuple(recorded.shape)}, this model's {expected}")
+
+
 def _config(null_text: NullText) -> NullTTAConfig:
-    return NullTTAConfig(**null_text.about.get("config", {}))
+    try:
+        return NullTTAConfig(**null_text.about.get("config", {}))
+    except TypeError as error:
+        raise NullTTAError(f"the null text's configuration is not one of this version: {error}") from error
 
 
 def _rows(null: Embedding, count: int, device: torch.device) -> dict[str, Tensor]:

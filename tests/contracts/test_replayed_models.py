@@ -17,13 +17,15 @@ from nulltta.replay import replay
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")  # NumPy's, in diffusers' DPM solver
 
+ROUNDED = ("qwen", "wan")  # whose pipelines guide, or decode, in another order of operations than their adapters
+
 
 def brightness(images: Tensor, prompts: Sequence[str]) -> Tensor:
     return images.flatten(1).mean(1)
 
 
 def test_a_kept_null_text_replays_in_the_stock_pipeline(family: str, folder: Path, tmp_path: Path) -> None:
-    """With the recorded noise, and so under the run's own sampler: the aligned image, up to a batch's rounding."""
+    """With the recorded noise, and so under the run's own sampler: the aligned image, bit for bit."""
     model: Any = nulltta.load_model(folder, device="cpu")
     for name, value in SIZES.get(family, {}).items():
         setattr(model, name, value)
@@ -31,7 +33,7 @@ def test_a_kept_null_text_replays_in_the_stock_pipeline(family: str, folder: Pat
     result = align(model, "a cat", brightness, config=config, seed=1)
     result.null_text[0].save(tmp_path / "cat.safetensors", noise=True)
     kept = NullText.load(tmp_path / "cat.safetensors", model.pipeline)
-    torch.testing.assert_close(replay(model, kept, exact=True), result.images, rtol=0, atol=1e-4)
+    assert torch.equal(replay(model, kept, exact=True), result.images)
 
     assert kept.latents is not None
     call = dict(CALLS.get(family, {}))
@@ -42,6 +44,9 @@ def test_a_kept_null_text_replays_in_the_stock_pipeline(family: str, folder: Pat
     with kept.apply(model.pipeline, exact=True, **SIZES.get(family, {})):
         output = model.pipeline("a cat", negative_prompt="", **call)
     images = output.frames if hasattr(output, "frames") else output.images
-    torch.testing.assert_close(images, result.images, rtol=0, atol=1e-4)
+    if family in ROUNDED:
+        torch.testing.assert_close(images, result.images, rtol=0, atol=1e-5)
+    else:
+        assert torch.equal(images, result.images)
     plain = replay(model, kept, seeds=[1], plain=True)
     assert float((images - plain).abs().max()) > 1e-4

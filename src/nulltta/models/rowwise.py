@@ -65,9 +65,9 @@ def among_copies(place: Place, function: Callable[..., Any], *args: Any, **kwarg
     return answer[row : row + 1]
 
 
-def row_by_row(forward: Callable[..., Any], place: Callable[[int], Place] = lambda index: (1, 0)) -> Callable[..., Any]:
-    """A denoiser's forward (or a decoder's), split into its rows and joined again: arguments of as many rows as the
-    first are split. place: where each row is to be evaluated; by itself, if not said."""
+def in_places(forward: Callable[..., Any], place: Callable[[int], Place]) -> Callable[..., Any]:
+    """A denoiser's forward (or a decoder's), each of its rows evaluated at `place(row)`; rows are split off every
+    argument of as many rows as the first."""
 
     def split(*args: Any, **kwargs: Any) -> tuple[Tensor]:
         count = len(args[0] if args else kwargs["hidden_states"])
@@ -83,12 +83,16 @@ def row_by_row(forward: Callable[..., Any], place: Callable[[int], Place] = lamb
 
 def _row(value: Any, index: int, count: int) -> Any:
     """Row `index` of every tensor of `count` rows; other values as they are."""
-    return _each(value, lambda tensor: tensor[index : index + 1] if tensor.dim() > 0 and len(tensor) == count else tensor)
+    return _each(
+        value, lambda tensor: tensor[index : index + 1] if tensor.dim() > 0 and len(tensor) == count else tensor
+    )
 
 
 def _copies(value: Any, size: int) -> Any:
     """`size` copies of every tensor of one row; other values as they are."""
-    return _each(value, lambda row: row.repeat(size, *[1] * (row.dim() - 1)) if row.dim() > 0 and len(row) == 1 else row)
+    return _each(
+        value, lambda row: row.repeat(size, *[1] * (row.dim() - 1)) if row.dim() > 0 and len(row) == 1 else row
+    )
 
 
 def _each(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
