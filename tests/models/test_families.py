@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tiny_families import save_cogview4, save_flux, save_ltx, save_pixart, save_wan
+from tiny_families import save_cogview4, save_ltx, save_pixart, save_wan
 from torch import Tensor
 
 import nulltta
@@ -23,26 +22,6 @@ def test_packing_is_diffusers_own_and_comes_undone() -> None:
     x = torch.randn((2, 4, 6, 8), generator=torch.Generator().manual_seed(0))
     assert torch.equal(pack(x), FluxPipeline._pack_latents(x, 2, 4, 6, 8))
     assert torch.equal(unpack(pack(x), 6, 8), x)
-
-
-def test_schnell_is_refused_and_a_flux_with_guidance_input_is_not(tmp_path: Path) -> None:
-    from diffusers import FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
-
-    transformer = FluxTransformer2DModel(
-        in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
-        joint_attention_dim=32, pooled_projection_dim=32, axes_dims_rope=(4, 4, 8),
-    )  # fmt: skip
-    unshifted = FlowMatchEulerDiscreteScheduler(shift=1.0)
-    folder = save_flux(tmp_path / "fast", transformer=transformer, scheduler=unshifted)
-    with pytest.raises(NullTTAError, match=r"guidance-distilled \(a Flux without guidance input"):
-        nulltta.load_model(folder, device="cpu")
-    assert nulltta.load_model(save_flux(tmp_path / "dev"), device="cpu")
-
-
-def test_a_pipeline_that_is_distilled_by_class_is_refused_before_it_loads(tmp_path: Path) -> None:
-    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "SanaSprintPipeline"}))
-    with pytest.raises(NullTTAError, match="SanaSprintPipeline is not supported: it is guidance-distilled"):
-        nulltta.load_model(tmp_path)
 
 
 def test_the_null_mask_stays_or_opens_as_asked(tmp_path: Path) -> None:

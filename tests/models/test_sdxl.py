@@ -58,16 +58,3 @@ def test_a_half_precision_vae_is_decoded_in_float32_and_left_as_it_was(folder: P
     assert model.pipeline.vae.dtype == torch.float16
     images = model.decode(torch.zeros((1, 4, 8, 8)))
     assert bool(images.isfinite().all())
-
-
-def test_distilled_models_are_refused_with_the_reason(folder: Path, tmp_path: Path) -> None:
-    from diffusers import LCMScheduler, StableDiffusionXLPipeline
-
-    pipeline = StableDiffusionXLPipeline.from_pretrained(folder, add_watermarker=False)
-    pipeline.scheduler = LCMScheduler.from_config(pipeline.scheduler.config)
-    with pytest.raises(NullTTAError, match=r"guidance-distilled \(its scheduler is LCMScheduler\)"):
-        nulltta.load_model(pipeline)
-    turbo = save_sdxl(tmp_path / "sdxl-turbo")
-    with pytest.raises(NullTTAError, match=r"guidance-distilled \(its name says 'turbo'\)"):
-        nulltta.load_model(turbo, device="cpu")
-    assert nulltta.load_model(save_sdxl(tmp_path / "flux-de-distilled"), device="cpu")

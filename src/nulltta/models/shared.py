@@ -13,7 +13,9 @@ from torch import Tensor
 
 from nulltta.types import Embedding, NullTTAError
 
-_DISTILLED = re.compile(r"turbo|lightning|hyper-?sd|\blcm\b|schnell|(?<!de)(?<!de[-_])distill|sprint|\bdmd2?\b", re.I)
+_DISTILLED = re.compile(
+    r"turbo|lightning|hyper[-_]?sd|schnell|sprint|(?<!de)(?<!de[-_])distill|(?<![a-z])(lcm|tcd|dmd2?)(?![a-z])", re.I
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +54,13 @@ def refuse_distilled(pipeline: Any) -> None:
     Errors: `NullTTAError`. A model whose configuration does not show it and whose name does not say it gets through.
     """
     scheduler = type(pipeline.scheduler).__name__
-    name = str(getattr(pipeline, "name_or_path", "") or "")
-    reason = None
+    part, reason = denoiser(pipeline), None
+    names = [str(each.config.get("_name_or_path") or "").rstrip("/").rsplit("/", 1)[-1] for each in (pipeline, part)]
     if scheduler in ("LCMScheduler", "TCDScheduler"):
         reason = f"its scheduler is {scheduler}"
-    elif getattr(denoiser(pipeline).config, "time_cond_proj_dim", None) is not None:
+    elif part.config.get("time_cond_proj_dim") is not None:
         reason = "its denoiser takes the guidance scale as an input (time_cond_proj_dim)"
-    elif found := _DISTILLED.search(name.rstrip("/").rsplit("/", 1)[-1]):
+    elif found := _DISTILLED.search("\n".join(names)):
         reason = f"its name says '{found.group()}'"
     if reason:
         raise NullTTAError(f"this model is guidance-distilled ({reason}): it has no null branch to optimise")

@@ -73,7 +73,7 @@ class StableDiffusionXL:
     WIRING = Wiring(
         ("unet",), {"tokens": "encoder_hidden_states", "pooled": "added_cond_kwargs.text_embeds"}, batched=True
     )
-    NULLS = ("text", "zeros")
+    NULLS: tuple[str, ...] = ("text", "zeros")
 
     initial_latents = latents_at_own_size
     decode = decode_images
