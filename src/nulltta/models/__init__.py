@@ -147,7 +147,7 @@ def _adapt(pipeline: Any, name: str, null: str | None) -> GuidedModel:
 
 def _equipped(model: Any, tiny_decoder: Any, compiled: bool) -> GuidedModel:
     """The model with its tiny decoder, and its networks laid out or compiled for speed, in place."""
-    if tiny_decoder is None and model.name == "embedded" and tiny.EMBEDDED.is_dir():
+    if tiny_decoder is None and model.name == "embedded":
         tiny_decoder = tiny.EMBEDDED
     if tiny_decoder is not None:
         tiny.attach(model, tiny_decoder)

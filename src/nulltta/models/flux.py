@@ -11,9 +11,9 @@ from torch import Tensor
 from nulltta.models import flow
 from nulltta.models.shared import (
     Wiring,
+    at_detail,
     decode_images,
     freeze,
-    full_only,
     noise,
     refuse_distilled,
     stack_padded,
@@ -183,7 +183,7 @@ class QwenImage:
 
     def decode(self, x0: Tensor, detail: str = "full") -> Tensor:
         """Images in [0, 1]; no gradient where the decoder clamps."""
-        full_only(detail)
+        x0 = at_detail(x0, detail)
         video = unscaled(self.vae, x0)[:, :, None]  # one frame
         return unit_range(self.vae.decode(video).sample[:, :, 0])
 

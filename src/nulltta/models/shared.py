@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from nulltta.types import Embedding, NullTTAError
 
@@ -112,9 +113,13 @@ def encode_masked(
 
 
 def decode_images(model: Any, x0: Tensor, detail: str = "full") -> Tensor:
-    """Images in [0, 1]; no gradient where the decoder's output is clamped."""
-    full_only(detail)
-    return unit_range(model.vae.decode(unscaled(model.vae, x0)).sample)
+    """Images in [0, 1]; no gradient where the decoder's output is clamped.
+
+    detail: "full"; "half", a quarter of the pixels; "tiny", by the model's `tiny_decoder`, if it was given one.
+    """
+    tiny = getattr(model, "tiny_decoder", None)
+    vae, x0 = (tiny, x0) if tiny is not None and detail == "tiny" else (model.vae, at_detail(x0, detail))
+    return unit_range(vae.decode(unscaled(vae, x0)).sample)
 
 
 def unscaled(vae: Any, x0: Tensor) -> Tensor:
@@ -133,10 +138,20 @@ def unit_range(images: Tensor) -> Tensor:
     return (images.float() / 2 + 0.5).clamp(0, 1)
 
 
-def full_only(detail: str) -> None:
-    """Refuse a level of detail that a decoder does not have."""
+def at_detail(x0: Tensor, detail: str) -> Tensor:
+    """Clean latents (N, ..., h, w) as they are to be decoded: for "half" the means of 2×2, half as high and wide.
+
+    Raises:
+        NullTTAError: the detail is none that this decoder has.
+    """
+    if detail == "half":
+        flat = functional.avg_pool2d(x0.flatten(1, -3), 2, ceil_mode=True)
+        return flat.unflatten(1, x0.shape[1:-2])
+    if detail == "tiny":
+        raise NullTTAError("this model has no tiny decoder: load_model takes one as tiny_decoder, or use full or half")
     if detail != "full":
-        raise NullTTAError(f"unknown detail '{detail}': this model decodes in 'full'")
+        raise NullTTAError(f"unknown detail '{detail}': choose one of full, half, tiny")
+    return x0
 
 
 def warn_if_cut(tokenizer: Any, prompts: Sequence[str], limit: int | None = None) -> None:

@@ -16,9 +16,9 @@ from torch import Tensor
 from nulltta.models import flow
 from nulltta.models.shared import (
     Wiring,
+    at_detail,
     encode_masked,
     freeze,
-    full_only,
     noise,
     refuse_distilled,
     timesteps,
@@ -98,7 +98,7 @@ class Wan:
 
     def decode(self, x0: Tensor, detail: str = "full") -> Tensor:
         """Frames (N, F, 3, H, W) in [0, 1]; no gradient where the decoder clamps."""
-        full_only(detail)
+        x0 = at_detail(x0, detail)
         return _scored(self, self.vae.decode(unscaled(self.vae, x0)).sample)
 
 
@@ -169,7 +169,7 @@ class LTX:
 
     def decode(self, x0: Tensor, detail: str = "full") -> Tensor:
         """Frames (N, F, 3, H, W) in [0, 1]; no gradient where they are clamped."""
-        full_only(detail)
+        x0 = at_detail(x0, detail)
         vae = self.vae
         mean, std = (each[:, None, None, None].to(x0) for each in (vae.latents_mean, vae.latents_std))
         latents = (x0 * std / vae.config.scaling_factor + mean).to(vae.dtype)

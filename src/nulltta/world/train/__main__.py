@@ -19,7 +19,7 @@ import torch
 
 from .. import WEIGHTS
 from ..grammar import Size
-from . import autoencoder, decoder, denoiser, export, judge, scorers
+from . import autoencoder, decoder, denoiser, export, judge, scorers, tiny
 from .loop import Budget
 
 STAGES: dict[str, Callable[[Size, Budget], object]] = {
@@ -29,10 +29,11 @@ STAGES: dict[str, Callable[[Size, Budget], object]] = {
     "denoiser": denoiser.run,
     "judge": judge.run,
     "decoder": decoder.run,
+    "tiny": tiny.run,
 }
 MINUTES: dict[Size, dict[str, float]] = {
-    "cpu": {"autoencoder": 13, "clip": 29, "clip-b": 9, "denoiser": 73, "judge": 8, "decoder": 26},
-    "gpu": {"autoencoder": 4, "clip": 3, "clip-b": 2, "denoiser": 9, "judge": 2, "decoder": 2},
+    "cpu": {"autoencoder": 13, "clip": 29, "clip-b": 9, "denoiser": 73, "judge": 8, "decoder": 26, "tiny": 6},
+    "gpu": {"autoencoder": 4, "clip": 3, "clip-b": 2, "denoiser": 9, "judge": 2, "decoder": 2, "tiny": 1},
 }
 
 
@@ -41,6 +42,7 @@ def export_all(size: Size, budget: Budget, out: Path) -> None:
     export.export_pipeline(budget, out)
     for name in scorers.NAMES:
         export.export_scorer(name, budget, out)
+    export.export_tiny(budget, out)
     export.export_judge(size, budget, out)
     export.export_record(STAGES, size, budget, out)
 

@@ -129,6 +129,13 @@ def export_scorer(name: str, budget: Budget, out: Path) -> None:
     build_tokenizer().save_pretrained(out / name)
 
 
+def export_tiny(budget: Budget, out: Path) -> None:
+    """out/tiny: the tiny decoder, as `from_pretrained` reads it."""
+    from . import tiny
+
+    halve(tiny.load(budget)).save_pretrained(out / "tiny")
+
+
 def export_judge(size: Size, budget: Budget, out: Path) -> None:
     """out/judge."""
     from . import judge

@@ -1,0 +1,141 @@
+"""What a run costs: branch evaluations, decodings and reward calls, seconds by part, FLOPs, peak memory.
+
+Everything is measured from outside, on the modules themselves, so that any sampler of any make can be measured.
+"""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+
+class Parts:
+    """Rows evaluated, with gradient and without, and seconds of forward passes, by part."""
+
+    def __init__(self) -> None:
+        self.rows: Counter[str] = Counter()
+        self.seconds: Counter[str] = Counter()
+
+    def watch(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """`function` of some rows (its first tensor's length), counted and timed as `part`."""
+
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            began = _now()
+            found = function(*args, **kwargs)
+            self.seconds[part] += _now() - began
+            tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
+            gradient = torch.is_grad_enabled() and _first(found).requires_grad
+            self.rows[f"{part} {'with' if gradient else 'without'} gradient"] += len(tensors[0])
+            return found
+
+        return watched
+
+
+@contextmanager
+def watching(pipeline: Any) -> Iterator[Parts]:
+    """Count and time the pipeline's denoiser and decoder."""
+    parts = Parts()
+    with ExitStack() as stack:
+        for part, module, name in (("denoiser", pipeline.unet, "forward"), ("decoder", pipeline.vae, "decode")):
+            original = getattr(module, name)
+            setattr(module, name, parts.watch(part, original))
+            stack.callback(setattr, module, name, original)
+        yield parts
+
+
+def flops(function: Callable[[], Any]) -> int:
+    """Floating-point operations of a call, backward passes included, by torch's formulas; attention as products."""
+    with sdpa_kernel(SDPBackend.MATH), _Flops() as counter:
+        function()
+    return counter.total
+
+
+class _Flops(TorchDispatchMode):
+    """torch's `FlopCounterMode` without its modules' hooks, which `autograd.grad` does not get past."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        found = function(*args, **kwargs)
+        if (formula := flop_registry.get(function._overloadpacket)) is not None:
+            self.total += formula(*args, **kwargs, out_val=found)
+        return found
+
+
+def peak_bytes(function: Callable[[], Any], device: torch.device) -> int:
+    """The most memory that tensors made during a call held at one time."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        function()
+        return int(torch.cuda.max_memory_allocated() - before)
+    with _Storages() as storages:
+        function()
+    return storages.peak
+
+
+class _Storages(TorchDispatchMode):
+    """Follows the storages of tensors that operations return, from their first sight to their end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live = self.peak = 0
+        self.seen: set[int] = set()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = {_storage(t) for t in _tensors((args, kwargs))}
+        found = function(*args, **(kwargs or {}))
+        for tensor in _tensors(found):
+            key = _storage(tensor)
+            if key not in given and key not in self.seen:
+                self._add(tensor.untyped_storage(), key)
+        return found
+
+    def _add(self, storage: Any, key: int) -> None:
+        size = storage.nbytes()
+        self.seen.add(key)
+        self.live += size
+        self.peak = max(self.peak, self.live)
+
+        def gone() -> None:
+            self.seen.discard(key)
+            self.live -= size
+
+        weakref.finalize(storage, gone)
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, dict):
+        value = list(value.values())
+    return [t for inner in value for t in _tensors(inner)] if isinstance(value, list | tuple) else []
+
+
+def _storage(tensor: Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)
+
+
+def _first(found: Any) -> Tensor:
+    tensor: Tensor = found if isinstance(found, Tensor) else found[0]
+    return tensor
+
+
+def _now() -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()

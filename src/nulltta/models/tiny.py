@@ -1,0 +1,52 @@
+"""A small decoder beside a model's own, for the inner steps: diffusers' `AutoencoderTiny`, or the embedded model's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nulltta.types import GuidedModel, NullTTAError
+
+PUBLISHED = "madebyollin/taesd (SD 1.x and 2.x), taesdxl, taesd3, taef1"
+
+
+def attach(model: GuidedModel, source: str | Path | Any) -> None:
+    """Give a model a tiny decoder, for `decode(x0, "tiny")`: it reads the model's own latents, scaled as they are.
+
+    source: a directory or hub id of an `AutoencoderTiny`, or a loaded one.
+
+    Raises:
+        NullTTAError: it does not load, or reads other latents than the model's.
+    """
+    denoiser = next(iter(_modules(model)))
+    decoder = _load(str(source), denoiser.dtype) if isinstance(source, str | Path) else source
+    wanted = model.initial_latents(1, torch.Generator().manual_seed(0))
+    given = decoder.config.get("latent_channels")
+    if wanted.dim() != 4 or given != wanted.shape[1]:
+        raise NullTTAError(
+            f"the tiny decoder reads latents of {given} channels, {model.name}'s have {tuple(wanted.shape[1:])}: "
+            f"take the one made for it, such as {PUBLISHED}"
+        )
+    model.tiny_decoder = decoder.to(denoiser.device).eval().requires_grad_(False)  # type: ignore[attr-defined]
+
+
+def _modules(model: Any) -> list[Any]:
+    return [getattr(model.pipeline, name) for name in model.WIRING.denoisers]
+
+
+def _load(source: str, dtype: torch.dtype) -> Any:
+    from diffusers import AutoencoderTiny
+
+    from nulltta.world.autoencoder import PatchAutoencoder
+
+    kind: Any = PatchAutoencoder if source == str(EMBEDDED) else AutoencoderTiny
+    try:
+        return kind.from_pretrained(source, dtype=dtype)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise NullTTAError(f"tiny decoder '{source}' does not load: {reason}") from error
+
+
+EMBEDDED = Path(__file__).parent.parent / "world" / "weights" / "tiny"
