@@ -44,7 +44,9 @@ def main(
     """Count."""
     found: dict[str, Any] = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "versions": record.versions(), "models": {}}
     print(
-        "| model | T, n_min n_max, K | release | ours, full | half | tiny | plain sampling |\n|---|---|---|---|---|---|---|"
+        "| model | T, n_min n_max, K | release | ours, full | half | tiny | plain sampling |",
+        "|---" * 7 + "|",
+        sep="\n",
     )
     for name in model or ["sd15", "sdxl"]:
         thing = subject(name, "meta")
@@ -56,9 +58,8 @@ def main(
         found["models"][name] = {"prices": vars(price), "totals": total, "inner_steps": inner_steps}
         cells = [f"{total[k] / 1e12:,.0f} ({total['release'] / total[k]:.1f}×)" for k in ("full", "half", "tiny")]
         setting = f"{config.num_inference_steps}, {inner_steps[0]} {inner_steps[1]}, {config.num_particles}"
-        print(
-            f"| {name} | {setting} | {total['release'] / 1e12:,.0f} | {' | '.join(cells)} | {total['plain'] / 1e12:,.0f} |"
-        )
+        ends = [f"{total[k] / 1e12:,.0f}" for k in ("release", "plain")]
+        print("|", " | ".join([name, setting, ends[0], *cells, ends[1]]), "|")
     out.parent.mkdir(parents=True, exist_ok=True)
     record.save(found, out)
 

@@ -36,7 +36,7 @@ def run(
     scheduler, s, device = pipeline.scheduler, config.guidance_scale, latents.device
     scheduler.set_timesteps(config.num_inference_steps)
     cond, null = pipeline.encode_prompt(prompt, device, 1, True, negative_prompt="")
-    phi, K = null.clone(), len(latents)
+    phi = null.clone()
     factor = s**2 if config.conventions == "release" else (s - 1) ** 2
     trace = Trace()
 

@@ -57,7 +57,7 @@ def load_model(
     dtype: torch.dtype | None = None,
     null: str | None = None,
     tiny_decoder: str | Path | Any = None,
-    compile: bool = False,
+    compile: bool = False,  # noqa: A002 - torch's word for it
 ) -> GuidedModel:
     """A frozen model to align.
 

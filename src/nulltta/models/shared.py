@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from nulltta.models.frozen import spare_inputs
 from nulltta.types import Embedding, NullTTAError
 
 _DISTILLED = re.compile(
@@ -47,6 +48,7 @@ def freeze(pipeline: Any, *names: str) -> None:
     for name in names:
         if (module := getattr(pipeline, name, None)) is not None:
             module.eval().requires_grad_(False)
+            spare_inputs(module)
 
 
 def refuse_distilled(pipeline: Any) -> None:

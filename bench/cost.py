@@ -1,0 +1,172 @@
+"""What an image costs, beside a straightforward reference in the same process, alternating: the ratio is the result.
+
+    python bench/cost.py [--model embedded --prompts 1 --prompts 8 --repeats 3] [any setting of `nulltta align`]
+
+The reference (bench/reference.py) spends as the published release does: one prompt at a time, both branches with
+gradient in every inner step, the full decoder, prompts encoded by the reward at every call. Both sample the same
+images from the same seeds. Prints Markdown and writes bench/results/cost.json. Memory is the most that tensors made
+during a run of two denoising steps held at once, an image in flight.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any
+
+import reference
+import torch
+import typer
+from meters import flops, peak_bytes, watching
+from subjects import Subject, forget_texts, subject
+from torch import Tensor
+
+from nulltta import noise, schedules
+from nulltta.alignment import drain, pose
+from nulltta.cli import record
+from nulltta.cli.flags import config_flags
+from nulltta.config import NullTTAConfig
+from nulltta.sampling import Problem, null_tta
+from nulltta.types import Outcome
+from nulltta.world.grammar import tuning_prompts
+
+RESULTS = Path(__file__).parent / "results" / "cost.json"
+
+
+@config_flags
+def main(
+    model: Annotated[str, typer.Option(help="embedded, or sd15 or sdxl with random weights.")] = "embedded",
+    prompts: Annotated[list[int] | None, typer.Option(help="In one batch; may be repeated. [1 and 8]")] = None,
+    repeats: int = 3,
+    device: str = "cpu",
+    dtype: str = "float32",
+    threads: int = 2,
+    compiled: Annotated[bool, typer.Option(help="Compile the denoiser for our runs.")] = False,
+    out: Path = RESULTS,
+    *,
+    settings: dict[str, Any],
+) -> None:
+    """Measure."""
+    torch.set_num_threads(threads)
+    thing = subject(model, device, getattr(torch, dtype))
+    config = replace(thing.config, **settings)
+    found: dict[str, Any] = {
+        "date": f"{datetime.now(UTC):%Y-%m-%d}", "model": model, "device": device, "dtype": dtype, "threads": threads,
+        "versions": record.versions(), "command": {"repeats": repeats, **settings}, "rows": [],
+    }  # fmt: skip
+    for count in prompts or [1, 8]:
+        row = compare(thing, config, tuning_prompts(count), repeats, compiled)
+        found["rows"].append(row)
+        print(markdown(row))
+        out.parent.mkdir(parents=True, exist_ok=True)
+        record.save(found, out)
+
+
+def compare(
+    thing: Subject, config: NullTTAConfig, prompts: Sequence[str], repeats: int, compiled: bool
+) -> dict[str, Any]:
+    """Both ways, in turns: seconds, what was evaluated, FLOPs and memory, an image each."""
+    ways = {"reference": lambda c: by_reference(thing, c, prompts), "ours": lambda c: by_us(thing, c, prompts)}
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    images: dict[str, Tensor] = {}
+    for _ in range(repeats):
+        for name, way in ways.items():
+            with _compiled(thing, compiled and name == "ours"):
+                began = time.perf_counter()
+                images[name] = way(config)
+                seconds[name].append(time.perf_counter() - began)
+    short = replace(config, num_inference_steps=2, inner_steps=(1, 1))
+    each, row = len(prompts), {"prompts": len(prompts), "compile": compiled}
+    for name, way in ways.items():
+        one = flops(lambda way=way: way(short))
+        with watching(thing.pipeline) as parts:
+            way(config)
+        row[name] = {
+            "seconds": median(seconds[name]) / each, "all_seconds": seconds[name],
+            "rows": {part: rows / each for part, rows in sorted(parts.rows.items())},
+            "forward_seconds": {part: spent / each for part, spent in parts.seconds.items()},
+            "peak_megabytes": peak_bytes(lambda way=way: way(short), images[name].device)
+            / (each if name == "ours" else 1) / 2**20,  # the reference has one in flight
+            "flops_of_two_steps": one / each,
+        }  # fmt: skip
+    row["greatest_difference"] = (images["reference"] - images["ours"]).abs().max().item()
+    return row
+
+
+def by_us(thing: Subject, config: NullTTAConfig, prompts: Sequence[str]) -> Tensor:
+    """(B, 3, H, W)."""
+    problem = _posed(thing, config, prompts)
+    outcome: Outcome = drain(null_tta(problem), lambda _: None)[0]
+    return outcome.candidates[torch.arange(len(prompts)), outcome.selected]
+
+
+def by_reference(thing: Subject, config: NullTTAConfig, prompts: Sequence[str]) -> Tensor:
+    """(B, 3, H, W), one prompt after another, from the same latents and noise."""
+    gamma = schedules.annealing_coefficient(config.annealing, config.num_inference_steps)
+    problem = _posed(thing, config, prompts)
+    reward = _forgetful(thing.reward)
+    images = []
+    for b, prompt in enumerate(prompts):
+        latents = problem.latents[b]
+        draw = _noise(problem, b, latents)
+        straight = replace(config, annealing=gamma, inner_decoder="full")
+        images.append(reference.run(thing.pipeline, prompt, reward, latents, straight, draw).image)
+    return torch.stack(images)
+
+
+def _posed(thing: Subject, config: NullTTAConfig, prompts: Sequence[str]) -> Problem:
+    return pose(thing.model, prompts, thing.reward, config, seed=list(range(len(prompts))))
+
+
+def _noise(problem: Problem, b: int, latents: Tensor) -> Callable[[int], Tensor]:
+    return lambda i: noise.seeded([problem.seeds[b]], i, latents[:1], len(latents))[0]
+
+
+def _forgetful(reward: Any) -> Callable[[Tensor, Sequence[str]], Tensor]:
+    def fresh(images: Tensor, prompts: Sequence[str]) -> Tensor:
+        forget_texts(reward)
+        values: Tensor = reward(images, prompts)
+        return values
+
+    return fresh
+
+
+def _compiled(thing: Subject, on: bool) -> Any:
+    """Our networks compiled, or as they are."""
+    from contextlib import contextmanager
+
+    @contextmanager
+    def switch() -> Any:
+        network: Any = thing.pipeline.unet
+        if on:
+            network.compile()
+        yield
+        network._compiled_call_impl = None
+
+    return switch()
+
+
+def markdown(row: dict[str, Any]) -> str:
+    """A table of one batch size, and the ratios."""
+    theirs, ours = row["reference"], row["ours"]
+    names = sorted({*theirs["rows"], *ours["rows"]})
+    lines = [f"| an image of {row['prompts']} | reference | ours | ratio |", "|---|---|---|---|"]
+    figures = {
+        "seconds": ("seconds", "{:.2f}"), "peak_megabytes": ("peak memory, MiB", "{:.1f}"),
+        "flops_of_two_steps": ("FLOPs of two denoising steps", "{:.3g}"),
+    }  # fmt: skip
+    for key, (label, form) in figures.items():
+        ratio = theirs[key] / ours[key]
+        lines.append(f"| {label} | {form.format(theirs[key])} | {form.format(ours[key])} | {ratio:.2f} |")
+    for name in names:
+        lines.append(f"| {name} | {theirs['rows'].get(name, 0):.0f} | {ours['rows'].get(name, 0):.0f} | |")
+    lines += ["", f"Greatest difference of a pixel: {row['greatest_difference']:.1e}."]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    typer.run(main)
