@@ -11,9 +11,11 @@ during a run of two denoising steps held at once, an image in flight.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
@@ -70,41 +72,51 @@ def compare(
     thing: Subject, config: NullTTAConfig, prompts: Sequence[str], repeats: int, compiled: bool
 ) -> dict[str, Any]:
     """Both ways, in turns: seconds, what was evaluated, FLOPs and memory, an image each."""
-    ways = {"reference": lambda c: by_reference(thing, c, prompts), "ours": lambda c: by_us(thing, c, prompts)}
+    ways: dict[str, Callable[[NullTTAConfig], Tensor]] = {
+        "reference": partial(by_reference, thing, prompts), "ours": partial(by_us, thing, prompts),
+    }  # fmt: skip
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     images: dict[str, Tensor] = {}
     for _ in range(repeats):
         for name, way in ways.items():
-            with _compiled(thing, compiled and name == "ours"):
+            with _compiled(thing.pipeline.unet, compiled and name == "ours"):
                 began = time.perf_counter()
                 images[name] = way(config)
                 seconds[name].append(time.perf_counter() - began)
-    short = replace(config, num_inference_steps=2, inner_steps=(1, 1))
-    each, row = len(prompts), {"prompts": len(prompts), "compile": compiled}
+    row: dict[str, Any] = {"prompts": len(prompts), "compiled": compiled}
+    in_flight = {"reference": 1, "ours": len(prompts)}
     for name, way in ways.items():
-        one = flops(lambda way=way: way(short))
-        with watching(thing.pipeline) as parts:
-            way(config)
-        row[name] = {
-            "seconds": median(seconds[name]) / each, "all_seconds": seconds[name],
-            "rows": {part: rows / each for part, rows in sorted(parts.rows.items())},
-            "forward_seconds": {part: spent / each for part, spent in parts.seconds.items()},
-            "peak_megabytes": peak_bytes(lambda way=way: way(short), images[name].device)
-            / (each if name == "ours" else 1) / 2**20,  # the reference has one in flight
-            "flops_of_two_steps": one / each,
+        row[name] = _figures(thing, way, config, len(prompts), in_flight[name]) | {
+            "seconds": median(seconds[name]) / len(prompts), "all_seconds": seconds[name],
         }  # fmt: skip
     row["greatest_difference"] = (images["reference"] - images["ours"]).abs().max().item()
     return row
 
 
-def by_us(thing: Subject, config: NullTTAConfig, prompts: Sequence[str]) -> Tensor:
+def _figures(
+    thing: Subject, way: Callable[[NullTTAConfig], Tensor], config: NullTTAConfig, images: int, in_flight: int
+) -> dict[str, Any]:
+    """What an image takes, the clock aside."""
+    short = replace(config, num_inference_steps=2, inner_steps=(1, 1))
+    with watching(thing.pipeline) as parts:
+        way(config)
+    device = next(thing.pipeline.unet.parameters()).device
+    return {
+        "rows": {part: rows / images for part, rows in sorted(parts.rows.items())},
+        "forward_seconds": {part: spent / images for part, spent in parts.seconds.items()},
+        "peak_megabytes": peak_bytes(lambda: way(short), device) / in_flight / 2**20,
+        "flops_of_two_steps": flops(lambda: way(short)) / images,
+    }
+
+
+def by_us(thing: Subject, prompts: Sequence[str], config: NullTTAConfig) -> Tensor:
     """(B, 3, H, W)."""
     problem = _posed(thing, config, prompts)
     outcome: Outcome = drain(null_tta(problem), lambda _: None)[0]
     return outcome.candidates[torch.arange(len(prompts)), outcome.selected]
 
 
-def by_reference(thing: Subject, config: NullTTAConfig, prompts: Sequence[str]) -> Tensor:
+def by_reference(thing: Subject, prompts: Sequence[str], config: NullTTAConfig) -> Tensor:
     """(B, 3, H, W), one prompt after another, from the same latents and noise."""
     gamma = schedules.annealing_coefficient(config.annealing, config.num_inference_steps)
     problem = _posed(thing, config, prompts)
@@ -135,19 +147,13 @@ def _forgetful(reward: Any) -> Callable[[Tensor, Sequence[str]], Tensor]:
     return fresh
 
 
-def _compiled(thing: Subject, on: bool) -> Any:
-    """Our networks compiled, or as they are."""
-    from contextlib import contextmanager
-
-    @contextmanager
-    def switch() -> Any:
-        network: Any = thing.pipeline.unet
-        if on:
-            network.compile()
-        yield
-        network._compiled_call_impl = None
-
-    return switch()
+@contextmanager
+def _compiled(network: Any, on: bool) -> Iterator[None]:
+    """The network compiled, or as it is."""
+    if on:
+        network.compile()
+    yield
+    network._compiled_call_impl = None
 
 
 def markdown(row: dict[str, Any]) -> str:

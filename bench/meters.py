@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -24,7 +24,7 @@ class Parts:
 
     def __init__(self) -> None:
         self.rows: Counter[str] = Counter()
-        self.seconds: Counter[str] = Counter()
+        self.seconds: dict[str, float] = defaultdict(float)
 
     def watch(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
         """`function` of some rows (its first tensor's length), counted and timed as `part`."""
@@ -57,14 +57,14 @@ def flops(function: Callable[[], Any]) -> int:
     """Floating-point operations of a call, backward passes included, by torch's formulas; attention as products."""
     with sdpa_kernel(SDPBackend.MATH), _Flops() as counter:
         function()
-    return counter.total
+    return int(counter.total)
 
 
-class _Flops(TorchDispatchMode):
+class _Flops(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """torch's `FlopCounterMode` without its modules' hooks, which `autograd.grad` does not get past."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.total = 0
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -85,14 +85,14 @@ def peak_bytes(function: Callable[[], Any], device: torch.device) -> int:
         return int(torch.cuda.max_memory_allocated() - before)
     with _Storages() as storages:
         function()
-    return storages.peak
+    return int(storages.peak)
 
 
-class _Storages(TorchDispatchMode):
+class _Storages(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Follows the storages of tensors that operations return, from their first sight to their end."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.live = self.peak = 0
         self.seen: set[int] = set()
 

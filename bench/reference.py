@@ -91,7 +91,7 @@ def run(
             if not torch.isfinite(loss):
                 continue
             adam.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             adam.step()
         with torch.no_grad():
             eps = branches(x, t, phi)[1]

@@ -14,7 +14,7 @@ from toy import Gaussian, nearness
 
 from nulltta import NullTTAConfig, NullTTAError, align
 from nulltta.directions import DIRECTIONS, Span, antithetic, white, word_basis
-from nulltta.gradients import ZerothOrder, autograd
+from nulltta.gradients import ESTIMATORS, ZerothOrder, autograd, scaled_autograd
 from nulltta.objective import Terms
 from nulltta.rewards.compose import Standardised
 from nulltta.types import Embedding
@@ -249,3 +249,25 @@ def test_a_run_evaluates_several_directions_in_one_batch(model: Any, monkeypatch
     config = NullTTAConfig(num_inference_steps=2, inner_steps=(1, 1), num_particles=1, gradient="zeroth-order")
     align(model, "a cat", "brightness", config=config)
     assert times == [4, 4]
+
+
+def test_small_gradients_survive_float16_and_large_ones_do_not_overflow() -> None:
+    """dJ/dφ' of 1e-7 is zero in float16's backward pass, and one that S = 2¹² would overflow is taken with less."""
+    slopes = torch.tensor([1e-8, 1e-3, 30.0])[:, None]
+
+    def through_half(null: Embedding) -> Terms:
+        value = (null["tokens"] * 1.0).half().float().mul(slopes).sum(1)  # its gradient passes float16 on the way
+        return Terms(value, value, torch.zeros_like(value))
+
+    null = {"tokens": torch.ones(3, 4)}
+    plain = autograd(through_half, null)[1]["tokens"]
+    assert bool((plain[0] == 0).all())
+    found = scaled_autograd(through_half, null)[1]["tokens"]
+    torch.testing.assert_close(found, slopes.expand(3, 4), rtol=2e-3, atol=0)
+
+
+def test_a_float16_model_is_optimised_with_scaled_gradients() -> None:
+    model = Gaussian()
+    assert ESTIMATORS["autograd"](NullTTAConfig(), model) is autograd
+    model.dtype = torch.float16  # type: ignore[attr-defined]
+    assert ESTIMATORS["autograd"](NullTTAConfig(), model) is scaled_autograd

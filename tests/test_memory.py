@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,8 @@ import torch
 from torch import Tensor
 from toy import Gaussian, nearness
 
-from nulltta import NullTTAConfig, align
+import nulltta
+from nulltta import NullTTAConfig, NullTTAError, align
 from nulltta.memory import MicroBatch
 from nulltta.types import Embedding, NoiseStep
 
@@ -70,3 +72,31 @@ def test_one_row_that_does_not_fit_and_other_errors_are_not_held_back(error: Run
 
     with pytest.raises(type(error), match=str(error)):
         MicroBatch(rows=1).map(function, 4)
+
+
+def test_a_given_micro_batch_bounds_what_goes_through_at_once_and_changes_nothing() -> None:
+    prompts = ["red", "green", "red"]
+    expected = align(Gaussian(), prompts, nearness, config=CONFIG)
+    found = align(Small(with_gradient=2, without=4), prompts, nearness, config=CONFIG, micro_batch=2)
+    torch.testing.assert_close(found.candidates, expected.candidates, rtol=0, atol=1e-5)
+    with pytest.raises(NullTTAError, match="1 or more"):
+        align(Gaussian(), "red", nearness, config=CONFIG, micro_batch=0)
+
+
+def test_one_row_that_does_not_fit_recomputes_its_activations(checkpoint: Path) -> None:
+    settings = NullTTAConfig(num_inference_steps=2, inner_steps=(2, 2), num_particles=1, guidance_scale=3.0)
+    expected = align(nulltta.load_model(str(checkpoint)), "a cat", "brightness", config=settings)
+    model: Any = nulltta.load_model(str(checkpoint))
+    predict = model.predict
+
+    def only_with_checkpoints(x: Tensor, step: NoiseStep, embedding: Embedding) -> Tensor:
+        block = model.unet.down_blocks[0]
+        if embedding["tokens"].requires_grad and not block.gradient_checkpointing:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        found: Tensor = predict(x, step, embedding)
+        return found
+
+    model.predict = only_with_checkpoints
+    with pytest.warns(UserWarning, match="going on with activations recomputed"):
+        found = align(model, "a cat", "brightness", config=settings)
+    torch.testing.assert_close(found.images, expected.images, rtol=0, atol=1e-5)

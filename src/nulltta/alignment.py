@@ -16,7 +16,7 @@ from nulltta.artefact import NullText
 from nulltta.baselines import BASELINES
 from nulltta.config import NullTTAConfig
 from nulltta.images import save_png, to_pil
-from nulltta.memory import is_out_of_memory
+from nulltta.memory import MicroBatch, is_out_of_memory
 from nulltta.models import load_model
 from nulltta.provenance import null_texts
 from nulltta.rewards.compose import parts
@@ -109,6 +109,7 @@ def align(
     latents: Tensor | None = None,
     guard: str | Reward | Callable[[Tensor, Sequence[str]], Tensor] | None = None,
     on_step: OnStep | None = None,
+    micro_batch: int | None = None,
 ) -> Result:
     """Sample images whose reward was raised by optimising the null-text embedding (arXiv 2511.20889).
 
@@ -124,6 +125,8 @@ def align(
         latents: initial latents (B, K, C, h, w), or (K, C, h, w) for one prompt, instead of the seed's.
         guard: a second reward, watched and never optimised: where it falls, the prompt's null text is frozen.
         on_step: called after each denoising step.
+        micro_batch: how many prompts (with gradient) or candidates (without) go through the networks at once; all of
+            them if None. Where memory runs out it is halved, whatever it was; results stay the same up to rounding.
 
     Raises:
         NullTTAError: an argument is wrong, a reward or model failed, a number was not finite, or memory ran out.
@@ -132,6 +135,7 @@ def align(
     if not callable(run):
         raise NullTTAError(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
     problem = pose(model, prompts, reward, config, seed, negative_prompt, latents, guard)
+    problem = replace(problem, memory=MicroBatch(micro_batch))
     outcome, trace = drain(run(problem), on_step or (lambda _: None))
     return _result(problem, outcome, trace)
 

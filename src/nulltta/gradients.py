@@ -18,6 +18,8 @@ from nulltta.types import Embedding, GuidedModel
 
 ROWS = 8
 """Prompts times directions that go through the denoiser and the decoder at once."""
+LARGEST_SCALE, SCALE_STEP = 2.0**12, 2.0**4
+"""Of the objective, before a backward pass in float16."""
 
 
 class GradientEstimator(Protocol):
@@ -80,11 +82,45 @@ def autograd(
     generators: Sequence[torch.Generator] = (),  # noqa: ARG001 - exact: draws nothing
 ) -> tuple[Terms, dict[str, Tensor]]:
     """∇J by reverse mode, with respect to φ' only. The prompts' objectives are independent: one backward for all."""
+    return _reverse(objective, null, 1.0)
+
+
+def scaled_autograd(
+    objective: Callable[[Embedding], Terms],
+    null: Embedding,
+    generators: Sequence[torch.Generator] = (),  # noqa: ARG001 - exact: draws nothing
+) -> tuple[Terms, dict[str, Tensor]]:
+    """∇J through float16 networks, whose backward pass would round small gradients to zero: of S·J, divided by S.
+
+    Each prompt has its own S, halved several times over where its gradient overflows (loss scaling: Micikevicius et
+    al., arXiv 1710.03740), so that a prompt's gradient does not depend on its batch. What overflows even unscaled
+    comes back as it is, not finite.
+    """
+    scale = torch.full((len(next(iter(null.values()))),), LARGEST_SCALE)
+    while True:
+        terms, gradient = _reverse(objective, null, scale)
+        overflown = ~finite_rows(gradient) & (scale > 1)
+        if not bool(overflown.any()):
+            return terms, gradient
+        scale = torch.where(overflown, scale / SCALE_STEP, scale)
+
+
+def _reverse(
+    objective: Callable[[Embedding], Terms], null: Embedding, scale: Tensor | float
+) -> tuple[Terms, dict[str, Tensor]]:
+    """J and its gradient, computed as that of scale·J."""
     with torch.enable_grad():
         leaf = transform(free(null), lambda tensor: tensor.detach().requires_grad_())
         terms = objective({**null, **leaf})
-        gradient = torch.autograd.grad(terms.value.sum(), list(leaf.values()))
-    return Terms(*(part.detach() for part in terms)), dict(zip(leaf, gradient, strict=True))
+        factor = torch.as_tensor(scale).to(terms.value)
+        gradient = torch.autograd.grad((factor * terms.value).sum(), list(leaf.values()))
+    unscaled = [g / factor.view(-1, *[1] * (g.dim() - 1)) if factor.dim() else g for g in gradient]
+    return Terms(*(part.detach() for part in terms)), dict(zip(leaf, unscaled, strict=True))
+
+
+def finite_rows(gradient: Embedding) -> Tensor:
+    """(B,) bool on the CPU: whether all of a prompt's gradient is finite."""
+    return torch.stack([torch.isfinite(g).flatten(1).all(1).cpu() for g in gradient.values()]).all(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +175,12 @@ def zeroth_order(config: NullTTAConfig, model: GuidedModel) -> ZerothOrder:
     return ZerothOrder(config.zeroth_order_samples, config.zeroth_order_radius, directions)
 
 
+def in_float16(model: GuidedModel) -> bool:
+    """Whether the model says (its optional `dtype`) that it computes in float16."""
+    return getattr(model, "dtype", torch.float32) == torch.float16
+
+
 ESTIMATORS: Mapping[str, Callable[[NullTTAConfig, GuidedModel], GradientEstimator]] = {
-    "autograd": lambda config, model: autograd,  # noqa: ARG005 - needs neither
+    "autograd": lambda config, model: scaled_autograd if in_float16(model) else autograd,  # noqa: ARG005
     "zeroth-order": zeroth_order,
 }

@@ -10,6 +10,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from nulltta.errors import NullTTAError
+
 T = TypeVar("T")
 
 
@@ -20,10 +22,14 @@ class MicroBatch:
     is the same up to the rounding of another batch size. The number found is kept for the rest of the run.
 
     rows: to start with; None for all there are.
+    spare: what else to do about memory once a single row does not fit, such as switching on gradient checkpointing;
+        done once.
     """
 
-    def __init__(self, rows: int | None = None) -> None:
-        self.rows = rows
+    def __init__(self, rows: int | None = None, spare: Callable[[], None] | None = None) -> None:
+        if rows is not None and rows < 1:
+            raise NullTTAError(f"the micro-batch must be 1 or more, not {rows}")
+        self.rows, self.spare = rows, spare
 
     def map(self, function: Callable[[Tensor], T], count: int) -> list[T]:
         """`function` of consecutive row numbers (n,), n <= rows, which cover 0 .. count−1.
@@ -38,17 +44,25 @@ class MicroBatch:
             try:
                 found.append(function(torch.arange(start, start + size)))
             except RuntimeError as error:
-                if size == 1 or not is_out_of_memory(error):
+                if not is_out_of_memory(error) or (size == 1 and self.spare is None):
                     raise
-                self.rows = size // 2
             else:
                 start += size
                 continue
             # Out of the handler: it held the failed attempt's tensors through the error's traceback.
             gc.collect()
             torch.cuda.empty_cache()
-            warnings.warn(f"out of memory with {size} at a time: going on with {self.rows}", stacklevel=2)
+            self._give_way(size)
         return found
+
+    def _give_way(self, size: int) -> None:
+        if size > 1:
+            self.rows = size // 2
+            warnings.warn(f"out of memory with {size} at a time: going on with {self.rows}", stacklevel=3)
+        elif self.spare is not None:
+            self.spare()
+            self.spare = None
+            warnings.warn("out of memory with one at a time: going on with activations recomputed", stacklevel=3)
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

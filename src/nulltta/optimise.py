@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nulltta.embedding import free, take, transform, where
-from nulltta.gradients import GradientEstimator, of_rows
+from nulltta.gradients import GradientEstimator, finite_rows, of_rows
 from nulltta.objective import Terms
 from nulltta.types import Embedding, NullTTAError
 
@@ -100,7 +100,7 @@ def ascend(
             of_rows(objective, rows, len(moving)), take(null, rows), [generators[row] for row in rows.tolist()]
         )
         finite = _spread(torch.isfinite(terms.value), rows, False, moving)
-        if not skip_nonfinite and not bool((finite[rows] & _finite(gradient)).all()):
+        if not skip_nonfinite and not bool((finite[rows] & finite_rows(gradient)).all()):
             raise NullTTAError(
                 "the objective or its gradient is not finite: run the model and the reward in float32 or bfloat16, "
                 "or lower reward_weight or learning_rate"
@@ -120,10 +120,6 @@ def _spread(values: Tensor, rows: Tensor, elsewhere: float | bool, like: Tensor)
     found = torch.full((len(like),), elsewhere, dtype=values.dtype)
     found[rows] = values.cpu()
     return found
-
-
-def _finite(gradient: Embedding) -> Tensor:
-    return torch.stack([torch.isfinite(g).flatten(1).all(1).cpu() for g in gradient.values()]).all(0)
 
 
 def _batch(null: Embedding) -> int:

@@ -112,7 +112,8 @@ def null_tta(problem: Problem) -> Stream:
     p, cfg, s = problem, problem.config, problem.config.guidance_scale
     B, K = len(p.prompts), cfg.num_particles
     gamma = schedules.annealing_coefficient(cfg.annealing, cfg.num_inference_steps)
-    estimator = in_micro_batches(_estimator(p), MicroBatch(p.memory.rows))  # a gradient's rows take more memory
+    # A gradient's rows take more memory than a candidate's.
+    estimator = in_micro_batches(_estimator(p), MicroBatch(p.memory.rows, getattr(p.model, "checkpoint", None)))
     steps = p.schedule()
     inner = schedules.inner_step_counts(len(steps), gamma, cfg.inner_steps, cfg.optimise_between)
     null, nulls = dict(p.start or p.null), []  # φ', carried over from step to step

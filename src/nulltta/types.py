@@ -46,7 +46,9 @@ class GuidedModel(Protocol):
     """A frozen diffusion model as the core sees it: one branch at a time, guidance is the core's business.
 
     A family whose pipeline does more than plain classifier-free guidance may also have `guided(null, cond, scale)`;
-    a model of a video decodes to (N, F, 3, H, W), and a reward's score of it is the mean over its frames.
+    a model that computes in float16 says so by `dtype`, and one that can recompute activations instead of keeping
+    them does so after `checkpoint()`. A model of a video decodes to (N, F, 3, H, W), and a reward's score of it is the
+    mean over its frames.
     """
 
     name: str

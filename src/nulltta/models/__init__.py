@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -152,6 +153,7 @@ def _equipped(model: Any, tiny_decoder: Any, compiled: bool) -> GuidedModel:
     if tiny_decoder is not None:
         tiny.attach(model, tiny_decoder)
     denoisers = [getattr(model.pipeline, name) for name in model.WIRING.denoisers]
+    model.dtype, model.checkpoint = denoisers[0].dtype, partial(_checkpoint, denoisers)
     networks = [*denoisers, getattr(model.vae, "decoder", model.vae)]
     if denoisers == [getattr(model.pipeline, "unet", None)] and denoisers[0].device.type == "cuda":
         for network in networks:
@@ -160,6 +162,13 @@ def _equipped(model: Any, tiny_decoder: Any, compiled: bool) -> GuidedModel:
         network.compile()
     equipped: GuidedModel = model
     return equipped
+
+
+def _checkpoint(denoisers: Sequence[Any]) -> None:
+    """From now on, activations of the denoisers' blocks are computed again in the backward pass."""
+    for denoiser in denoisers:
+        if denoiser._supports_gradient_checkpointing:
+            denoiser.enable_gradient_checkpointing()
 
 
 def _require_supported(family: str) -> None:

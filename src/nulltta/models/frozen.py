@@ -19,12 +19,14 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, layer: nn.Conv2d) -> Tensor:
         ctx.layer, ctx.shape = layer, x.shape
-        return layer._conv_forward(x, layer.weight, layer.bias)
+        found: Tensor = layer._conv_forward(x, layer.weight, layer.bias)
+        return found
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         c = ctx.layer
-        return conv2d_input(ctx.shape, c.weight, gradient, c.stride, c.padding, c.dilation, c.groups), None
+        settings = (c.stride, c.padding, c.dilation, c.groups)
+        return conv2d_input(ctx.shape, c.weight, gradient, *settings), None  # type: ignore[no-untyped-call]
 
 
 class FrozenConv2d(nn.Conv2d):

@@ -148,7 +148,7 @@ def at_detail(x0: Tensor, detail: str) -> Tensor:
     """
     if detail == "half":
         flat = functional.avg_pool2d(x0.flatten(1, -3), 2, ceil_mode=True)
-        return flat.unflatten(1, x0.shape[1:-2])
+        return flat.reshape(*x0.shape[:-2], *flat.shape[-2:])
     if detail == "tiny":
         raise NullTTAError("this model has no tiny decoder: load_model takes one as tiny_decoder, or use full or half")
     if detail != "full":
