@@ -41,7 +41,7 @@ class Gaussian:
         return torch.randn((batch, 3, 1, 1), generator=generator)
 
     def predict(self, x: Tensor, step: NoiseStep, embedding: Embedding) -> Tensor:
-        if embedding["mean"].requires_grad:
+        if torch.is_grad_enabled() and (x.requires_grad or embedding["mean"].requires_grad):
             self.with_gradient += len(x)
         else:
             self.without_gradient += len(x)

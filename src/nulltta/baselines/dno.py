@@ -24,8 +24,8 @@ class DNO:
     AdamW, the gradient of each prompt clipped; one `Step` an iteration, its timestep 0, as each samples to the end.
     The best image of all iterations is returned. Published with T = 50 and η = 1.
 
-    Cost for a prompt: 4T·n denoiser branches with gradient (half of them again in the backward pass, because each
-    step keeps its input alone) and 2T without; n + 1 decodings and scores.
+    Cost for a prompt: 2T·n denoiser branches with gradient, each computed once more in the backward pass (a step
+    keeps its input alone), and 2T without; n decodings and scores with gradient, 1 without.
 
     Attributes:
         iterations: n; the noise is moved so often, and scored once more.

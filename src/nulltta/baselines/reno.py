@@ -22,8 +22,8 @@ class ReNO:
     samples to the end; the best image of all is returned. Published for models of one step: here it differentiates
     through all T of them.
 
-    Cost for a prompt: 4T·n denoiser branches with gradient (half of them again in the backward pass, because each
-    step keeps its input alone) and 2T without; n + 1 decodings and scores.
+    Cost for a prompt: 2T·n denoiser branches with gradient, each computed once more in the backward pass (a step
+    keeps its input alone), and 2T without; n decodings and scores with gradient, 1 without.
 
     Attributes:
         iterations: n; the latent is moved so often, and scored once more.

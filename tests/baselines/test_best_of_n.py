@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import torch
+from linear import problem
+from torch import Tensor
+from toy import nearness
+
+from nulltta.alignment import drain
+from nulltta.baselines import BestOfN
+from nulltta.baselines.lookahead import initial_latents
+from nulltta.sampling import Problem, plain
+from nulltta.types import NoiseStep
+
+PROMPTS = ["red", "green"]
+
+
+def test_it_is_the_best_of_the_plain_samples_of_each_latent_with_its_own_noise() -> None:
+    p = problem(nearness, 5, PROMPTS, seed=4)
+    outcome, trace = drain(BestOfN(samples=4)(p), lambda _: None)
+    samples = [drain(plain(_nth(p, n)), lambda _: None)[0] for n in range(4)]
+    rewards = torch.cat([sample.rewards for sample in samples], dim=1)
+    torch.testing.assert_close(outcome.rewards, rewards)
+    torch.testing.assert_close(outcome.candidates, torch.cat([sample.candidates for sample in samples], dim=1))
+    assert torch.equal(outcome.selected, rewards.argmax(1))
+    assert outcome.selected.tolist() != [0, 0]
+    assert torch.equal(outcome.initial_latents, initial_latents(p, 4)[torch.arange(2), outcome.selected])
+    assert len(trace) == 5
+
+
+def test_more_samples_hold_the_fewer_ones() -> None:
+    p = problem(nearness, 5, PROMPTS)
+    few, many = (drain(BestOfN(samples=n)(p), lambda _: None)[0] for n in (2, 6))
+    torch.testing.assert_close(many.candidates[:, :2], few.candidates)
+
+
+def _nth(p: Problem, n: int) -> Problem:
+    """The problem of one candidate that starts from the n-th latent and takes the n-th candidate's noise."""
+
+    class Nth(Problem):
+        def noise(self, index: int, step: NoiseStep, like: Tensor, particles: int) -> Tensor:
+            return Problem.noise(self, index, step, like, n + 1)[:, n:]
+
+    latents = initial_latents(p, n + 1)[:, n:]
+    return replace(Nth(**{field.name: getattr(p, field.name) for field in fields(p)}), latents=latents)

@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from linear import guided_means, noises, problem, sampler
+from toy import nearness
+
+from nulltta.alignment import drain
+from nulltta.baselines import DPS
+from nulltta.sampling import plain
+
+
+def test_without_scale_it_is_plain_sampling() -> None:
+    p = problem(nearness, 5, ["red", "green"], seed=3)
+    guided, ordinary = (drain(method(p), lambda _: None)[0] for method in (DPS(scale=0.0), plain))
+    torch.testing.assert_close(guided.candidates, ordinary.candidates)
+    torch.testing.assert_close(guided.rewards, ordinary.rewards)
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_each_step_is_shifted_by_the_scaled_analytic_gradient(steps: int) -> None:
+    p = problem(nearness, steps, seed=3)
+    outcome, trace = drain(DPS(scale=0.3)(p), lambda _: None)
+    mu, z = guided_means(p)[0], noises(p, 1)
+    x = p.latents[0, 0].flatten()
+    for i, step in enumerate(sampler(steps)):
+        torch.testing.assert_close(trace[i].inner_rewards[0, 0], step.reward(x, mu))
+        x = step.mean(x, mu) + 0.3 * step.reward_gradient(x, mu) + step.std * z[i][0]
+    torch.testing.assert_close(outcome.candidates[0, 0].flatten(), x)
+
+
+def test_guidance_raises_the_reward() -> None:
+    p = problem(nearness, 5, ["red", "green"])
+    guided, ordinary = (drain(method(p), lambda _: None)[0] for method in (DPS(scale=0.3), plain))
+    assert bool((guided.rewards > ordinary.rewards).all())

@@ -1,0 +1,213 @@
+"""What every rival must do, as every method: on a real (tiny) Stable Diffusion, on a flow, on the model that ships."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import FrozenInstanceError, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_families import CHECKPOINTS
+from torch import Tensor
+from toy import Gaussian, nearness
+
+import nulltta
+from nulltta import NullTTAConfig, NullTTAError, align, schedules
+from nulltta.alignment import METHODS
+from nulltta.baselines import BASELINES, DAS, DNO, DPS, BestOfN, FKSteering, ReNO, prompt_embedding, shared_null
+from nulltta.memory import MicroBatch
+from nulltta.rewards import load
+
+RIVALS: dict[str, Any] = {
+    "best-of-n": BestOfN(samples=3),
+    "dps": DPS(scale=2.0),
+    "das": DAS(particles=3, threshold=1.0),
+    "fk": FKSteering(particles=3, threshold=1.0),
+    "dno": DNO(iterations=2),
+    "dno, regularised": DNO(iterations=2, regularisation=1.0, permutations=2),
+    "reno": ReNO(iterations=2),
+    "prompt-embedding": prompt_embedding,
+    "shared-null": shared_null,
+}
+GRADIENT = ("dps", "das", "dno", "reno")
+PROMPTS, SEEDS = ["a cat", "a red dog"], [3, 1]
+
+PROMPT = "a fox on a blue background, noto style"
+EMBEDDED = NullTTAConfig.embedded(num_inference_steps=3, num_particles=2, inner_steps=(2, 4))
+
+every = pytest.mark.parametrize("name", RIVALS)
+
+
+def brightness(images: Tensor, prompts: Sequence[str]) -> Tensor:
+    return images.flatten(1).mean(1)
+
+
+def test_every_baseline_is_here_and_is_a_method_by_its_name() -> None:
+    assert {name.split(",")[0] for name in RIVALS} == set(BASELINES)
+    assert dict(METHODS) | dict(BASELINES) == dict(METHODS)
+    config = NullTTAConfig(num_inference_steps=4, num_particles=1, guidance_scale=3.0)
+    by_name = align(Gaussian(), "red", nearness, config=config, method="best-of-n")
+    by_value = align(Gaussian(), "red", nearness, config=config, method=BestOfN())
+    assert torch.equal(by_name.candidates, by_value.candidates)
+    assert by_name.candidates.shape[1] == 16
+
+
+@every
+def test_its_result_is_whole_repeatable_and_the_same_alone_and_in_a_batch(
+    model: Any, config: NullTTAConfig, name: str
+) -> None:
+    batch = align(model, PROMPTS, "colourfulness", config=config, seed=SEEDS, method=RIVALS[name])
+    assert batch.images.shape == (2, 3, 16, 16)
+    assert bool(((batch.images >= 0) & (batch.images <= 1)).all())
+    torch.testing.assert_close(batch.rewards, batch.problem.reward(batch.images, PROMPTS))
+    for step in batch.trace:
+        assert step.inner_rewards.shape[1:] == step.selected.shape == step.kl.shape == (2,)
+        assert step.candidate_rewards.dim() == 2
+    alone = align(model, PROMPTS[1], "colourfulness", config=config, seed=SEEDS[1], method=RIVALS[name])
+    torch.testing.assert_close(alone.candidates[0], batch.candidates[1], rtol=0, atol=1e-4)
+    again = align(model, PROMPTS[1], "colourfulness", config=config, seed=SEEDS[1], method=RIVALS[name])
+    assert torch.equal(again.candidates, alone.candidates)
+
+
+@every
+def test_a_flow_is_sampled_too(flow: Any, name: str) -> None:
+    config = NullTTAConfig(num_inference_steps=3, inner_steps=(2, 2), num_particles=2, guidance_scale=4.0)
+    result = align(flow, PROMPTS, brightness, config=config, seed=SEEDS, method=RIVALS[name])
+    assert bool(result.images.isfinite().all())
+    plain = align(flow, PROMPTS, brightness, config=config, seed=SEEDS, method="plain")
+    if not isinstance(RIVALS[name], DAS | FKSteering):  # whose particles are drawn, not chosen
+        assert bool((result.rewards >= plain.rewards - 1e-6).all())
+        assert bool((result.rewards > plain.rewards + 1e-6).any())
+
+
+@every
+def test_on_the_embedded_model(embedded: Any, name: str) -> None:
+    model, clip, plain = embedded
+    result = align(model, PROMPT, clip, config=EMBEDDED, method=RIVALS[name])
+    if isinstance(RIVALS[name], BestOfN | DNO | ReNO):  # plain's sample is among theirs
+        assert float(result.rewards) >= float(plain.rewards) - 1e-5
+    if not isinstance(RIVALS[name], DPS | DAS | FKSteering):  # of which three steps promise nothing
+        assert float(result.rewards) > float(plain.rewards) + 1e-5
+    torch.testing.assert_close(result.rewards, clip(result.images, [PROMPT]).detach())
+
+
+@pytest.mark.parametrize("name", ["best-of-n", "das", "dno"])
+def test_rows_that_go_through_the_networks_in_parts_change_nothing(
+    model: Any, config: NullTTAConfig, name: str
+) -> None:
+    whole = align(model, PROMPTS, "colourfulness", config=config, method=RIVALS[name])
+    parts = align(model, PROMPTS, "colourfulness", config=config, method=_two_at_a_time(RIVALS[name]))
+    torch.testing.assert_close(parts.candidates, whole.candidates, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("prompts", [["red"], ["red", "green", "red"]])
+def test_the_cost_is_the_one_that_each_docstring_states(prompts: list[str]) -> None:
+    T, N, n, K = 5, 3, 2, 2
+    config = NullTTAConfig(
+        num_inference_steps=T, inner_steps=(1, 3), num_particles=K, guidance_scale=3.0, annealing="auto"
+    )
+    gamma = schedules.annealing_coefficient("auto", T)
+    inner = sum(schedules.inner_step_count(i, gamma, (1, 3)) for i in range(T))
+    null_tta = (inner, 2 * K + 2 * T + 2 * K * (T - 1))
+    expected = {
+        "best-of-n": (0, 2 * T * N),
+        "dps": (2 * T, 0),
+        "das": (2 * T * N, 0),
+        "fk": (0, 2 * T * N),
+        "dno": (2 * T * n, 2 * T),
+        "dno, regularised": (2 * T * n, 2 * T),
+        "reno": (2 * T * n, 2 * T),
+        "prompt-embedding": null_tta,
+        "shared-null": (inner, 2 * null_tta[1]),
+    }
+    for name, cost in expected.items():
+        model = Gaussian()
+        align(model, prompts, nearness, config=config, method=RIVALS[name])
+        found = (model.with_gradient / len(prompts), model.without_gradient / len(prompts))
+        assert found == cost, name
+
+
+@pytest.mark.parametrize("name", GRADIENT)
+def test_a_reward_without_gradient_is_refused_by_those_that_need_one(name: str) -> None:
+    def size(images: Tensor, prompts: Sequence[str]) -> Tensor:
+        return nearness(images, prompts)
+
+    def detached(images: Tensor, prompts: Sequence[str]) -> Tensor:
+        return nearness(images.detach(), prompts)
+
+    def rounded(images: Tensor, prompts: Sequence[str]) -> Tensor:
+        return images.flatten(1).round().sum(1)
+
+    size.differentiable = False  # type: ignore[attr-defined]
+    config = NullTTAConfig(num_inference_steps=3, num_particles=1, guidance_scale=3.0)
+    for reward, says in ((size, "gives no gradient: this method"), (detached, "detaches"), (rounded, "zero for every")):
+        with pytest.raises(NullTTAError, match=says) as caught:
+            align(Gaussian(), "red", reward, config=config, method=RIVALS[name])
+        assert reward.__name__ in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [name for name in RIVALS if name.split(",")[0] not in GRADIENT])
+def test_a_reward_without_gradient_serves_those_that_need_none(name: str) -> None:
+    def size(images: Tensor, prompts: Sequence[str]) -> Tensor:
+        assert not images.requires_grad
+        return nearness(images, prompts)
+
+    size.differentiable = False  # type: ignore[attr-defined]
+    config = NullTTAConfig(num_inference_steps=3, inner_steps=(1, 1), num_particles=2, guidance_scale=3.0)
+    assert len(align(Gaussian(), "red", size, config=config, method=RIVALS[name]).images) == 1
+
+
+@pytest.mark.parametrize("name", ["best-of-n", "dps", "das", "fk", "dno", "reno"])
+def test_a_guard_is_refused_where_there_is_no_null_text_to_watch(name: str) -> None:
+    config = NullTTAConfig(num_inference_steps=3, num_particles=1, guidance_scale=3.0)
+    with pytest.raises(NullTTAError, match="a guard watches"):
+        align(Gaussian(), "red", nearness, config=config, method=RIVALS[name], guard=nearness)
+
+
+@pytest.mark.parametrize(
+    ("rival", "settings", "says"),
+    [
+        (BestOfN, {"samples": 0}, "samples must be a whole number, 1 or more"),
+        (DPS, {"scale": -1.0}, "scale must be a number, 0 or more"),
+        (DAS, {"particles": 2.0}, "particles"),
+        (DAS, {"temperature": 0.0}, "temperature must be above 0"),
+        (DAS, {"annealing": "soon"}, "annealing must be a number, 0 or more or 'auto'"),
+        (DAS, {"resampling": "best"}, "multinomial, systematic, ssp"),
+        (FKSteering, {"potential": "sum"}, "difference, max"),
+        (FKSteering, {"times": (0.5, 1.0)}, "times are fractions"),
+        (FKSteering, {"reward_weight": float("nan")}, "reward_weight"),
+        (DNO, {"iterations": -1}, "iterations"),
+        (ReNO, {"clip": -0.1}, "clip"),
+    ],
+)
+def test_bad_settings_are_refused_by_name(rival: Any, settings: dict[str, Any], says: str) -> None:
+    with pytest.raises(NullTTAError, match=says) as caught:
+        rival(**settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_settings_are_keyword_only_and_frozen() -> None:
+    with pytest.raises(TypeError):
+        BestOfN(4)  # type: ignore[misc]
+    with pytest.raises(FrozenInstanceError):
+        BestOfN().samples = 4  # type: ignore[misc]
+
+
+def _two_at_a_time(method: Any) -> Any:
+    return lambda problem: method(replace(problem, memory=MicroBatch(2)))
+
+
+@pytest.fixture(scope="module")
+def flow(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder: Path = CHECKPOINTS["sd3"](tmp_path_factory.mktemp("flow") / "model")
+    return nulltta.load_model(folder, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def embedded() -> Any:
+    """The model that ships, its scorer, and what plain sampling makes of PROMPT."""
+    model, clip = nulltta.load_model("embedded", device="cpu"), load("clip", device="cpu")
+    return model, clip, align(model, PROMPT, clip, config=EMBEDDED, method="plain")

@@ -1,0 +1,151 @@
+"""DNO and ReNO, on a sampler that is linear in its noise."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from linear import WEIGHTS, guided_means, problem, sampler, slope
+from torch import Tensor
+from toy import Gaussian, nearness
+
+from nulltta import NullTTAConfig, align
+from nulltta.alignment import drain
+from nulltta.baselines import DNO, ReNO
+from nulltta.baselines.dno import ascend, clipped, log_probability, own_noise
+from nulltta.baselines.reno import log_norm_density
+from nulltta.noise import generator
+from nulltta.sampling import Problem, plain
+
+T = 4
+PROMPTS = ["red", "green"]
+
+
+def _gains(steps: int) -> Tensor:
+    """∂x_0/∂(x_T, z_1, ..., z_T): a number each, (1 + T,)."""
+    found = sampler(steps)
+    after = [math.prod(step.a for step in found[i + 1 :]) for i in range(-1, steps)]
+    return torch.tensor([1.0, *(step.std for step in found)]) * torch.tensor(after)
+
+
+def _x0(p: Problem, noise: Tensor) -> Tensor:
+    """x_0 of noise (B, 1 + T, 3): (B, 3)."""
+    x, mu = noise[:, 0], guided_means(p)
+    for step, z in zip(sampler(T), noise[:, 1:].unbind(1), strict=True):
+        x = step.mean(x, mu) + step.std * z
+    return x
+
+
+def test_with_the_noise_as_it_is_both_are_plain_sampling() -> None:
+    p = problem(nearness, T, PROMPTS, seed=2)
+    ordinary = drain(plain(p), lambda _: None)[0]
+    for rival in (DNO(iterations=0), ReNO(iterations=0)):
+        torch.testing.assert_close(drain(rival(p), lambda _: None)[0].candidates, ordinary.candidates)
+
+
+@pytest.mark.parametrize("free", [1, 1 + T], ids=["initial latent", "all noises"])
+def test_the_gradient_through_all_steps_is_the_analytic_one(free: int) -> None:
+    p = problem(slope, T, PROMPTS, seed=2)
+    noise = torch.stack(own_noise(p), dim=1)  # (B, 1 + T, 3, 1, 1)
+    moved, fixed = noise[:, :free].clone(), noise[:, free:].unbind(1)
+    optimiser = torch.optim.SGD([moved], lr=1.0, maximize=True)
+    drain(ascend(p, moved, fixed, optimiser, iterations=1, clip=math.inf), lambda _: None)
+    expected = torch.outer(_gains(T)[:free], WEIGHTS).expand(2, free, 3)
+    torch.testing.assert_close((moved - noise[:, :free]).flatten(2), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_each_branch_is_computed_once_more_in_the_backward_pass(model: Any) -> None:
+    rows, predict = [], model.predict
+
+    def counted(x: Tensor, *rest: Any) -> Tensor:
+        rows.append(len(x))
+        return torch.as_tensor(predict(x, *rest))
+
+    model.predict = counted
+    config = NullTTAConfig(num_inference_steps=3, num_particles=1, guidance_scale=3.0)
+    align(model, "a cat", "brightness", config=config, method=ReNO(iterations=2))
+    assert sum(rows) == (2 * 2 * 2 + 2) * 3  # twice 2T·n, and 2T
+
+
+def test_one_step_of_dno_moves_every_noise_by_adamw() -> None:
+    p, rate = problem(slope, T, PROMPTS, seed=2), 0.1
+    noise = torch.stack(own_noise(p), dim=1).flatten(2)
+    outcome, trace = drain(DNO(iterations=1, learning_rate=rate)(p), lambda _: None)
+    decay = torch.optim.AdamW([torch.zeros(1)]).defaults["weight_decay"]
+    uphill = rate * torch.sign(torch.outer(_gains(T), WEIGHTS))
+    expected = _x0(p, noise * (1 - rate * decay) + uphill)  # Adam's first step has the gradient's sign alone
+    torch.testing.assert_close(outcome.candidates[:, 0].flatten(1), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(trace[1].inner_rewards[0], expected @ WEIGHTS, rtol=1e-4, atol=1e-4)
+    assert torch.equal(outcome.initial_latents, p.latents[:, 0])
+
+
+def test_one_step_of_reno_moves_the_initial_latent_by_clip_times_rate_along_the_gradient() -> None:
+    p = problem(slope, T, PROMPTS, seed=2)
+    noise = torch.stack(own_noise(p), dim=1).flatten(2)
+    outcome, _ = drain(ReNO(iterations=1, norm_weight=0.0)(p), lambda _: None)
+    noise[:, 0] += 5.0 * (1 + 0.9) * 0.1 * WEIGHTS / WEIGHTS.norm()  # Nesterov looks one momentum ahead
+    torch.testing.assert_close(outcome.candidates[:, 0].flatten(1), _x0(p, noise))
+
+
+def test_reno_holds_the_norm_of_the_latent_where_the_reward_pulls_it_away() -> None:
+    p = problem(slope, T, PROMPTS)
+    settings = {"iterations": 6, "learning_rate": 2.0, "reward_weight": 3.0}
+    free, held = (drain(ReNO(norm_weight=w, **settings)(p), lambda _: None)[0].rewards for w in (0.0, 10.0))
+    assert bool((held < free).all())
+
+
+def test_the_norms_density_is_greatest_where_gaussian_noise_lives() -> None:
+    x = torch.randn((2, 1, 4, 8, 8), generator=generator(0))
+    radius = x.flatten(1).norm(dim=1).view(-1, 1, 1, 1, 1)
+    at = [log_norm_density(x / radius * math.sqrt(255) * factor) for factor in (0.97, 1.0, 1.03)]
+    assert bool(((at[1] > at[0]) & (at[1] > at[2])).all())
+    d = 256
+    torch.testing.assert_close(log_norm_density(x)[0], (d - 1) * x[0].norm().log() - x[0].square().sum() / 2)
+
+
+@pytest.mark.parametrize("rival", [DNO(iterations=50, learning_rate=0.1), ReNO(iterations=30, norm_weight=0.0)])
+def test_a_quadratic_reward_reaches_its_maximum(rival: DNO | ReNO) -> None:
+    result = align(
+        Gaussian(), PROMPTS, nearness, config=NullTTAConfig(num_inference_steps=T, guidance_scale=2.0), method=rival
+    )
+    assert bool((result.baseline_rewards < -0.5).all())
+    assert bool((result.rewards > -0.01).all())
+    rewards = torch.stack([step.inner_rewards[0] for step in result.trace])  # (n + 1, B)
+    torch.testing.assert_close(result.rewards, rewards.max(0).values)
+    torch.testing.assert_close(rewards[0], result.baseline_rewards)
+    assert [step.index for step in result.trace] == list(range(rival.iterations + 1))
+    assert {step.timestep for step in result.trace} == {0.0}
+
+
+def test_a_gradient_is_clipped_prompt_by_prompt() -> None:
+    gradient = torch.tensor([[[3.0], [4.0]], [[0.3], [0.4]], [[0.0], [0.0]]])
+    expected = torch.tensor([[[0.6], [0.8]], [[0.3], [0.4]], [[0.0], [0.0]]])
+    torch.testing.assert_close(clipped(gradient, 1.0), expected)
+
+
+def test_gaussian_noise_is_probable_and_shifted_or_scaled_noise_is_not() -> None:
+    z = torch.randn(4096, generator=generator(0))
+    assert log_probability(z).item() > -1
+    assert log_probability(z + 0.5).item() < -20
+    assert log_probability(z * 1.5).item() < -20
+    c, m, k = 0.8, 1024, 4  # all numbers alike: ‖mean‖ = 2c, and the covariance c²·11ᵀ has the eigenvalues 4c², 0
+    M1, M2 = 2 * c, max(abs(4 * c**2 - 1), 1.0)
+    off = math.sqrt(1 + M2) - 1 - math.sqrt(k / m)
+    expected = 2 * math.log(2) - m * M1**2 / (2 * k) - m * off**2 / 2
+    assert log_probability(torch.full((m * k,), c)).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_dno_with_its_regulariser_keeps_the_noise_nearer_to_gaussian() -> None:
+    """15 numbers of noise would say little; 60 steps make 183 of them, all pulled one way."""
+
+    def sum_(images: Tensor, prompts: object) -> Tensor:
+        return images.flatten(1).sum(1)
+
+    p = problem(sum_, 60, seed=1)
+    rewards = [
+        drain(DNO(iterations=4, learning_rate=0.2, regularisation=rho, permutations=5)(p), lambda _: None)[0].rewards
+        for rho in (0.0, 5.0)
+    ]
+    assert rewards[1] < rewards[0] - 0.1

@@ -1,0 +1,171 @@
+"""Data ~ N(m, I) and a quadratic reward: the tilted distribution is a Gaussian that is known."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from linear import guided_means, noises, problem, sampler, tilted
+from torch import Tensor
+from torch.distributions import Normal
+from toy import nearness
+
+from nulltta import schedules
+from nulltta.baselines import DAS, BestOfN, FKSteering
+from nulltta.baselines.lookahead import initial_latents
+from nulltta.baselines.resampling import RESAMPLING
+from nulltta.baselines.smc import Weighted
+from nulltta.types import Step
+
+N, T = 1500, 4
+
+
+@pytest.mark.parametrize(
+    "rival",
+    [
+        DAS(particles=N, temperature=2.0),
+        DAS(particles=N, temperature=2.0, threshold=1.0, resampling="systematic"),
+        FKSteering(particles=N, reward_weight=0.5),
+        FKSteering(particles=N, reward_weight=0.5, threshold=1.0, resampling="systematic"),
+        FKSteering(particles=N, reward_weight=0.5, potential="max", resampling="ssp"),
+    ],
+    ids=["das", "das always resampling", "fk", "fk always resampling", "fk max"],
+)
+def test_many_particles_are_the_tilted_distribution(rival: Any) -> None:
+    p = problem(nearness, T)
+    cloud = _end(rival.sample(p))
+    mean, variance = tilted(T, guided_means(p)[0], 0.5)
+    weights, x = cloud.log_weights[0].softmax(0), cloud.images[0].flatten(1).double()
+    found = weights @ x
+    spread = weights @ (x - found).square()
+    torch.testing.assert_close(found, mean.double(), rtol=0, atol=0.07)
+    torch.testing.assert_close(spread, torch.full((3,), variance, dtype=torch.float64), rtol=0.15, atol=0)
+
+
+def test_without_reward_the_particles_are_plain_samples() -> None:
+    p = problem(nearness, T, ["red", "green"])
+    plain = _drain(BestOfN(samples=3)(p)).candidates
+    cloud = _end(FKSteering(particles=3, reward_weight=0.0).sample(p))
+    torch.testing.assert_close(cloud.images, plain)
+    assert bool((cloud.log_weights == 0).all())
+
+
+def test_das_weights_are_the_exact_importance_weights() -> None:
+    """Two steps, of which the second is deterministic; nothing is resampled: log w = log p/q + r(x_0)/α."""
+    p, count, alpha = problem(nearness, 2), 6, 0.7
+    cloud = _end(DAS(particles=count, temperature=alpha, threshold=0.0).sample(p))
+    first, last = sampler(2)
+    mu, z = guided_means(p)[0], noises(p, count)[0]
+    tempering = schedules.progress(1, schedules.annealing_coefficient("auto", 2))
+    assert 0 < tempering < 1
+    x = initial_latents(p, count)[0].flatten(1)
+    mean = first.mean(x, mu)
+    proposal = mean + first.std**2 * tempering / alpha * first.reward_gradient(x, mu)
+    x1 = proposal + first.std * z
+    x0 = last.mean(x1, mu)
+    ratio = (Normal(mean, first.std).log_prob(x1) - Normal(proposal, first.std).log_prob(x1)).sum(-1)
+    torch.testing.assert_close(cloud.images[0].flatten(1), x0)
+    expected = ratio + nearness(x0, []) / alpha
+    torch.testing.assert_close(cloud.log_weights[0], expected.double(), rtol=1e-5, atol=1e-4)
+
+
+def test_das_takes_gradient_and_value_along_when_it_resamples(first_survives: None) -> None:
+    """All particles descend from the first at each step: their next ones follow its gradient, and its value goes off
+    their weight."""
+    p, count, alpha = problem(nearness, 3), 4, 0.7
+    rival = DAS(particles=count, temperature=alpha, threshold=2.0, resampling="first")
+    cloud = _end(rival.sample(p))
+    mu, z = guided_means(p)[0], noises(p, count)
+    gamma = schedules.annealing_coefficient("auto", 3)
+    x, steps = initial_latents(p, count)[0].flatten(1), sampler(3)
+    log_w = torch.zeros(count)
+    for i, step in enumerate(steps):
+        parent = x[:1].expand(count, 3)
+        now, then = (schedules.progress(k, gamma) / alpha for k in (i, i + 1))
+        mean = step.mean(parent, mu)
+        proposal = mean + step.std**2 * then * step.reward_gradient(parent, mu)
+        x = proposal + step.std * z[i]
+        following = steps[i + 1].reward(x, mu) if i + 1 < len(steps) else nearness(x, [])
+        log_w = then * following - now * step.reward(parent, mu)
+        if step.std > 0:
+            log_w = log_w + (Normal(mean, step.std).log_prob(x) - Normal(proposal, step.std).log_prob(x)).sum(-1)
+    torch.testing.assert_close(cloud.images[0].flatten(1), x, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(cloud.log_weights[0], log_w.double(), rtol=1e-5, atol=1e-4)
+    assert torch.equal(cloud.initial[0], p.latents[0].expand(count, 3, 1, 1))
+
+
+@pytest.mark.parametrize("potential", ["difference", "max"])
+def test_fk_weights_add_up_to_the_last_reward(potential: Any) -> None:
+    cloud = _end(
+        FKSteering(particles=5, reward_weight=3.0, potential=potential, threshold=0.0).sample(problem(nearness, 5))
+    )
+    torch.testing.assert_close(cloud.log_weights, 3.0 * cloud.rewards.double())
+
+
+@pytest.mark.parametrize("potential", ["difference", "max"])
+def test_fk_takes_a_lineages_potentials_along_when_it_resamples(first_survives: None, potential: Any) -> None:
+    p, count = problem(nearness, 3, seed=5), 4
+    rival = FKSteering(
+        particles=count, reward_weight=3.0, potential=potential, times=(1 / 3, 2 / 3), threshold=2.0, resampling="first"
+    )
+    cloud = _end(rival.sample(p))
+    mu, z, steps = guided_means(p)[0], noises(p, count), sampler(3)
+    x, seen = initial_latents(p, count)[0, 0].flatten(), []
+    for i in (0, 1):
+        x = steps[i].mean(x, mu) + steps[i].std * z[i][0]
+        seen.append(steps[i + 1].reward(x, mu))
+    x0 = steps[2].mean(x, mu) + steps[2].std * z[2]
+    given = seen[1] if potential == "difference" else seen[0] + max(seen)
+    torch.testing.assert_close(cloud.images[0].flatten(1), x0)
+    torch.testing.assert_close(cloud.log_weights[0], (3.0 * (nearness(x0, []) - given)).double(), rtol=1e-5, atol=1e-4)
+
+
+def test_das_returns_the_particle_of_greatest_weight_and_fk_that_of_greatest_reward() -> None:
+    p = problem(nearness, T, ["red", "green"])
+    for rival, ranked in ((DAS(temperature=2.0), "log_weights"), (FKSteering(reward_weight=0.5), "rewards")):
+        cloud, outcome = _end(rival.sample(p)), _drain(rival(p))
+        assert torch.equal(outcome.selected, getattr(cloud, ranked).argmax(1))
+        rows = torch.arange(2)
+        assert torch.equal(outcome.initial_latents, cloud.initial[rows, outcome.selected])
+        torch.testing.assert_close(outcome.rewards[0], nearness(outcome.candidates[0], []))
+
+
+def test_fk_scores_at_its_times_and_at_the_end_only() -> None:
+    scored = [step.index for step in FKSteering()(problem(nearness, 10)) if step.candidate_rewards.numel()]
+    assert scored == [1, 3, 5, 7, 9]  # of the latents that these steps lead to: those of steps 2, 4, 6 and 8, and x_0
+
+
+def test_given_latents_are_the_first_particles() -> None:
+    p = problem(nearness, T)
+    given = torch.randn(p.latents.shape, generator=torch.Generator().manual_seed(9))
+    cloud = _end(FKSteering(particles=3, threshold=0.0).sample(replace(p, latents=given)))
+    assert torch.equal(cloud.initial[:, :1], given)
+    assert torch.equal(cloud.initial[:, 1:], initial_latents(p, 3)[:, 1:])
+
+
+@pytest.fixture
+def first_survives(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A scheme that makes the first particle everyone's ancestor."""
+
+    def first(weights: Tensor, generator: torch.Generator) -> Tensor:
+        return torch.zeros(len(weights), dtype=torch.long)
+
+    with monkeypatch.context() as patched:
+        patched.setitem(RESAMPLING, "first", first)  # type: ignore[arg-type]
+        yield
+
+
+def _drain(stream: Generator[Step, None, Any]) -> Any:
+    while True:
+        try:
+            next(stream)
+        except StopIteration as end:
+            return end.value
+
+
+def _end(stream: Generator[Step, None, Weighted]) -> Weighted:
+    end: Weighted = _drain(stream)
+    return end
