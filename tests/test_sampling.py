@@ -18,6 +18,7 @@ from toy import Gaussian, nearness
 import nulltta
 from nulltta import NullTTAConfig, NullTTAError, align, schedules
 from nulltta.alignment import pose
+from nulltta.budget import evaluations, planned
 from nulltta.noise import seeded
 from nulltta.rewards.closed_form import brightness
 
@@ -72,9 +73,26 @@ def test_one_branch_with_gradient_an_inner_step_and_the_conditional_one_reused(p
     assert inner > T
     assert model.with_gradient == inner * len(prompts)
     assert model.without_gradient == (2 * K * T + 2 * T) * len(prompts)  # and the bound is T(2 + 2K) + 2K
+    assert evaluations(SHORT) == (inner, 2 * K * T + 2 * T)
     before = model.without_gradient
     _ = result.baseline
     assert model.without_gradient - before == 2 * T * len(prompts)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimise_between": (0.4, 1.0)}, {"optimise_between": (0.2, 0.6)}, {"inner_steps": (0, 0)},
+        {"inner_steps": (0, 2)}, {"budget": 50}, {"budget": 41},
+    ],
+)  # fmt: skip
+def test_the_cost_is_what_was_foretold(changes: dict[str, Any]) -> None:
+    model, config = Gaussian(), replace(SHORT, **changes)
+    result = align(model, "red", nearness, config=config)
+    assert (model.with_gradient, model.without_gradient) == evaluations(config)
+    assert [len(step.inner_rewards) for step in result.trace] == planned(config)
+    if config.budget:
+        assert config.budget - 3 <= 2 * model.with_gradient + model.without_gradient <= config.budget
 
 
 def test_without_reward_weight_the_null_text_stays(model: Any, config: NullTTAConfig) -> None:

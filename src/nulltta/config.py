@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -18,6 +19,9 @@ Regularisers = Literal["both", "consistency", "prior"]
 def _option(default: Any, text: str) -> Any:
     """A field with the text that the command line shows for its flag."""
     return field(default=default, metadata={"help": text})
+
+
+_SECONDS = re.compile(r"\d+(\.\d+)?s")
 
 
 class _Published(float):
@@ -53,6 +57,7 @@ class NullTTAConfig:
     optimise_between: tuple[float, float] = _option((0.0, 1.0), "from to: the share of denoising that is optimised")
     patience: int = _option(0, "inner steps without a better objective after which to stop; 0 takes them all")
     carry_moments: bool = _option(False, "keep Adam's moments from one denoising step to the next")
+    budget: float | str = _option(0, "a prompt's at most: 400 denoiser evaluations, or 20s; 0 for none")
 
     def __post_init__(self) -> None:
         if self.gradient == "zeroth-order" and isinstance(self.reward_weight, _Published):
@@ -80,6 +85,7 @@ class NullTTAConfig:
         if self.eta > 1:
             raise NullTTAError(f"eta must lie between 0 and 1, not {self.eta:g}")
         whole(self, "patience", at_least=0)
+        self.seconds_budget, self.evaluations_budget  # noqa: B018 - they check it
         one_of(self, "inner_decoder", ("full", "half", "tiny"))
         shares = self.optimise_between
         if len(shares) != 2 or not 0 <= shares[0] < shares[1] <= 1:
@@ -96,6 +102,26 @@ class NullTTAConfig:
             )
         if self.zeroth_order_radius == 0:
             raise NullTTAError("zeroth_order_radius must be above 0")
+
+    @property
+    def evaluations_budget(self) -> int | None:
+        """The denoiser evaluations of a prompt at most, an inner step's counting two: forward and back."""
+        if isinstance(self.budget, str) or not self.budget:
+            return None
+        if isinstance(self.budget, bool) or self.budget < 0 or self.budget != int(self.budget):
+            raise NullTTAError(
+                f"budget is a whole number of denoiser evaluations, or seconds as in 20s, not {self.budget}"
+            )
+        return int(self.budget)
+
+    @property
+    def seconds_budget(self) -> float | None:
+        """The seconds of a prompt at most."""
+        if not isinstance(self.budget, str):
+            return None
+        if not _SECONDS.fullmatch(self.budget):
+            raise NullTTAError(f"budget is a number of denoiser evaluations, or seconds as in 20s, not {self.budget!r}")
+        return float(self.budget[:-1])
 
     def resolved(self, *, differentiable: bool) -> NullTTAConfig:
         """With gradient "auto" replaced by what a reward's kind asks for."""

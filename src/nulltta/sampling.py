@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from nulltta import noise, schedules
+from nulltta.budget import Clock, planned
 from nulltta.config import NullTTAConfig
 from nulltta.embedding import distance, take, where
 from nulltta.gradients import ESTIMATORS, GradientEstimator, in_micro_batches
@@ -81,7 +82,8 @@ class Candidates:
     """K latents a prompt, seen through their clean estimates under φ'."""
 
     x: Tensor  # (B, K, C, h, w)
-    eps_cond: Tensor  # ε(x, c), same shape: the winner's serves the next denoising step
+    eps: Tensor  # ε(x, φ'), same shape
+    eps_cond: Tensor  # ε(x, c), same shape: the winner's serve the next denoising step
     images: Tensor  # (B, K, 3, H, W)
     rewards: Tensor  # (B, K)
 
@@ -107,7 +109,7 @@ def plain(problem: Problem) -> Stream:
 def null_tta(problem: Problem) -> Stream:
     """Null-text test-time alignment: optimise φ', draw K candidates, keep the best, at every denoising step.
 
-    Cost for a prompt: Σn_i denoiser branches with gradient, and 2K + 2T + 2K(T−1) without.
+    Cost for a prompt: `budget.evaluations`, Σn_i denoiser branches with gradient and 2KT + 2T without.
     """
     p, cfg, s = problem, problem.config, problem.config.guidance_scale
     B, K = len(p.prompts), cfg.num_particles
@@ -115,25 +117,28 @@ def null_tta(problem: Problem) -> Stream:
     # A gradient's rows take more memory than a candidate's.
     estimator = in_micro_batches(_estimator(p), MicroBatch(p.memory.rows, getattr(p.model, "checkpoint", None)))
     steps = p.schedule()
-    inner = schedules.inner_step_counts(len(steps), gamma, cfg.inner_steps, cfg.optimise_between)
-    null, nulls = dict(p.start or p.null), []  # φ', carried over from step to step
+    clock = Clock(cfg.seconds_budget and cfg.seconds_budget * B, planned(cfg))
+    null, nulls, moved = dict(p.start or p.null), [], p.start is not None  # φ', carried over from step to step
     active = torch.ones(B, dtype=torch.bool)
     adam = Adam(null, cfg.learning_rate)
 
     drawn = _candidates(p, p.latents, steps[0], null)  # 1. K initial latents
     selected = p.selector(drawn.rewards, p.generators(-1, "select"))
-    x, eps_cond = pick(drawn.x, selected), pick(drawn.eps_cond, selected)
+    x, eps, eps_cond = (pick(values, selected) for values in (drawn.x, drawn.eps, drawn.eps_cond))
     initial, initial_rewards = x, drawn.rewards
 
     for i, step in enumerate(steps):
-        eps_null = p.model.predict(x, step, p.null)  # 2a. ε(x_t, φ)
+        inner = clock.inner_steps(i)
+        # 2a. ε(x_t, φ): until φ' moves, the winner's; but not under inner steps, where rounding would pass for a move.
+        eps_null = p.model.predict(x, step, p.null) if moved or inner else eps
         anneal = schedules.regularisation(i, gamma)
         objective = Objective(p.model, p.reward, p.prompts, cfg, step, x, eps_cond, eps_null, p.null, anneal)
         before, adam = null, adam if cfg.carry_moments else Adam(null, cfg.learning_rate)
+        since = clock.elapsed()
         null, inner_rewards = ascend(  # 2b. n_i Adam steps on φ'
             objective,
             null,
-            steps=inner[i],
+            steps=inner,
             adam=adam,
             estimator=estimator,
             generators=p.generators(i, "gradient"),
@@ -141,9 +146,11 @@ def null_tta(problem: Problem) -> Stream:
             skip_nonfinite=cfg.conventions == "release",
             patience=cfg.patience,
         )
-        if i == 0 and len(inner_rewards):
-            _refuse_unmoved(p, null)
-        eps = p.model.predict(x, step, null)  # ε(x_t, φ')
+        clock.took(len(inner_rewards), since)
+        if len(inner_rewards):
+            if not moved:
+                _refuse_unmoved(p, null)
+            moved, eps = True, p.model.predict(x, step, null)  # ε(x_t, φ'); without inner steps it is known already
         if p.guard is not None:
             null, eps, active = _guarded(p, step, x, eps_cond, (before, null), (eps_null, eps), active)
         nulls.append(null)
@@ -152,9 +159,9 @@ def null_tta(problem: Problem) -> Stream:
         latents = mean[:, None] + std * p.noise(i, step, x, K)
         drawn = _candidates(p, latents, steps[i + 1] if i + 1 < len(steps) else None, null)
         selected = p.selector(drawn.rewards, p.generators(i, "select"))
-        x, eps_cond = pick(drawn.x, selected), pick(drawn.eps_cond, selected)
-        preview = pick(drawn.images, selected)
-        yield Step(i, step.timestep, inner_rewards, drawn.rewards, selected, objective.kl(eps).cpu(), preview)
+        kl = objective.kl(eps).cpu()
+        x, eps, eps_cond = (pick(values, selected) for values in (drawn.x, drawn.eps, drawn.eps_cond))
+        yield Step(i, step.timestep, inner_rewards, drawn.rewards, selected, kl, pick(drawn.images, selected))
 
     best = greedy(drawn.rewards)  # 3. the best of the K decoded images
     return Outcome(drawn.images, drawn.rewards, best, initial, initial_rewards, nulls)
@@ -164,15 +171,20 @@ def _candidates(p: Problem, latents: Tensor, step: NoiseStep | None, null: Embed
     """Score K latents a prompt, (B, K, C, h, w): by x̂0 under φ' at `step`, or as they are after the last step."""
     B, K = latents.shape[:2]
 
-    def seen(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def seen(rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         x, owners = latents.flatten(0, 1)[rows], rows // K
-        x0 = eps_cond = x
+        x0 = eps = eps_cond = x
         if step is not None:
-            eps_null, eps_cond = both(p.model, x, step, take(null, owners), take(p.cond, owners))
-            x0 = p.model.clean(x, guide(p.model, eps_null, eps_cond, p.config.guidance_scale), step)
+            eps, eps_cond = both(p.model, x, step, take(null, owners), take(p.cond, owners))
+            x0 = p.model.clean(x, guide(p.model, eps, eps_cond, p.config.guidance_scale), step)
         images = p.model.decode(x0)
         prompts = [p.prompts[owner] for owner in owners.tolist()]
-        return eps_cond, images, score(p.reward, images, prompts, allow_nan=p.config.conventions == "release").cpu()
+        return (
+            eps,
+            eps_cond,
+            images,
+            score(p.reward, images, prompts, allow_nan=p.config.conventions == "release").cpu(),
+        )
 
     columns = map(torch.cat, zip(*p.memory.map(seen, B * K), strict=True))
     return Candidates(latents, *(column.view(B, K, *column.shape[1:]) for column in columns))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 _PUBLISHED_GAMMA, _PUBLISHED_STEPS = 0.008, 100
 
 
@@ -29,6 +32,15 @@ def inner_step_counts(
     """n_i of each of T denoising steps; 0 outside the given share of them, [from·T, to·T)."""
     first, end = (round(share * steps) for share in between)
     return [inner_step_count(i, gamma, inner_steps) if first <= i < end else 0 for i in range(steps)]
+
+
+def afforded(counts: Sequence[int], total: int) -> list[int]:
+    """The counts cut in proportion so that their sum is at most `total`; what does not divide goes to the late ones."""
+    whole = sum(counts)
+    if total >= whole:
+        return list(counts)
+    ends = [sum(counts[: i + 1]) * total // whole for i in range(len(counts))]
+    return [end - start for start, end in pairwise([0, *ends])]
 
 
 def regularisation(index: int, gamma: float) -> float:
