@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ from torch import Tensor
 
 WIDTH, HIDDEN, FEATURES, LAYERS, PATCH, SIDE = 64, 128, 24, 2, 7, 28
 PATCHES = (SIDE // PATCH) ** 2
+_SIZES = {
+    "hidden_size": WIDTH, "intermediate_size": HIDDEN, "num_hidden_layers": LAYERS, "num_attention_heads": 2,
+}  # fmt: skip
 
 
 def clip_directory(folder: Path, seed: int = 0) -> Path:
@@ -19,9 +23,6 @@ def clip_directory(folder: Path, seed: int = 0) -> Path:
     from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
 
     tokenizer = clip_tokenizer()
-    sizes = {
-        "hidden_size": WIDTH, "intermediate_size": HIDDEN, "num_hidden_layers": LAYERS, "num_attention_heads": 2,
-    }  # fmt: skip
     text = {
         "vocab_size": len(tokenizer),
         "bos_token_id": tokenizer.bos_token_id,
@@ -30,7 +31,7 @@ def clip_directory(folder: Path, seed: int = 0) -> Path:
     torch.manual_seed(seed)
     CLIPModel(
         CLIPConfig(
-            text_config={**sizes, **text}, vision_config={**sizes, "image_size": SIDE, "patch_size": PATCH},
+            text_config={**_SIZES, **text}, vision_config={**_SIZES, "image_size": SIDE, "patch_size": PATCH},
             projection_dim=FEATURES,
         )
     ).save_pretrained(folder)  # fmt: skip
@@ -41,28 +42,68 @@ def clip_directory(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
-def siglip_directory(folder: Path) -> Path:
-    from transformers import SiglipConfig, SiglipImageProcessorPil, SiglipModel, T5Tokenizer
+def siglip_directory(folder: Path, tokenizer: Any = None) -> Path:
+    from transformers import SiglipConfig, SiglipImageProcessorPil, SiglipModel
 
-    letters = "▁abcdefghijklmnopqrstuvwxyz"
-    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -9.0), *((letter, -2.0) for letter in letters)]
-    tokenizer = T5Tokenizer(vocab=pieces, extra_ids=0)
-    sizes = {
-        "hidden_size": WIDTH, "intermediate_size": HIDDEN, "num_hidden_layers": LAYERS, "num_attention_heads": 2,
-    }  # fmt: skip
+    tokenizer = tokenizer or t5_tokenizer()
     torch.manual_seed(0)
     model = SiglipModel(
         SiglipConfig(
-            text_config={**sizes, "vocab_size": len(tokenizer), "max_position_embeddings": 16},
-            vision_config={**sizes, "image_size": SIDE, "patch_size": PATCH},
+            text_config={**_SIZES, "vocab_size": len(tokenizer), "max_position_embeddings": 16},
+            vision_config={**_SIZES, "image_size": SIDE, "patch_size": PATCH},
         )
     )
+    SiglipImageProcessorPil(size={"height": SIDE, "width": SIDE}, resample=2).save_pretrained(folder)
+    return _siglip(folder, model, tokenizer)
+
+
+def siglip2_directory(folder: Path) -> Path:
+    """SigLIP 2 of fixed resolution: a SiglipModel, with Gemma's tokenizer."""
+    return siglip_directory(folder, gemma_tokenizer())
+
+
+def naflex_directory(folder: Path) -> Path:
+    """SigLIP 2 of variable resolution: a Siglip2Model."""
+    from transformers import Siglip2Config, Siglip2ImageProcessorPil, Siglip2Model
+
+    tokenizer = gemma_tokenizer()
+    torch.manual_seed(1)
+    model = Siglip2Model(
+        Siglip2Config(
+            text_config={**_SIZES, "vocab_size": len(tokenizer), "max_position_embeddings": 16},
+            vision_config={**_SIZES, "patch_size": PATCH, "num_patches": 9},
+        )
+    )
+    Siglip2ImageProcessorPil(patch_size=PATCH, max_num_patches=PATCHES).save_pretrained(folder)
+    return _siglip(folder, model, tokenizer)
+
+
+def _siglip(folder: Path, model: Any, tokenizer: Any) -> Path:
     model.logit_scale.data.fill_(1.0)
     model.logit_bias.data.fill_(-0.5)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    SiglipImageProcessorPil(size={"height": SIDE, "width": SIDE}, resample=2).save_pretrained(folder)
     return folder
+
+
+def t5_tokenizer() -> Any:
+    """A sentencepiece vocabulary of letters and the word Yes."""
+    from transformers import T5Tokenizer
+
+    letters = "▁abcdefghijklmnopqrstuvwxyz"
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -9.0), ("▁Yes", -1.0), *((letter, -2.0) for letter in letters)]
+    return T5Tokenizer(vocab=pieces, extra_ids=0)
+
+
+def gemma_tokenizer() -> Any:
+    """As SigLIP 2 sets it: an end, no beginning, padding on the right, no mask."""
+    from transformers import GemmaTokenizer
+
+    pieces = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", *"▁abcdefghijklmnopqrstuvwxyz"]
+    return GemmaTokenizer(
+        vocab={piece: i for i, piece in enumerate(pieces)}, merges=[], add_bos_token=False, add_eos_token=True,
+        padding_side="right", do_lower_case=True, model_input_names=["input_ids"], model_max_length=64,
+    )  # fmt: skip
 
 
 def _random(shapes: Mapping[str, tuple[int, ...]], seed: int = 0) -> dict[str, Tensor]:
@@ -171,3 +212,120 @@ def aesthetic_directory(folder: Path) -> Path:
     clip_directory(folder)
     torch.save(mlp_state(FEATURES), folder / "sac+logos+ava1-l14-linearMSE.pth")
     return folder
+
+
+# Qwen2.5-VL's own, but for videos.
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{% if loop.first and message['role'] != 'system' %}<|im_start|>system\n"
+    "You are a helpful assistant.<|im_end|>\n{% endif %}<|im_start|>{{ message['role'] }}\n"
+    "{% if message['content'] is string %}{{ message['content'] }}<|im_end|>\n{% else %}"
+    "{% for content in message['content'] %}{% if content['type'] == 'image' %}"
+    "<|vision_start|><|image_pad|><|vision_end|>{% elif 'text' in content %}{{ content['text'] }}{% endif %}"
+    "{% endfor %}<|im_end|>\n{% endif %}{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def qwen_directory(folder: Path) -> Path:
+    """Qwen2.5-VL: what `save_pretrained` of the model, its tokenizer and its image processor leave."""
+    from transformers import (
+        Qwen2_5_VLConfig,
+        Qwen2_5_VLForConditionalGeneration,
+        Qwen2Tokenizer,
+        Qwen2VLImageProcessorPil,
+    )
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    pieces = [*bytes_to_unicode().values(), "Ye", "Yes"]
+    tokenizer = Qwen2Tokenizer(
+        vocab={piece: i for i, piece in enumerate(pieces)}, merges=[("Y", "e"), ("Ye", "s")],
+        additional_special_tokens=[
+            "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>",
+        ],
+    )  # fmt: skip
+    tokenizer.chat_template = CHAT_TEMPLATE
+    token = tokenizer.convert_tokens_to_ids
+    torch.manual_seed(0)
+    model = Qwen2_5_VLForConditionalGeneration(
+        Qwen2_5_VLConfig(
+            text_config={
+                "vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": LAYERS,
+                "num_attention_heads": 2, "num_key_value_heads": 1, "bos_token_id": None, "eos_token_id": None,
+                "rope_parameters": {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 1e6},
+                "initializer_range": 0.3,
+            },
+            vision_config={
+                "depth": LAYERS, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "out_hidden_size": 32,
+                "fullatt_block_indexes": [1], "window_size": 56, "initializer_range": 0.3,
+            },
+            image_token_id=token("<|image_pad|>"), video_token_id=token("<|video_pad|>"),
+            vision_start_token_id=token("<|vision_start|>"), vision_end_token_id=token("<|vision_end|>"),
+            tie_word_embeddings=True,
+        )
+    )  # fmt: skip
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    Qwen2VLImageProcessorPil(min_pixels=56 * 56, max_pixels=28 * 28 * 16).save_pretrained(folder)
+    return folder
+
+
+def instructblip_directory(folder: Path, language: str = "t5") -> Path:
+    """What `save_pretrained` of InstructBLIP (on a "t5" or a "llama") and of its processor leave."""
+    from transformers import (
+        BlipImageProcessorPil,
+        InstructBlipConfig,
+        InstructBlipForConditionalGeneration,
+        InstructBlipProcessor,
+        LlamaConfig,
+        T5Config,
+    )
+
+    tokenizer, instructions = t5_tokenizer(), bert_tokenizer()
+    InstructBlipProcessor(
+        BlipImageProcessorPil(size={"height": SIDE, "width": SIDE}), tokenizer, instructions, num_query_tokens=4
+    ).save_pretrained(folder)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": LAYERS, "num_attention_heads": 2}
+    text = {
+        "t5": T5Config(
+            vocab_size=len(tokenizer), d_model=32, d_kv=16, d_ff=64, num_layers=LAYERS, num_heads=2,
+            decoder_start_token_id=0, tie_word_embeddings=False,
+        ),
+        "llama": LlamaConfig(vocab_size=len(tokenizer), **sizes, initializer_range=0.3),
+    }[language]  # fmt: skip
+    torch.manual_seed(0)
+    InstructBlipForConditionalGeneration(
+        InstructBlipConfig(
+            vision_config={**sizes, "image_size": SIDE, "patch_size": PATCH, "initializer_range": 0.3},
+            qformer_config={
+                **sizes, "vocab_size": len(instructions), "encoder_hidden_size": 32, "max_position_embeddings": 128,
+                "initializer_range": 0.3,
+            },
+            text_config=text.to_dict(), num_query_tokens=4,
+            image_token_index=tokenizer.convert_tokens_to_ids("<image>"), initializer_range=0.3,
+        )
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
+def sharded(folder: Path, kind: str = "safetensors") -> list[Path]:
+    """Cuts a checkpoint's weights into shards, as `save_pretrained` does; returns their paths."""
+    import transformers
+    from safetensors.torch import load_file
+
+    whole = folder / "model.safetensors"
+    if kind == "safetensors":
+        (architecture,) = json.loads((folder / "config.json").read_text())["architectures"]
+        model = getattr(transformers, architecture).from_pretrained(folder)
+        model.save_pretrained(folder, max_shard_size=whole.stat().st_size // 2)
+        whole.unlink()
+        return sorted(folder.glob("model-0*.safetensors"))
+    state, names = load_file(whole), [f"pytorch_model-0000{i}-of-00002.bin" for i in (1, 2)]  # of earlier versions
+    shards = {file: {name: state[name] for name in sorted(state)[i::2]} for i, file in enumerate(names)}
+    for file, tensors in shards.items():
+        torch.save(tensors, folder / file)
+    index = {
+        "metadata": {"total_size": sum(tensor.nbytes for tensor in state.values())},
+        "weight_map": {name: file for file, tensors in shards.items() for name in tensors},
+    }
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    whole.unlink()
+    return [folder / name for name in names]

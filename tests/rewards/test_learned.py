@@ -16,9 +16,12 @@ from checkpoints import (
     hps_directory,
     imagereward_directory,
     mlp_state,
+    naflex_directory,
+    siglip2_directory,
     siglip_directory,
 )
 from pictures import picture, tensor
+from PIL import Image
 from reference import image_reward, mlp, open_clip_features
 from tiny import clip_tokenizer
 from torch import Tensor
@@ -26,6 +29,7 @@ from torch.nn import functional
 
 from nulltta.rewards import load
 from nulltta.rewards.preprocess import CLIP_MEAN, CLIP_STD
+from nulltta.types import Reward
 
 PROMPTS = ["a red cat", "the sun over a blue sea"]
 BUILD: dict[str, Callable[[Path], Path]] = {
@@ -33,11 +37,17 @@ BUILD: dict[str, Callable[[Path], Path]] = {
     "pickscore": clip_directory,
     "pickscore-logits": clip_directory,
     "siglip": siglip_directory,
+    "siglip/2": siglip2_directory,
+    "siglip/naflex": naflex_directory,
     "aesthetic": aesthetic_directory,
     "hpsv2": hps_directory,
     "hpsv2.1": lambda folder: hps_directory(folder, "HPS_v2.1_compressed.pt"),
     "imagereward": imagereward_directory,
 }
+
+
+def _load(name: str, source: Path | str, **settings: Any) -> Reward:
+    return load(name.partition("/")[0], source, device="cpu", **settings)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +56,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
 
     def get(name: str) -> Path:
         if name not in made:
-            made[name] = BUILD[name](tmp_path_factory.mktemp(name))
+            made[name] = BUILD[name](tmp_path_factory.mktemp(name.replace("/", "-")))
         return made[name]
 
     return get
@@ -73,11 +83,13 @@ def _reference(name: str, folder: Path, images: Tensor) -> Tensor:
         tokens = clip_tokenizer()(PROMPTS, padding=True, return_tensors="pt")
         text = functional.normalize(model.get_text_features(**tokens).pooler_output, dim=-1)
         return (model.logit_scale.exp() if name.endswith("logits") else 1) * (image * text).sum(-1)
-    if name == "siglip":
+    if name in ("siglip", "siglip/2"):
         model = transformers.SiglipModel.from_pretrained(folder)
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
         ids = tokenizer(PROMPTS, padding="max_length", max_length=16, truncation=True, return_tensors="pt").input_ids
         return model(input_ids=ids, pixel_values=images * 2 - 1).logits_per_image.diagonal().sigmoid()
+    if name == "siglip/naflex":
+        return _naflex(folder, [picture(SIDE, SIDE, seed) for seed in range(2)])
     (file,) = folder.glob("*.pt")
     state = torch.load(file, weights_only=True)
     if name == "imagereward":
@@ -91,13 +103,26 @@ def _reference(name: str, folder: Path, images: Tensor) -> Tensor:
     return (image * text).sum(-1)
 
 
+def _naflex(folder: Path, pictures: list[Image.Image]) -> Tensor:
+    """With transformers' own processor, which pads to 16 patches and masks."""
+    import transformers
+
+    model = transformers.Siglip2Model.from_pretrained(folder)
+    inputs = transformers.Siglip2ImageProcessorPil.from_pretrained(folder)(pictures, return_tensors="pt")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    ids = tokenizer(PROMPTS, padding="max_length", max_length=16, truncation=True, return_tensors="pt").input_ids
+    return model(input_ids=ids, **inputs).logits_per_image.diagonal().sigmoid()
+
+
 @pytest.mark.parametrize("name", BUILD)
 def test_scores_are_those_of_a_straightforward_computation(checkpoints: Any, name: str) -> None:
     folder, images = checkpoints(name), _images()
-    reward = load(name, folder, device="cpu")
+    reward = _load(name, folder)
     ours = reward(images, PROMPTS)
     expected = _reference(name, folder, images).detach()
-    assert (reward.name, reward.differentiable, ours.dtype, ours.shape) == (name, True, torch.float32, (2,))
+    assert (reward.name, reward.differentiable, ours.dtype, ours.shape) == (
+        name.partition("/")[0], True, torch.float32, (2,),
+    )  # fmt: skip
     torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)
     assert (expected[0] - expected[1]).abs() > 1e-3  # pictures and prompts matter
     alone = torch.cat([reward(images[i : i + 1], PROMPTS[i : i + 1]) for i in range(2)])
@@ -106,14 +131,14 @@ def test_scores_are_those_of_a_straightforward_computation(checkpoints: Any, nam
 
 @pytest.mark.parametrize("name", [name for name in BUILD if name != "aesthetic"])
 def test_the_prompt_matters(checkpoints: Any, name: str) -> None:
-    reward, images = load(name, checkpoints(name), device="cpu"), _images()[:1].repeat(2, 1, 1, 1)
+    reward, images = _load(name, checkpoints(name)), _images()[:1].repeat(2, 1, 1, 1)
     first, second = reward(images, PROMPTS)
     assert abs(float(first - second)) > 1e-5
 
 
 @pytest.mark.parametrize("name", BUILD)
 def test_the_gradient_to_the_pixels_matches_finite_differences(checkpoints: Any, name: str) -> None:
-    reward = load(name, checkpoints(name), device="cpu", dtype=torch.float64)
+    reward = _load(name, checkpoints(name), dtype=torch.float64)
     images = (_images(40, torch.float64) * 0.4 + 0.3).requires_grad_()  # larger than the tower, away from 0 and 1
     (gradient,) = torch.autograd.grad(reward(images, PROMPTS).sum(), images)
     assert bool(gradient.isfinite().all())
@@ -128,8 +153,8 @@ def test_the_gradient_to_the_pixels_matches_finite_differences(checkpoints: Any,
 
 @pytest.mark.parametrize("name", BUILD)
 def test_a_bfloat16_tower_scores_in_float32(checkpoints: Any, name: str) -> None:
-    exact = load(name, checkpoints(name), device="cpu")(_images(), PROMPTS)
-    coarse = load(name, checkpoints(name), device="cpu", dtype=torch.bfloat16)(_images(), PROMPTS)
+    exact = _load(name, checkpoints(name))(_images(), PROMPTS)
+    coarse = _load(name, checkpoints(name), dtype=torch.bfloat16)(_images(), PROMPTS)
     assert coarse.dtype == torch.float32
     torch.testing.assert_close(coarse, exact, rtol=0.05, atol=0.05)
 
@@ -138,8 +163,22 @@ def test_a_bfloat16_tower_scores_in_float32(checkpoints: Any, name: str) -> None
 def test_a_file_is_a_source_too(checkpoints: Any, name: str) -> None:
     folder = checkpoints(name)
     file = next(file for pattern in ("*.pth", "*.pt", "*.safetensors") for file in folder.glob(pattern))
-    expected = load(name, folder, device="cpu")(_images(), PROMPTS)
-    assert torch.equal(load(name, str(file), device="cpu")(_images(), PROMPTS), expected)
+    expected = _load(name, folder)(_images(), PROMPTS)
+    assert torch.equal(_load(name, str(file))(_images(), PROMPTS), expected)
+
+
+@pytest.mark.parametrize("name", ["siglip/2", "siglip/naflex"])
+def test_siglip_2_reads_lower_case_padded_on_the_right(checkpoints: Any, name: str) -> None:
+    reward: Any = _load(name, checkpoints(name))
+    a, b, c, end, pad = 6, 7, 8, 1, 0
+    assert reward.tower.tokenize("CAB").tolist() == [[c, a, b, end, *[pad] * 12]]
+
+
+def test_naflex_reads_a_picture_in_its_own_shape(checkpoints: Any) -> None:
+    pictures = [picture(14, 49, seed) for seed in range(2)]  # 2×7 patches of 16
+    reward = _load("siglip/naflex", checkpoints("siglip/naflex"))
+    ours = reward(torch.cat([tensor(image) for image in pictures]), PROMPTS)
+    torch.testing.assert_close(ours, _naflex(checkpoints("siglip/naflex"), pictures).detach(), rtol=1e-5, atol=1e-5)
 
 
 def test_prompts_are_encoded_once(checkpoints: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,14 +12,22 @@ from typing import Any
 
 import pytest
 import torch
-from checkpoints import aesthetic_directory, clip_directory, hps_directory, imagereward_directory, siglip_directory
+from checkpoints import (
+    aesthetic_directory,
+    clip_directory,
+    hps_directory,
+    imagereward_directory,
+    naflex_directory,
+    sharded,
+    siglip_directory,
+)
 from pictures import picture, tensor
 from safetensors.torch import load_file, save_file
 
 from nulltta import NullTTAError
 from nulltta.rewards import catalogue, load
 
-LEARNED = ["pickscore", "clipscore", "siglip", "aesthetic", "hpsv2", "hpsv2.1", "imagereward"]
+LEARNED = ["pickscore", "clipscore", "siglip", "vqascore", "aesthetic", "hpsv2", "hpsv2.1", "imagereward"]
 
 
 @pytest.mark.parametrize(
@@ -155,6 +163,59 @@ def test_a_bin_file_serves_where_there_are_no_safetensors(tmp_path: Path) -> Non
     torch.save(load_file(path), tmp_path / "pytorch_model.bin")
     path.unlink()
     torch.testing.assert_close(load("clipscore", tmp_path, device="cpu")(tensor(picture(28, 28)), ["a"]), expected)
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "bin"])
+@pytest.mark.parametrize(
+    ("name", "build"),
+    [
+        ("pickscore", clip_directory), ("aesthetic", aesthetic_directory), ("siglip", siglip_directory),
+        ("siglip", naflex_directory),
+    ],
+)  # fmt: skip
+def test_shards_load_and_a_spoilt_or_missing_one_is_named(
+    name: str, build: Callable[[Path], Path], kind: str, tmp_path: Path
+) -> None:
+    folder, image = build(tmp_path), tensor(picture(28, 28))
+    expected = load(name, folder, device="cpu")(image, ["a"])
+    shards = sharded(folder, kind)
+    assert len(shards) > 1
+    torch.testing.assert_close(load(name, folder, device="cpu")(image, ["a"]), expected)
+    gc.collect()
+    (index,) = folder.glob("*.index.json")
+    if name != "aesthetic":  # whose source is the MLP
+        torch.testing.assert_close(load(name, index, device="cpu")(image, ["a"]), expected)
+        with pytest.raises(NullTTAError, match="lists several files: a SHA-256 is of weights in one file"):
+            load(name, folder, device="cpu", sha256="00" * 32)
+        gc.collect()
+    shards[-1].write_bytes(shards[-1].read_bytes()[:-100])
+    with pytest.raises(NullTTAError, match=f"{shards[-1].name}' is no weights file, or is cut short: [^\n]*$"):
+        load(name, folder, device="cpu")
+    shards[-1].unlink()
+    with pytest.raises(NullTTAError, match=f"reward '{name}' needs {shards[-1].name}: '{folder}' has none$"):
+        load(name, folder, device="cpu")
+
+
+@pytest.mark.parametrize(
+    "index",
+    ["[]", "{}", '{"weight_map": []}', '{"weight_map": {"a": "../model.safetensors"}}', '{"weight_map": {"a": 3}}'],
+)
+def test_an_index_that_names_no_files_of_its_directory_is_refused(index: str, tmp_path: Path) -> None:
+    sharded(clip_directory(tmp_path))
+    (tmp_path / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(NullTTAError, match=r"model.safetensors.index.json' is (not a JSON object|no index)"):
+        load("clipscore", tmp_path, device="cpu")
+
+
+def test_a_processor_config_of_transformers_5_is_read(tmp_path: Path) -> None:
+    path, image = clip_directory(tmp_path) / "preprocessor_config.json", tensor(picture(40, 40))
+    settings = {**json.loads(path.read_text()), "image_mean": [0.1, 0.2, 0.3]}
+    path.write_text(json.dumps(settings))
+    expected = load("clipscore", tmp_path, device="cpu")(image, ["a"])
+    path.unlink()
+    (tmp_path / "processor_config.json").write_text(json.dumps({"image_processor": settings}))
+    gc.collect()
+    assert torch.equal(load("clipscore", tmp_path, device="cpu")(image, ["a"]), expected)
 
 
 def test_a_checksum_is_checked(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def load(
             "clipscore:org/model" (a name and its source); "package.module:function" (your own); or a callable.
         source: of one name: a hub id, a directory or a file, instead of the usual hub id.
         device: of the towers; default: the GPU if there is one.
-        dtype: of the towers; default: float32. Scores are float32 whatever it is.
+        dtype: of the towers; default: float32, on a GPU bfloat16 for vqascore. Scores are float32 whatever it is.
         sha256: what the weights file must hash to.
 
     Raises:
@@ -46,10 +46,10 @@ def load(
     if isinstance(reward, str):
         node = parse(reward)
         if isinstance(node, Name):
-            return _named(node, source, place, dtype or torch.float32, sha256)
+            return _named(node, source, place, dtype, sha256)
         if source is not None or sha256 is not None:
             raise NullTTAError(f"'{reward}' has several parts: give each its source in it, as in clipscore:org/model")
-        return _build(node, place, dtype or torch.float32)
+        return _build(node, place, dtype)
     if source is not None:
         raise NullTTAError("a source belongs to a reward given by name")
     if isinstance(reward, Reward):
@@ -59,7 +59,7 @@ def load(
     raise NullTTAError(f"a {type(reward).__name__} is no reward: give a name, an expression or a callable")
 
 
-def _build(node: Node, device: torch.device, dtype: torch.dtype) -> Reward:
+def _build(node: Node, device: torch.device, dtype: torch.dtype | None) -> Reward:
     match node:
         case Name():
             return _named(node, None, device, dtype, None)
@@ -70,10 +70,11 @@ def _build(node: Node, device: torch.device, dtype: torch.dtype) -> Reward:
 
 
 def _named(
-    node: Name, source: str | Path | None, device: torch.device, dtype: torch.dtype, sha256: str | None
+    node: Name, source: str | Path | None, device: torch.device, dtype: torch.dtype | None, sha256: str | None
 ) -> Reward:
     if node.word in REWARDS:
-        return REWARDS[node.word].make(Request(node.word, source or node.argument, device, dtype, sha256))
+        entry = REWARDS[node.word]
+        return entry.make(Request(node.word, source or node.argument, device, dtype or entry.dtype(device), sha256))
     if node.argument is not None:
         return user.load(node.word, node.argument)
     near = get_close_matches(node.word, REWARDS, n=1)

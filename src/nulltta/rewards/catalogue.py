@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from nulltta.rewards import aesthetic, clip, hps, imagereward, siglip, sources
+from nulltta.rewards import aesthetic, clip, hps, imagereward, siglip, sources, vqascore
 from nulltta.rewards.closed_form import brightness, colourfulness, sharpness, target_colour
 from nulltta.rewards.compose import Custom
 from nulltta.rewards.jpeg import JpegSize
@@ -34,8 +34,9 @@ class Entry:
     Attributes:
         make: from a request to the reward.
         files: (repository, one of these files) for each file that it reads; () for a formula.
-        gigabytes: the size of its download, 0 for none.
+        gigabytes: about the size of its download, from its number of parameters; 0 for none.
         licence: of the weights, as their authors state it.
+        on_gpu: the towers' dtype on a GPU where none is asked for; elsewhere it is float32.
     """
 
     make: Callable[[Request], Reward]
@@ -44,6 +45,11 @@ class Entry:
     files: tuple[tuple[str, tuple[str, ...]], ...] = ()
     gigabytes: float = 0.0
     licence: str = ""
+    on_gpu: torch.dtype = torch.float32
+
+    def dtype(self, device: torch.device) -> torch.dtype:
+        """The towers' where none is asked for."""
+        return self.on_gpu if device.type == "cuda" else torch.float32
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +110,9 @@ def _colour(r: Request) -> Reward:
     return Custom(target_colour(None if r.source is None else str(r.source)), f"{r.name}:{r.source}")
 
 
-_CLIP_L = (clip.OPENAI, clip.FILES)
+_CLIP_L = (clip.OPENAI, sources.WEIGHTS)
 _PICKSCORE = "yuvalkirstain/PickScore_v1"
-_H = ((_PICKSCORE, clip.FILES),)
+_H = ((_PICKSCORE, sources.WEIGHTS),)
 
 REWARDS: Mapping[str, Entry] = {
     "clip": Entry(_world, "the embedded world's image-text score: cosine of image and prompt", licence="Apache-2.0"),
@@ -145,8 +151,13 @@ REWARDS: Mapping[str, Entry] = {
         _clip_score(clip.OPENAI), "cosine of any CLIPModel", files=(_CLIP_L,), gigabytes=1.7, licence="MIT"
     ),
     "siglip": Entry(
-        _learned(siglip.load), "probability by any SiglipModel",
-        files=((siglip.HUB, clip.FILES),), gigabytes=1.5, licence="Apache-2.0",
+        _learned(siglip.load), "probability by any SigLIP or SigLIP 2",
+        files=((siglip.HUB, sources.WEIGHTS),), gigabytes=1.5, licence="Apache-2.0",
+    ),
+    "vqascore": Entry(
+        _learned(vqascore.load), "P(\"Yes\") of a vision-language model asked whether the picture shows the prompt",
+        files=((vqascore.HUB, sources.WEIGHTS),), gigabytes=7.5, licence="Qwen Research (non-commercial)",
+        on_gpu=torch.bfloat16,
     ),
 }  # fmt: skip
 
@@ -167,4 +178,4 @@ def _present(name: str, entry: Entry) -> bool:
         from nulltta.world import WEIGHTS
 
         return (WEIGHTS / name / "model.safetensors").is_file()
-    return all(any(sources.cached_file(home, file) for file in files) for home, files in entry.files)
+    return all(sources.is_cached(home, files) for home, files in entry.files)

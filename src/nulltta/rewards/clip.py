@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 import torch
@@ -16,7 +16,7 @@ from nulltta.rewards.preprocess import Preprocess
 from nulltta.types import NullTTAError
 
 OPENAI = "openai/clip-vit-large-patch14"  # its tokenizer is every CLIP's
-FILES = ("model.safetensors", "pytorch_model.bin")
+T = TypeVar("T")
 _POSITIONS = ("text_model.embeddings.position_ids", "vision_model.embeddings.position_ids")
 
 
@@ -27,7 +27,7 @@ class Tower:
     """
 
     def __init__(
-        self, model: Any, preprocess: Preprocess, tokenize: Callable[[str], Tensor], device: torch.device
+        self, model: Any, preprocess: Callable[[Tensor], Any], tokenize: Callable[[str], Tensor], device: torch.device
     ) -> None:
         self.model, self.preprocess, self.tokenize, self.device = model, preprocess, tokenize, device
         self.dtype: torch.dtype = next(model.parameters()).dtype
@@ -36,7 +36,7 @@ class Tower:
     def image_features(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [0, 1] -> (B, F), with gradient."""
         pixels = self.preprocess(images.to(self.device)).to(self.dtype)
-        return _unit(self.model.get_image_features(pixel_values=pixels).pooler_output)
+        return unit(self.model.get_image_features(pixel_values=pixels).pooler_output)
 
     @torch.no_grad()
     def text_features(self, prompts: Sequence[str]) -> Tensor:
@@ -44,7 +44,7 @@ class Tower:
         for prompt in dict.fromkeys(prompts):
             if prompt not in self._texts:
                 found = self.model.get_text_features(input_ids=self.tokenize(prompt).to(self.device))
-                self._texts[prompt] = _unit(found.pooler_output)[0]
+                self._texts[prompt] = unit(found.pooler_output)[0]
         return torch.stack([self._texts[prompt] for prompt in prompts])
 
     def cosine(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
@@ -52,13 +52,13 @@ class Tower:
         return (self.image_features(images) * self.text_features(prompts)).sum(-1)
 
 
-_TOWERS: WeakValueDictionary[tuple[str, str, torch.dtype], Tower] = WeakValueDictionary()
+_TOWERS: WeakValueDictionary[tuple[str, str, torch.dtype], Any] = WeakValueDictionary()
 
 
-def shared(path: Path, device: torch.device, dtype: torch.dtype, make: Callable[[], Tower]) -> Tower:
+def shared(path: Path, device: torch.device, dtype: torch.dtype, make: Callable[[], T]) -> T:
     """The tower of a weights file: made once, shared by the rewards that hold it, freed with the last of them."""
     key = (str(path.resolve()), str(device), dtype)
-    found = _TOWERS.get(key)
+    found: T | None = _TOWERS.get(key)
     if found is None:
         found = _TOWERS[key] = make()
     return found
@@ -68,7 +68,7 @@ def tower(
     source: str | Path, device: torch.device, dtype: torch.dtype, *, reward: str, sha256: str | None = None
 ) -> Tower:
     """transformers' `CLIPModel` from a directory, a hub id or a weights file beside its config.json."""
-    path = sources.find(source, FILES, reward=reward, sha256=sha256)
+    path = sources.find(source, sources.WEIGHTS, reward=reward, sha256=sha256)
 
     def make() -> Tower:
         from transformers import CLIPConfig, CLIPModel
@@ -80,8 +80,8 @@ def tower(
             raise NullTTAError(f"reward '{reward}': '{source}' is a {settings.get('model_type')} model, not a CLIP")
         config = CLIPConfig.from_dict(settings)
         model = weights.fill(
-            lambda: CLIPModel(config), weights.read(path), what=f"'{path}' is no such CLIP",
-            device=device, dtype=dtype, ignore=_POSITIONS,
+            lambda: CLIPModel(config), weights.read(*sources.shards(path, source, reward=reward)),
+            what=f"'{path}' is no such CLIP", device=device, dtype=dtype, ignore=_POSITIONS,
         )  # fmt: skip
         preprocess = _preprocess(source, reward, config.vision_config.image_size)
         tokenize = tokenizer([home, sources.folder(source)], config.text_config.max_position_embeddings, reward)
@@ -121,13 +121,13 @@ class ClipScore:
 
 
 def _preprocess(source: str | Path, reward: str, image_size: int) -> Preprocess:
-    """The source's own preprocessor_config.json; where a directory has none, the tower's size with CLIP's figures."""
+    """The source's own image processor; where a directory has none, the tower's size with CLIP's figures."""
     place = Path(sources.folder(source))
-    if place.is_dir() and not (place / "preprocessor_config.json").is_file():
+    if place.is_dir() and not any((place / name).is_file() for name in sources.PROCESSOR):
         return Preprocess((image_size, image_size))
-    settings: Mapping[str, Any] = sources.read_json(source, "preprocessor_config.json", reward=reward)
-    return Preprocess.from_config(settings)
+    return Preprocess.from_config(sources.image_processor(source, reward=reward))
 
 
-def _unit(features: Tensor) -> Tensor:
+def unit(features: Tensor) -> Tensor:
+    """Features (B, F) of length 1, at least float32."""
     return functional.normalize(features if features.dtype == torch.float64 else features.float(), dim=-1)

@@ -24,7 +24,9 @@ class Preprocess:
     The official processors resize through PIL, which filters with antialiasing and rounds to 8 bits after each of
     its two passes; here nothing is rounded, so that the gradient is that of the filter. On 8-bit images of natural
     statistics (sizes 96×96 to 512×512, up and down, square and not) pixels differ from PIL's by 0.0009 on average
-    and 0.005 at most of a range of 1: `tests/rewards/test_preprocess.py`.
+    and 0.005 at most of a range of 1: `tests/rewards/test_preprocess.py`. Pillow 13 goes down before across where the
+    height loses more than twice as many pixels as the width; there, about 1 % of the pixels, where bicubic overshoot
+    is cut at hard edges, differ by up to 0.06. Ours is the order of all earlier versions.
 
     Attributes:
         size: (height, width) of the result.

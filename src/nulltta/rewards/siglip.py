@@ -1,4 +1,5 @@
-"""SigLIP and SigLIP 2 of fixed resolution (Zhai et al., arXiv 2303.15343; Tschannen et al., 2502.14786)."""
+"""SigLIP and SigLIP 2, of fixed and of variable resolution (Zhai et al., arXiv 2303.15343; Tschannen et al.,
+2502.14786)."""
 
 from __future__ import annotations
 
@@ -9,7 +10,8 @@ import torch
 from torch import Tensor
 
 from nulltta.rewards import sources, weights
-from nulltta.rewards.clip import FILES, Tower, shared
+from nulltta.rewards.clip import Tower, shared, unit
+from nulltta.rewards.patches import NaflexPatches
 from nulltta.rewards.preprocess import Preprocess
 from nulltta.types import NullTTAError
 
@@ -31,38 +33,52 @@ class SiglipScore:
         return logits.sigmoid().to(images.device)
 
 
+class NaflexTower(Tower):
+    """A `Siglip2Model`: it reads pictures in their own shape, as up to 256 patches (or what its file says)."""
+
+    def image_features(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) in [0, 1] -> (B, F), with gradient."""
+        patches, grid = self.preprocess(images.to(self.device))
+        found = self.model.get_image_features(pixel_values=patches.to(self.dtype), spatial_shapes=grid)
+        return unit(found.pooler_output)
+
+
 def load(
     name: str, source: str | Path | None, device: torch.device, dtype: torch.dtype, sha256: str | None
 ) -> SiglipScore:
-    """`source`: a directory or hub id of a `SiglipModel`. Prompts are in lower case and padded to the tower's
-    length (64), as it was trained."""
+    """`source`: a directory or hub id of a `SiglipModel` (SigLIP, and SigLIP 2 of fixed resolution) or of a
+    `Siglip2Model` (NaFlex). Prompts are in lower case and padded to the tower's length (64), as it was trained."""
     source = source or HUB
-    path = sources.find(source, FILES, reward=name, sha256=sha256)
+    path = sources.find(source, sources.WEIGHTS, reward=name, sha256=sha256)
 
     def make() -> Tower:
-        from transformers import SiglipConfig, SiglipModel
+        import transformers
 
         settings = sources.read_json(source, "config.json", reward=name)
-        if settings.get("model_type") != "siglip":
-            raise NullTTAError(
-                f"reward '{name}': '{source}' is a {settings.get('model_type')} model, not a SigLIP of fixed resolution"
-            )
-        config = SiglipConfig.from_dict(settings)
+        kind = settings.get("model_type")
+        if kind not in ("siglip", "siglip2"):
+            raise NullTTAError(f"reward '{name}': '{source}' is a {kind} model, not a SigLIP")
+        family = "Siglip2" if kind == "siglip2" else "Siglip"
+        config = getattr(transformers, f"{family}Config").from_dict(settings)
         model = weights.fill(
-            lambda: SiglipModel(config), weights.read(path), what=f"'{path}' is no such SigLIP",
-            device=device, dtype=dtype,
+            lambda: getattr(transformers, f"{family}Model")(config),
+            weights.read(*sources.shards(path, source, reward=name)),
+            what=f"'{path}' is no such SigLIP", device=device, dtype=dtype,
             ignore=("text_model.embeddings.position_ids", "vision_model.embeddings.position_ids"),
         )  # fmt: skip
-        preprocess = Preprocess.from_config(sources.read_json(source, "preprocessor_config.json", reward=name))
         words = sources.tokenizer("AutoTokenizer", [str(path.parent), sources.folder(source)], reward=name)
         length = config.text_config.max_position_embeddings
 
-        def tokenize(prompt: str) -> Tensor:
+        def tokenize(prompt: str) -> Tensor:  # the feature is that of the last place: the side of the padding matters
             ids: Tensor = words(
-                [prompt.lower()], padding="max_length", truncation=True, max_length=length, return_tensors="pt"
-            ).input_ids
+                [prompt.lower()], padding="max_length", padding_side="right", truncation=True, max_length=length,
+                return_tensors="pt",
+            ).input_ids  # fmt: skip
             return ids
 
-        return Tower(model, preprocess, tokenize, device)
+        pixels = sources.image_processor(source, reward=name)
+        if kind == "siglip2":
+            return NaflexTower(model, NaflexPatches.from_config(pixels), tokenize, device)
+        return Tower(model, Preprocess.from_config(pixels), tokenize, device)
 
     return SiglipScore(shared(path, device, dtype, make), name)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,25 +17,50 @@ from nulltta.types import NullTTAError
 M = TypeVar("M", bound=nn.Module)
 
 
-def read(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors or torch file, on the CPU; of `{"state_dict": ...}` the inner ones.
+def read(*paths: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors or torch file, on the CPU; of `{"state_dict": ...}` the inner ones. Of several
+    files, the shards of a checkpoint, all together.
 
     Torch files are unpickled with `weights_only`: they can hold tensors and plain containers, and run nothing.
 
     Raises:
-        NullTTAError: no such format, cut short, or something other than named tensors.
+        NullTTAError: no such format, cut short, or something other than named tensors; the message names the file.
     """
-    from safetensors import SafetensorError
+    return {name: value for path in paths for name, value in _read(path).items()}
+
+
+def check(path: Path) -> None:
+    """Raises NullTTAError where a safetensors or torch file is cut short or another; reads little more than its index
+    of tensors."""
+    from safetensors import safe_open
+
+    with _named_if_spoilt(path):
+        if path.suffix == ".safetensors":
+            with safe_open(path, "pt"):
+                pass
+        else:
+            torch.load(path, "meta", weights_only=True)
+
+
+def _read(path: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
-    try:
+    with _named_if_spoilt(path):
         state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise NullTTAError(f"'{path}' is no weights file, or is cut short: {first_line(error)}") from error
     state = state.get("state_dict", state) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise NullTTAError(f"'{path}' holds no named tensors: it is another kind of file")
     return {str(name).removeprefix("module."): value for name, value in state.items()}
+
+
+@contextmanager
+def _named_if_spoilt(path: Path) -> Iterator[None]:
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError) as error:
+        raise NullTTAError(f"'{path}' is no weights file, or is cut short: {first_line(error)}") from error
 
 
 def fill(
@@ -60,13 +86,12 @@ def fill(
         module = build()
     expected = module.state_dict()
     given = {name: value for name, value in state.items() if name in expected or name not in ignore}
-    faults = [
-        _named("lacks", [name for name in expected if name not in given]),
-        _named("has the unknown", [name for name in given if name not in expected]),
-        _named("has another shape for", [n for n in expected if n in given and expected[n].shape != given[n].shape]),
-    ]
-    if any(faults):
-        raise NullTTAError(f"{what}: the file {' and '.join(fault for fault in faults if fault)}")
+    refuse(
+        what,
+        lacks=[name for name in expected if name not in given],
+        unknown=[name for name in given if name not in expected],
+        misshapen=[name for name in expected if name in given and expected[name].shape != given[name].shape],
+    )
     kinds = {name: dtype if value.is_floating_point() else value.dtype for name, value in given.items()}
     module.load_state_dict({n: value.to(device, kinds[n]) for n, value in given.items()}, assign=True)
     for name, buffer in list(module.named_buffers()):
@@ -78,6 +103,12 @@ def fill(
     return module.eval().requires_grad_(False)
 
 
-def _named(fault: str, names: list[str]) -> str:
-    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-    return f"{fault} '{names[0]}'{more}" if names else ""
+def refuse(what: str, *, lacks: Sequence[str] = (), unknown: Sequence[str] = (), misshapen: Sequence[str] = ()) -> None:
+    """Raises NullTTAError where any key is missing, unknown or of another shape."""
+    faults = {"lacks": lacks, "has the unknown": unknown, "has another shape for": misshapen}
+    if named := [_named(fault, names) for fault, names in faults.items() if names]:
+        raise NullTTAError(f"{what}: the file {' and '.join(named)}")
+
+
+def _named(fault: str, names: Sequence[str]) -> str:
+    return f"{fault} '{names[0]}'" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
