@@ -97,7 +97,7 @@ def test_replay_with_the_recorded_noise_is_the_aligned_image_bit_for_bit(model: 
 def test_of_one_prompt_it_is_so_without_ado(tmp_path: Path) -> None:
     """On the embedded model, where one row and a batch's differ in their last bits."""
     model: Any = nulltta.load_model("embedded", device="cpu")
-    config = NullTTAConfig.embedded(num_inference_steps=4, inner_steps=(1, 1))
+    config = NullTTAConfig.embedded(num_inference_steps=4, inner_steps=(1, 1), optimise_between=(0.25, 0.75))
     alone = align(model, "two foxes", brightness, config=config, seed=3)
     alone.null_text[0].save(tmp_path / "n.safetensors", noise=True)
     loaded = NullText.load(tmp_path / "n.safetensors")
@@ -291,9 +291,22 @@ def test_a_damaged_file_is_refused_in_one_line(result: Any, tmp_path: Path, cont
     ("changed", "says"),
     [
         ({"about": {"batch": 3}}, "batches makes no sense"),
-        ({"about": {"batch": {"candidates": 2, "joint": True, "rows": [0, 0, 0, 0, 2]}}}, "batches makes no sense"),
-        ({"about": {"batch": {"candidates": 2, "joint": True, "rows": [0]}}}, "batches makes no sense"),
-        ({"about": {"batch": {"candidates": 10**9, "joint": True, "rows": [0] * 5}}}, "batches makes no sense"),
+        (
+            {"about": {"batch": {"candidates": 2, "joint": True, "rows": [0, 0, 0, 0, 2], "inner_steps": [1] * 4}}},
+            "batches makes no sense",
+        ),
+        (
+            {"about": {"batch": {"candidates": 2, "joint": True, "rows": [0], "inner_steps": [1] * 4}}},
+            "batches makes no sense",
+        ),
+        (
+            {"about": {"batch": {"candidates": "x", "joint": True, "rows": [0] * 5, "inner_steps": []}}},
+            "batches makes no",
+        ),
+        (
+            {"about": {"batch": {"candidates": 10**9, "joint": True, "rows": [0] * 5, "inner_steps": [1] * 4}}},
+            "batches makes no sense",
+        ),
         ({"about": {"config": {"temperature": 1}}}, "configuration is not one of this version"),
         ({"about": {"config": [1]}}, "configuration is not one of this version"),
         ({"about": {"config": {"eta": "x"}}}, "eta must be a number"),

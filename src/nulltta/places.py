@@ -14,17 +14,26 @@ LARGEST = 1024  # candidates: a file that claims more asks for memory, not for a
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Of a run of one prompt. ε(x_i, φ') was evaluated by itself, ε(x_i, c) when x_i was one of K candidates.
+    """Of a run of one prompt. ε(x_i, c) was evaluated when x_i was one of K candidates, and so was ε(x_i, φ') where
+    step i took no inner steps; else that was evaluated by itself.
 
     Attributes:
         candidates: K.
         joint: the candidates' two branches were one batch, [null; cond].
         rows: which candidate x_i was, at each of T steps, and at the end: T + 1 of them.
+        inner_steps: how many each of the T steps took.
     """
 
     candidates: int
     joint: bool
     rows: Sequence[int]
+    inner_steps: Sequence[int]
+
+    def null(self, index: int) -> Place:
+        """Of ε(x_i, φ')."""
+        if self.inner_steps[index]:
+            return 1, 0
+        return (2 if self.joint else 1) * self.candidates, self.rows[index]
 
     def cond(self, index: int) -> Place:
         """Of ε(x_i, c)."""
@@ -45,13 +54,13 @@ class Places:
         """
         said = about.get("batch")
         if said is None:
-            return cls(1, False, [0] * (steps + 1))
+            return cls(1, False, [0] * (steps + 1), [1] * steps)
         try:
-            candidates, joint, rows = said["candidates"], said["joint"], said["rows"]
-            sensible = type(candidates) is int and 1 <= candidates <= LARGEST and len(rows) == steps + 1
-            sensible = sensible and all(type(row) is int and 0 <= row < candidates for row in rows)
-        except (KeyError, TypeError):
+            places = cls(int(said["candidates"]), bool(said["joint"]), list(said["rows"]), list(said["inner_steps"]))
+            sensible = 1 <= places.candidates <= LARGEST and len(places.inner_steps) == steps == len(places.rows) - 1
+            sensible = sensible and all(type(row) is int and 0 <= row < places.candidates for row in places.rows)
+        except (KeyError, TypeError, ValueError, OverflowError):
             sensible = False
         if not sensible:
             raise NullTTAError("the null text's record of the run's batches makes no sense: it cannot replay exactly")
-        return cls(candidates, bool(joint), rows)
+        return places

@@ -23,7 +23,7 @@ def null_texts(problem: Problem, outcome: Outcome, trace: Sequence[Step]) -> lis
     trace = trace[-len(outcome.nulls) :]  # of several passes, the last is the one that drew the images
     timesteps = [step.timestep for step in trace]
     chosen = [step.selected for step in trace[:-1]] + [outcome.selected]  # (B,) a step; the last one's is the best
-    common = _about(problem) | _batch(problem, outcome, chosen)
+    common = _about(problem) | _batch(problem, outcome, trace)
     made = []
     for b, prompt in enumerate(problem.prompts):
         row = partial(_row, b)
@@ -62,20 +62,21 @@ class _Kept(Sequence[Tensor]):
         return (self[index] for index in range(len(self)))
 
 
-def _batch(problem: Problem, outcome: Outcome, chosen: Sequence[Tensor]) -> dict[str, Any]:
+def _batch(problem: Problem, outcome: Outcome, trace: Sequence[Step]) -> dict[str, Any]:
     """What `places.Places` is to know, of a run of one prompt whose candidates went through the networks together."""
-    together = problem.memory.rows is None or problem.memory.rows >= problem.config.num_particles
-    if (
-        len(problem.prompts) > 1
-        or not together
-        or isinstance(problem.model, RowByRow)
-        or outcome.initial_rewards is None
-    ):
+    particles, rows = problem.config.num_particles, problem.memory.rows
+    together = len(problem.prompts) == 1 and (rows is None or rows >= particles)
+    if not together or isinstance(problem.model, RowByRow) or outcome.initial_rewards is None:
         return {}
     first = problem.selector(outcome.initial_rewards, problem.generators(-1, "select"))
-    joint = all(problem.null[name].shape == tensor.shape for name, tensor in problem.cond.items())
-    rows = [int(indices[0]) for indices in (first, *chosen)]
-    return {"batch": {"candidates": problem.config.num_particles, "joint": joint, "rows": rows}}
+    chosen = [first, *(step.selected for step in trace[:-1]), outcome.selected]
+    batch = {
+        "candidates": particles,
+        "joint": all(problem.null[name].shape == tensor.shape for name, tensor in problem.cond.items()),
+        "rows": [int(indices[0]) for indices in chosen],
+        "inner_steps": [len(step.inner_rewards) for step in trace],
+    }
+    return {"batch": batch}
 
 
 def _row(index: int, tensor: Tensor) -> Tensor:

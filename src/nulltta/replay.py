@@ -68,7 +68,7 @@ def replay(
     for i, step in enumerate(steps):
         null = _rows(null_text.null if plain else null_text.at(step.timestep), count, device)
         if exact:
-            eps_null = model.predict(x, step, null)
+            eps_null = among_copies(places.null(i), model.predict, x, step, null)
             eps_cond = among_copies(places.cond(i), model.predict, x, step, cond)
             drawn = draws[i][None].to(device)
         else:
@@ -136,7 +136,7 @@ class _Hook:
     def place(self, places: Places, row: int) -> Place:
         """Where the run evaluated what the pipeline's present call has in a row."""
         is_null = row == 0 if self.wiring.batched else self.nth % 2 == 0
-        return (1, 0) if is_null else places.cond(self.index)
+        return places.null(self.index) if is_null else places.cond(self.index)
 
     def __call__(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
         del module
