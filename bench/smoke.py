@@ -64,7 +64,7 @@ def sample(
 ) -> tuple[list[Comparison], float]:
     """Plain and aligned images of every prompt from the same noise, by all measures; and the seconds it took."""
     model, reward = nulltta.load_model(source), rewards.load(target)
-    measures = held_out_measures(model, reward) | {name: rewards.load(name) for name in UNOPTIMISED}
+    measures = held_out_measures(model) | {name: rewards.load(name) for name in UNOPTIMISED}
     comparisons: list[Comparison] = []
     began = time.perf_counter()
     for start in range(0, len(prompts), batch_size):

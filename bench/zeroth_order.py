@@ -113,7 +113,7 @@ def jpeg(
         variants[f"{kind}, K = {count}"] = replace(base, zeroth_order_directions=kind, zeroth_order_samples=count)
     for name, config in variants.items():
         target = rewards.load("jpeg")
-        measures = held_out_measures(model, target) | {"clip": rewards.load("clip")}
+        measures = held_out_measures(model) | {"clip": rewards.load("clip")}
         began, compared = time.perf_counter(), []
         for start in range(0, len(prompts), batch_size):
             batch = prompts[start : start + batch_size]

@@ -9,17 +9,18 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 import nulltta
+from nulltta import rewards
 from nulltta.cli import main
 from nulltta.cli.flags import flag
 from nulltta.config import NullTTAConfig
-from nulltta.rewards import REWARDS
+from nulltta.rewards.files import read_image
 from nulltta.types import NullTTAError
 
 SHORT = ["--num-inference-steps", "3", "--inner-steps", "1", "1", "--num-particles", "2"]
@@ -42,11 +43,9 @@ def test_help_imports_nothing_heavy() -> None:
         assert flag(field.name) in done.stdout
 
 
-def test_version_and_rewards(capsys: pytest.CaptureFixture[str]) -> None:
+def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"nulltta {nulltta.__version__}\n"
-    assert main(["rewards"]) == 0
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(REWARDS)
     assert main([]) == 0
     assert "align" in capsys.readouterr().out
 
@@ -72,7 +71,8 @@ def test_one_prompt(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixt
         assert mean == pytest.approx(score[name], abs=0.002)
     shown = capsys.readouterr()
     assert prompt in shown.out
-    assert f"{score['plain']:.3f} → {score['aligned']:.3f}" in shown.out
+    gain = score["aligned"] - score["plain"]
+    assert re.search(rf"brightness +{score['plain']:.3f} +{score['aligned']:.3f} +\+{gain:.3f} +target", shown.out)
     assert "3/3" in shown.err
 
 
@@ -94,6 +94,55 @@ def test_a_recorded_command_and_arguments_repeat_the_run(checkpoint: Path, tmp_p
         assert shlex.split(image.info["command"])[-2:] == ["--", "-a dash"]
 
 
+def test_what_auto_became_is_recorded_and_repeats_the_run(checkpoint: Path, tmp_path: Path) -> None:
+    """A reward without a gradient halves λ1: a command that spelt out 'auto' and 100 would ask for another run."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert main([*arguments(checkpoint, first, "a"), "--reward", "jpeg", "--carry-moments"]) == 0
+    record = json.loads((first / "result.json").read_text())
+    config = NullTTAConfig(**record["arguments"]["config"])
+    assert (config.gradient, config.reward_weight, config.carry_moments) == ("zeroth-order", 50.0, True)
+    result = nulltta.align(str(checkpoint), "a", "jpeg", config=config)
+    assert asdict(result.problem.config) == asdict(config)
+    command = shlex.split(record["command"])
+    command[command.index("--out") + 1] = str(second)
+    assert main(command[1:]) == 0
+    assert json.loads((second / "result.json").read_text())["results"] == record["results"]
+
+
+def test_a_sums_components_are_reported_plain_and_aligned(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reward = "2*(brightness - 0.5*colourfulness) + z(sharpness)"
+    assert main([*arguments(checkpoint, tmp_path, "a"), "--reward", reward, "--guard", "z(brightness)"]) == 0
+    record = json.loads((tmp_path / "result.json").read_text())
+    scores = record["results"][0]["scores"]
+    assert {name: score["role"] for name, score in scores.items()} == {
+        reward: "target", "brightness": "component", "colourfulness": "component", "sharpness": "component",
+        "z(brightness)": "guard",
+    }  # fmt: skip
+    shown = capsys.readouterr().out
+    for way in ("plain", "aligned"):
+        image = read_image(tmp_path / f"{way}.png")[None]
+        for name in ("brightness", "colourfulness"):  # rounded to 8 bits since they were scored
+            assert scores[name][way] == pytest.approx(float(rewards.load(name)(image, ["a"])), abs=0.004)
+            assert re.search(rf"^   {name} .* {scores[name][way]:.3f} ", shown, re.MULTILINE)
+
+
+def test_a_rewards_source_is_part_of_what_is_recorded(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = tmp_path / "my weights"
+    weights.symlink_to(nulltta.world.WEIGHTS)
+    words = [*arguments(checkpoint, tmp_path / "out", "a"), "--reward", "clip", "--reward-source", str(weights)]
+    assert main(words) == 0
+    record = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert record["arguments"]["reward"] == f'clip:"{weights}"'
+    assert "--reward-source" not in record["command"]
+    capsys.readouterr()
+    assert main([*words, "--reward", "clip + jpeg"]) == 2
+    assert "write sources into an expression" in capsys.readouterr().err
+
+
 def test_several_prompts_run_in_batches_as_they_would_alone(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -111,8 +160,11 @@ def test_several_prompts_run_in_batches_as_they_would_alone(
     assert record["results"][2]["scores"]["brightness"] == pytest.approx(single["scores"]["brightness"], abs=1e-4)
     shown = capsys.readouterr()
     assert "batch 2/2" in shown.err
-    mean = sum(result["scores"]["brightness"]["aligned"] for result in record["results"]) / 3
-    assert re.search(rf"mean .*→ {mean:.3f}", shown.out)
+    scores = [result["scores"]["brightness"] for result in record["results"]]
+    plain, aligned = (sum(score[way] for score in scores) / 3 for way in ("plain", "aligned"))
+    assert re.search(rf"mean of 3 prompts[^a-z]+plain.*\n.*\n brightness +{plain:.3f} +{aligned:.3f} ", shown.out)
+    for score, prompt in zip(scores, ("a", r"\.\./\.\./b", "c"), strict=True):
+        assert re.search(rf"^ {prompt} .*\{score['aligned'] - score['plain']:+.3f}", shown.out, re.MULTILINE)
 
 
 MISTAKES = {

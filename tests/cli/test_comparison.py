@@ -12,7 +12,7 @@ from torch import Tensor
 
 import nulltta
 from nulltta import rewards
-from nulltta.cli.comparison import compare, facts, held_out_measures
+from nulltta.cli.comparison import compare, facts
 from nulltta.world import grammar
 
 
@@ -47,10 +47,22 @@ def test_traces_are_each_prompts_own(model: nulltta.GuidedModel, config: nulltta
         assert (step.selected.tolist(), step.preview) == (expected.selected.tolist(), None)
 
 
-def test_a_sums_parts_and_the_guard_are_measured(model: nulltta.GuidedModel) -> None:
-    total, guard = rewards.load("0.5*brightness + colourfulness"), rewards.load("brightness")
-    assert list(held_out_measures(model, total)) == ["brightness", "colourfulness"]
-    assert list(held_out_measures(model, rewards.load("colourfulness"), guard)) == ["brightness"]
+def test_roles_are_in_order_and_z_is_measured_for_the_guard_too(
+    model: nulltta.GuidedModel, config: nulltta.NullTTAConfig
+) -> None:
+    total, guard = rewards.load("0.5*brightness + z(colourfulness)"), rewards.load("z(sharpness)")
+    measures = {"brightness": rewards.load("jpeg"), "jpeg": rewards.load("jpeg")}
+    [found] = compare(model, ["a"], total, measures=measures, config=config, guard=guard)
+    assert {name: score.role for name, score in found.scores.items()} == {
+        total.name: "target", "brightness": "component", "colourfulness": "component", "z(sharpness)": "guard",
+        "jpeg": "held out",
+    }  # fmt: skip
+    assert next(iter(found.scores)) == total.name
+    for way in ("plain", "aligned"):
+        image = getattr(found, way)[None]
+        scores = {name: getattr(score, way) for name, score in found.scores.items()}
+        for name in ("brightness", "colourfulness", "jpeg"):
+            assert scores[name] == pytest.approx(float(rewards.load(name)(image, ["a"])), rel=1e-5)
 
 
 class Judge:

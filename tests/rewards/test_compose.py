@@ -21,7 +21,7 @@ def test_nested_differences_and_standardised_sums_are_the_arithmetic() -> None:
     reward = load("2*(brightness - 0.5*colourfulness) - z(sharpness, 0.3, 0.1)")
     expected = 2 * (brightness(images) - 0.5 * colourfulness(images)) - (sharpness(images) - 0.3) / 0.1
     torch.testing.assert_close(reward(images, [""] * 4), expected)
-    assert reward.name == "2*(1*brightness - 0.5*colourfulness) - 1*z(sharpness, 0.3, 0.1)"
+    assert reward.name == "2*(brightness - 0.5*colourfulness) - z(sharpness, 0.3, 0.1)"
     torch.testing.assert_close(load(reward.name)(images, [""] * 4), expected)
 
 

@@ -18,7 +18,7 @@ def test_pictures_of_a_folder_are_scored_in_order_with_their_parts(tmp_path: Pat
     pictures = read_prompts(tmp_path / "prompts.csv", tmp_path)
     assert pictures[0] == (tmp_path / "2.png", "a cat, 2")
     reward = load("brightness - jpeg")
-    rows = list(score_files(reward, pictures, batch_size=2))
+    rows = list(score_files([reward], pictures, batch_size=2))
     assert [path.name for path, _, _ in rows] == ["2.png", "0.png", "1.png"]
     for path, prompt, scores in rows:
         seed = int(path.stem)
@@ -50,6 +50,7 @@ def test_an_unreadable_picture_is_named_in_one_line(tmp_path: Path) -> None:
 def test_a_bad_table_is_named(tmp_path: Path, text: str, says: str) -> None:
     table = tmp_path / "prompts.csv"
     table.write_text(text)
+    picture(8, 8).save(tmp_path / "a.png")
     with pytest.raises(NullTTAError, match=says):
         read_prompts(table, tmp_path)
     with pytest.raises(NullTTAError, match="cannot read prompts"):

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import sys
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from nulltta import __version__
-from nulltta.cli.flags import config_flags, flag
+from nulltta.cli import rewards
+from nulltta.cli.flags import DEVICE, REWARD_SOURCE, config_flags, flag
+from nulltta.cli.messages import INTERRUPTED, quiet, say
 from nulltta.cli.request import Request
 from nulltta.config import NullTTAConfig
 from nulltta.errors import NullTTAError
 
-MISTAKE, INTERRUPTED = 2, 130  # exit codes
+MISTAKE = 2  # the exit code after a mistake
 
 app = typer.Typer(
     help="Test-time alignment of text-to-image diffusion models by null-text optimisation.",
@@ -26,6 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(rewards.app, name="rewards")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(app(argv, prog_name="nulltta", standalone_mode=False) or 0)
     except (NullTTAError, typer.TyperException) as error:
         message = error.format_message() if isinstance(error, typer.TyperException) else _in_flags(str(error))
-        _say("error", message)
+        say("error", message)
         return MISTAKE
 
 
@@ -62,6 +61,7 @@ def align(
     reward: Annotated[
         str, typer.Option(help="What to raise: a name, or a sum like '0.7*clip + 0.3*colourfulness'.")
     ] = "clip",
+    reward_source: Annotated[str | None, REWARD_SOURCE] = None,
     model: Annotated[str, typer.Option(help="'embedded', a diffusers directory, or a hub id.")] = "embedded",
     seed: Annotated[int, typer.Option(help="Of the noise, the same for every prompt.")] = 0,
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where pictures and result.json go.")] = Path("out"),
@@ -70,9 +70,7 @@ def align(
         str | None, typer.Option(metavar="REWARD", help="Watched: where it falls, a prompt's null text is frozen.")
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Prompts at a time; results do not depend on it.")] = 8,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1, ... (default: the GPU if there is one)")
-    ] = None,
+    device: Annotated[str | None, DEVICE] = None,
     dtype: Annotated[
         Literal["float32", "bfloat16", "float16"] | None,
         typer.Option(metavar="TYPE", help="float32, bfloat16 or float16 (default: float32 on the CPU, else bfloat16)"),
@@ -83,27 +81,14 @@ def align(
     """Sample pictures of PROMPT whose reward was raised, beside plain ones from the same noise."""
     request = Request(
         prompts=_prompts(prompts or [], prompts_file), config=NullTTAConfig.preset(model, **settings), reward=reward,
-        model=model, seed=seed, out=out, negative_prompt=negative_prompt, guard=guard, batch_size=batch_size,
-        device=device, dtype=dtype,
+        reward_source=reward_source, model=model, seed=seed, out=out, negative_prompt=negative_prompt, guard=guard,
+        batch_size=batch_size, device=device, dtype=dtype,
     )  # fmt: skip
-    with _quiet():
-        try:
-            from nulltta.cli.run import run
+    with quiet():
+        from nulltta.cli.run import run
 
-            finished = run(request)
-        except KeyboardInterrupt:
-            _say("interrupted", "nothing was written")
-            raise typer.Exit(INTERRUPTED) from None
+        finished = run(request)
     raise typer.Exit(0 if finished else INTERRUPTED)
-
-
-@app.command()
-def rewards() -> None:
-    """List the rewards that can be named, alone or in a weighted sum."""
-    from nulltta.rewards import ABOUT
-
-    for name, text in ABOUT.items():
-        print(f"{name:<{max(map(len, ABOUT))}}  {text}")
 
 
 def _prompts(given: Sequence[str], file: Path | None) -> list[str]:
@@ -119,29 +104,6 @@ def _prompts(given: Sequence[str], file: Path | None) -> list[str]:
             raise NullTTAError(f"'{file}' holds no prompts: write one a line")
         prompts += [line.strip() for line in lines if line.strip()]
     return prompts
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """One line a warning of our own, each once; third parties' notices and loading bars stay out of the terminal."""
-    for name in ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY"):
-        os.environ.setdefault(name, "error")
-    said = set()
-
-    def show(message: Warning | str, *_: object) -> None:
-        if (text := str(message)) not in said:
-            said.add(text)
-            _say("warning", text)
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        warnings.filterwarnings("always", module="nulltta")
-        warnings.showwarning = show  # type: ignore[assignment]
-        yield
-
-
-def _say(kind: str, message: str) -> None:
-    print(f"{kind}: {' '.join(message.split())}", file=sys.stderr)
 
 
 def _in_flags(message: str) -> str:

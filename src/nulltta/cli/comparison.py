@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
 from nulltta import rewards
-from nulltta.alignment import align
+from nulltta.alignment import Result, align
+from nulltta.artefact import NullText
 from nulltta.config import NullTTAConfig
-from nulltta.rewards.compose import parts
+from nulltta.scoring import score
 from nulltta.types import GuidedModel, NullTTAError, OnStep, Reward, Step
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 Measure = Callable[[Tensor, Sequence[str]], Tensor]
 """(images (B, 3, H, W) in [0, 1], prompts) -> (B,), NaN where it says nothing about a prompt."""
+Role = Literal["target", "component", "guard", "held out"]
+"""What a measure was to the run: raised, a part of what was raised, watched, or neither."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,7 @@ class Score:
 
     plain: float
     aligned: float
+    role: Role = "held out"
 
     @property
     def gain(self) -> float:
@@ -41,9 +45,10 @@ class Comparison:
 
     Attributes:
         plain, aligned: images (3, H, W) in [0, 1], on the CPU.
-        scores: by measure, the target first.
+        scores: by measure: the target, its components if it is composed, the guard, those held out.
         trace: this prompt's steps: B is 1, without previews.
         initial_rewards: (K,), of the clean estimates of the initial latents.
+        null_text: what was learnt, where the method learns any.
     """
 
     prompt: str
@@ -53,6 +58,7 @@ class Comparison:
     scores: Mapping[str, Score]
     trace: Sequence[Step]
     initial_rewards: Tensor
+    null_text: NullText | None = None
 
 
 def compare(
@@ -78,31 +84,42 @@ def compare(
         model, prompts, reward, config=config, seed=seed, negative_prompt=negative_prompt, guard=guard, on_step=on_step
     )
     plain, aligned = result.baseline.detach(), result.images.detach()
-    scores = {reward.name: (result.baseline_rewards, result.rewards)}
+    values = _values(result)
     with torch.no_grad():
         for name, measure in (measures or {}).items():
-            scores.setdefault(name, (measure(plain, prompts), measure(aligned, prompts)))
+            if name not in values:
+                values[name] = measure(plain, prompts), measure(aligned, prompts), "held out"
     initial = result.initial_rewards if result.initial_rewards is not None else torch.empty(len(prompts), 0)
     return [
         Comparison(
             prompt, result.problem.seeds[b], plain[b].cpu(), aligned[b].cpu(),
-            {name: Score(float(before[b]), float(after[b])) for name, (before, after) in scores.items()},
+            {name: Score(float(before[b]), float(after[b]), role) for name, (before, after, role) in values.items()},
             [_of_prompt(step, b) for step in result.trace], initial[b].cpu(),
+            result.null_text[b] if result.null_text else None,
         )
         for b, prompt in enumerate(prompts)
     ]  # fmt: skip
 
 
-def held_out_measures(model: GuidedModel, reward: Reward, guard: Reward | None = None) -> dict[str, Measure]:
-    """What else to measure, by name: a sum's parts, the guard, and, for the embedded model, `clip-b`, which is never
-    a target of ours, and the judge's share of the prompt's facts."""
-    measures: dict[str, Measure] = {}
-    measures |= {name: part for name, part in parts(reward).items() if name != reward.name}
-    if guard is not None:
-        measures[guard.name] = guard
-    if model.name == "embedded":
-        measures |= {"clip-b": rewards.load("clip-b"), "facts": facts()}
-    return measures
+@torch.no_grad()
+def _values(result: Result) -> dict[str, tuple[Tensor, Tensor, Role]]:
+    """(B,) plain and aligned, of what the run itself knows of, by name."""
+    problem = result.problem
+    values: dict[str, tuple[Tensor, Tensor, Role]] = {
+        problem.reward.name: (result.baseline_rewards, result.rewards, "target")
+    }
+    for name, aligned in result.reward_components.items():
+        values.setdefault(name, (result.baseline_components[name], aligned, "component"))
+    if (guard := problem.guard) is not None and guard.name not in values:
+        before, after = (score(guard, images, problem.prompts) for images in (result.baseline, result.images))
+        values[guard.name] = before, after, "guard"
+    return values
+
+
+def held_out_measures(model: GuidedModel, device: torch.device | str | None = None) -> dict[str, Measure]:
+    """What else to measure, by name, that is never a target of ours: for the embedded model `clip-b` and the judge's
+    share of the prompt's facts."""
+    return {"clip-b": rewards.load("clip-b", device=device), "facts": facts()} if model.name == "embedded" else {}
 
 
 def facts() -> Measure:

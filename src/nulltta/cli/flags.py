@@ -13,6 +13,10 @@ import typer
 
 from nulltta.config import NullTTAConfig
 
+DEVICE = typer.Option(help="cpu, cuda, cuda:1, ... (default: the GPU if there is one)", show_default=False)
+REWARD_SOURCE = typer.Option(
+    metavar="SOURCE", help="Where a reward given by name has its weights: a hub id, a directory or a file."
+)
 PANEL = "Settings (default; the embedded model's preset)"
 
 

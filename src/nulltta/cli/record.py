@@ -8,6 +8,7 @@ import platform
 import re
 import shlex
 from collections.abc import Mapping
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def of_comparison(comparison: Comparison, files: Mapping[str, str]) -> dict[str,
         "prompt": comparison.prompt,
         "seed": comparison.seed,
         "files": dict(files),
-        "scores": {name: {"plain": score.plain, "aligned": score.aligned} for name, score in comparison.scores.items()},
+        "scores": {name: asdict(score) for name, score in comparison.scores.items()},
         "initial_rewards": comparison.initial_rewards.tolist(),
         "trace": [_of_step(step) for step in comparison.trace],
     }

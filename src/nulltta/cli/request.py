@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from nulltta.cli.flags import flag
 from nulltta.config import NullTTAConfig
 from nulltta.errors import NullTTAError
 
@@ -18,6 +19,7 @@ class Request:
     prompts: Sequence[str]
     config: NullTTAConfig
     reward: str = "clip"
+    reward_source: str | None = None
     model: str = "embedded"
     seed: int = 0
     negative_prompt: str = ""
@@ -31,7 +33,7 @@ class Request:
         if not self.prompts:
             raise NullTTAError("no prompt: say what the picture should show")
         for prompt in (*self.prompts, self.negative_prompt):
-            _require_text(prompt)
+            require_text(prompt)
         if any(not prompt.strip() for prompt in self.prompts):
             raise NullTTAError("a prompt is empty: say what the picture should show")
         if self.seed < 0:
@@ -48,9 +50,9 @@ class Request:
         }  # fmt: skip
         words = ["nulltta", "align"]
         for name, value in flags.items():
-            if value not in (None, ""):
-                values = value if isinstance(value, tuple) else (value,)
-                words += [f"--{name.replace('_', '-')}", *map(str, values)]
+            if value is not False and value not in (None, ""):  # an option that is off has no words
+                values = () if value is True else value if isinstance(value, tuple) else (value,)
+                words += [flag(name), *map(str, values)]
         return [*words, "--", *self.prompts]
 
     def arguments(self) -> dict[str, Any]:
@@ -61,9 +63,9 @@ class Request:
         }  # fmt: skip
 
 
-def _require_text(prompt: str) -> None:
+def require_text(text: str, what: str = "a prompt") -> None:
     """What a terminal handed over as bytes that are no UTF-8 could be neither tokenized nor recorded."""
     try:
-        prompt.encode()
+        text.encode()
     except UnicodeEncodeError as error:
-        raise NullTTAError("a prompt is not UTF-8 text") from error
+        raise NullTTAError(f"{what} is not UTF-8 text") from error

@@ -11,10 +11,12 @@ from rich.console import Console
 
 from nulltta import rewards
 from nulltta.cli.comparison import compare, held_out_measures
-from nulltta.cli.output import Output
+from nulltta.cli.loading import hide_loading_bars, usable_device
+from nulltta.cli.output import Output, refuse_unwritable
 from nulltta.cli.request import Request
-from nulltta.cli.terminal import progress, score_table
+from nulltta.cli.terminal import progress, score_tables
 from nulltta.models import load_model
+from nulltta.rewards.expression import with_source
 from nulltta.types import GuidedModel, NullTTAError
 
 
@@ -25,11 +27,11 @@ def run(request: Request) -> bool:
         NullTTAError: as `align` and `Output` do; prompts that were finished before stay on the disk.
         KeyboardInterrupt: Ctrl-C came before any prompt was finished.
     """
-    request = _on_device(request)
     notes, clock = Console(stderr=True), _Clock()
-    output = Output(request)
+    refuse_unwritable(request.out)
     with notes.status("loading model and rewards"):
-        model, parts = _load(request)
+        request, model, parts = _load(request)
+    output = Output(request)
     clock.lap("loading")
     prompts, size = request.prompts, request.batch_size
     batches = [prompts[i : i + size] for i in range(0, len(prompts), size)]
@@ -51,7 +53,7 @@ def run(request: Request) -> bool:
         raise NullTTAError(f"{error}; {_done(request, output)}") from error
     else:
         output.close("finished")
-    Console().print(score_table(output.finished))
+    Console().print(*score_tables(output.finished))
     return _conclude(request, output, notes)
 
 
@@ -70,37 +72,31 @@ def _done(request: Request, output: Output) -> str:
     return f"{finished} of {asked} prompts are finished and in '{request.out}', not the last {asked - finished}"
 
 
-def _load(request: Request) -> tuple[GuidedModel, dict[str, Any]]:
-    """The model and `compare`'s arguments; the rewards first, as their mistakes are found more quickly."""
+def _load(request: Request) -> tuple[Request, GuidedModel, dict[str, Any]]:
+    """The request with nothing left to find out, the model and `compare`'s arguments; the rewards are loaded first,
+    as their mistakes are found more quickly."""
+    device = usable_device(request.device)
+    dtype = request.dtype or ("float32" if device.type == "cpu" else "bfloat16")
     _hide_loading_bars()
-    reward = rewards.load(request.reward)
-    guard = None if request.guard is None else rewards.load(request.guard)
-    model = load_model(request.model, device=request.device, dtype=getattr(torch, str(request.dtype)))
-    return model, {
-        "reward": reward, "guard": guard, "measures": held_out_measures(model, reward, guard),
+    sourced = with_source(request.reward, request.reward_source)
+    reward = rewards.load(sourced, device=device)
+    guard = None if request.guard is None else rewards.load(request.guard, device=device)
+    request = replace(
+        request, reward=sourced, reward_source=None, device=str(device), dtype=dtype,
+        config=request.config.resolved(differentiable=reward.differentiable),
+    )  # fmt: skip
+    model = load_model(request.model, device=request.device, dtype=getattr(torch, dtype))
+    return request, model, {
+        "reward": reward, "guard": guard, "measures": held_out_measures(model, device),
         "config": request.config, "seed": request.seed, "negative_prompt": request.negative_prompt,
     }  # fmt: skip
 
 
-def _on_device(request: Request) -> Request:
-    """The request with its device and type filled in, after a try."""
-    name = request.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.empty(1, device=name).device
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise NullTTAError(f"device '{name}' cannot be used: {str(error).splitlines()[0]}") from error
-    return replace(request, device=name, dtype=request.dtype or ("float32" if device.type == "cpu" else "bfloat16"))
-
-
 def _hide_loading_bars() -> None:
-    """diffusers' and transformers', which count files on the disk; downloads keep theirs."""
-    from diffusers.utils import logging as diffusers_logging
-    from huggingface_hub.utils.tqdm import enable_progress_bars
-    from transformers.utils import logging as transformers_logging
+    from diffusers.utils import logging
 
-    diffusers_logging.disable_progress_bar()
-    transformers_logging.disable_progress_bar()  # turns the downloads' off as well
-    enable_progress_bars()
+    hide_loading_bars()
+    logging.disable_progress_bar()
 
 
 class _Clock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from statistics import fmean
@@ -16,6 +17,8 @@ from nulltta.cli.comparison import Score
 from nulltta.cli.report import number
 from nulltta.types import OnStep, Step
 
+SHORT = 16  # characters of a name that fits beside the numbers of a line
+
 
 @contextmanager
 def progress(console: Console, reward: str, batches: int, steps: int) -> Iterator[OnStep]:
@@ -29,7 +32,7 @@ def progress(console: Console, reward: str, batches: int, steps: int) -> Iterato
     )  # fmt: skip
     with Progress(*columns, console=console) as bar:
         task = bar.add_task("", total=batches * steps, batch="")
-        first = 0.0
+        first, label = 0.0, reward if len(reward) <= SHORT else "reward"
 
         def on_step(step: Step) -> None:
             nonlocal first
@@ -37,7 +40,7 @@ def progress(console: Console, reward: str, batches: int, steps: int) -> Iterato
             first = now if step.index == 0 else first
             done = int(bar.tasks[task].completed) + 1
             batch = f" batch {1 + (done - 1) // steps}/{batches}" if batches > 1 else ""
-            bar.update(task, advance=1, description=f"{reward} {number(first)} → {number(now)}", batch=batch)
+            bar.update(task, advance=1, description=f"{label} {number(first)} → {number(now)}", batch=batch)
 
         try:
             yield on_step
@@ -48,27 +51,44 @@ def progress(console: Console, reward: str, batches: int, steps: int) -> Iterato
             raise
 
 
-def score_table(rows: Sequence[tuple[str, Mapping[str, Score]]]) -> Table:
-    """A row a prompt, plain → aligned in each measure, and the means of several; rows: (prompt, scores)."""
-    table = Table(box=SIMPLE_HEAD, show_footer=len(rows) > 1, pad_edge=False)
-    table.add_column("plain → aligned", footer="mean", overflow="fold", min_width=16)
-    for name in rows[0][1]:
-        table.add_column(Text(name), footer=_arrow(_mean([scores[name] for _, scores in rows])))
-    for prompt, scores in rows:
-        table.add_row(Text(prompt), *map(_arrow, scores.values()))
+def score_tables(rows: Sequence[tuple[str, Mapping[str, Score]]]) -> list[Table]:
+    """What came of the prompts; rows: (prompt, scores). Of several, each one's gains stand above the means."""
+    if len(rows) == 1:
+        return [_means(rows[0][0], [rows[0][1]])]
+    return [_gains(rows), _means(f"mean of {len(rows)} prompts", [scores for _, scores in rows])]
+
+
+def _means(title: str, scores: Sequence[Mapping[str, Score]]) -> Table:
+    """A row a measure: plain, aligned, the gain; means over the prompts that it says something about."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column(Text(title, "bold"), overflow="fold")
+    for heading in ("plain", "aligned", "gain"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("role", style="dim", no_wrap=True)
+    for name, first in scores[0].items():
+        known = [prompt[name] for prompt in scores if not math.isnan(prompt[name].gain)]
+        plain, aligned, gain = (
+            fmean(values) if values else math.nan
+            for values in ([s.plain for s in known], [s.aligned for s in known], [s.gain for s in known])
+        )
+        label = Text(f"  {name}" if first.role == "component" else name)
+        table.add_row(label, number(plain), number(aligned), _signed(gain), first.role)
     return table
 
 
-def _arrow(score: Score | None) -> Text:
-    if score is None or score.plain != score.plain:
-        return Text("–", style="dim")
-    style = "green" if score.gain > 0 else "red" if score.gain < 0 else ""
-    return Text.assemble(f"{number(score.plain)} → ", (number(score.aligned), style))
+def _gains(rows: Sequence[tuple[str, Mapping[str, Score]]]) -> Table:
+    """A row a prompt, a column a measure."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column(Text("gain (aligned − plain)", "bold"), overflow="fold", min_width=16)
+    for name, score in rows[0][1].items():
+        heading = name if len(name) <= SHORT else score.role
+        table.add_column(Text(heading), justify="right", overflow="fold", min_width=len("+0.000"))
+    for prompt, scores in rows:
+        table.add_row(Text(prompt), *(_signed(score.gain) for score in scores.values()))
+    return table
 
 
-def _mean(scores: Sequence[Score]) -> Score | None:
-    """Over the prompts that the measure says something about."""
-    known = [score for score in scores if score.gain == score.gain]
-    if not known:
-        return None
-    return Score(fmean(score.plain for score in known), fmean(score.aligned for score in known))
+def _signed(gain: float) -> Text:
+    if math.isnan(gain):
+        return Text(number(gain), style="dim")
+    return Text(f"+{number(gain)}" if gain > 0 else number(gain), "green" if gain > 0 else "red" if gain < 0 else "")

@@ -147,4 +147,5 @@ def _each(figure: float | Mapping[str, float], prompts: Sequence[str], like: Ten
 
 
 def _spelt(weight: float, reward: Reward) -> str:
-    return f"{weight:g}*({reward.name})" if isinstance(reward, WeightedSum) else f"{weight:g}*{reward.name}"
+    name = f"({reward.name})" if isinstance(reward, WeightedSum) else reward.name
+    return f"{'-' if weight < 0 else ''}{name}" if abs(weight) == 1 else f"{weight:g}*{name}"

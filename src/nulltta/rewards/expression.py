@@ -15,6 +15,7 @@ from typing import TypeAlias
 from nulltta.errors import NullTTAError
 
 DEEPEST = 16  # parentheses in each other
+_BARE = re.compile(r'[^\s()+*,"]+')  # an argument that needs no quotes
 _TOKEN = re.compile(
     r"""\s*(?:(?P<number>\d+\.?\d*(?:e[+-]?\d+)?|\.\d+)
           |(?P<name>[a-z][\w.]*(?:-[a-z]\w*)*(?::(?:"[^"]*"|[^\s()+*,"]+))?)
@@ -29,6 +30,12 @@ class Name:
 
     word: str
     argument: str | None = None
+
+    def __str__(self) -> str:
+        """As it is written in an expression."""
+        if self.argument is None:
+            return self.word
+        return f"{self.word}:{self.argument}" if _BARE.fullmatch(self.argument) else f'{self.word}:"{self.argument}"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +69,25 @@ def parse(text: str) -> Node:
     node = parser.sum(depth=0)
     parser.expect("end")
     return node
+
+
+def with_source(text: str, source: str | None) -> str:
+    """A reward by name, asked for from a source: "clipscore", "org/model" -> "clipscore:org/model".
+
+    Raises:
+        NullTTAError: it is no name alone, or has a source already.
+    """
+    if source is None:
+        return text
+    node = parse(text)
+    if not isinstance(node, Name) or node.argument is not None:
+        raise NullTTAError(
+            f"a source of its own belongs to a reward given by name, not to '{text}': "
+            "write sources into an expression, as in 0.7*clipscore:org/model + 0.3*aesthetic"
+        )
+    if not source or '"' in source:
+        raise NullTTAError(f"'{source}' is no source: give a hub id, a directory or a file")
+    return str(Name(node.word, source))
 
 
 class _Parser:
