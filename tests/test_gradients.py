@@ -15,6 +15,7 @@ from toy import Gaussian, nearness
 from nulltta import NullTTAConfig, NullTTAError, align
 from nulltta.directions import DIRECTIONS, Span, antithetic, white, word_basis
 from nulltta.gradients import ESTIMATORS, ZerothOrder, autograd, scaled_autograd
+from nulltta.memory import MicroBatch
 from nulltta.objective import Terms
 from nulltta.rewards.compose import Standardised
 from nulltta.types import Embedding
@@ -23,6 +24,21 @@ B, D = 2, 6
 TARGET = torch.linspace(-1, 1, D)
 
 
+class _Rowwise:
+    """An objective that is the same function of every prompt; counts the rows of its evaluations."""
+
+    def __init__(self, function: Callable[[Embedding], Terms]) -> None:
+        self.function, self.rows = function, list[int]()
+
+    def __call__(self, null: Embedding) -> Terms:
+        self.rows.append(len(null["tokens"]))
+        return self.function(null)
+
+    def at(self, rows: Tensor) -> _Rowwise:
+        return self
+
+
+@_Rowwise
 def _quadratic(null: Embedding) -> Terms:
     """J = −½‖φ' − target‖² + Σ(φ')³/3, whose gradient is target − φ' + φ'²."""
     x = null["tokens"]
@@ -58,7 +74,7 @@ def test_four_forward_differences_are_the_published_formula() -> None:
 
 @pytest.mark.parametrize("directions", [white, antithetic])
 def test_many_directions_approach_the_gradient(directions: Any) -> None:
-    _, gradient = ZerothOrder(20_000, 1e-3, directions)(_doubled, _as_double(NULL), _generators())
+    _, gradient = ZerothOrder(20_000, 1e-3, directions, MicroBatch())(_doubled, _as_double(NULL), _generators())
     cosine = torch.cosine_similarity(gradient["tokens"].float(), EXACT)
     assert cosine.min() > 0.999
     torch.testing.assert_close(gradient["tokens"].float(), EXACT, rtol=0.05, atol=0.1)
@@ -80,11 +96,14 @@ def test_pairs_cancel_the_curvature() -> None:
 
 def test_a_subspace_gives_the_gradients_part_in_it() -> None:
     basis = torch.linalg.qr(torch.randn(D, 2, generator=torch.Generator().manual_seed(1)))[0].T.contiguous()
-    _, gradient = ZerothOrder(20_000, 1e-3, Span({"tokens": basis}))(_doubled, _as_double(NULL), _generators())
+    _, gradient = ZerothOrder(20_000, 1e-3, Span({"tokens": basis}), MicroBatch())(
+        _doubled, _as_double(NULL), _generators()
+    )
     expected = EXACT @ basis.T @ basis * D / 2  # directions are as long as white noise's
     torch.testing.assert_close(gradient["tokens"].float(), expected, rtol=0.05, atol=0.1)
 
 
+@_Rowwise
 def _doubled(null: Embedding) -> Terms:
     x = null["tokens"]
     value = -0.5 * (x - TARGET.double()).square().sum(1) + x.pow(3).sum(1) / 3
@@ -110,42 +129,29 @@ def test_what_is_not_floating_point_stays() -> None:
     null = {**NULL, "mask": torch.ones(B, 3, dtype=torch.bool)}
     seen = []
 
+    @_Rowwise
     def objective(moved: Embedding) -> Terms:
         seen.append(moved["mask"])
         return _quadratic(moved)
 
     _, gradient = ZerothOrder(2, 0.1, white)(objective, null, _generators())
-    assert all(torch.equal(mask, null["mask"]) for mask in seen)
+    assert torch.cat(seen).all()
     assert gradient["mask"].dtype == torch.bool
     assert not gradient["mask"].any()
 
 
-class _Counted:
-    """An objective that counts the batches and the rows that go through it."""
-
-    def __init__(self, function: Callable[[Embedding], Terms]) -> None:
-        self.function, self.rows = function, list[int]()
-
-    def __call__(self, null: Embedding) -> Terms:
-        self.rows.append(len(null["tokens"]))
-        return self.function(null)
-
-    def repeated(self, times: int) -> _Counted:
-        return self
-
-
-def test_several_directions_share_a_batch_with_the_same_result() -> None:
-    counted = _Counted(_quadratic)
+def test_directions_share_batches_of_eight_rows_with_the_same_result() -> None:
+    counted = _Rowwise(_quadratic)
     _, together = ZerothOrder(8, 0.02, white)(counted, NULL, _generators())
-    _, apart = ZerothOrder(8, 0.02, white)(_quadratic, NULL, _generators())
-    assert counted.rows == [2, 8, 8]  # K + 1 evaluations of 2 prompts, at most 8 rows at once
+    _, apart = ZerothOrder(8, 0.02, white, MicroBatch(1))(_quadratic, NULL, _generators())
+    assert counted.rows == [8, 8, 2]  # K + 1 evaluations of 2 prompts
     torch.testing.assert_close(together, apart)
 
 
-def test_a_repeated_objective_is_the_objective_of_each_row() -> None:
+def test_an_objective_at_rows_is_the_objective_of_each() -> None:
     objective = _objective(conventions="exact")
     rows = {"mean": torch.stack([MOVED["mean"], MOVED["mean"] + 0.1], dim=1).flatten(0, 1)}
-    many = objective.repeated(2)(rows)
+    many = objective.at(torch.tensor([0, 0, 1, 1]))(rows)
     for part, first, second in zip(
         many, objective(MOVED), objective({"mean": MOVED["mean"] + 0.1}), strict=True
     ):  # fmt: skip
@@ -243,12 +249,12 @@ def test_one_reward_is_its_only_component() -> None:
 def test_a_run_evaluates_several_directions_in_one_batch(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from nulltta.objective import Objective
 
-    times: list[int] = []
-    repeated = Objective.repeated
-    monkeypatch.setattr(Objective, "repeated", lambda self, n: times.append(n) or repeated(self, n))
+    rows: list[int] = []
+    at = Objective.at
+    monkeypatch.setattr(Objective, "at", lambda self, some: rows.append(len(some)) or at(self, some))
     config = NullTTAConfig(num_inference_steps=2, inner_steps=(1, 1), num_particles=1, gradient="zeroth-order")
     align(model, "a cat", "brightness", config=config)
-    assert times == [4, 4]
+    assert rows == [5, 5]
 
 
 def test_small_gradients_survive_float16_and_large_ones_do_not_overflow() -> None:

@@ -63,10 +63,20 @@ class Span:
     def __call__(self, null: Embedding, generators: Sequence[torch.Generator], count: int) -> dict[str, Tensor]:
         return _paired(self._draw, null, generators, count)
 
-    def _draw(self, null: Embedding, generators: Sequence[torch.Generator], count: int) -> dict[str, Tensor]:
-        rank = len(next(iter(self.basis.values())))
-        coordinates = sum(value[0].numel() for value in free(null).values())
-        z = torch.stack([torch.randn((count, rank), generator=g) for g in generators]) * (coordinates / rank) ** 0.5
+    def _draw(
+        self, null: Embedding, generators: Sequence[torch.Generator], count: int  # noqa: ARG002 - the span's own size
+    ) -> dict[str, Tensor]:  # fmt: skip
+        return self.vectors(torch.stack([torch.randn((count, self.rank), generator=g) for g in generators]))
+
+    @property
+    def rank(self) -> int:
+        """r."""
+        return len(next(iter(self.basis.values())))
+
+    def vectors(self, coordinates: Tensor) -> dict[str, Tensor]:
+        """(B, K, r) -> (B, K, ...) a named tensor: √(D/r) times as long, so that N(0, I) is as long as white noise."""
+        dimensions = sum(u[0].numel() for u in self.basis.values())
+        z = coordinates * (dimensions / self.rank) ** 0.5
         return transform(self.basis, lambda u: torch.einsum("bkr,r...->bk...", z.to(u), u))
 
 

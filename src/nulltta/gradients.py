@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nulltta.config import NullTTAConfig
 from nulltta.directions import DIRECTIONS, Directions
-from nulltta.embedding import free, repeat, take, transform
+from nulltta.embedding import free, take, transform
 from nulltta.memory import MicroBatch
 from nulltta.objective import Terms
 from nulltta.types import Embedding, GuidedModel
@@ -31,29 +31,39 @@ class GradientEstimator(Protocol):
 
 
 @runtime_checkable
-class Repeatable(Protocol):
-    """An objective of B prompts that can also be had for each prompt several times, in one batch."""
-
-    def repeated(self, times: int) -> Callable[[Embedding], Terms]:
-        """The same objective, of φ' with first dimension B·times, each prompt's `times` in a row."""
-        ...
-
-
-@runtime_checkable
 class Divisible(Protocol):
     """An objective of B prompts that can also be had for some of them."""
 
     def at(self, rows: Tensor) -> Callable[[Embedding], Terms]:
-        """The same objective for the prompts of these numbers (N,), of φ' with first dimension N."""
+        """The same objective for the prompts of these numbers (N,), which may repeat, of φ' with first dimension N."""
         ...
 
 
 def of_rows(objective: Callable[[Embedding], Terms], rows: Tensor, batch: int) -> Callable[[Embedding], Terms]:
     """The objective of some of its B prompts; itself where they are all of them."""
-    if len(rows) == batch:
-        return objective
+    return objective if len(rows) == batch else _at(objective, rows)
+
+
+def _at(objective: Callable[[Embedding], Terms], rows: Tensor) -> Callable[[Embedding], Terms]:
     assert isinstance(objective, Divisible), "an objective for some of its prompts needs `at`"
     return objective.at(rows)
+
+
+def around(
+    objective: Callable[[Embedding], Terms], null: Embedding, offsets: Embedding, memory: MicroBatch
+) -> Terms:  # fmt: skip
+    """J of each prompt at N points, φ' + offsets (B, N, ...): its terms, (B, N) each."""
+    batch, points = next(iter(offsets.values())).shape[:2]
+    owners = torch.arange(batch).repeat_interleave(points)
+
+    def of(rows: Tensor) -> Terms:
+        moved = take(null, owners[rows])
+        for name, offset in offsets.items():
+            moved[name] = moved[name] + offset.flatten(0, 1)[rows]
+        return _at(objective, owners[rows])(moved)
+
+    parts = zip(*memory.map(of, batch * points), strict=True)
+    return Terms(*(torch.cat(part).view(batch, points) for part in parts))
 
 
 def in_micro_batches(estimator: GradientEstimator, memory: MicroBatch) -> GradientEstimator:
@@ -139,34 +149,20 @@ class ZerothOrder:
     samples: int
     radius: float
     directions: Directions
+    memory: MicroBatch = field(default_factory=lambda: MicroBatch(ROWS), compare=False)
 
     @torch.no_grad()
     def __call__(
         self, objective: Callable[[Embedding], Terms], null: Embedding, generators: Sequence[torch.Generator]
     ) -> tuple[Terms, dict[str, Tensor]]:
         drawn = self.directions(null, generators, self.samples)  # (B, K, ...), of the floating-point tensors
-        origin = objective(null)
-        differences = self._values(objective, null, drawn) - origin.value[:, None]  # (B, K)
-        scale = differences / (self.samples * self.radius)
+        offsets = transform(drawn, lambda v: torch.cat([torch.zeros_like(v[:, :1]), self.radius * v], dim=1))
+        terms = around(objective, null, offsets, self.memory)  # (B, 1 + K): φ' itself comes first
+        scale = (terms.value[:, 1:] - terms.value[:, :1]) / (self.samples * self.radius)
         gradient = transform(null, torch.zeros_like)
         for name, v in drawn.items():
             gradient[name] = torch.einsum("bk,bk...->b...", scale.to(v), v)
-        return origin, gradient
-
-    def _values(self, objective: Callable[[Embedding], Terms], null: Embedding, drawn: Embedding) -> Tensor:
-        """J(φ' + μv_k): (B, K), several directions in one batch where the objective can be repeated."""
-        batch = len(next(iter(null.values())))
-        at_once = max(1, ROWS // batch) if isinstance(objective, Repeatable) else 1
-        values = []
-        for start in range(0, self.samples, at_once):
-            part = {name: v[:, start : start + at_once] for name, v in drawn.items()}
-            times = next(iter(part.values())).shape[1]
-            moved = repeat(null, times)
-            for name, v in part.items():
-                moved[name] = moved[name] + self.radius * v.flatten(0, 1)
-            many = objective.repeated(times) if isinstance(objective, Repeatable) and times > 1 else objective
-            values.append(many(moved).value.view(batch, times))
-        return torch.cat(values, dim=1)
+        return Terms(*(part[:, 0] for part in terms)), gradient
 
 
 def zeroth_order(config: NullTTAConfig, model: GuidedModel) -> ZerothOrder:

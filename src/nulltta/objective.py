@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from nulltta.config import NullTTAConfig
-from nulltta.embedding import distance, repeat, squared_norm, take
+from nulltta.embedding import distance, squared_norm, take
 from nulltta.scoring import require_graph, score
 from nulltta.types import Embedding, GuidedModel, NoiseStep, Reward
 
@@ -89,16 +89,10 @@ class Objective:
         return Terms(value, rewards, kl)
 
     def at(self, rows: Tensor) -> Objective:
-        """J of some of the prompts, rows (N,): a function of φ' with first dimension N."""
+        """J of the prompts of these numbers, rows (N,), which may repeat: of φ' with first dimension N."""
         x, cond, eps_null, null = self.x[rows], self.eps_cond[rows], self.eps_null[rows], take(self.null, rows)
         prompts = [self.prompts[row] for row in rows.tolist()]
         return replace(self, prompts=prompts, x=x, eps_cond=cond, eps_null=eps_null, null=null)
-
-    def repeated(self, times: int) -> Objective:
-        """J of each prompt `times` in a row: a function of φ' with first dimension B·times."""
-        x, cond, null = (t.repeat_interleave(times, 0) for t in (self.x, self.eps_cond, self.eps_null))
-        prompts = [prompt for prompt in self.prompts for _ in range(times)]
-        return replace(self, prompts=prompts, x=x, eps_cond=cond, eps_null=null, null=repeat(self.null, times))
 
     def kl(self, eps: Tensor) -> Tensor:
         """How far ε(x_t, φ') moves the step's distribution from that of ε(x_t, φ), (B,) in nats.
