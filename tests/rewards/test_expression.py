@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from nulltta import NullTTAError
-from nulltta.rewards.expression import DEEPEST, Name, Node, Standard, Sum, parse
+from nulltta.rewards.expression import DEEPEST, Name, Node, Standard, Sum, parse, with_source
 
 CLIP, CLIP_B, BRIGHT = Name("clip"), Name("clip-b"), Name("brightness")
 
@@ -63,3 +63,23 @@ def test_expressions_are_parsed(text: str, node: Node) -> None:
 def test_malformed_expressions_point_at_the_place(text: str, place: str) -> None:
     with pytest.raises(NullTTAError, match=f"malformed at {place}"):
         parse(text)
+
+
+@pytest.mark.parametrize("source", ["org/model", "../my models/clip (2).pt", "#00ff80", "a,b"])
+def test_a_source_is_written_so_that_it_reads_back(source: str) -> None:
+    assert parse(with_source("clipscore", source)) == Name("clipscore", source)
+    assert with_source("clipscore + clip", None) == "clipscore + clip"
+
+
+@pytest.mark.parametrize(
+    ("text", "source", "says"),
+    [
+        ("clip + clipscore", "org/model", "belongs to a reward given by name, not to 'clip [+] clipscore'"),
+        ("clipscore:org/one", "org/two", "not to 'clipscore:org/one'"),
+        ("clipscore", 'a"b', "is no source"),
+        ("clipscore", "", "is no source"),
+    ],
+)
+def test_a_source_that_fits_nowhere_is_refused(text: str, source: str, says: str) -> None:
+    with pytest.raises(NullTTAError, match=says):
+        with_source(text, source)

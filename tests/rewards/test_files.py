@@ -2,8 +2,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pictures import picture, tensor
+from PIL import Image
 
 from nulltta import NullTTAError
 from nulltta.rewards import load
@@ -18,22 +20,28 @@ def test_pictures_of_a_folder_are_scored_in_order_with_their_parts(tmp_path: Pat
     pictures = read_prompts(tmp_path / "prompts.csv", tmp_path)
     assert pictures[0] == (tmp_path / "2.png", "a cat, 2")
     reward = load("brightness - jpeg")
-    rows = list(score_files([reward], pictures, batch_size=2))
+    rows = list(score_files([load("sharpness"), reward, load("jpeg")], pictures, batch_size=2))
     assert [path.name for path, _, _ in rows] == ["2.png", "0.png", "1.png"]
     for path, prompt, scores in rows:
         seed = int(path.stem)
         image = tensor(picture(*sizes[seed], seed=seed))
         assert prompt == f"a cat, {seed}"
-        assert list(scores) == [reward.name, "brightness", "jpeg"]
+        assert list(scores) == ["sharpness", reward.name, "brightness", "jpeg"]
         assert scores[reward.name] == pytest.approx(reward(image, [""]).item(), rel=1e-5)
-        assert scores["jpeg"] == pytest.approx(load("jpeg")(image, [""]).item())
+        for name in ("sharpness", "brightness", "jpeg"):
+            assert scores[name] == pytest.approx(load(name)(image, [""]).item(), rel=1e-5)
 
 
 def test_an_unreadable_picture_is_named_in_one_line(tmp_path: Path) -> None:
     picture(64, 64).save(tmp_path / "whole.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:200])
     (tmp_path / "text.png").write_text("hello")
-    for name, says in (("cut", "cut short"), ("text", "no picture"), ("absent", "no such file")):
+    (tmp_path / "folder.png").mkdir()
+    Image.fromarray(np.full((4, 4), 40_000, np.uint16)).save(tmp_path / "deep.png")
+    for name, says in {
+        "cut": "cut short", "text": "no picture", "absent": "no such file", "folder": "directory",
+        "deep": "more than 8 bits",
+    }.items():  # fmt: skip
         with pytest.raises(NullTTAError, match=rf"cannot read image '.*{name}\.png': .*{says}"):
             read_image(tmp_path / f"{name}.png")
 
@@ -42,16 +50,44 @@ def test_an_unreadable_picture_is_named_in_one_line(tmp_path: Path) -> None:
     ("text", "says"),
     [
         ("name,text\na.png,cat\n", "needs the columns file and prompt, not name, text"),
-        ("file,prompt\na.png,cat\n,dog\n", "line 3 lacks"),
+        ("", "needs the columns file and prompt, not none"),
         ("file,prompt\n", "lists no pictures"),
-        ("", "needs the columns"),
+        ("file,prompt\na.png,cat\n,dog\n", "line 3 lacks"),
+        ("file,prompt\na.png\n", "line 2 lacks"),
+        ("file,prompt\na.png,a cat, red\n", "line 2 has more cells"),
+        ("file,prompt\na.png,cat\n a.png ,dog\n", "line 3 repeats 'a.png'"),
+        ("file,prompt\na.png,cat\nc.png,dog\n", "line 3 asks for 'c.png', which is not in"),
+        ("file,prompt\na.png,cat\n", "has no prompt for 'b.JPG' in"),
     ],
 )
 def test_a_bad_table_is_named(tmp_path: Path, text: str, says: str) -> None:
-    table = tmp_path / "prompts.csv"
+    table, folder = tmp_path / "prompts.csv", tmp_path / "pictures"
+    folder.mkdir()
     table.write_text(text)
-    picture(8, 8).save(tmp_path / "a.png")
+    for name in ("a.png", "b.JPG"):
+        picture(8, 8).save(folder / name)
     with pytest.raises(NullTTAError, match=says):
-        read_prompts(table, tmp_path)
-    with pytest.raises(NullTTAError, match="cannot read prompts"):
-        read_prompts(tmp_path / "absent.csv", tmp_path)
+        read_prompts(table, folder)
+
+
+@pytest.mark.parametrize(
+    "name", ["../secret.png", "inner/secret.png", "..\\secret.png", "C:secret.png", "{outside}", "..", ".", "inner"]
+)
+def test_a_table_asks_for_names_never_for_paths(tmp_path: Path, name: str) -> None:
+    """Even where there is such a file."""
+    folder = tmp_path / "pictures"
+    (folder / "inner").mkdir(parents=True)
+    secret = picture(8, 8)
+    for place in (tmp_path / "secret.png", folder / "inner" / "secret.png", folder / "..\\secret.png"):
+        secret.save(place)
+    table = tmp_path / "prompts.csv"
+    table.write_text("file,prompt\n" + name.format(outside=tmp_path / "secret.png") + ",a cat\n")
+    with pytest.raises(NullTTAError, match=r"line 2 asks for '.*(not a path|which is not in)"):
+        read_prompts(table, folder)
+
+
+def test_a_table_that_does_not_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "latin.csv").write_bytes("file,prompt\na.png,caf\xe9\n".encode("latin-1"))
+    for name, says in (("absent", "No such file"), ("latin", "it is not UTF-8 text")):
+        with pytest.raises(NullTTAError, match=rf"cannot read prompts from '.*{name}\.csv': {says}"):
+            read_prompts(tmp_path / f"{name}.csv", tmp_path)

@@ -26,6 +26,7 @@ from safetensors.torch import load_file, save_file
 
 from nulltta import NullTTAError
 from nulltta.rewards import catalogue, load
+from nulltta.rewards.compose import components
 
 LEARNED = ["pickscore", "clipscore", "siglip", "vqascore", "aesthetic", "hpsv2", "hpsv2.1", "imagereward"]
 
@@ -307,3 +308,16 @@ def test_the_clip_config_of_the_test_is_the_official_layout(tmp_path: Path) -> N
     clip_directory(tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "clip"
     assert "vision_model.pre_layrnorm.weight" in load_file(tmp_path / "model.safetensors")
+
+
+def test_two_sources_of_one_kind_are_two_components(tmp_path: Path) -> None:
+    one, two = clip_directory(tmp_path / "one", seed=1), clip_directory(tmp_path / "second (2)", seed=2)
+    reward = load(f'clipscore:{one} - 2*clipscore:"{two}"', device="cpu")
+    image = tensor(picture(28, 28))
+    with torch.no_grad():
+        found = components(reward, image, ["a"])
+        total = reward(image, ["a"])
+    assert list(found) == [f"clipscore:{one}", f'clipscore:"{two}"']
+    first, second = found.values()
+    assert first != second
+    torch.testing.assert_close(total, first - 2 * second)

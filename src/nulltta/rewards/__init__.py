@@ -74,7 +74,10 @@ def _named(
 ) -> Reward:
     if node.word in REWARDS:
         entry = REWARDS[node.word]
-        return entry.make(Request(node.word, source or node.argument, device, dtype or entry.dtype(device), sha256))
+        made = entry.make(Request(node.word, source or node.argument, device, dtype or entry.dtype(device), sha256))
+        if node.argument is not None:
+            made.name = str(node)  # of two sources, two names: scores are reported by name
+        return made
     if node.argument is not None:
         return user.load(node.word, node.argument)
     near = get_close_matches(node.word, REWARDS, n=1)
