@@ -67,7 +67,7 @@ def trace_figure(comparison: Comparison) -> Figure:
     upper.scatter(*_columns(candidates), s=12, color="#afb8c1", zorder=2, label="candidates")
     upper.scatter(*_columns(chosen), s=20, color="#cf222e", zorder=3, label="selected")
     upper.axhline(score.plain, color=GREY, linestyle="--", linewidth=1, label="plain sampling's image")
-    upper.set_ylabel(target, parse_math=False)
+    upper.set_ylabel(_shortened(target, 48), parse_math=False)
     upper.set_title(_shortened(comparison.prompt, 100), parse_math=False, fontsize=11)
     upper.legend(fontsize=8, loc="best")
     lower.plot(*_columns(kl), color="#8250df", marker=".", linewidth=1)
@@ -134,7 +134,8 @@ def _pair(comparison: Comparison, plain: Image.Image, aligned: Image.Image, text
         draw.text((left, bottom), name, INK, _font(text, bold=True))
         for row, (measure, score) in enumerate(comparison.scores.items(), start=1):
             gain = score.gain if name == "aligned" else 0.0
-            _caption(draw, (left, bottom + row * line), image.width, text, measure, getattr(score, name), gain)
+            label = f"   {measure}" if score.role == "component" else measure
+            _caption(draw, (left, bottom + row * line), image.width, text, label, getattr(score, name), gain)
     return picture
 
 
