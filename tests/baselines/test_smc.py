@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.distributions import Normal
 from toy import nearness
 
-from nulltta import schedules
+from nulltta import noise, schedules
 from nulltta.baselines import DAS, BestOfN, FKSteering
 from nulltta.baselines.lookahead import initial_latents
 from nulltta.baselines.resampling import RESAMPLING
@@ -72,29 +72,28 @@ def test_das_weights_are_the_exact_importance_weights() -> None:
     torch.testing.assert_close(cloud.log_weights[0], expected.double(), rtol=1e-5, atol=1e-4)
 
 
-def test_das_takes_gradient_and_value_along_when_it_resamples(first_survives: None) -> None:
-    """All particles descend from the first at each step: their next ones follow its gradient, and its value goes off
-    their weight."""
+def test_das_takes_gradient_and_value_along_when_it_resamples(each_from_the_next: None) -> None:
+    """A particle follows its ancestor's gradient, and the ancestor's value goes off its weight."""
     p, count, alpha = problem(nearness, 3), 4, 0.7
-    rival = DAS(particles=count, temperature=alpha, threshold=2.0, resampling="first")
+    rival = DAS(particles=count, temperature=alpha, threshold=2.0, resampling="each from the next")
     cloud = _end(rival.sample(p))
     mu, z = guided_means(p)[0], noises(p, count)
     gamma = schedules.annealing_coefficient("auto", 3)
     x, steps = initial_latents(p, count)[0].flatten(1), sampler(3)
     log_w = torch.zeros(count)
     for i, step in enumerate(steps):
-        parent = x[:1].expand(count, 3)
+        ancestors = x.roll(-1, 0)
         now, then = (schedules.progress(k, gamma) / alpha for k in (i, i + 1))
-        mean = step.mean(parent, mu)
-        proposal = mean + step.std**2 * then * step.reward_gradient(parent, mu)
+        mean = step.mean(ancestors, mu)
+        proposal = mean + step.std**2 * then * step.reward_gradient(ancestors, mu)
         x = proposal + step.std * z[i]
         following = steps[i + 1].reward(x, mu) if i + 1 < len(steps) else nearness(x, [])
-        log_w = then * following - now * step.reward(parent, mu)
+        log_w = then * following - now * step.reward(ancestors, mu)
         if step.std > 0:
             log_w = log_w + (Normal(mean, step.std).log_prob(x) - Normal(proposal, step.std).log_prob(x)).sum(-1)
     torch.testing.assert_close(cloud.images[0].flatten(1), x, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(cloud.log_weights[0], log_w.double(), rtol=1e-5, atol=1e-4)
-    assert torch.equal(cloud.initial[0], p.latents[0].expand(count, 3, 1, 1))
+    assert torch.equal(cloud.initial, initial_latents(p, count).roll(-3, 1))
 
 
 @pytest.mark.parametrize("potential", ["difference", "max"])
@@ -106,30 +105,32 @@ def test_fk_weights_add_up_to_the_last_reward(potential: Any) -> None:
 
 
 @pytest.mark.parametrize("potential", ["difference", "max"])
-def test_fk_takes_a_lineages_potentials_along_when_it_resamples(first_survives: None, potential: Any) -> None:
-    p, count = problem(nearness, 3, seed=5), 4
-    rival = FKSteering(
-        particles=count, reward_weight=3.0, potential=potential, times=(1 / 3, 2 / 3), threshold=2.0, resampling="first"
-    )
-    cloud = _end(rival.sample(p))
+def test_fk_takes_a_lineages_potentials_along_when_it_resamples(each_from_the_next: None, potential: Any) -> None:
+    p, count = problem(nearness, 3, seed=5), 8
+    settings = {"times": (1 / 3, 2 / 3), "threshold": 2.0, "resampling": "each from the next"}
+    cloud = _end(FKSteering(particles=count, reward_weight=3.0, potential=potential, **settings).sample(p))
     mu, z, steps = guided_means(p)[0], noises(p, count), sampler(3)
-    x, seen = initial_latents(p, count)[0, 0].flatten(), []
-    for i in (0, 1):
-        x = steps[i].mean(x, mu) + steps[i].std * z[i][0]
-        seen.append(steps[i + 1].reward(x, mu))
-    x0 = steps[2].mean(x, mu) + steps[2].std * z[2]
-    given = seen[1] if potential == "difference" else seen[0] + max(seen)
-    torch.testing.assert_close(cloud.images[0].flatten(1), x0)
-    torch.testing.assert_close(cloud.log_weights[0], (3.0 * (nearness(x0, []) - given)).double(), rtol=1e-5, atol=1e-4)
+    x, rewards = initial_latents(p, count)[0].flatten(1), []
+    for i, step in enumerate(steps):
+        x = step.mean(x.roll(-1, 0), mu) + step.std * z[i]
+        if i < 2:
+            rewards = [reward.roll(-1, 0) for reward in rewards] + [steps[i + 1].reward(x, mu)]
+    first, second = (reward.roll(-1, 0) for reward in rewards)
+    given = second if potential == "difference" else first + first.maximum(second)
+    assert bool((first > second).any())
+    assert bool((first < second).any())
+    torch.testing.assert_close(cloud.images[0].flatten(1), x)
+    torch.testing.assert_close(cloud.log_weights[0], (3.0 * (nearness(x, []) - given)).double(), rtol=1e-5, atol=1e-4)
 
 
 def test_das_returns_the_particle_of_greatest_weight_and_fk_that_of_greatest_reward() -> None:
     p = problem(nearness, T, ["red", "green"])
-    for rival, ranked in ((DAS(temperature=2.0), "log_weights"), (FKSteering(reward_weight=0.5), "rewards")):
+    das, fk = DAS(particles=32, temperature=0.3, threshold=0.0), FKSteering(particles=32, threshold=1.0)
+    for rival, ranked in ((das, "log_weights"), (fk, "rewards")):
         cloud, outcome = _end(rival.sample(p)), _drain(rival(p))
         assert torch.equal(outcome.selected, getattr(cloud, ranked).argmax(1))
-        rows = torch.arange(2)
-        assert torch.equal(outcome.initial_latents, cloud.initial[rows, outcome.selected])
+        assert not torch.equal(cloud.log_weights.argmax(1), cloud.rewards.argmax(1))
+        assert torch.equal(outcome.initial_latents, cloud.initial[torch.arange(2), outcome.selected])
         torch.testing.assert_close(outcome.rewards[0], nearness(outcome.candidates[0], []))
 
 
@@ -143,19 +144,17 @@ def test_given_latents_are_the_first_particles() -> None:
     given = torch.randn(p.latents.shape, generator=torch.Generator().manual_seed(9))
     cloud = _end(FKSteering(particles=3, threshold=0.0).sample(replace(p, latents=given)))
     assert torch.equal(cloud.initial[:, :1], given)
-    assert torch.equal(cloud.initial[:, 1:], initial_latents(p, 3)[:, 1:])
+    assert torch.equal(cloud.initial[:, 1:], noise.initial_latents(p.model, p.seeds, 3)[:, 1:])
 
 
 @pytest.fixture
-def first_survives(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A scheme that makes the first particle everyone's ancestor."""
+def each_from_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scheme that makes particle n+1 the ancestor of particle n: whatever is left behind shows in every one."""
 
-    def first(weights: Tensor, generator: torch.Generator) -> Tensor:
-        return torch.zeros(len(weights), dtype=torch.long)
+    def scheme(weights: Tensor, generator: torch.Generator) -> Tensor:
+        return torch.arange(len(weights)).roll(-1)
 
-    with monkeypatch.context() as patched:
-        patched.setitem(RESAMPLING, "first", first)  # type: ignore[arg-type]
-        yield
+    monkeypatch.setitem(RESAMPLING, "each from the next", scheme)  # type: ignore[arg-type]
 
 
 def _drain(stream: Generator[Step, None, Any]) -> Any:
