@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from nulltta.config import NullTTAConfig
 from nulltta.embedding import free, take, transform, where
 from nulltta.gradients import GradientEstimator, finite_rows, of_rows
 from nulltta.objective import Terms
 from nulltta.types import Embedding, NullTTAError
+
+NOT_FINITE = (
+    "the objective or its gradient is not finite: run the model and the reward in float32 or bfloat16, or lower "
+    "reward_weight or learning_rate"
+)
 
 
 class Adam:
@@ -101,10 +108,7 @@ def ascend(
         )
         finite = _spread(torch.isfinite(terms.value), rows, False, moving)
         if not skip_nonfinite and not bool((finite[rows] & finite_rows(gradient)).all()):
-            raise NullTTAError(
-                "the objective or its gradient is not finite: run the model and the reward in float32 or bfloat16, "
-                "or lower reward_weight or learning_rate"
-            )
+            raise NullTTAError(NOT_FINITE)
         rewards.append(_spread(torch.nan_to_num(terms.reward, nan=0.0), rows, torch.nan, moving))
         stopped = moving & waiting.stops(null, _spread(terms.value, rows, -torch.inf, moving))
         moving = moving & ~stopped
@@ -113,6 +117,45 @@ def ascend(
         full = {name: torch.zeros_like(null[name]).index_copy(0, rows.to(g.device), g) for name, g in gradient.items()}
         null |= adam.step(free(null), full, moving & finite)
     return null, torch.stack(rewards) if rewards else torch.empty(0, len(active))
+
+
+class InnerLoop(Protocol):
+    """n inner steps from φ' at one denoising step: the new φ' and the rewards (n, B), as `ascend` does."""
+
+    def __call__(
+        self,
+        objective: Callable[[Embedding], Terms],
+        null: Embedding,
+        *,
+        steps: int,
+        generators: Sequence[torch.Generator],
+        active: Tensor,
+    ) -> tuple[dict[str, Tensor], Tensor]: ...
+
+
+class GradientAscent:
+    """`ascend` under a run's settings, at each denoising step by a fresh Adam unless its moments are carried."""
+
+    def __init__(self, config: NullTTAConfig, estimator: GradientEstimator) -> None:
+        self.config, self.estimator = config, estimator
+        self.adam: Adam | None = None
+
+    def __call__(
+        self,
+        objective: Callable[[Embedding], Terms],
+        null: Embedding,
+        *,
+        steps: int,
+        generators: Sequence[torch.Generator],
+        active: Tensor,
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        cfg = self.config
+        if self.adam is None or not cfg.carry_moments:
+            self.adam = Adam(null, cfg.learning_rate)
+        return ascend(
+            objective, null, steps=steps, adam=self.adam, estimator=self.estimator, generators=generators,
+            active=active, skip_nonfinite=cfg.conventions == "release", patience=cfg.patience,
+        )  # fmt: skip
 
 
 def _spread(values: Tensor, rows: Tensor, elsewhere: float | bool, like: Tensor) -> Tensor:

@@ -16,10 +16,11 @@ from nulltta import noise, schedules
 from nulltta.budget import Clock, planned
 from nulltta.config import NullTTAConfig
 from nulltta.embedding import distance, take, where
-from nulltta.gradients import ESTIMATORS, GradientEstimator, in_micro_batches
+from nulltta.evolution import evolution
+from nulltta.gradients import ESTIMATORS, in_micro_batches
 from nulltta.memory import MicroBatch
 from nulltta.objective import Objective, both, guide
-from nulltta.optimise import Adam, ascend
+from nulltta.optimise import GradientAscent, InnerLoop
 from nulltta.scoring import require_differentiable, require_slope, score
 from nulltta.select import greedy, pick
 from nulltta.types import (
@@ -114,13 +115,11 @@ def null_tta(problem: Problem) -> Stream:
     p, cfg, s = problem, problem.config, problem.config.guidance_scale
     B, K = len(p.prompts), cfg.num_particles
     gamma = schedules.annealing_coefficient(cfg.annealing, cfg.num_inference_steps)
-    # A gradient's rows take more memory than a candidate's.
-    estimator = in_micro_batches(_estimator(p), MicroBatch(p.memory.rows, getattr(p.model, "checkpoint", None)))
+    climb = _inner_loop(p)
     steps = p.schedule()
     clock = Clock(cfg.seconds_budget and cfg.seconds_budget * B, planned(cfg))
     null, nulls, moved = dict(p.start or p.null), [], p.start is not None  # φ', carried over from step to step
     active = torch.ones(B, dtype=torch.bool)
-    adam = Adam(null, cfg.learning_rate)
 
     drawn = _candidates(p, p.latents, steps[0], null)  # 1. K initial latents
     selected = p.selector(drawn.rewards, p.generators(-1, "select"))
@@ -133,19 +132,9 @@ def null_tta(problem: Problem) -> Stream:
         eps_null = p.model.predict(x, step, p.null) if moved or inner else eps
         anneal = schedules.regularisation(i, gamma)
         objective = Objective(p.model, p.reward, p.prompts, cfg, step, x, eps_cond, eps_null, p.null, anneal)
-        before, adam = null, adam if cfg.carry_moments else Adam(null, cfg.learning_rate)
-        since = clock.elapsed()
-        null, inner_rewards = ascend(  # 2b. n_i Adam steps on φ'
-            objective,
-            null,
-            steps=inner,
-            adam=adam,
-            estimator=estimator,
-            generators=p.generators(i, "gradient"),
-            active=active,
-            skip_nonfinite=cfg.conventions == "release",
-            patience=cfg.patience,
-        )
+        before, since = null, clock.elapsed()
+        generators = p.generators(i, "gradient")
+        null, inner_rewards = climb(objective, null, steps=inner, generators=generators, active=active)  # 2b. n_i steps
         clock.took(len(inner_rewards), since)
         if len(inner_rewards):
             if not moved:
@@ -213,12 +202,16 @@ def _guarded(
     return dict(after), predictions[1], active
 
 
-def _estimator(p: Problem) -> GradientEstimator:
-    """The gradient estimator that the configuration asks for; "auto" goes by the reward."""
+def _inner_loop(p: Problem) -> InnerLoop:
+    """What moves φ' at each denoising step: Adam along a gradient, or CMA-ES; "auto" goes by the reward."""
     config = p.config.resolved(differentiable=p.reward.differentiable)
+    if config.gradient == "cma":
+        return evolution(config, p.model)
     if config.gradient == "autograd":
         require_differentiable(p.reward, "set gradient to zeroth-order or auto")
-    return ESTIMATORS[config.gradient](config, p.model)
+    # A gradient's rows take more memory than a candidate's.
+    memory = MicroBatch(p.memory.rows, getattr(p.model, "checkpoint", None))
+    return GradientAscent(config, in_micro_batches(ESTIMATORS[config.gradient](config, p.model), memory))
 
 
 def _refuse_unmoved(p: Problem, null: Embedding) -> None:
