@@ -17,7 +17,7 @@ def shared_null(problem: Problem) -> Stream:
     The mean is what a stock pipeline without a null text a step is given, too (`NullText.mean`). Both passes' steps
     are streamed, 2T of them; the images are the second one's.
 
-    Cost for a prompt: `null_tta`'s, and 2K + 2T + 2K(T−1) denoiser branches without gradient.
+    Cost for a prompt: `null_tta`'s, to which a budget applies, and 2KT + T denoiser branches without gradient.
     """
     learnt = (yield from null_tta(problem)).nulls
     mean = {
