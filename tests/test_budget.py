@@ -11,7 +11,7 @@ from torch import Tensor
 from toy import Gaussian, nearness
 
 from nulltta import NullTTAConfig, NullTTAError, align
-from nulltta.budget import Clock, evaluations, planned
+from nulltta.budget import Clock, evaluations, planned, spent
 from nulltta.schedules import afforded
 
 CONFIG = NullTTAConfig(
@@ -34,6 +34,14 @@ def test_a_budget_of_evaluations_is_kept_and_spent(budget: int) -> None:
     assert inner == sum(planned(config)) <= sum(planned(CONFIG))
     assert 2 * inner + others <= budget
     assert 2 * inner + others >= budget - 3 or planned(config) == planned(CONFIG)  # an inner step may need references
+
+
+def test_a_zeroth_order_inner_step_takes_as_many_as_it_has_points() -> None:
+    model = Gaussian()
+    config = NullTTAConfig(**{**vars_of(CONFIG), "gradient": "zeroth-order", "zeroth_order_samples": 4, "budget": 140})
+    align(model, "red", nearness, config=config)
+    assert (model.with_gradient, model.without_gradient) == (0, spent(config))
+    assert 140 - 5 <= spent(config) <= 140
 
 
 def test_a_budget_below_the_candidates_is_refused() -> None:

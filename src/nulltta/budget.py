@@ -13,7 +13,8 @@ from nulltta.types import NullTTAError
 def planned(config: NullTTAConfig) -> list[int]:
     """The inner steps of each denoising step: n_i, within `optimise_between` and a budget of evaluations.
 
-    Candidates and references take evaluations whatever is optimised; an inner step takes two, forward and back.
+    Candidates and references take evaluations whatever is optimised; an inner step takes two, forward and back, or
+    without a gradient as many as it has points.
     What the budget leaves for inner steps is spent in proportion to n_i.
 
     Raises:
@@ -29,7 +30,7 @@ def planned(config: NullTTAConfig) -> list[int]:
         return schedules.afforded(counts, total)
 
     def cost(total: int) -> int:
-        return 2 * sum(cut(total)) + _without_gradient(config, cut(total))
+        return _of_inner_step(config) * sum(cut(total)) + _without_gradient(config, cut(total))
 
     if budget < cost(0):
         raise NullTTAError(
@@ -43,6 +44,18 @@ def evaluations(config: NullTTAConfig) -> tuple[int, int]:
     """Denoiser branches of one prompt, with gradient and without, unless patience, a guard or a clock ends it early."""
     counts = planned(config)
     return sum(counts), _without_gradient(config, counts)
+
+
+def spent(config: NullTTAConfig) -> int:
+    """All of them as a budget counts them."""
+    inner, others = evaluations(config)
+    return _of_inner_step(config) * inner + others
+
+
+def _of_inner_step(config: NullTTAConfig) -> int:
+    """Evaluations: forward and back; J at φ' and at each φ' + μv_k; or J of a generation."""
+    points = config.zeroth_order_samples
+    return {"zeroth-order": 1 + points, "cma": points}.get(config.gradient, 2)
 
 
 def _without_gradient(config: NullTTAConfig, counts: Sequence[int]) -> int:
