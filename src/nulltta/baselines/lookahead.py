@@ -12,6 +12,7 @@ from torch import Tensor
 
 from nulltta import noise
 from nulltta.embedding import take
+from nulltta.gradients import in_float16
 from nulltta.objective import both, guide
 from nulltta.sampling import Problem
 from nulltta.scoring import require_differentiable, require_graph, score
@@ -28,8 +29,10 @@ class View(NamedTuple):
 
 
 def require_gradient(p: Problem) -> None:
-    """Refuse a reward without gradient, and what `refuse_guard` does."""
+    """Refuse a reward without gradient, a model in float16, and what `refuse_guard` does."""
     require_differentiable(p.reward, "this method needs one; null-tta, best-of-n and fk do without")
+    if in_float16(p.model):
+        raise NullTTAError("this method's gradients underflow in float16: load the model in bfloat16 or float32")
     refuse_guard(p)
 
 

@@ -194,4 +194,4 @@ class FKSteering:
 
 def _log_ratio(shift: Tensor, z: Tensor) -> Tensor:
     """log p(x) − log q(x), (B, N), for x = m + σ(shift + z), p = N(m, σ²I) and q = N(m + σ·shift, σ²I)."""
-    return -(shift * z + shift.square() / 2).flatten(2).double().sum(2).cpu()
+    return -(shift * z + shift.square() / 2).flatten(2).cpu().double().sum(2)
