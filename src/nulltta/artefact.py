@@ -90,7 +90,7 @@ class NullText:
         rank: keep the differences as factors of this rank, an approximation whose relative error the file states.
         licence: under which the null text may be used, as you say.
         """
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         about = {**self.about, "prompt": self.prompt, "timesteps": list(self.timesteps)}
         about |= {"licence": licence or self.about.get("licence", "")}
@@ -106,8 +106,12 @@ class NullText:
             if not bool(tensor.isfinite().all()):
                 raise NullTTAError(f"the null text's '{key}' is not finite: it cannot be saved")
         metadata = {"format": FORMAT, "about": json.dumps(about, ensure_ascii=False, default=str)}
-        with atomic(Path(path)) as temporary:
-            save_file({key: tensor.cpu().contiguous() for key, tensor in tensors.items()}, temporary, metadata)
+        content = save({key: tensor.cpu().contiguous() for key, tensor in tensors.items()}, metadata)
+        try:
+            with atomic(Path(path)) as temporary:
+                temporary.write_bytes(content)
+        except OSError as error:
+            raise NullTTAError(f"cannot write '{path}': {error.strerror or error}") from error
 
     @classmethod
     def load(cls, path: str | Path, model: Any = None) -> NullText:

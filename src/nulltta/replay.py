@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -22,6 +22,8 @@ from nulltta.objective import both, guide
 from nulltta.places import Places
 from nulltta.recorded import recorded_scheduler
 from nulltta.types import Embedding, GuidedModel, NullTTAError
+
+SAMPLING = ("num_inference_steps", "guidance_scale", "eta")  # the settings that replay has a use for
 
 
 @torch.no_grad()
@@ -52,7 +54,7 @@ def replay(
     """
     model = model if isinstance(model, GuidedModel) else load_model(model)
     null_text.require_fit(model)
-    config = config or _config(null_text)
+    config = config or recorded_config(null_text)
     steps = [_with_eta(step, config.eta) for step in model.schedule(config.num_inference_steps)]
     count = 1 if exact else len(seeds)
     cond, phi = model.encode([prompt or null_text.prompt] * count, [""] * count)
@@ -184,7 +186,7 @@ def _exact_scheduler(null_text: NullText, pipeline: Any, options: dict[str, Any]
     model: Any = load_model(pipeline)
     for name, value in options.items():
         setattr(model, name, value)
-    config = _config(null_text)
+    config = recorded_config(null_text)
     steps = [_with_eta(step, config.eta) for step in model.schedule(config.num_inference_steps)]
     draws = _recording(null_text, [step.timestep for step in steps])[1]
     pack: Callable[[Tensor], Tensor] = getattr(model, "to_pipeline", lambda latents: latents)
@@ -224,11 +226,16 @@ def _require_latents(recorded: Tensor, model: GuidedModel) -> None:
         raise NullTTAError(f"the recorded latents have shape {tuple(recorded.shape)}, this model's {expected}")
 
 
-def _config(null_text: NullText) -> NullTTAConfig:
-    try:
-        return NullTTAConfig(**null_text.about.get("config", {}))
-    except TypeError as error:
-        raise NullTTAError(f"the null text's configuration is not one of this version: {error}") from error
+def recorded_config(null_text: NullText) -> NullTTAConfig:
+    """The settings of sampling that it was learnt with; others are the published ones, and play no part in replay.
+
+    Raises:
+        NullTTAError: its file gives one of them a value that none takes.
+    """
+    config = null_text.about.get("config", {})
+    if not isinstance(config, Mapping):
+        raise NullTTAError("the null text's record of its settings makes no sense")
+    return NullTTAConfig(**{name: config[name] for name in SAMPLING if name in config})
 
 
 def _rows(null: Embedding, count: int, device: torch.device) -> dict[str, Tensor]:

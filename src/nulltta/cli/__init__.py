@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal
 import typer
 
 from nulltta import __version__
-from nulltta.cli import rewards
+from nulltta.cli import replay, rewards
 from nulltta.cli.flags import DEVICE, REWARD_SOURCE, config_flags, flag
 from nulltta.cli.messages import INTERRUPTED, quiet, say
-from nulltta.cli.request import Request
+from nulltta.cli.request import Request, read_prompts
 from nulltta.config import NullTTAConfig
 from nulltta.errors import NullTTAError
 
@@ -25,6 +25,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(rewards.app, name="rewards")
+app.command("replay")(replay.replay)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -69,6 +70,10 @@ def align(
     guard: Annotated[
         str | None, typer.Option(metavar="REWARD", help="Watched: where it falls, a prompt's null text is frozen.")
     ] = None,
+    save_null_text: Annotated[
+        Literal["small", "exact"] | None,
+        typer.Option(metavar="FORM", help="Keep what was learnt, for `replay`: small; or exact, with the run's noise."),
+    ] = None,
     batch_size: Annotated[int, typer.Option(help="Prompts at a time; results do not depend on it.")] = 8,
     device: Annotated[str | None, DEVICE] = None,
     dtype: Annotated[
@@ -80,30 +85,15 @@ def align(
 ) -> None:
     """Sample pictures of PROMPT whose reward was raised, beside plain ones from the same noise."""
     request = Request(
-        prompts=_prompts(prompts or [], prompts_file), config=NullTTAConfig.preset(model, **settings), reward=reward,
-        reward_source=reward_source, model=model, seed=seed, out=out, negative_prompt=negative_prompt, guard=guard,
-        batch_size=batch_size, device=device, dtype=dtype,
+        prompts=read_prompts(prompts or [], prompts_file), config=NullTTAConfig.preset(model, **settings), model=model,
+        reward=reward, reward_source=reward_source, seed=seed, out=out, negative_prompt=negative_prompt, guard=guard,
+        save_null_text=save_null_text, batch_size=batch_size, device=device, dtype=dtype,
     )  # fmt: skip
     with quiet():
         from nulltta.cli.run import run
 
         finished = run(request)
     raise typer.Exit(0 if finished else INTERRUPTED)
-
-
-def _prompts(given: Sequence[str], file: Path | None) -> list[str]:
-    """The prompts of the command line, then the file's, one a line; blank lines are skipped."""
-    prompts = list(given)
-    if file is not None:
-        try:
-            lines = file.read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
-            raise NullTTAError(f"cannot read prompts from '{file}': {reason}") from error
-        if not any(line.strip() for line in lines):
-            raise NullTTAError(f"'{file}' holds no prompts: write one a line")
-        prompts += [line.strip() for line in lines if line.strip()]
-    return prompts
 
 
 def _in_flags(message: str) -> str:

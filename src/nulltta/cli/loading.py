@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from nulltta.types import NullTTAError
+from nulltta.models import load_model
+from nulltta.types import GuidedModel, NullTTAError
 
 
 def usable_device(name: str | None) -> torch.device:
@@ -27,3 +28,17 @@ def hide_loading_bars() -> None:
 
     logging.disable_progress_bar()  # turns the downloads' off as well
     enable_progress_bars()
+
+
+def load_silently(source: str, device: torch.device, dtype: str) -> GuidedModel:
+    """`load_model` without bars but the downloads'."""
+    from diffusers.utils import logging
+
+    hide_loading_bars()
+    logging.disable_progress_bar()
+    return load_model(source, device=device, dtype=getattr(torch, dtype))
+
+
+def usual_dtype(device: torch.device) -> str:
+    """What a model runs in where nothing else is asked for."""
+    return "float32" if device.type == "cpu" else "bfloat16"

@@ -45,7 +45,7 @@ class Output:
 
     def add(self, comparisons: Sequence[Comparison], seconds: Mapping[str, float]) -> None:
         """Write a finished batch; seconds: how long what has taken since the run began."""
-        with interrupts.held(), _as_error(self.folder):
+        with interrupts.held(), as_error(self.folder):
             first = len(self.finished)
             results = [self._write(comparison, first + i) for i, comparison in enumerate(comparisons)]
             self._record["results"] += results
@@ -57,7 +57,7 @@ class Output:
         """Write the contact sheet and the last word on the run; nothing where no prompt was finished."""
         if not self.finished:
             return
-        with interrupts.held(), _as_error(self.folder):
+        with interrupts.held(), as_error(self.folder):
             if len(self._prompts) > 1:
                 save_png(report.contact_sheet(self._cells), self.folder / "contact-sheet.png")
             self._save(status)
@@ -80,6 +80,9 @@ class Output:
         if inside:
             self._cells.append(report.contact_cell(comparison))
         files = {name: str(Path(inside, f"{name}.png")) for name in (*pictures, "trace")}
+        if (form := self._request.save_null_text) and comparison.null_text is not None:
+            files["null text"] = str(Path(inside, "null-text.safetensors"))
+            comparison.null_text.save(self.folder / files["null text"], noise=form == "exact")
         return record.of_comparison(comparison, files)
 
     def _save(self, status: Status) -> None:
@@ -103,7 +106,7 @@ def refuse_unwritable(folder: Path) -> None:
 
 
 @contextmanager
-def _as_error(folder: Path) -> Iterator[None]:
+def as_error(folder: Path) -> Iterator[None]:
     """The file system's refusals as `NullTTAError`."""
     try:
         yield

@@ -27,6 +27,7 @@ class Request:
     device: str | None = None
     dtype: str | None = None
     batch_size: int = 8
+    save_null_text: str | None = None
     out: Path = Path("out")
 
     def __post_init__(self) -> None:
@@ -46,7 +47,7 @@ class Request:
         flags: dict[str, Any] = {
             "model": self.model, "reward": self.reward, "seed": self.seed, "negative_prompt": self.negative_prompt,
             "guard": self.guard, "device": self.device, "dtype": self.dtype, "batch_size": self.batch_size,
-            "out": self.out, **asdict(self.config),
+            "save_null_text": self.save_null_text, "out": self.out, **asdict(self.config),
         }  # fmt: skip
         words = ["nulltta", "align"]
         for name, value in flags.items():
@@ -69,3 +70,18 @@ def require_text(text: str, what: str = "a prompt") -> None:
         text.encode()
     except UnicodeEncodeError as error:
         raise NullTTAError(f"{what} is not UTF-8 text") from error
+
+
+def read_prompts(given: Sequence[str], file: Path | None) -> list[str]:
+    """The prompts of the command line, then the file's, one a line; blank lines are skipped."""
+    prompts = list(given)
+    if file is not None:
+        try:
+            lines = file.read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
+            raise NullTTAError(f"cannot read prompts from '{file}': {reason}") from error
+        if not any(line.strip() for line in lines):
+            raise NullTTAError(f"'{file}' holds no prompts: write one a line")
+        prompts += [line.strip() for line in lines if line.strip()]
+    return prompts

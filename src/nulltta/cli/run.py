@@ -6,16 +6,14 @@ import time
 from dataclasses import replace
 from typing import Any
 
-import torch
 from rich.console import Console
 
 from nulltta import rewards
 from nulltta.cli.comparison import compare, held_out_measures
-from nulltta.cli.loading import hide_loading_bars, usable_device
+from nulltta.cli.loading import hide_loading_bars, load_silently, usable_device, usual_dtype
 from nulltta.cli.output import Output, refuse_unwritable
 from nulltta.cli.request import Request
 from nulltta.cli.terminal import progress, score_tables
-from nulltta.models import load_model
 from nulltta.rewards.expression import with_source
 from nulltta.types import GuidedModel, NullTTAError
 
@@ -76,8 +74,8 @@ def _load(request: Request) -> tuple[Request, GuidedModel, dict[str, Any]]:
     """The request with nothing left to find out, the model and `compare`'s arguments; the rewards are loaded first,
     as their mistakes are found more quickly."""
     device = usable_device(request.device)
-    dtype = request.dtype or ("float32" if device.type == "cpu" else "bfloat16")
-    _hide_loading_bars()
+    dtype = request.dtype or usual_dtype(device)
+    hide_loading_bars()
     sourced = with_source(request.reward, request.reward_source)
     reward = rewards.load(sourced, device=device)
     guard = None if request.guard is None else rewards.load(request.guard, device=device)
@@ -85,18 +83,11 @@ def _load(request: Request) -> tuple[Request, GuidedModel, dict[str, Any]]:
         request, reward=sourced, reward_source=None, device=str(device), dtype=dtype,
         config=request.config.resolved(differentiable=reward.differentiable),
     )  # fmt: skip
-    model = load_model(request.model, device=request.device, dtype=getattr(torch, dtype))
+    model = load_silently(request.model, device, dtype)
     return request, model, {
         "reward": reward, "guard": guard, "measures": held_out_measures(model, device),
         "config": request.config, "seed": request.seed, "negative_prompt": request.negative_prompt,
     }  # fmt: skip
-
-
-def _hide_loading_bars() -> None:
-    from diffusers.utils import logging
-
-    hide_loading_bars()
-    logging.disable_progress_bar()
 
 
 class _Clock:

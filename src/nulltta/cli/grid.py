@@ -1,0 +1,57 @@
+"""Many pictures on one sheet: a block a prompt, a column a seed, plain above replay."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from textwrap import shorten
+from typing import TYPE_CHECKING
+
+from PIL.Image import Image
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLUMNS = 8
+BLOCKS = 40  # a sheet with more of them would be too long to look at
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """The pictures of one seed, by name; all cells of a sheet have the same names."""
+
+    prompt: str
+    label: str
+    pictures: Mapping[str, Image]
+
+
+def grid_figure(cells: Sequence[Cell], inches: float = 1.3) -> Figure:
+    """Blocks of up to COLUMNS seeds of one prompt; past BLOCKS of them the last are left out."""
+    from matplotlib.figure import Figure
+
+    blocks = [
+        block[i : i + COLUMNS]
+        for _, of_prompt in groupby(cells, key=lambda cell: cell.prompt)
+        for block in [list(of_prompt)]
+        for i in range(0, len(block), COLUMNS)
+    ][:BLOCKS]
+    names = list(cells[0].pictures)
+    columns = max(map(len, blocks))
+    picture = cells[0].pictures[names[0]]
+    width, height = inches * max(1.0, picture.width / picture.height), inches
+    size = (max(columns * width + 0.5, 4.5), len(blocks) * (len(names) * height + 0.75))
+    figure = Figure(figsize=size, dpi=110, layout="constrained")
+    for part, block in zip(figure.subfigures(len(blocks), 1, squeeze=False)[:, 0], blocks, strict=True):
+        part.suptitle(shorten(block[0].prompt, int(13 * size[0]), placeholder=" …"), fontsize=9, parse_math=False)
+        axes = part.subplots(len(names), columns, squeeze=False)
+        for row, name in enumerate(names):
+            for axis, cell in zip(axes[row], block, strict=False):
+                axis.imshow(cell.pictures[name], interpolation="lanczos")
+                if row == 0:
+                    axis.set_title(cell.label, fontsize=8, pad=3)
+            axes[row, 0].set_ylabel(name, fontsize=8)
+        for axis in axes.flat:
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
+    return figure
