@@ -312,3 +312,25 @@ def test_a_real_ctrl_c_leaves_whole_files(checkpoint: Path, tmp_path: Path) -> N
     for name in names - {"result.json"}:
         with Image.open(out / name) as image:
             image.load()
+
+
+@pytest.mark.parametrize("method", ["plain", "best-of-n", "fk", "reno", "prompt-embedding"])
+def test_any_method_is_run_and_reported(method: str, checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / method
+    assert main([*arguments(checkpoint, out, "a cat"), "--method", method, "--micro-batch", "1"]) == 0
+    record = json.loads((out / "result.json").read_text())
+    assert record["arguments"]["method"] == method
+    assert "--method" in record["command"]
+    assert (out / "trace.png").exists()
+
+
+def test_the_doctor_says_what_a_run_takes(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["doctor", "--model", str(checkpoint), "--reward", "brightness", "--batch-size", "2", *SHORT]
+    assert main([*asked, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    parts = [found["estimate"][name] for name in ("inner", "candidates", "references")]
+    assert found["estimate"]["seconds"] == pytest.approx(sum(parts))
+    assert found["packages"]["torch"]
+    assert main(asked) == 0
+    assert "in batches of 2, at 3 steps" in capsys.readouterr().out
+    assert main(["doctor", "--model", "nothing"]) == 2

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from nulltta import __version__
-from nulltta.cli import replay, rewards
+from nulltta.cli import doctor, replay, rewards
 from nulltta.cli.flags import DEVICE, REWARD_SOURCE, config_flags, flag
 from nulltta.cli.messages import INTERRUPTED, quiet, say
 from nulltta.cli.request import Request, read_prompts
@@ -26,6 +26,7 @@ app = typer.Typer(
 )
 app.add_typer(rewards.app, name="rewards")
 app.command("replay")(replay.replay)
+app.command("doctor")(doctor.doctor)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -75,6 +76,14 @@ def align(
         typer.Option(metavar="FORM", help="Keep what was learnt, for `replay`: small; or exact, with the run's noise."),
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Prompts at a time; results do not depend on it.")] = 8,
+    micro_batch: Annotated[
+        int | None, typer.Option(help="Prompts or candidates through the networks at once (default: as many as fit).")
+    ] = None,
+    method: Annotated[str, typer.Option(metavar="NAME", help="null-tta, plain, or a rival: see docs.")] = "null-tta",
+    tiny_decoder: Annotated[
+        str | None, typer.Option(metavar="SOURCE", help="An AutoencoderTiny for --inner-decoder tiny.")
+    ] = None,
+    compiled: Annotated[bool, typer.Option("--compile", help="Compile the denoiser and the decoder.")] = False,
     device: Annotated[str | None, DEVICE] = None,
     dtype: Annotated[
         Literal["float32", "bfloat16", "float16"] | None,
@@ -87,7 +96,8 @@ def align(
     request = Request(
         prompts=read_prompts(prompts or [], prompts_file), config=NullTTAConfig.preset(model, **settings), model=model,
         reward=reward, reward_source=reward_source, seed=seed, out=out, negative_prompt=negative_prompt, guard=guard,
-        save_null_text=save_null_text, batch_size=batch_size, device=device, dtype=dtype,
+        save_null_text=save_null_text, batch_size=batch_size, micro_batch=micro_batch, method=method,
+        tiny_decoder=tiny_decoder, compile=compiled, device=device, dtype=dtype,
     )  # fmt: skip
     with quiet():
         from nulltta.cli.run import run

@@ -72,6 +72,8 @@ def compare(
     negative_prompt: str = "",
     guard: Reward | None = None,
     on_step: OnStep | None = None,
+    method: str = "null-tta",
+    micro_batch: int | None = None,
 ) -> list[Comparison]:
     """Align a batch, sample it plainly too, and measure both: one `Comparison` a prompt, in order.
 
@@ -81,8 +83,9 @@ def compare(
         NullTTAError: as `align` does.
     """
     result = align(
-        model, prompts, reward, config=config, seed=seed, negative_prompt=negative_prompt, guard=guard, on_step=on_step
-    )
+        model, prompts, reward, config=config, seed=seed, negative_prompt=negative_prompt, guard=guard,
+        on_step=on_step, method=method, micro_batch=micro_batch,
+    )  # fmt: skip
     plain, aligned = result.baseline.detach(), result.images.detach()
     values = _values(result)
     with torch.no_grad():

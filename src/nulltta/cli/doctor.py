@@ -38,16 +38,12 @@ def doctor(
     config = NullTTAConfig.preset(model, **settings)
     with quiet():
         from nulltta import rewards
-        from nulltta.cli.loading import hide_loading_bars, usable_device
+        from nulltta.cli.loading import load_silently, usable_device, usual_dtype
         from nulltta.doctor import estimate, machine
-        from nulltta.models import load_model
 
         place = usable_device(device)
-        hide_loading_bars()
-        import torch
-
         about = machine(place)
-        loaded = load_model(model, device=place, dtype=getattr(torch, dtype) if dtype else None)
+        loaded = load_silently(model, place, dtype or usual_dtype(place))
         found = estimate(loaded, rewards.load(reward, reward_source, device=place), config, batch_size)
     if as_json:
         print(json.dumps({"machine": asdict(about), "packages": _packages(), "estimate": asdict(found)}, indent=1))

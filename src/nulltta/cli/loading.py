@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from nulltta.models import load_model
@@ -30,13 +32,13 @@ def hide_loading_bars() -> None:
     enable_progress_bars()
 
 
-def load_silently(source: str, device: torch.device, dtype: str) -> GuidedModel:
-    """`load_model` without bars but the downloads'."""
+def load_silently(source: str, device: torch.device, dtype: str, **options: Any) -> GuidedModel:
+    """`load_model`, with its options, without bars but the downloads'."""
     from diffusers.utils import logging
 
     hide_loading_bars()
     logging.disable_progress_bar()
-    return load_model(source, device=device, dtype=getattr(torch, dtype))
+    return load_model(source, device=device, dtype=getattr(torch, dtype), **options)
 
 
 def usual_dtype(device: torch.device) -> str:

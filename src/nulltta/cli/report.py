@@ -109,7 +109,7 @@ def _course(comparison: Comparison) -> tuple[Points, Points, Points, Points]:
         place += max(1, len(values))
         drawn = step.candidate_rewards[0].tolist()
         candidates += [(place, value) for value in drawn]
-        chosen.append((place, drawn[int(step.selected[0])]))
+        chosen += [(place, drawn[int(step.selected[0])])] if drawn else []  # not every method scores on its way
         kl.append((place, float(step.kl[0])))
     return course + chosen[-1:], candidates, chosen, kl
 

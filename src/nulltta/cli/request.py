@@ -27,6 +27,10 @@ class Request:
     device: str | None = None
     dtype: str | None = None
     batch_size: int = 8
+    micro_batch: int | None = None
+    method: str = "null-tta"
+    tiny_decoder: str | None = None
+    compile: bool = False
     save_null_text: str | None = None
     out: Path = Path("out")
 
@@ -47,6 +51,8 @@ class Request:
         flags: dict[str, Any] = {
             "model": self.model, "reward": self.reward, "seed": self.seed, "negative_prompt": self.negative_prompt,
             "guard": self.guard, "device": self.device, "dtype": self.dtype, "batch_size": self.batch_size,
+            "micro_batch": self.micro_batch, "method": self.method, "tiny_decoder": self.tiny_decoder,
+            "compile": self.compile,
             "save_null_text": self.save_null_text, "out": self.out, **asdict(self.config),
         }  # fmt: skip
         words = ["nulltta", "align"]
@@ -60,7 +66,7 @@ class Request:
         """The keyword arguments that ask `nulltta.align` for this; reading it, make `config` a NullTTAConfig."""
         return {
             "model": self.model, "prompts": list(self.prompts), "reward": self.reward, "config": asdict(self.config),
-            "seed": self.seed, "negative_prompt": self.negative_prompt, "guard": self.guard,
+            "seed": self.seed, "negative_prompt": self.negative_prompt, "guard": self.guard, "method": self.method,
         }  # fmt: skip
 
 

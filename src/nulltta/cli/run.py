@@ -83,10 +83,13 @@ def _load(request: Request) -> tuple[Request, GuidedModel, dict[str, Any]]:
         request, reward=sourced, reward_source=None, device=str(device), dtype=dtype,
         config=request.config.resolved(differentiable=reward.differentiable),
     )  # fmt: skip
-    model = load_silently(request.model, device, dtype)
+    model = load_silently(
+        request.model, device, dtype, tiny_decoder=request.tiny_decoder, compile=request.compile
+    )  # fmt: skip
     return request, model, {
         "reward": reward, "guard": guard, "measures": held_out_measures(model, device),
         "config": request.config, "seed": request.seed, "negative_prompt": request.negative_prompt,
+        "method": request.method, "micro_batch": request.micro_batch,
     }  # fmt: skip
 
 

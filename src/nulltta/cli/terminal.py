@@ -36,11 +36,12 @@ def progress(console: Console, reward: str, batches: int, steps: int) -> Iterato
 
         def on_step(step: Step) -> None:
             nonlocal first
-            now = float(step.candidate_rewards.gather(1, step.selected[:, None].cpu()).mean())
+            now = _reward(step)
             first = now if step.index == 0 else first
             done = int(bar.tasks[task].completed) + 1
-            batch = f" batch {1 + (done - 1) // steps}/{batches}" if batches > 1 else ""
-            bar.update(task, advance=1, description=f"{label} {number(first)} → {number(now)}", batch=batch)
+            batch = f" batch {min(batches, 1 + (done - 1) // steps)}/{batches}" if batches > 1 else ""
+            description = "" if math.isnan(now) else f"{label} {number(first)} → {number(now)}"
+            bar.update(task, advance=1, description=description, batch=batch)
 
         try:
             yield on_step
@@ -49,6 +50,13 @@ def progress(console: Console, reward: str, batches: int, steps: int) -> Iterato
             bar.live.stop()
             bar.disable = True
             raise
+
+
+def _reward(step: Step) -> float:
+    """The mean over the batch of what went on; NaN for a method that scores nothing on its way."""
+    if step.candidate_rewards.numel():
+        return float(step.candidate_rewards.gather(1, step.selected[:, None].cpu()).mean())
+    return float(step.inner_rewards[-1].nanmean()) if len(step.inner_rewards) else math.nan
 
 
 def score_tables(rows: Sequence[tuple[str, Mapping[str, Score]]]) -> list[Table]:
