@@ -30,7 +30,7 @@ from nulltta.cli.report import GREY, INK, save_figure
 from nulltta.config import NullTTAConfig
 from nulltta.replay import replay
 from nulltta.scoring import score
-from nulltta.statistics import Gain, paired_gain
+from nulltta.statistics import Gain, bootstrap_interval, paired_gain
 from nulltta.types import GuidedModel, Reward
 from nulltta.world.grammar import test_prompts
 
@@ -68,6 +68,7 @@ def transfer(
         "seed": seed, "seeds": seeds, "others": others, "other_seeds": other_seeds, "config": asdict(config),
         "seconds": time.perf_counter() - began, "threads": torch.get_num_threads(), "versions": record.versions(),
     }  # fmt: skip
+    about["own_part"] = own_part(samples, study.reward.name)
     print(markdown(found, shares, about))
     for path in (out, plot):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -169,6 +170,13 @@ def share_of_aligned(
     return float(part.mean() / whole.mean()), float(low), float(high)
 
 
+def own_part(samples: Mapping[str, Sequence[Scores]], name: str) -> tuple[float, float, float]:
+    """What the null text adds on the seed it was learnt on to what selecting candidates gives by itself, with its 95%
+    interval over null texts."""
+    gains = _gains(samples[ALIGNED], name) - _gains(samples[SELECTION], name)
+    return (float(gains.mean()), *bootstrap_interval(gains.tolist(), np.random.default_rng(0)))
+
+
 def _gains(rows: Sequence[Scores], name: str) -> Any:
     """The mean gain of each null text, as a NumPy array."""
     return np.array([np.mean(row[name][1]) - np.mean(row[name][0]) for row in rows])
@@ -192,6 +200,8 @@ def markdown(
         f"held-out compositions with seed {about['seed']}; {about['seeds']} new seeds of the same prompt, "
         f"{about['others']} other prompts of {about['other_seeds']} new seeds each. Gains over plain sampling of the "
         "same prompt and seed; 95% percentile bootstrap over null texts, 10,000 resamples.",
+        "Aligned less selection alone, which is the null text's own part there: "
+        "{:+.4f} ({:+.4f} to {:+.4f}).".format(*about["own_part"]),
         f"Settings: {settings}. {about['seconds'] / 60:.0f} minutes with {about['threads']} threads.",
     ])  # fmt: skip
 
@@ -213,6 +223,7 @@ def figure(samples: Mapping[str, Sequence[Scores]], found: Mapping[str, Mapping[
         axis.axvline(0, color=GREY, linewidth=1)
         axis.set_title(f"{name} (target)" if panel == 0 else name, fontsize=11, parse_math=False)
         axis.set_xlabel("gain over plain sampling")
+        axis.locator_params(axis="x", nbins=4)
         axis.grid(axis="x", alpha=0.25)
         axis.spines[["top", "right", "left"]].set_visible(False)
         axis.tick_params(axis="y", length=0, labelcolor=INK)
