@@ -35,7 +35,7 @@ from nulltta.types import GuidedModel, Reward
 from nulltta.world.grammar import test_prompts
 
 ROOT = Path(__file__).parents[1]
-FIRST = 32  # the prompts before it are bench/smoke.py's, and the preset was not chosen on these either
+FIRST = 32  # the prompts before it are bench/smoke.py's
 Scores: TypeAlias = dict[str, tuple[list[float], list[float]]]
 """By measure: plain and replay, a pair a sample."""
 ALIGNED, SELECTION = "aligned, the seed it was learnt on", "selection alone, the same seed"
