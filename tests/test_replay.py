@@ -205,6 +205,12 @@ def test_a_bad_rank_writes_nothing(result: Any, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_file_that_cannot_be_written_is_one_line(result: Any, tmp_path: Path) -> None:
+    with pytest.raises(NullTTAError, match=r"cannot write '.*none/cat.safetensors': No such file or directory"):
+        result.null_text[0].save(tmp_path / "none" / "cat.safetensors")
+    assert list(tmp_path.iterdir()) == []
+
+
 def _save(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     from safetensors.torch import save_file
 
