@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,8 +10,11 @@ from pathlib import Path
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path` to write to; renamed to it at the end, removed if the writing fails."""
-    temporary = path.with_name(f".{path.name}.partial")
+    """A temporary name beside `path` to write to; renamed to it at the end, removed if the writing fails.
+
+    It is another one each time, so that two processes that write the same file do not write into each other's.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
         yield temporary
         temporary.replace(path)

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 import typer
 
 from nulltta import __version__
-from nulltta.cli import doctor, replay, rewards
-from nulltta.cli.flags import DEVICE, REWARD_SOURCE, config_flags, flag
+from nulltta.cli import doctor, flags, replay, rewards
+from nulltta.cli.flags import config_flags, flag
 from nulltta.cli.messages import INTERRUPTED, quiet, say
 from nulltta.cli.request import Request, read_prompts
 from nulltta.config import NullTTAConfig
@@ -60,35 +60,24 @@ def align(
     prompts_file: Annotated[
         Path | None, typer.Option("--prompts", metavar="FILE", help="More prompts, one a line.")
     ] = None,
-    reward: Annotated[
-        str, typer.Option(help="What to raise: a name, or a sum like '0.7*clip + 0.3*colourfulness'.")
-    ] = "clip",
-    reward_source: Annotated[str | None, REWARD_SOURCE] = None,
-    model: Annotated[str, typer.Option(help="'embedded', a diffusers directory, or a hub id.")] = "embedded",
+    reward: Annotated[str, flags.REWARD] = "clip",
+    reward_source: Annotated[str | None, flags.REWARD_SOURCE] = None,
+    model: Annotated[str, flags.MODEL] = "embedded",
     seed: Annotated[int, typer.Option(help="Of the noise, the same for every prompt.")] = 0,
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where pictures and result.json go.")] = Path("out"),
     negative_prompt: Annotated[str, typer.Option(help="The null text to start from.")] = "",
-    guard: Annotated[
-        str | None, typer.Option(metavar="REWARD", help="Watched: where it falls, a prompt's null text is frozen.")
-    ] = None,
+    guard: Annotated[str | None, flags.GUARD] = None,
     save_null_text: Annotated[
         Literal["small", "exact"] | None,
         typer.Option(metavar="FORM", help="Keep what was learnt, for `replay`: small; or exact, with the run's noise."),
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Prompts at a time; results do not depend on it.")] = 8,
-    micro_batch: Annotated[
-        int | None, typer.Option(help="Prompts or candidates through the networks at once (default: as many as fit).")
-    ] = None,
-    method: Annotated[str, typer.Option(metavar="NAME", help="null-tta, plain, or a rival: see docs.")] = "null-tta",
-    tiny_decoder: Annotated[
-        str | None, typer.Option(metavar="SOURCE", help="An AutoencoderTiny for --inner-decoder tiny.")
-    ] = None,
-    compiled: Annotated[bool, typer.Option("--compile", help="Compile the denoiser and the decoder.")] = False,
-    device: Annotated[str | None, DEVICE] = None,
-    dtype: Annotated[
-        Literal["float32", "bfloat16", "float16"] | None,
-        typer.Option(metavar="TYPE", help="float32, bfloat16 or float16 (default: float32 on the CPU, else bfloat16)"),
-    ] = None,
+    micro_batch: Annotated[int | None, flags.MICRO_BATCH] = None,
+    method: Annotated[str, flags.METHOD] = "null-tta",
+    tiny_decoder: Annotated[str | None, flags.TINY_DECODER] = None,
+    compiled: Annotated[bool, flags.COMPILE] = False,
+    device: Annotated[str | None, flags.DEVICE] = None,
+    dtype: Annotated[flags.Dtype | None, flags.DTYPE] = None,
     *,
     settings: dict[str, Any],
 ) -> None:

@@ -7,16 +7,25 @@ import types
 from collections.abc import Callable
 from dataclasses import Field, fields
 from functools import wraps
-from typing import Annotated, Any, Literal, Union, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeAlias, Union, get_origin, get_type_hints
 
 import typer
 
 from nulltta.config import NullTTAConfig
 
-DEVICE = typer.Option(help="cpu, cuda, cuda:1, ... (default: the GPU if there is one)", show_default=False)
+MODEL = typer.Option(help="'embedded', a diffusers directory, or a hub id.")
+REWARD = typer.Option(help="What to raise: a name, or a sum like '0.7*clip + 0.3*colourfulness'.")
 REWARD_SOURCE = typer.Option(
     metavar="SOURCE", help="Where a reward given by name has its weights: a hub id, a directory or a file."
 )
+GUARD = typer.Option(metavar="REWARD", help="Watched: where it falls, a prompt's null text is frozen.")
+MICRO_BATCH = typer.Option(help="Prompts or candidates through the networks at once (default: as many as fit).")
+METHOD = typer.Option(metavar="NAME", help="null-tta, plain, or a rival: see docs.")
+TINY_DECODER = typer.Option(metavar="SOURCE", help="An AutoencoderTiny for --inner-decoder tiny.")
+COMPILE = typer.Option("--compile", help="Compile the denoiser and the decoder.")
+DEVICE = typer.Option(help="cpu, cuda, cuda:1, ... (default: the GPU if there is one)", show_default=False)
+DTYPE = typer.Option(metavar="TYPE", help="float32, bfloat16 or float16 (default: float32 on the CPU, else bfloat16)")
+Dtype: TypeAlias = Literal["float32", "bfloat16", "float16"]
 PANEL = "Settings (default; the embedded model's preset)"
 
 

@@ -28,7 +28,7 @@ def run(request: Request) -> bool:
     notes, clock = Console(stderr=True), _Clock()
     refuse_unwritable(request.out)
     with notes.status("loading model and rewards"):
-        request, model, parts = _load(request)
+        request, model, parts = load(request)
     output = Output(request)
     clock.lap("loading")
     prompts, size = request.prompts, request.batch_size
@@ -70,9 +70,9 @@ def _done(request: Request, output: Output) -> str:
     return f"{finished} of {asked} prompts are finished and in '{request.out}', not the last {asked - finished}"
 
 
-def _load(request: Request) -> tuple[Request, GuidedModel, dict[str, Any]]:
-    """The request with nothing left to find out, the model and `compare`'s arguments; the rewards are loaded first,
-    as their mistakes are found more quickly."""
+def load(request: Request) -> tuple[Request, GuidedModel, dict[str, Any]]:
+    """The request with nothing left to find out, the model and the rest of `compare`'s arguments; the rewards are
+    loaded first, as their mistakes are found more quickly."""
     device = usable_device(request.device)
     dtype = request.dtype or usual_dtype(device)
     hide_loading_bars()
