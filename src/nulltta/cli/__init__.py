@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from nulltta import __version__
-from nulltta.cli import doctor, flags, replay, rewards
+from nulltta.cli import batch, doctor, flags, replay, rewards
 from nulltta.cli.flags import config_flags, flag
 from nulltta.cli.messages import INTERRUPTED, quiet, say
 from nulltta.cli.request import Request, read_prompts
@@ -27,6 +27,7 @@ app = typer.Typer(
 app.add_typer(rewards.app, name="rewards")
 app.command("replay")(replay.replay)
 app.command("doctor")(doctor.doctor)
+app.command("batch")(batch.batch)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

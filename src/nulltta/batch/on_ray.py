@@ -1,0 +1,169 @@
+"""The engine for several GPUs or machines: Ray Data, a worker a GPU or a share of the CPUs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from nulltta.batch.folder import Advance, Folder, Outcome
+from nulltta.batch.run import Engine
+from nulltta.batch.tasks import Failure, Task
+from nulltta.batch.worker import Worker
+from nulltta.cli.request import Request
+from nulltta.types import NullTTAError
+
+TRIES = 4
+"""How often a batch is begun whose worker dies: one that brings its worker down must not do so for ever."""
+
+
+@dataclass(frozen=True)
+class OnRay:
+    """Makes engines that run on a Ray cluster whose machines all see the folder.
+
+    address: of an existing cluster, as `ray.init` takes it; None for the one that RAY_ADDRESS names or that runs on
+        this machine, else a fresh one of this machine's CPUs and GPUs, which ends with the run.
+    workers: None for one a GPU or, without any, one a machine.
+    """
+
+    address: str | None = None
+    workers: int | None = None
+
+    def __call__(self, common: Request, folder: Folder) -> Engine:
+        """Raises NullTTAError if Ray is not installed or no cluster answers."""
+        ray = _require_ray()
+        _connect(ray, self.address)
+        if Path(common.model).is_dir():
+            common = replace(common, model=str(Path(common.model).absolute()))
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        workers, share = shares(nodes, self.workers, common.device)
+
+        def engine(work: Sequence[Sequence[Task]], advance: Advance) -> Iterator[Outcome]:
+            del advance  # the steps stay where they are made
+            try:
+                with redirect_stdout(sys.stderr):  # where Ray says that a worker died
+                    yield from _outcomes(ray, work, (common, folder), min(workers, len(work)), share)
+            except ray.exceptions.RayError as error:
+                raise NullTTAError(f"Ray failed: {_first_line(error)}") from error
+            finally:
+                ray.shutdown()
+
+        return engine
+
+
+def shares(nodes: Sequence[Mapping[str, float]], workers: int | None, device: str | None) -> tuple[int, dict[str, int]]:
+    """How many workers, and what each takes: a GPU or, where there is none or device is "cpu", as many CPUs as let
+    all of them run at once.
+
+    nodes: each machine's resources, {"CPU": 16.0, "GPU": 8.0}.
+    """
+    gpus = sum(int(node.get("GPU", 0)) for node in nodes)
+    if (device or "cuda").startswith("cuda") and (gpus or device):
+        return workers or max(1, gpus), {"num_gpus": 1}
+    cpus = [int(node["CPU"]) for node in nodes if node.get("CPU", 0) >= 1]
+    workers = workers or max(1, len(cpus))
+    fitting = (share for share in range(max(cpus, default=1), 0, -1) if sum(n // share for n in cpus) >= workers)
+    return workers, {"num_cpus": next(fitting, 1)}
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What a worker says of a batch: what became of it, or why it could not begin; and its warnings."""
+
+    outcome: Outcome
+    refusal: str = ""
+    notes: Sequence[str] = ()
+
+
+class _RayWorker:
+    """`Worker` as Ray Data calls it. A mistake of the caller's travels as an answer: raised, it would be taken for
+    the machine's and tried again."""
+
+    def __init__(self, common: Request, folder: Folder) -> None:
+        self.refusal = ""
+        try:
+            if not folder.path.is_dir():
+                raise NullTTAError(
+                    f"machine '{platform.node()}' does not see '{folder.path}': give a folder on a file system that "
+                    "all machines share"
+                )
+            self.worker = Worker(common, folder)
+        except NullTTAError as error:
+            self.refusal = str(error)
+
+    def __call__(self, columns: Mapping[str, Any]) -> dict[str, list[_Answer]]:
+        [batch] = columns["batch"]
+        return {"answer": [self._answer(batch)]}
+
+    def _answer(self, batch: Sequence[Task]) -> _Answer:
+        if self.refusal:
+            return _Answer(Outcome(), self.refusal)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("ignore")
+            warnings.filterwarnings("always", module="nulltta")
+            try:
+                outcome = self.worker.work(batch)
+            except NullTTAError as error:
+                return _Answer(Outcome(), str(error))
+        return _Answer(outcome, notes=[str(warning.message) for warning in caught])
+
+
+def _outcomes(
+    ray: Any, work: Sequence[Sequence[Task]], worker: tuple[Request, Folder], workers: int, share: dict[str, int]
+) -> Iterator[Outcome]:
+    """A batch a block, so that a worker's death puts one batch back; rows of a batch that was given up fail."""
+    # Until 2.64 a worker's retries can be set in this way only, though Ray warns of its end.
+    warnings.filterwarnings("ignore", category=ray.util.annotations.RayDeprecationWarning)
+    blocks = ray.data.from_items([{"batch": list(batch)} for batch in work], override_num_blocks=len(work))
+    answers = blocks.map_batches(
+        _RayWorker, fn_constructor_args=worker, batch_size=1, batch_format="numpy",
+        compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1),
+        max_restarts=-1, max_task_retries=TRIES - 1, **share,
+    )  # fmt: skip
+    waiting = {task.row: task for batch in work for task in batch}
+    for row in answers.iter_rows():
+        answer: _Answer = row["answer"]
+        if answer.refusal:
+            raise NullTTAError(answer.refusal)
+        for note in answer.notes:
+            warnings.warn(note, stacklevel=2)
+        for done in (*answer.outcome.finished, *(failure.row for failure in answer.outcome.failures)):
+            del waiting[done]
+        yield answer.outcome
+    lost = f"its worker died, each of the {TRIES} times it was tried"
+    yield Outcome(failures=[Failure(task.row, task.id, lost) for task in waiting.values()])
+
+
+def _require_ray() -> Any:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise NullTTAError("--engine ray needs Ray: pip install 'nulltta[ray]'") from error
+    return ray
+
+
+def _connect(ray: Any, address: str | None) -> None:
+    """Raises NullTTAError if no cluster answers."""
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        where = f"at '{address}'" if address else "here"
+        raise NullTTAError(f"no Ray cluster {where}: {_first_line(error)}") from error
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.max_errored_blocks = -1
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,63 @@
+"""`nulltta batch` on a tiny checkpoint, and what its folder must hold in the end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from pyarrow import parquet
+
+import nulltta
+from nulltta.images import to_pil
+
+SHORT = ["--num-inference-steps", "3", "--inner-steps", "1", "1", "--num-particles", "2"]
+SHORT += ["--guidance-scale", "3", "--learning-rate", "0.1"]
+CONFIG = nulltta.NullTTAConfig(
+    num_inference_steps=3, inner_steps=(1, 1), num_particles=2, guidance_scale=3.0, learning_rate=0.1
+)
+SIXTY_FOUR = [{"id": f"row-{i}", "prompt": f"picture {i}", "seed": i} for i in range(64)]
+
+
+def table_of(rows: Sequence[Mapping[str, Any]], folder: Path) -> Path:
+    path = folder / "prompts.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def arguments(table: Path, model: Path, out: Path) -> list[str]:
+    return ["batch", str(table), "--model", str(model), "--reward", "brightness", "--out", str(out), *SHORT]
+
+
+def written(out: Path) -> dict[str, int]:
+    """The pictures, null texts and records of a folder, with the times they were written."""
+    found = [path for inner in ("images", "null_texts", "rows") for path in (out / inner).glob("[!.]*")]
+    return {str(path.relative_to(out)): path.stat().st_mtime_ns for path in found}
+
+
+def require_each_row_once(out: Path, rows: Sequence[Mapping[str, Any]], checkpoint: Path) -> None:
+    """Every row is in the table, once and in order, with its own files, which hold what `align` gives for it alone
+    in another batch, and there is nothing else."""
+    model = nulltta.load_model(str(checkpoint), device="cpu")
+    seeds = [row["seed"] for row in rows]
+    expected = nulltta.align(model, [row["prompt"] for row in rows], "brightness", config=CONFIG, seed=seeds)
+    table = parquet.read_table(out / "scores.parquet").to_pylist()
+    assert [row["id"] for row in table] == [row["id"] for row in rows]
+    for row, image, score, plain, learnt in zip(
+        table, to_pil(expected.images), expected.rewards, expected.baseline_rewards, expected.null_text, strict=True
+    ):
+        assert row["reward.aligned"] == pytest.approx(float(score), abs=1e-4)
+        assert row["reward.plain"] == pytest.approx(float(plain), abs=1e-4)
+        with Image.open(out / row["image"]) as picture:
+            assert picture.info["id"] == row["id"]
+            assert max(abs(a - b) for a, b in zip(picture.tobytes(), image.tobytes(), strict=True)) <= 1
+        loaded = nulltta.NullText.load(out / row["null_text"], model)
+        assert loaded.prompt == row["prompt"]
+        apart, moved = (loaded.values[-1]["tokens"] - other["tokens"] for other in (learnt.values[-1], learnt.null))
+        # Adam moves a coordinate by its full rate whose gradient is rounding: those differ, and change no picture.
+        assert float(apart.norm()) < 0.05 * float(moved.norm())
+    assert len(written(out)) == 3 * len(rows)
+    assert not list(out.glob("**/*.partial"))

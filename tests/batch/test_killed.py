@@ -1,0 +1,31 @@
+"""A run that is killed loses the rows in flight and no others."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from asking import SIXTY_FOUR, arguments, require_each_row_once, table_of, written
+
+from nulltta.cli import main
+
+
+def test_a_killed_run_goes_on_where_it_was(checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = [*arguments(table_of(SIXTY_FOUR, tmp_path), checkpoint, out), "--batch-size", "4"]
+    process = subprocess.Popen([sys.executable, "-m", "nulltta.cli", *words])
+    deadline = time.monotonic() + 300  # a busy machine takes long to import torch and diffusers
+    while len(list(out.glob("rows/*.json"))) < 16 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    rows = list(out.glob("rows/*.json"))
+    assert 16 <= len(rows) < 64
+    kept = {
+        file: at for file, at in written(out).items() if Path(file).stem in {row.stem for row in rows}
+    }  # the others' are of a row in flight
+    assert main(words) == 0
+    assert kept.items() < written(out).items()
+    require_each_row_once(out, SIXTY_FOUR, checkpoint)

@@ -1,0 +1,70 @@
+"""The engine for many machines, on a cluster of this one's CPUs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from asking import SIXTY_FOUR, arguments, require_each_row_once, table_of, written
+
+from nulltta.batch.on_ray import shares
+from nulltta.cli import main
+
+
+@pytest.mark.parametrize(
+    ("nodes", "workers", "device", "expected"),
+    [
+        ([{"CPU": 16.0}], None, None, (1, {"num_cpus": 16})),
+        ([{"CPU": 16.0}], 3, None, (3, {"num_cpus": 5})),
+        ([{"CPU": 16.0}, {"CPU": 4.0}, {"memory": 1.0}], None, None, (2, {"num_cpus": 8})),
+        ([{"CPU": 16.0}, {"CPU": 4.0}], 3, None, (3, {"num_cpus": 5})),
+        ([{"CPU": 2.0}], 8, None, (8, {"num_cpus": 1})),
+        ([{"CPU": 8.0, "GPU": 2.0}, {"CPU": 8.0, "GPU": 4.0}], None, None, (6, {"num_gpus": 1})),
+        ([{"CPU": 8.0, "GPU": 2.0}], 4, "cuda", (4, {"num_gpus": 1})),
+        ([{"CPU": 8.0, "GPU": 2.0}], None, "cpu", (1, {"num_cpus": 8})),
+        ([{"CPU": 8.0}], None, "cuda", (1, {"num_gpus": 1})),
+    ],
+)
+def test_a_worker_takes_a_gpu_or_as_many_cpus_as_let_all_run(nodes, workers, device, expected) -> None:
+    assert shares(nodes, workers, device) == expected
+
+
+def test_without_ray_the_line_says_what_to_install(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    words = arguments(table_of(SIXTY_FOUR, tmp_path), checkpoint, tmp_path / "out")
+    assert main([*words, "--engine", "ray"]) == 2
+    assert "pip install 'nulltta[ray]'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_killed_worker_is_replaced_and_its_rows_are_done_again(checkpoint: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="heavy: pip install 'nulltta[ray]'")
+    out = tmp_path / "out"
+    words = [*arguments(table_of(SIXTY_FOUR, tmp_path), checkpoint, out), "--batch-size", "2"]
+    ray = ["--engine", "ray", "--ray-address", "local", "--workers", "2"]
+    process = subprocess.Popen([sys.executable, "-m", "nulltta.cli", *words, *ray])
+    first: dict[str, int] = {}  # when each file was first seen
+    killed: set[int] = set()
+    deadline = time.monotonic() + 550
+    while process.poll() is None and time.monotonic() < deadline:
+        for file, at in written(out).items():
+            first.setdefault(file, at)
+        rows = list(out.glob("rows/*.json"))
+        if len(rows) >= 8 and not killed:
+            killed.add(int(json.loads(rows[0].read_text())["worker"].rpartition(":")[2]))
+            os.kill(min(killed), signal.SIGKILL)
+        time.sleep(0.01)
+    assert process.returncode == 0
+    assert killed
+    done = written(out)
+    records = {file for file in first if file.startswith("rows/")}
+    assert {file: done[file] for file in records} == {file: first[file] for file in records}  # none was done twice
+    require_each_row_once(out, SIXTY_FOUR, checkpoint)

@@ -1,0 +1,214 @@
+"""`nulltta batch` in one process: what it writes, what it leaves alone, what it refuses."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+from asking import SHORT, arguments, require_each_row_once, table_of, written
+from PIL import Image
+from pyarrow import parquet
+
+from nulltta.batch.folder import Folder
+from nulltta.cli import main
+
+ROWS = [{"id": "x", "prompt": "a [red] cat", "seed": 3}, {"id": "../../y", "prompt": "b", "seed": 4}]
+BAD = [{"id": "x", "prompt": "again"}, {"prompt": "c", "seed": -1}, {"prompt": "d", "guidance_scale": 0.5}]
+
+
+@pytest.fixture(autouse=True)
+def rewards_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module in the current directory with a reward that fails for one prompt."""
+    (tmp_path / "picky_reward.py").write_text(
+        "def picky(images, prompts):\n"
+        "    if 'bad' in prompts:\n"
+        "        raise RuntimeError('cannot\\nread bad')\n"
+        "    return images.flatten(1).mean(1)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+
+
+def test_good_rows_are_done_and_bad_ones_are_told(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = table_of([*ROWS, *BAD], tmp_path)
+    with table.open("a") as file:
+        file.write("not JSON\n")
+    out = tmp_path / "new" / "out"
+    assert main([*arguments(table, checkpoint, out), "--batch-size", "1"]) == 1
+    require_each_row_once(out, ROWS, checkpoint)
+    errors = [json.loads(line) for line in (out / "errors.jsonl").read_text().splitlines()]
+    assert [(error["row"], error["id"]) for error in errors] == [(3, "x"), (4, "4"), (5, "5"), (6, None)]
+    for error, says in zip(errors, ("that of row 1", "not -1", "guidance_scale 0.5", "not JSON"), strict=True):
+        assert says in error["reason"]
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["out"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "picky_reward.py", "prompts.jsonl"]
+    line = capsys.readouterr().out
+    assert line.startswith("2 of 6 rows are finished, 4 failed; mean reward 0.")
+    assert line.endswith(f"{out / 'scores.parquet'}, reasons in {out / 'errors.jsonl'}\n")
+
+
+def test_a_row_that_is_done_is_not_done_again(checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    table = table_of(ROWS, tmp_path)
+    assert main(arguments(table, checkpoint, out)) == 0
+    first = written(out)
+    assert main(arguments(table, checkpoint, out)) == 0
+    assert written(out) == first
+
+    new = {"id": "z", "prompt": "new", "seed": 5}
+    changed = {**ROWS[0], "prompt": "changed"}
+    assert main(arguments(table_of([new, ROWS[1], changed], tmp_path), checkpoint, out)) == 0
+    assert first.items() < written(out).items()
+    assert [row["prompt"] for row in parquet.read_table(out / "scores.parquet").to_pylist()] == ["new", "b", "changed"]
+
+    lost = next((out / "images").iterdir())
+    lost.unlink()
+    assert main(arguments(table_of([*ROWS, new, {**changed, "id": "w"}], tmp_path), checkpoint, out)) == 0
+    assert len(written(out)) == 5 * 3
+
+
+def test_nothing_to_do_needs_no_model(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = table_of(ROWS, tmp_path)
+    assert main(arguments(table, checkpoint, tmp_path / "out")) == 0
+    said = capsys.readouterr().out
+    monkeypatch.setattr("nulltta.batch.worker.load", None)
+    assert main(arguments(table, checkpoint, tmp_path / "out")) == 0
+    assert capsys.readouterr().out == said
+
+
+def test_a_row_that_fails_takes_no_other_with_it(checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    table = table_of([{"prompt": "good"}, {"prompt": "bad"}, {"prompt": "too"}], tmp_path)
+    words = [*arguments(table, checkpoint, out), "--reward", "picky_reward:picky"]
+    assert main(words) == 1
+    [error] = [json.loads(line) for line in (out / "errors.jsonl").read_text().splitlines()]
+    assert error == {"row": 2, "id": "2", "reason": "RuntimeError: cannot read bad"}
+    assert [row["prompt"] for row in parquet.read_table(out / "scores.parquet").to_pylist()] == ["good", "too"]
+    assert main([*words[:1], str(table_of([{"prompt": "good"}], tmp_path)), *words[2:]]) == 0
+    assert not (out / "errors.jsonl").exists()
+
+
+def test_rows_can_differ_in_their_settings_and_a_picture_says_how_it_was_made(checkpoint: Path, tmp_path: Path) -> None:
+    out, alone = tmp_path / "out", tmp_path / "alone"
+    rows = [{"prompt": "a", "seed": 1}, {"prompt": "a", "seed": 1, "guidance_scale": 5.0, "negative_prompt": "n"}]
+    assert main([*arguments(table_of(rows, tmp_path), checkpoint, out), "--guard", "colourfulness"]) == 0
+    first, second = parquet.read_table(out / "scores.parquet").to_pylist()
+    assert first["reward.aligned"] != second["reward.aligned"]
+    assert json.loads(second["settings"])["guidance_scale"] == 5.0
+    assert {"colourfulness.plain", "colourfulness.aligned"} < set(first)
+    with Image.open(out / second["image"]) as image:
+        command = shlex.split(image.info["command"])
+    command[command.index("--out") + 1] = str(alone)
+    assert main(command[1:]) == 0
+    [result] = json.loads((alone / "result.json").read_text())["results"]
+    assert result["scores"]["brightness"]["aligned"] == pytest.approx(second["reward.aligned"], abs=1e-4)
+
+
+def test_a_method_that_learns_no_null_text_leaves_none(checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = [*arguments(table_of(ROWS, tmp_path), checkpoint, out), "--method", "plain"]
+    assert main(words) == 0
+    table = parquet.read_table(out / "scores.parquet").to_pylist()
+    assert [(row["id"], row["null_text"]) for row in table] == [("x", None), ("../../y", None)]
+    assert [row["reward.aligned"] for row in table] == [row["reward.plain"] for row in table]
+    first = written(out)
+    assert len(first) == 2 * len(ROWS)
+    assert main(words) == 0
+    assert written(out) == first
+
+
+MISTAKES = {
+    "no table": (["batch"], "TABLE"),
+    "unknown column": (["batch", "{tmp}/typo.jsonl"], "unknown column 'promt' in row 1: did you mean 'prompt'?"),
+    "no prompts": (["batch", "{tmp}/seeds.csv"], "there is no column 'prompt'"),
+    "another form": (["batch", "{tmp}/picky_reward.py"], ".jsonl, .csv, .parquet"),
+    "unknown model": (["batch", "{tmp}/good.jsonl", "--model", "nonesuch"], "unknown model 'nonesuch'"),
+    "unknown reward": (["batch", "{tmp}/good.jsonl", "--reward", "brightnes"], "did you mean 'brightness'"),
+    "two sources": (
+        ["batch", "{tmp}/good.jsonl", "--reward-source", "a/b", "--reward", "clip + jpeg"],
+        "'clip + jpeg'",
+    ),
+    "negative seed": (["batch", "{tmp}/good.jsonl", "--seed", "-1"], "a seed is a whole number, 0 or more, not -1"),
+    "batch size": (["batch", "{tmp}/good.jsonl", "--batch-size", "0"], "batch size must be 1 or more"),
+    "setting": (["batch", "{tmp}/good.jsonl", "--guidance-scale", "1"], "--guidance-scale 1 leaves the null text"),
+    "workers of none": (["batch", "{tmp}/good.jsonl", "--workers", "2"], "go with --engine ray"),
+    "no workers": (["batch", "{tmp}/good.jsonl", "--engine", "ray", "--workers", "0"], "--workers"),
+    "unknown engine": (["batch", "{tmp}/good.jsonl", "--engine", "spark"], "'spark' is not one of 'local', 'ray'"),
+    "a file": (["batch", "{tmp}/good.jsonl", "--out", "{tmp}/seeds.csv"], "cannot write to"),
+    "in a file": (["batch", "{tmp}/good.jsonl", "--out", "{tmp}/seeds.csv/out"], "cannot write to"),
+}
+
+
+@pytest.mark.parametrize(("words", "says"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_is_one_line_and_leaves_nothing(
+    words: list[str], says: str, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "typo.jsonl").write_text('{"promt": "a"}\n')
+    (tmp_path / "good.jsonl").write_text('{"prompt": "a"}\n')
+    (tmp_path / "seeds.csv").write_text("seed\n1\n")
+    before = sorted(tmp_path.rglob("*"))
+    command, *rest = (word.format(tmp=tmp_path) for word in words)
+    assert main([command, "--model", str(checkpoint), "--out", str(tmp_path / "new" / "out"), *SHORT, *rest]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    [line] = [line for line in shown.err.splitlines() if line]
+    assert line.startswith("error: ")
+    assert says in line
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_second_run_is_kept_out_and_what_a_killed_one_left_is_removed(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    words = arguments(table_of(ROWS, tmp_path), checkpoint, out)
+    with Folder(out).claimed():
+        assert main(words) == 2
+        assert "another run is writing to" in capsys.readouterr().err
+    assert not out.exists()
+    (out / "rows").mkdir(parents=True)
+    (out / "rows" / ".x.json.1234.partial").write_text('{"id"')
+    assert main(words) == 0
+    require_each_row_once(out, ROWS, checkpoint)
+
+
+def test_a_full_disk_is_one_line_and_no_row(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("nulltta.images.save_png", full)
+    assert main(arguments(table_of(ROWS, tmp_path), checkpoint, tmp_path / "out")) == 2
+    assert "No space left on device" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("row", "kept"), [(1, 0), (2, 1)])
+def test_ctrl_c_keeps_what_is_finished(
+    row: int, kept: int, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    from nulltta.batch.worker import compare
+
+    def interrupted(model, prompts, *rest, **named):
+        if prompts == [ROWS[row - 1]["prompt"]]:
+            raise KeyboardInterrupt
+        return compare(model, prompts, *rest, **named)
+
+    out = tmp_path / "out"
+    words = [*arguments(table_of(ROWS, tmp_path), checkpoint, out), "--batch-size", "1"]
+    with monkeypatch.context() as patch:
+        patch.setattr("nulltta.batch.worker.compare", interrupted)
+        assert main(words) == 130
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("interrupted: 1 of 2 rows are finished" if kept else "interrupted: nothing was written")
+    assert len(written(out)) == 3 * kept
+    assert (out / "scores.parquet").exists() == bool(kept)
+    assert main(words) == 0
+    require_each_row_once(out, ROWS, checkpoint)

@@ -1,0 +1,109 @@
+"""What rows ask for, and what is refused."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from typing import Any
+
+import pytest
+
+from nulltta.batch.rows import Row
+from nulltta.batch.tasks import batches, tasks
+from nulltta.cli.request import Request
+from nulltta.config import NullTTAConfig
+from nulltta.types import NullTTAError
+
+COMMON = Request(prompts=["-"], config=NullTTAConfig(), model="some/model", reward="brightness", seed=4)
+
+
+def of(*cells: dict[str, Any], settings: dict[str, Any] | None = None) -> Any:
+    return tasks([Row(i, cell) for i, cell in enumerate(cells, start=1)], COMMON, settings or {})
+
+
+def test_a_row_overrides_what_was_given_for_all() -> None:
+    found, failures = of(
+        {"prompt": "a"},
+        {"prompt": "b", "seed": 9, "negative_prompt": "n", "guidance_scale": 3, "inner_steps": [1, 2.0], "id": 12},
+        settings={"num_inference_steps": 20, "guidance_scale": 5.0},
+    )
+    assert failures == []
+    first, second = (task.request for task in found)
+    assert [task.id for task in found] == ["1", "12"]
+    assert (first.prompts, first.seed, first.negative_prompt) == (["a"], 4, "")
+    assert first.config == NullTTAConfig(num_inference_steps=20, guidance_scale=5.0)
+    assert (second.prompts, second.seed, second.negative_prompt) == (["b"], 9, "n")
+    assert second.config == NullTTAConfig(num_inference_steps=20, guidance_scale=3, inner_steps=(1, 2))
+    assert (second.reward, second.model) == ("brightness", "some/model")
+
+
+BAD = {
+    "no prompt": ({"seed": 1}, "a prompt is empty"),
+    "blank prompt": ({"prompt": " \n"}, "a prompt is empty"),
+    "prompt of another type": ({"prompt": 5}, "prompt must be text, not 5"),
+    "half a letter": ({"prompt": "\ud800"}, "not UTF-8"),
+    "negative seed": ({"prompt": "a", "seed": -1}, "a seed is a whole number, 0 or more and below 2^63, not -1"),
+    "seed in words": ({"prompt": "a", "seed": "one"}, "a seed is a whole number"),
+    "half a seed": ({"prompt": "a", "seed": 0.5}, "not 0.5"),
+    "huge seed": ({"prompt": "a", "seed": 2**63}, "below 2^63"),
+    "true seed": ({"prompt": "a", "seed": True}, "not True"),
+    "empty id": ({"prompt": "a", "id": " "}, "its id must be text"),
+    "list of ids": ({"prompt": "a", "id": [1]}, "its id must be text or a whole number"),
+    "id that is no text": ({"prompt": "a", "id": "\ud800"}, "not UTF-8"),
+    "duplicate id": ({"prompt": "a", "id": 7}, "its id is that of row 1"),
+    "guidance": ({"prompt": "a", "guidance_scale": 1}, "guidance_scale 1 leaves the null text without effect"),
+    "word for a number": ({"prompt": "a", "learning_rate": "fast"}, "learning_rate must be a number"),
+    "list for a number": ({"prompt": "a", "budget": [1]}, "budget is a single value, not [1]"),
+    "number for a list": ({"prompt": "a", "inner_steps": 5}, "inner_steps is two numbers"),
+    "words in a list": ({"prompt": "a", "optimise_between": ["a", "b"]}, "optimise_between is two numbers"),
+    "truth": ({"prompt": "a", "carry_moments": "yes"}, "carry_moments must be true or false, not 'yes'"),
+    "nan": ({"prompt": "a", "kl_weight": float("nan")}, "kl_weight must be a number"),
+    "hundreds of digits": ({"prompt": "a", "kl_weight": 10**400}, "int too large"),
+}
+
+
+@pytest.mark.parametrize(("cells", "says"), BAD.values(), ids=BAD)
+def test_a_bad_row_is_a_failure_and_the_rest_goes_on(cells: dict[str, Any], says: str) -> None:
+    found, [failure] = of({"prompt": "first", "id": "7"}, cells, {"prompt": "last"})
+    assert [task.prompt for task in found] == ["first", "last"]
+    assert failure.row == 2
+    assert says in failure.reason
+
+
+@pytest.mark.parametrize("field", [field.name for field in fields(NullTTAConfig)])
+@pytest.mark.parametrize("value", [{}, [], [[]], "", "\ud800", -1, 1e400, True, [None, None], ["a"], {"a": 1}])
+def test_no_cell_of_a_setting_brings_the_batch_down(field: str, value: Any) -> None:
+    found, failures = of({"prompt": "a", field: value}, {"prompt": "b"})
+    assert len(found) + len(failures) == 2
+    assert "b" in [task.prompt for task in found]
+
+
+def test_an_unknown_column_refuses_the_table() -> None:
+    with pytest.raises(NullTTAError, match="unknown column 'promt' in row 2: did you mean 'prompt'"):
+        of({"prompt": "a"}, {"promt": "b"}, {"promt": "c"})
+    with pytest.raises(NullTTAError, match="there is no column 'prompt'"):
+        of({"seed": 1})
+
+
+def test_nothing_that_a_user_wrote_is_in_a_name_and_everything_counts() -> None:
+    cells = [
+        {"prompt": "a", "id": "x"}, {"prompt": "a", "id": "../../x"}, {"prompt": "b", "id": "x"},
+        {"prompt": "a", "id": "x", "seed": 5}, {"prompt": "a", "id": "x", "negative_prompt": "n"},
+        {"prompt": "a", "id": "x", "eta": 0.5},
+    ]  # fmt: skip
+    names = [of(cell)[0][0].name for cell in cells]
+    others = [
+        tasks([Row(1, cells[0])], Request(prompts=["-"], config=NullTTAConfig(), **change), {})[0][0].name
+        for change in ({"model": "other/model", "seed": 4}, {"reward": "clip", "seed": 4}, {"guard": "clip", "seed": 4})
+    ]
+    assert len({*names, *others}) == len(names) + len(others)
+    assert all(re.fullmatch("[0-9a-f]{20}", name) for name in (*names, *others))
+    again, _ = of({"prompt": "z"}, cells[0])
+    assert again[1].name == names[0]  # whichever row it is
+
+
+def test_compatible_rows_share_a_batch() -> None:
+    found, _ = of(*({"prompt": f"p{i}", "eta": [1.0, 0.5][i % 2], "seed": i} for i in range(7)), {"prompt": "n",
+                  "negative_prompt": "n"})  # fmt: skip
+    rows = [[task.row for task in batch] for batch in batches(found, 3)]
+    assert rows == [[1, 3, 5], [7], [2, 4, 6], [8]]
