@@ -11,15 +11,24 @@ from torch import Tensor
 import nulltta
 from nulltta import rewards
 from nulltta.config import NullTTAConfig
+from nulltta.models import EMBEDDED
 from nulltta.rewards.clip import ClipScore, Tower
 from nulltta.rewards.preprocess import Preprocess
 from nulltta.types import GuidedModel, Reward
 from nulltta.world.tokenizer import build_tokenizer, token_ids
 
+EXACT = NullTTAConfig.embedded(
+    inner_steps=(4, 12), learning_rate=0.01, num_particles=4, optimise_between=(0.0, 1.0), inner_decoder="full"
+)
+"""The embedded model's settings before any was chosen for its cost."""
+
 
 @dataclass(frozen=True)
 class Subject:
-    """pipeline: the live diffusers pipeline that `model` adapts."""
+    """pipeline: what `model` adapts. stock: the same weights, frozen and otherwise as diffusers loads them; for models
+    of random weights it is `pipeline` itself. config: without approximations."""
+
+    stock: Any
 
     pipeline: Any
     model: GuidedModel
@@ -31,7 +40,12 @@ def subject(name: str, device: str = "cpu", dtype: torch.dtype = torch.float32) 
     """ "embedded", or "sd15" at 512² and "sdxl" at 1024² with a ViT-H reward."""
     if name == "embedded":
         model = nulltta.load_model("embedded", device=device, dtype=dtype)
-        return Subject(model.pipeline, model, rewards.load("clip", device=device), NullTTAConfig.embedded())  # type: ignore[attr-defined]
+        from diffusers import StableDiffusionPipeline
+
+        stock = StableDiffusionPipeline.from_pretrained(EMBEDDED, dtype=dtype).to(device)
+        for part in (stock.unet, stock.vae, stock.text_encoder):
+            part.requires_grad_(False)
+        return Subject(stock, model.pipeline, model, rewards.load("clip", device=device), EXACT)  # type: ignore[attr-defined]
     torch.manual_seed(0)
     with torch.device(device):
         pipeline = {"sd15": _sd15, "sdxl": _sdxl}[name]()
@@ -41,7 +55,7 @@ def subject(name: str, device: str = "cpu", dtype: torch.dtype = torch.float32) 
             part.to(dtype)
     reward.tower.model.to(dtype)
     reward.tower.dtype = dtype
-    return Subject(pipeline, nulltta.load_model(pipeline), reward, NullTTAConfig(inner_steps=(5, 55)))
+    return Subject(pipeline, pipeline, nulltta.load_model(pipeline), reward, NullTTAConfig(inner_steps=(5, 55)))
 
 
 def vit_h() -> Tower:
@@ -88,12 +102,19 @@ def _text_encoder(kind: str, width: int, layers: int) -> Any:
     return getattr(transformers, kind)(config)
 
 
+def _tokenizer() -> Any:
+    """The embedded model's words, padded to CLIP's length."""
+    words = build_tokenizer()
+    words.model_max_length = 77
+    return words
+
+
 def _sd15() -> Any:
     from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 
     unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8)
     return StableDiffusionPipeline(
-        vae=_vae(0.18215), text_encoder=_text_encoder("CLIPTextModel", 768, 12), tokenizer=build_tokenizer(),
+        vae=_vae(0.18215), text_encoder=_text_encoder("CLIPTextModel", 768, 12), tokenizer=_tokenizer(),
         unet=unet, scheduler=_scheduler(), safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
 
@@ -110,15 +131,16 @@ def _sdxl() -> Any:
     )  # fmt: skip
     return StableDiffusionXLPipeline(
         vae=_vae(0.13025), text_encoder=_text_encoder("CLIPTextModel", 768, 12),
-        text_encoder_2=_text_encoder("CLIPTextModelWithProjection", 1280, 32), tokenizer=build_tokenizer(),
-        tokenizer_2=build_tokenizer(), unet=unet, scheduler=_scheduler(),
+        text_encoder_2=_text_encoder("CLIPTextModelWithProjection", 1280, 32), tokenizer=_tokenizer(),
+        tokenizer_2=_tokenizer(), unet=unet, scheduler=_scheduler(),
     )  # fmt: skip
 
 
 def embedding(model: Any, rows: int, device: str) -> dict[str, Tensor]:
     """An embedding of zeros, of the shapes of the model's own."""
     unet = model.unet
-    found = {"tokens": torch.zeros(rows, 77, unet.config.cross_attention_dim, device=device)}
+    length = model.pipeline.text_encoder.config.max_position_embeddings
+    found = {"tokens": torch.zeros(rows, length, unet.config.cross_attention_dim, device=device)}
     if "pooled" in model.WIRING.tensors:
         found["pooled"] = torch.zeros(rows, 1280, device=device)
     return found

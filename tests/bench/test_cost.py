@@ -1,0 +1,61 @@
+"""The meters against counts known by hand, and the FLOPs' formulas against a run that was counted."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import cost
+import flops as counting
+import pytest
+import torch
+from meters import Parts, flops, peak_bytes
+from subjects import EXACT, subject
+
+CPU = torch.device("cpu")
+
+
+def test_flops_are_those_of_the_products_forward_and_back() -> None:
+    x, w = torch.randn(8, 16), torch.randn(16, 32, requires_grad=True)
+    assert flops(lambda: x @ w) == 2 * 8 * 16 * 32
+    assert flops(lambda: torch.autograd.grad((x @ w).sum(), w)) == 2 * 2 * 8 * 16 * 32
+
+
+def test_peak_memory_is_what_lives_at_once() -> None:
+    x = torch.zeros(1000)  # made before: it does not count
+
+    def two_at_a_time() -> None:
+        a = x + 1
+        b = a + 1
+        del a
+        c = b + 1
+        del b, c
+
+    assert peak_bytes(two_at_a_time, CPU) == 2 * 4000
+    assert peak_bytes(lambda: x.view(10, 100), CPU) == 0
+
+
+def test_rows_are_counted_by_part_and_gradient() -> None:
+    parts = Parts()
+    double = parts.watch("denoiser", lambda x: 2 * x)
+    double(torch.zeros(3, 2))
+    double(torch.zeros(2, 2, requires_grad=True))
+    assert parts.rows == {"denoiser without gradient": 3, "denoiser with gradient": 2}
+
+
+def test_the_flops_of_an_image_are_those_of_a_run_and_of_the_reference() -> None:
+    thing = subject("embedded")
+    config = replace(EXACT, num_inference_steps=3, inner_steps=(2, 2), num_particles=2)
+    price = counting.prices(thing)
+    assert flops(lambda: cost.by_us(thing, ["a cat"], config)) == pytest.approx(
+        counting.ours(price, config, price.decoder), rel=0.02
+    )
+    assert flops(lambda: cost.by_reference(thing, ["a cat"], config)) == pytest.approx(
+        counting.release(price, config), rel=0.04
+    )  # its reward encodes the prompt again at every call
+
+
+def test_both_ways_sample_the_same_image() -> None:
+    thing = subject("embedded")
+    config = replace(EXACT, num_inference_steps=3, inner_steps=(2, 2), num_particles=2)
+    ours, theirs = (way(thing, ["a cat"], config) for way in (cost.by_us, cost.by_reference))
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
