@@ -50,8 +50,9 @@ def low_rank(
     adapted, target, ranks = nulltta.load_model(model), rewards.load(reward), rank or [1, 2, 4, 8]
     config = NullTTAConfig.preset(model, **settings)
     learnt: list[NullText] = []
-    for prompt in test_prompts(FIRST + prompts)[FIRST:]:
-        learnt += align(adapted, prompt, target, config=config, seed=seed).null_text
+    asked = test_prompts(FIRST + prompts)[FIRST:]
+    for start in range(0, prompts, 8):
+        learnt += align(adapted, asked[start : start + 8], target, config=config, seed=seed).null_text
         print(f"learnt {len(learnt)}/{prompts}", file=sys.stderr)
     found: dict[str, Any] = {
         "date": f"{datetime.now(UTC):%Y-%m-%d}", "model": model, "prompts": prompts, "seed": seed, "reward": reward,
@@ -134,9 +135,13 @@ def _mean(values: Any) -> float:
 
 
 def form_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Markdown."""
-    lines = ["| the differences as | rank | numbers | relative error |", "|---|---|---|---|"]
-    return "\n".join(lines + [f"| {r['form']} | {r['rank']} | {r['numbers']} | {r['error']:.3f} |" for r in rows])
+    """Markdown: a row a form, a column a rank."""
+    ranks = list(dict.fromkeys(row["rank"] for row in rows))
+    lines = [f"| the differences as | {' | '.join(f'r = {r}' for r in ranks)} |", "|---" * (len(ranks) + 1) + "|"]
+    for form in dict.fromkeys(row["form"] for row in rows):
+        cells = [f"{row['error']:.3f} ({row['numbers']})" for row in rows if row["form"] == form]
+        lines.append(f"| {form} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def file_table(rows: Sequence[Mapping[str, Any]]) -> str:
