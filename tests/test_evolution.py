@@ -104,13 +104,18 @@ def test_a_value_that_is_not_finite_fails_the_run() -> None:
         _evolve(_terms(lambda x: x.sum(1) / 0))
 
 
-def test_a_run_is_raised_by_cma_and_goes_on_from_step_to_step(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_is_raised_by_cma_afresh_at_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[CMA] = []
     create = CMA.__init__
     monkeypatch.setattr(CMA, "__init__", lambda self, *sizes: made.append(self) or create(self, *sizes))
     monkeypatch.setattr("nulltta.evolution.word_basis", lambda model: {"mean": torch.eye(3)})
     config = NullTTAConfig(
-        num_inference_steps=5, inner_steps=(8, 8), guidance_scale=3.0, gradient="cma", zeroth_order_radius=0.2
+        num_inference_steps=5,
+        inner_steps=(8, 8),
+        guidance_scale=3.0,
+        gradient="zeroth-order",
+        zeroth_order_directions="cma",
+        zeroth_order_radius=0.2,
     )
     prompts, seeds = ["red", "green"] * 4, list(range(8))
     result = align(Gaussian(), prompts, nearness, config=config, seed=seeds)
@@ -118,6 +123,6 @@ def test_a_run_is_raised_by_cma_and_goes_on_from_step_to_step(monkeypatch: pytes
         num_inference_steps=5, inner_steps=(0, 0), guidance_scale=3.0), seed=seeds)  # fmt: skip
     assert result.problem.config.reward_weight == 50.0
     assert result.rewards.mean() > still.rewards.mean()
-    assert [cma.generation for cma in made] == [40] * 8
+    assert [cma.generation for cma in made] == [8] * 8 * 5
     alone = align(Gaussian(), "green", nearness, config=config, seed=7)
     torch.testing.assert_close(result.null_text[7].values[-1], alone.null_text[0].values[-1])

@@ -54,8 +54,9 @@ def spent(config: NullTTAConfig) -> int:
 
 def _of_inner_step(config: NullTTAConfig) -> int:
     """Evaluations: forward and back; J at φ' and at each φ' + μv_k; or J of a generation."""
-    points = config.zeroth_order_samples
-    return {"zeroth-order": 1 + points, "cma": points}.get(config.gradient, 2)
+    if config.gradient != "zeroth-order":
+        return 2
+    return config.zeroth_order_samples + (config.zeroth_order_directions != "cma")
 
 
 def _without_gradient(config: NullTTAConfig, counts: Sequence[int]) -> int:

@@ -10,8 +10,8 @@ from nulltta.errors import NullTTAError
 from nulltta.fields import number, one_of, whole
 
 Conventions = Literal["paper", "release", "exact"]
-Gradient = Literal["auto", "autograd", "zeroth-order", "cma"]
-Directions = Literal["white", "antithetic", "words"]
+Gradient = Literal["auto", "autograd", "zeroth-order"]
+Directions = Literal["white", "antithetic", "words", "cma"]
 Detail = Literal["full", "half", "tiny"]
 Regularisers = Literal["both", "consistency", "prior"]
 
@@ -41,7 +41,7 @@ class NullTTAConfig:
     guidance_scale: float = _option(7.5, "s: classifier-free guidance, above 1")
     inner_steps: tuple[int, int] = _option((5, 25), "n_min n_max: inner steps at the first and last step")
     num_particles: int = _option(3, "K: candidates drawn at each denoising step")
-    reward_weight: float = _option(_Published(100.0), "λ1: weight of the reward; 50 for zeroth-order and cma")
+    reward_weight: float = _option(_Published(100.0), "λ1: weight of the reward; for zeroth order 50")
     kl_weight: float = _option(0.002, "λ2: weight of both regularisers")
     prior_variance: float = _option(0.01, "σφ²: variance of the null text's prior")
     regularisers: Regularisers = _option("both", "both, consistency or prior: what λ2 weighs")
@@ -49,10 +49,10 @@ class NullTTAConfig:
     learning_rate: float = _option(0.01, "Adam's learning rate on the null text")
     eta: float = _option(1.0, "η: 0 deterministic, 1 ancestral sampling")
     conventions: Conventions = _option("paper", "paper, release or exact")
-    gradient: Gradient = _option("auto", "auto, autograd, zeroth-order or cma")
+    gradient: Gradient = _option("auto", "auto, autograd or zeroth-order")
     zeroth_order_samples: int = _option(4, "K: directions of a zeroth-order gradient, or cma's population")
     zeroth_order_radius: float = _option(0.02, "μ: how far along each direction it looks; cma's first σ")
-    zeroth_order_directions: Directions = _option("white", "white, antithetic or words")
+    zeroth_order_directions: Directions = _option("white", "white, antithetic, words, or cma among words")
     inner_decoder: Detail = _option("full", "full, half or tiny: what the inner steps decode with")
     optimise_between: tuple[float, float] = _option((0.0, 1.0), "from to: the share of denoising that is optimised")
     patience: int = _option(0, "inner steps without a better objective after which to stop; 0 takes them all")
@@ -60,7 +60,7 @@ class NullTTAConfig:
     budget: float | str = _option(0, "a prompt's at most: 400 denoiser evaluations, or 20s; 0 for none")
 
     def __post_init__(self) -> None:
-        if self.gradient in ("zeroth-order", "cma") and isinstance(self.reward_weight, _Published):
+        if self.gradient == "zeroth-order" and isinstance(self.reward_weight, _Published):
             object.__setattr__(self, "reward_weight", 50.0)
         for name in ("inner_steps", "optimise_between"):  # lists, as read from JSON
             object.__setattr__(self, name, tuple(getattr(self, name)))
@@ -92,15 +92,15 @@ class NullTTAConfig:
             raise NullTTAError(f"optimise_between is two shares of denoising, 0 <= from < to <= 1, not {shares}")
         one_of(self, "conventions", ("paper", "release", "exact"))
         one_of(self, "regularisers", ("both", "consistency", "prior"))
-        one_of(self, "gradient", ("auto", "autograd", "zeroth-order", "cma"))
-        one_of(self, "zeroth_order_directions", ("white", "antithetic", "words"))
+        one_of(self, "gradient", ("auto", "autograd", "zeroth-order"))
+        one_of(self, "zeroth_order_directions", ("white", "antithetic", "words", "cma"))
         whole(self, "zeroth_order_samples", at_least=1)
-        if self.zeroth_order_directions != "white" and self.zeroth_order_samples % 2:
+        if self.zeroth_order_directions in ("antithetic", "words") and self.zeroth_order_samples % 2:
             raise NullTTAError(
                 f"zeroth_order_samples must be even for {self.zeroth_order_directions} directions, which come in "
                 f"pairs, not {self.zeroth_order_samples}"
             )
-        if self.gradient == "cma" and self.zeroth_order_samples < 2:
+        if self.zeroth_order_directions == "cma" and self.zeroth_order_samples < 2:
             raise NullTTAError("zeroth_order_samples must be 2 or more for cma, which compares them")
         if self.zeroth_order_radius == 0:
             raise NullTTAError("zeroth_order_radius must be above 0")
@@ -136,7 +136,7 @@ class NullTTAConfig:
         """The preset for the embedded model: few steps, the published balance of reward and regularisers."""
         preset = {
             "num_inference_steps": 25, "guidance_scale": 3.0, "inner_steps": (4, 12),
-            "num_particles": 4, "annealing": "auto",
+            "num_particles": 4, "annealing": "auto", "zeroth_order_directions": "cma", "zeroth_order_radius": 0.1,
         }  # fmt: skip
         return cls(**{**preset, **changes})
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 import torch
@@ -73,7 +72,7 @@ class CMA:
 class Evolution:
     """Ascent by CMA-ES on each prompt's φ' within a span: K evaluations of J a generation, of which ranks count.
 
-    A prompt's search distribution goes on from one denoising step to the next; its mean is φ'.
+    A prompt's search distribution has φ' for its mean, and starts afresh at each denoising step, as Adam does.
 
     span: its coordinates are what is searched.
     population: K, the tutorial's λ.
@@ -81,8 +80,8 @@ class Evolution:
     """
 
     def __init__(self, span: Span, population: int, radius: float) -> None:
-        self.span, self.memory = span, MicroBatch(ROWS)
-        self.strategies = defaultdict[int, CMA](lambda: CMA(span.rank, population, radius))  # by prompt
+        self.span, self.population, self.radius = span, population, radius
+        self.memory = MicroBatch(ROWS)
 
     @torch.no_grad()
     def __call__(
@@ -105,15 +104,17 @@ class Evolution:
         rewards = torch.full((steps, len(active)), torch.nan)
         if not len(rows):
             return null, rewards[:0]
-        part, numbers = of_rows(objective, rows, len(active)), rows.tolist()
+        searches = [CMA(self.span.rank, self.population, self.radius) for _ in rows]
+        drawing = [generators[row] for row in rows.tolist()]
+        part = of_rows(objective, rows, len(active))
         for generation in rewards:
-            drawn = [self.strategies[row].draw(generators[row]) for row in numbers]  # (K, r) each
-            terms = around(part, take(null, rows), self.span.vectors(torch.stack(drawn)), self.memory)
+            drawn = [search.draw(generator) for search, generator in zip(searches, drawing, strict=True)]
+            terms = around(part, take(null, rows), self.span.vectors(torch.stack(drawn)), self.memory)  # (N, K)
             if not bool(torch.isfinite(terms.value).all()):
                 raise NullTTAError(NOT_FINITE)
             values = terms.value.double().cpu()
-            moves = [self.strategies[row].learn(y, J) for row, y, J in zip(numbers, drawn, values, strict=True)]
-            for name, move in self.span.vectors(torch.stack(moves)[:, None]).items():
+            moves = torch.stack([search.learn(*seen) for search, *seen in zip(searches, drawn, values, strict=True)])
+            for name, move in self.span.vectors(moves[:, None]).items():
                 null[name] = null[name].index_add(0, rows.to(move.device), move[:, 0])
             generation[rows] = terms.reward.mean(1).float().cpu()
         return null, rewards

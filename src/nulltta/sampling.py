@@ -205,7 +205,7 @@ def _guarded(
 def _inner_loop(p: Problem) -> InnerLoop:
     """What moves φ' at each denoising step: Adam along a gradient, or CMA-ES; "auto" goes by the reward."""
     config = p.config.resolved(differentiable=p.reward.differentiable)
-    if config.gradient == "cma":
+    if config.gradient == "zeroth-order" and config.zeroth_order_directions == "cma":
         return evolution(config, p.model)
     if config.gradient == "autograd":
         require_differentiable(p.reward, "set gradient to zeroth-order or auto")
