@@ -1,74 +1,110 @@
-"""Which directions should a gradient without derivatives look in? Cosines to the exact gradient, and JPEG size.
+"""How to go uphill without derivatives? Cosines of the estimates to the exact gradient, and JPEG size, way by way.
 
-    python bench/zeroth_order.py [--prompts 16 --seed 0 --what cosines|jpeg|both --samples 4 --samples 16] [--threads 1]
+    python bench/zeroth_order.py [--what cosines|tuning|jpeg ... --prompts 16 --seed 0 --batch-size 8 --threads 1]
 
-Prints Markdown tables and writes bench/results/zeroth_order.json. In the JPEG table "selection only" takes no inner
-steps: it shows what choosing among K candidates gives by itself, before any credit goes to the estimator.
+Prints Markdown tables and writes them, part by part, to bench/results/zeroth_order.json. "tuning" compares settings on
+prompts that no table reports on; "jpeg" compares the published way, the others and the preset on the test prompts.
+"selection only" takes no inner steps: it shows what choosing among K candidates gives by itself. "exact" follows the
+gradient of a differentiable stand-in of JPEG size: about the best that an estimate could do.
 """
 
-from __future__ import annotations
-
-import itertools
+import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import torch
 import typer
+from soft_jpeg import SoftJpegSize
 
 import nulltta
 from nulltta import noise, rewards, schedules
-from nulltta.alignment import pose
+from nulltta.alignment import align, pose
+from nulltta.budget import spent
 from nulltta.cli import record
-from nulltta.cli.comparison import compare, held_out_measures
+from nulltta.cli.comparison import Measure, compare, held_out_measures
 from nulltta.config import Directions, NullTTAConfig
 from nulltta.directions import DIRECTIONS
 from nulltta.embedding import transform
 from nulltta.gradients import ZerothOrder, autograd
 from nulltta.objective import Objective, guide
 from nulltta.statistics import paired_gain
-from nulltta.types import GuidedModel
-from nulltta.world.grammar import test_prompts
+from nulltta.types import GuidedModel, Reward
+from nulltta.world.grammar import test_prompts, tuning_prompts
 
 RESULTS = Path(__file__).parent / "results" / "zeroth_order.json"
 KINDS: tuple[Directions, ...] = ("words", "white", "antithetic")
+Row = dict[str, Any]
+Rows = Callable[[GuidedModel, Sequence[str], int], Iterator[Row]]
+COSINE_PROMPTS, TUNING_PROMPTS = 4, 8
+
+
+def variant(directions: Directions, samples: int, radius: float, learning_rate: float = 0.01) -> dict[str, Any]:
+    """Settings of one way of going uphill without derivatives."""
+    return {"zeroth_order_directions": directions, "zeroth_order_samples": samples, "zeroth_order_radius": radius,
+            "learning_rate": learning_rate}  # fmt: skip
+
+
+TUNING = {
+    "`words`": variant("words", 4, 0.02),
+    "`words`, learning rate 0.03": variant("words", 4, 0.02, 0.03),
+    "`words`, learning rate 0.1": variant("words", 4, 0.02, 0.1),
+    "`cma`, μ = 0.02": variant("cma", 4, 0.02),
+    "`cma`, μ = 0.05": variant("cma", 4, 0.05),
+    "`cma`, μ = 0.1": variant("cma", 4, 0.1),
+    "`cma`, μ = 0.2": variant("cma", 4, 0.2),
+    "`cma`, μ = 0.1, K = 16": variant("cma", 16, 0.1),
+}
+FINAL: dict[str, dict[str, Any]] = {
+    "none: selection only": {"inner_steps": (0, 0)},
+    "`white`, as published": variant("white", 4, 0.02),
+    "`antithetic`": variant("antithetic", 4, 0.02),
+    "`words`": variant("words", 4, 0.02),
+    "the preset's": {},
+    "exact": {"gradient": "autograd", "reward_weight": 50.0},
+}
 
 
 def main(
-    prompts: int = 16,
+    what: Annotated[list[str] | None, typer.Option(help="cosines, tuning or jpeg; may be repeated. [all]")] = None,
+    prompts: Annotated[int, typer.Option(help="Of the JPEG table.")] = 16,
     seed: int = 0,
-    what: str = "both",
-    samples: Annotated[list[int] | None, typer.Option(help="K of the JPEG table; may be repeated.")] = None,
     batch_size: int = 8,
     threads: int = 1,
     out: Path = RESULTS,
 ) -> None:
-    """Measure the estimators on the embedded model."""
+    """Measure on the embedded model."""
     torch.set_num_threads(threads)
     out.parent.mkdir(parents=True, exist_ok=True)
     model = nulltta.load_model("embedded")
-    found: dict[str, Any] = {"prompts": prompts, "seed": seed, "threads": threads, "versions": record.versions()}
-    if what in ("cosines", "both"):
-        found["cosines"] = cosines(model, test_prompts(min(prompts, 4)), seed)
-        print(cosine_table(found["cosines"]))
-    if what in ("jpeg", "both"):
-        found["jpeg"] = []
-        for row in jpeg(model, test_prompts(prompts), seed, samples or [4], batch_size):
-            found["jpeg"].append(row)
+    found: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {}
+    parts: dict[str, tuple[list[str], Rows, Callable[[Sequence[Row]], str]]] = {
+        "cosines": (test_prompts(COSINE_PROMPTS), cosines, cosine_table),
+        "tuning": (tuning_prompts(TUNING_PROMPTS), partial(jpeg, TUNING, batch_size), jpeg_table),
+        "jpeg": (test_prompts(prompts), partial(jpeg, FINAL, batch_size), jpeg_table),
+    }
+    for name in what or parts:
+        chosen, measure, table = parts[name]
+        about = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "prompts": len(chosen), "seed": seed, "threads": threads,
+                 "versions": record.versions()}  # fmt: skip
+        rows: list[Row] = []
+        for row in measure(model, chosen, seed):
+            rows.append(row)
+            found[name] = {**about, "rows": rows}
             record.save(found, out)
-        print(jpeg_table(found["jpeg"]))
-    record.save(found, out)
+        print(table(rows))
 
 
-def cosines(model: GuidedModel, prompts: Sequence[str], seed: int) -> list[dict[str, Any]]:
+def cosines(model: GuidedModel, prompts: Sequence[str], seed: int) -> Iterator[Row]:
     """Mean cosine of ĝ to ∇J, of the reward `clip`, at φ' = φ and three noise levels of plain sampling."""
     objectives = list(_objectives(model, prompts, seed))
     exact = [_flat(autograd(objective, objective.null)[1]) for objective in objectives]
-    rows = []
     for kind in KINDS:
         directions = DIRECTIONS[kind](model)
         for samples in (4, 16):
@@ -80,9 +116,8 @@ def cosines(model: GuidedModel, prompts: Sequence[str], seed: int) -> list[dict[
                     estimate = _flat(estimator(objective, objective.null, generators)[1])
                     values.append(torch.cosine_similarity(estimate, truth))
                 cosine = torch.stack(values)
-                rows.append({"directions": kind, "samples": samples, "radius": radius, "cosine": cosine.mean().item(),
-                             "positive": (cosine > 0).float().mean().item()})  # fmt: skip
-    return rows
+                yield {"directions": kind, "samples": samples, "radius": radius, "cosine": cosine.mean().item(),
+                       "positive": (cosine > 0).float().mean().item()}  # fmt: skip
 
 
 def _objectives(model: GuidedModel, prompts: Sequence[str], seed: int) -> Any:
@@ -104,31 +139,32 @@ def _flat(gradient: dict[str, torch.Tensor]) -> torch.Tensor:
 
 
 def jpeg(
-    model: GuidedModel, prompts: Sequence[str], seed: int, samples: Sequence[int], batch_size: int
-) -> Iterator[dict[str, Any]]:
-    """−kB before and after, paired, with the held-out scores, for each kind of directions."""
-    base = NullTTAConfig.preset(model.name)
-    variants = {"selection only": replace(base, inner_steps=(0, 0))}
-    for kind, count in itertools.product(KINDS, samples):
-        variants[f"{kind}, K = {count}"] = replace(base, zeroth_order_directions=kind, zeroth_order_samples=count)
-    for name, config in variants.items():
-        target = rewards.load("jpeg")
-        measures = held_out_measures(model) | {"clip": rewards.load("clip")}
+    variants: Mapping[str, Mapping[str, Any]], batch_size: int, model: GuidedModel, prompts: Sequence[str], seed: int
+) -> Iterator[Row]:
+    """−kB before and after, paired, with held-out scores and denoiser evaluations, for each variant."""
+    size = rewards.load("jpeg")
+    soft = SoftJpegSize(align(model, prompts, size, method="plain", seed=seed).images)
+    measures: dict[str, Measure] = {"jpeg": size, **held_out_measures(model), "clip": rewards.load("clip")}
+    for name, changes in variants.items():
+        config = NullTTAConfig.preset(model.name, **changes)
+        target: Reward = soft if config.gradient == "autograd" else size
         began, compared = time.perf_counter(), []
         for start in range(0, len(prompts), batch_size):
             batch = prompts[start : start + batch_size]
             compared += compare(model, batch, target, measures=measures, config=config, seed=seed)
         gains = {}
-        for measure in compared[0].scores:
+        for measure in measures:
             pairs = [comparison.scores[measure] for comparison in compared]
             before, after = [pair.plain for pair in pairs], [pair.aligned for pair in pairs]
             gains[measure] = asdict(paired_gain(before, after, np.random.default_rng(0)))
         seconds = (time.perf_counter() - began) / len(prompts)
         print(f"{name}: {seconds:.1f} s a prompt", file=sys.stderr)
-        yield {"variant": name, "config": asdict(config), "gains": gains, "seconds_per_prompt": seconds}
+        resolved = config.resolved(differentiable=target.differentiable)
+        yield {"variant": name, "config": asdict(resolved), "gains": gains, "evaluations": spent(resolved),
+               "soft_jpeg_correlation": soft.correlation, "seconds_per_prompt": seconds}  # fmt: skip
 
 
-def cosine_table(rows: Sequence[dict[str, Any]]) -> str:
+def cosine_table(rows: Sequence[Row]) -> str:
     """Markdown."""
     lines = ["| directions | K | μ | cosine to ∇J | share above 0 |", "|---|---|---|---|---|"]
     lines += [
@@ -138,13 +174,22 @@ def cosine_table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def jpeg_table(rows: Sequence[dict[str, Any]]) -> str:
-    """Markdown; each cell plain → aligned."""
-    names = list(rows[0]["gains"])
-    lines = [f"| directions | {' | '.join(names)} | s a prompt |", "|---" * (len(names) + 2) + "|"]
+def jpeg_table(rows: Sequence[Row]) -> str:
+    """Markdown; each cell plain → aligned, the target's with its mean gain and 95% interval."""
+    target, *others = rows[0]["gains"]
+    lines = [
+        f"| inner steps | −kB | gain | better | {' | '.join(others)} | evaluations |",
+        "|---" * (len(others) + 5) + "|",
+    ]
     for row in rows:
-        cells = [f"{g['plain']:.3f} → {g['aligned']:.3f}" for g in row["gains"].values()]
-        lines.append(f"| {row['variant']} | {' | '.join(cells)} | {row['seconds_per_prompt']:.1f} |")
+        gain = row["gains"][target]
+        cells = [
+            row["variant"], f"{gain['plain']:.3f} → {gain['aligned']:.3f}",
+            f"{gain['mean']:+.3f} ({gain['low']:+.3f} to {gain['high']:+.3f})", f"{gain['wins']:.0%}",
+            *(f"{row['gains'][name]['plain']:.3f} → {row['gains'][name]['aligned']:.3f}" for name in others),
+            str(row["evaluations"]),
+        ]  # fmt: skip
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
