@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from nulltta import __version__
-from nulltta.cli import batch, doctor, flags, replay, rewards
+from nulltta.cli import batch, bench, doctor, flags, replay, rewards
 from nulltta.cli.flags import config_flags, flag
 from nulltta.cli.messages import INTERRUPTED, quiet, say
 from nulltta.cli.request import Request, read_prompts
@@ -24,6 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(bench.app, name="bench")
 app.add_typer(rewards.app, name="rewards")
 app.command("replay")(replay.replay)
 app.command("doctor")(doctor.doctor)

@@ -42,9 +42,13 @@ class Scorer:
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """Images (B, 3, H, W) in [0, 1], B prompts -> (B,) in [-1, 1]."""
-        place = next(self.model.parameters())
-        seen = features(self.model.get_image_features(pixel_values=fit_pixels(images).to(place)))
+        seen = self.image_features(images)
         return (seen * self.text_features(prompts).to(seen)).sum(-1)
+
+    def image_features(self, images: Tensor) -> Tensor:
+        """(B, F), of unit length."""
+        place = next(self.model.parameters())
+        return features(self.model.get_image_features(pixel_values=fit_pixels(images).to(place)))
 
     @torch.no_grad()
     def text_features(self, prompts: Sequence[str]) -> Tensor:

@@ -1,0 +1,144 @@
+"""What the rows show: means, paired gains with their intervals, who is ahead, who is on the frontier."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import fmean
+from typing import Literal
+
+import numpy as np
+
+from nulltta.benchmark.measures import diversity
+from nulltta.benchmark.plan import Arm, Plan
+from nulltta.benchmark.store import Row
+from nulltta.statistics import Gain, paired_gain
+
+DIVERSITY = "diversity"
+OURS, PLAIN = "null-tta", "plain"
+Values = Mapping[tuple[int, int], float]
+"""By prompt and seed."""
+Verdict = Literal["win", "tie", "loss"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """One arm's rows."""
+
+    arm: Arm
+    rows: Sequence[Row]
+
+    def values(self, measure: str) -> Values:
+        """A measure's values, without those where it says nothing."""
+        found = {(row.prompt, row.seed): row.scores.get(measure) for row in self.rows}
+        return {place: value for place, value in found.items() if value is not None}
+
+    @cached_property
+    def diversities(self) -> Values:
+        """Of each prompt with images of two seeds or more; the seed is 0."""
+        packed: dict[int, dict[int, str]] = defaultdict(dict)
+        for row in self.rows:
+            if row.features is not None:
+                packed[row.prompt][row.seed] = row.features
+        found = {(prompt, 0): diversity(by_seed) for prompt, by_seed in packed.items()}
+        return {place: value for place, value in found.items() if not math.isnan(value)}
+
+    def of(self, measure: str) -> Values:
+        return self.diversities if measure == DIVERSITY else self.values(measure)
+
+    def mean(self, measure: str) -> float:
+        """Over prompts, of their means over seeds; NaN where there is nothing."""
+        return _mean(by_prompt(self.of(measure)).values())
+
+    @property
+    def cost(self) -> float:
+        """Denoiser evaluations an image, as counted."""
+        return _mean(row.forward + row.backward for row in self.rows)
+
+    @property
+    def seconds(self) -> float:
+        """Of the processor, an image."""
+        return _mean(row.cpu_seconds for row in self.rows)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """All arms of one target at one budget, plain sampling among them, by contender's name."""
+
+    target: str
+    budget: str
+    results: Mapping[str, Result]
+
+    @property
+    def plain(self) -> Result:
+        return self.results[PLAIN]
+
+    @property
+    def measures(self) -> list[str]:
+        """The target first; a measure that says nothing about any image is left out."""
+        names = dict.fromkeys([self.target, *(name for row in self.plain.rows for name in row.scores)])
+        found = [name for name in names if self.plain.values(name)]
+        return [*found, DIVERSITY] if self.plain.diversities else found
+
+    def gain(self, name: str, measure: str, over: str = PLAIN) -> Gain | None:
+        """What a contender has over another, prompt by prompt; None for fewer than two prompts in common."""
+        return compare(self.results[over].of(measure), self.results[name].of(measure))
+
+    def frontier(self, held_out: str) -> list[str]:
+        """The contenders that no other one beats in both target and held-out measure."""
+        points = {name: (r.mean(self.target), r.mean(held_out)) for name, r in self.results.items()}
+        return [
+            name
+            for name, (x, y) in points.items()
+            if not any(a >= x and b >= y and (a, b) != (x, y) for a, b in points.values())
+        ]
+
+
+def panels(plan: Plan, rows: Iterable[Row]) -> list[Panel]:
+    """A panel a target and budget, in the plan's order; those without plain sampling's rows are left out."""
+    by_arm: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        by_arm[row.arm].append(row)
+    results = [Result(arm, by_arm[arm.key]) for arm in plan.arms if by_arm[arm.key]]
+    found = []
+    for target in plan.targets:
+        mine = [result for result in results if result.arm.target == target]
+        fixed = {result.arm.name: result for result in mine if not result.arm.budget}
+        budgets = dict.fromkeys(result.arm.budget for result in mine if result.arm.budget)
+        for budget in budgets or {"": None}:
+            at = {result.arm.name: result for result in mine if result.arm.budget == budget}
+            if PLAIN in fixed:
+                found.append(Panel(target, budget, {**fixed, **at}))
+    return found
+
+
+def compare(before: Values, after: Values) -> Gain | None:
+    """after − before over the prompts and seeds that both have: a prompt's seeds are averaged, then prompts are
+    resampled, as its images are not independent of each other."""
+    common = before.keys() & after.keys()
+    first, second = (by_prompt({place: values[place] for place in common}) for values in (before, after))
+    if len(first) < 2:
+        return None
+    prompts = sorted(first)
+    return paired_gain([first[p] for p in prompts], [second[p] for p in prompts], np.random.default_rng(0))
+
+
+def verdict(gain: Gain) -> Verdict:
+    """Whether the interval leaves 0 on one side."""
+    return "win" if gain.low > 0 else "loss" if gain.high < 0 else "tie"
+
+
+def by_prompt(values: Values) -> dict[int, float]:
+    """Each prompt's mean over its seeds."""
+    found: dict[int, list[float]] = defaultdict(list)
+    for (prompt, _), value in values.items():
+        found[prompt].append(value)
+    return {prompt: fmean(each) for prompt, each in found.items()}
+
+
+def _mean(values: Iterable[float]) -> float:
+    found = list(values)
+    return fmean(found) if found else math.nan

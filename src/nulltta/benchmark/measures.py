@@ -1,0 +1,94 @@
+"""What every image is measured by: the target, and what nobody optimised."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nulltta import rewards
+from nulltta.cli.comparison import Measure, facts
+from nulltta.rewards.compose import parts
+from nulltta.scoring import score
+from nulltta.types import Reward
+
+HELD_OUT = "clip-b"
+"""The embedded world's second scorer, trained apart and never a target here."""
+HIGH_FREQUENCY = "high-frequency"
+Features = Callable[[Tensor], Tensor]
+"""Images (B, 3, H, W) -> unit vectors (B, F), whose distances say how different images are."""
+
+
+class Measures:
+    """The measures of a benchmark, loaded once.
+
+    targets: by expression; the parts of a sum are measured too.
+    """
+
+    def __init__(self, model: str, targets: Sequence[str], others: Sequence[str], device: torch.device) -> None:
+        self.targets = {target: rewards.load(target, device=device) for target in targets}
+        wanted: dict[str, Measure] = {}
+        for target, reward in self.targets.items():
+            wanted |= {name: _scored(part) for name, part in parts(reward).items()}
+            wanted[target] = _scored(reward)
+        for name in others:
+            wanted.setdefault(name, _scored(rewards.load(name, device=device)))
+        self.features: Features | None = None
+        if model == "embedded":
+            scorer = rewards.load(HELD_OUT, device=device)
+            self.features = scorer.image_features  # type: ignore[attr-defined]
+            wanted |= {HELD_OUT: _scored(scorer), "facts": _on_cpu(facts())}
+        self.all = {**wanted, HIGH_FREQUENCY: high_frequency}
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor, prompts: Sequence[str]) -> dict[str, list[float]]:
+        """By name, a value an image; NaN where a measure says nothing about a prompt."""
+        return {name: measure(images, prompts).tolist() for name, measure in self.all.items()}
+
+    @torch.no_grad()
+    def packed_features(self, images: Tensor) -> list[str | None]:
+        """Each image's features as text, None where the model has none."""
+        if self.features is None:
+            return [None] * len(images)
+        return [pack(row) for row in self.features(images).cpu().numpy()]
+
+
+def high_frequency(images: Tensor, prompts: Sequence[str] = ()) -> Tensor:  # noqa: ARG001 - of the pixels alone
+    """How much of the luminance's variation is finer than half the Nyquist frequency: the root mean square of that
+    part of the spectrum, in units of the pixels' range; (B,). Adversarial texture shows here first."""
+    weights = torch.tensor([0.299, 0.587, 0.114]).to(images)  # ITU-R BT.601
+    spectrum = torch.fft.fft2(torch.einsum("bchw,c->bhw", images.float(), weights), norm="forward")
+    y, x = (torch.fft.fftfreq(n, device=images.device).abs() for n in images.shape[-2:])
+    fine = torch.maximum(y[:, None], x[None]) > 0.25  # cycles a pixel; Nyquist's are 0.5
+    energy: Tensor = (spectrum.abs().square() * fine).sum((1, 2))  # Parseval: its mean square over pixels
+    return energy.sqrt()
+
+
+def pack(vector: np.ndarray) -> str:
+    """A vector as text: float16 in base64."""
+    return base64.b64encode(vector.astype("<f2").tobytes()).decode()
+
+
+def unpack(text: str) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(text), "<f2").astype(np.float64)
+
+
+def diversity(packed: Mapping[int, str]) -> float:
+    """The mean pairwise distance 1 − cos of one prompt's images, features by seed; NaN for fewer than two."""
+    if len(packed) < 2:
+        return float("nan")
+    rows = np.stack([unpack(text) for text in packed.values()])
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    cosines = rows @ rows.T
+    return float(1 - cosines[np.triu_indices(len(rows), 1)].mean())
+
+
+def _scored(reward: Reward) -> Measure:
+    return lambda images, prompts: score(reward, images, prompts).cpu()
+
+
+def _on_cpu(measure: Measure) -> Measure:
+    return lambda images, prompts: measure(images.cpu(), prompts)

@@ -1,0 +1,137 @@
+"""The benchmark's plots. Gains are over plain sampling of the same prompts, in SDs of plain's scores."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from nulltta.benchmark.analysis import OURS, PLAIN, Panel, Result
+from nulltta.benchmark.contenders import ABLATIONS, SWEEPS
+from nulltta.statistics import Gain
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+OUR_COLOUR, GREY = "#cf222e", "#8c959f"
+COLOURS = {
+    PLAIN: "#1f2328", OURS: OUR_COLOUR, "best-of-n": "#0969da", "dps": "#bf8700", "das": "#8250df", "fk": "#1a7f37",
+    "dno": "#bf3989", "reno": "#953800", "prompt-embedding": "#1b7c83",
+}  # fmt: skip
+
+
+def pareto(panels: Sequence[Panel], held_out: str) -> bytes:
+    """Target against held-out measure, a subplot a budget: up and to the right is better."""
+    figure = _figure(5.2 * len(panels), 4.6)
+    for axis, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        for name in panel.results:
+            x, y = panel.gain(name, panel.target), panel.gain(name, held_out)
+            if name not in SWEEPS and x is not None and y is not None and x.in_spreads and y.in_spreads:
+                _cross(axis, name, x.in_spreads, y.in_spreads)
+        axis.axhline(0, color=GREY, linewidth=0.8)
+        axis.axvline(0, color=GREY, linewidth=0.8)
+        axis.set_title(panel.budget, parse_math=False, fontsize=11)
+        axis.set_xlabel(f"{panel.target} (target), SD of plain", parse_math=False)
+        axis.set_ylabel(f"{held_out} (not optimised), SD of plain", parse_math=False)
+    return _png(figure)
+
+
+def against_cost(panels: Sequence[Panel]) -> bytes:
+    """The target's gain over denoiser evaluations and over seconds, as spent."""
+    figure = _figure(10.4, 4.4)
+    costs: Mapping[str, Callable[[Result], float]] = {
+        "denoiser evaluations an image": lambda result: result.cost,
+        "processor seconds an image": lambda result: result.seconds,
+    }
+    names = dict.fromkeys(name for panel in panels for name in panel.results if name in COLOURS)
+    for axis, (label, cost) in zip(figure.subplots(1, 2), costs.items(), strict=True):
+        for name in names:
+            points = [
+                (cost(panel.results[name]), gain.in_spreads)
+                for panel in panels
+                if name in panel.results and (gain := panel.gain(name, panel.target)) and gain.in_spreads
+            ]
+            points = points[:1] if name == PLAIN else sorted(points)
+            axis.errorbar(
+                [x for x, _ in points], [y[0] for _, y in points], _bars([y for _, y in points]),
+                color=COLOURS[name], marker="o", markersize=4, linewidth=1.2, elinewidth=0.7, label=name,
+            )  # fmt: skip
+        axis.set_xlabel(label)
+    figure.axes[0].set_ylabel(f"{panels[0].target}, SD of plain", parse_math=False)
+    figure.axes[1].legend(fontsize=8, loc="best")
+    return _png(figure)
+
+
+def bars(panel: Panel, names: Sequence[str], measures: Sequence[str]) -> bytes:
+    """Gains of some contenders in several measures, with their intervals."""
+    figure = _figure(3.4 * len(measures) + 1.6, 0.32 * len(names) + 1.4)
+    axes = figure.subplots(1, len(measures), sharey=True, squeeze=False)[0]
+    for axis, measure in zip(axes, measures, strict=True):
+        for row, name in enumerate(names):
+            gain = panel.gain(name, measure)
+            if gain is not None and gain.in_spreads is not None:
+                mean = gain.in_spreads[0]
+                colour = OUR_COLOUR if name == OURS else "#57606a"
+                axis.errorbar([mean], [row], xerr=_bars([gain.in_spreads]), color=colour, marker="o", markersize=5)
+        axis.axvline(0, color=GREY, linewidth=0.8)
+        axis.set_title(measure, parse_math=False, fontsize=11)
+        axis.set_xlabel("SD of plain")
+    axes[0].set_yticks(range(len(names)), list(names))
+    axes[0].invert_yaxis()
+    return _png(figure)
+
+
+def trade_off(panels: Sequence[Panel], parts: tuple[str, str]) -> bytes:
+    """What each contender reaches in both rewards, point by point from one weight to the next."""
+    figure = _figure(6.4, 5.2)
+    axis = figure.subplots()
+    first, second = parts
+    for name in dict.fromkeys(name for panel in panels for name in panel.results if name in COLOURS):
+        gains = [(p.gain(name, first), p.gain(name, second)) for p in panels if name in p.results]
+        points = [(_mean_in_spreads(a), _mean_in_spreads(b)) for a, b in gains]
+        axis.plot(
+            [x for x, _ in points], [y for _, y in points], marker="o", markersize=4, linewidth=1.2,
+            color=COLOURS[name], label=name,
+        )  # fmt: skip
+    axis.set_xlabel(f"{first}, SD of plain", parse_math=False)
+    axis.set_ylabel(f"{second}, SD of plain", parse_math=False)
+    axis.legend(fontsize=8)
+    return _png(figure)
+
+
+def _cross(axis: Axes, name: str, x: tuple[float, float, float], y: tuple[float, float, float]) -> None:
+    """A point with both its intervals and its name."""
+    small = name in ABLATIONS
+    colour = COLOURS.get(name, GREY)
+    axis.errorbar(
+        [x[0]], [y[0]], yerr=_bars([y]), xerr=_bars([x]), color=colour, marker="o", markersize=3 if small else 6,
+        elinewidth=0.3 if small else 0.8,
+    )  # fmt: skip
+    axis.annotate(
+        name, (x[0], y[0]), xytext=(5, 4), textcoords="offset points", color=colour, fontsize=6.5 if small else 9
+    )
+
+
+def _bars(points: Sequence[tuple[float, float, float]]) -> list[list[float]]:
+    """(mean, low, high) as matplotlib's distances below and above."""
+    return [[mean - low for mean, low, _ in points], [high - mean for mean, _, high in points]]
+
+
+def _mean_in_spreads(gain: Gain | None) -> float:
+    return gain.in_spreads[0] if gain is not None and gain.in_spreads is not None else float("nan")
+
+
+def _figure(width: float, height: float) -> Any:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), dpi=110, layout="constrained")
+
+
+def _png(figure: Figure) -> bytes:
+    for axis in figure.axes:
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(alpha=0.25)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()

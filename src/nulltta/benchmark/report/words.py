@@ -1,0 +1,84 @@
+"""The conclusion, in plain words made from the numbers: what was won, what was lost, what is not known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from nulltta.benchmark.analysis import OURS, PLAIN, Panel, verdict
+from nulltta.benchmark.contenders import RIVALS
+from nulltta.statistics import Gain
+
+_SAID = {"win": "is ahead of", "tie": "cannot be told from", "loss": "is behind"}
+
+
+def conclusion(panel: Panel, held_out: str) -> list[str]:
+    """A few sentences on one target at one budget; none without Null-TTA's images of two prompts."""
+    raised = panel.gain(OURS, panel.target) if OURS in panel.results else None
+    if raised is None:
+        return []
+    where = f"Target {panel.target}, {panel.budget} an image, {raised.n} prompts"
+    said = [f"{where}: Null-TTA changes the target by {in_sd(raised)} of plain sampling's scores."]
+    rivals = [name for name in panel.results if name in RIVALS and name not in (OURS, PLAIN)]
+    for measure, label in ((panel.target, "In the target"), (held_out, f"In {held_out}, which nobody optimised,")):
+        if measure in panel.measures:
+            said += [f"{label} Null-TTA {sentence}." for sentence in _standing(panel, rivals, measure)]
+    frontier = panel.frontier(held_out)
+    if held_out in panel.measures:
+        place = "on" if OURS in frontier else "not on"
+        said.append(f"It is {place} the frontier of target and {held_out}, which is made of {_list(frontier)}.")
+    said.append(_fallen(panel))
+    said += _others(panel, rivals, held_out)
+    return said
+
+
+def _standing(panel: Panel, rivals: Sequence[str], measure: str) -> list[str]:
+    """ "is ahead of dps (by +0.30 SD) and fk (...); cannot be told from das (...)"."""
+    groups: dict[str, list[str]] = {"win": [], "tie": [], "loss": []}
+    for name in rivals:
+        gain = panel.gain(OURS, measure, over=name)
+        if gain is not None:
+            groups[verdict(gain)].append(f"{name} ({in_sd(_rescaled(gain, panel, measure))})")
+    parts = [f"{_SAID[kind]} {_list(names)}" for kind, names in groups.items() if names]
+    return ["; ".join(parts)] if parts else []
+
+
+def _fallen(panel: Panel) -> str:
+    """What Null-TTA lowered, and what it raised, besides the target."""
+    changed: dict[str, list[str]] = {"win": [], "loss": []}
+    for measure in panel.measures:
+        gain = panel.gain(OURS, measure)
+        if measure != panel.target and gain is not None and verdict(gain) != "tie":
+            changed[verdict(gain)].append(f"{measure} ({in_sd(gain)})")
+    fell, rose = changed["loss"], changed["win"]
+    first = f"Under Null-TTA these fell against plain sampling: {_list(fell)}." if fell else (
+        "Under Null-TTA no other measure fell so far that its interval excludes 0."
+    )  # fmt: skip
+    return first + (f" These rose: {_list(rose)}." if rose else "")
+
+
+def _others(panel: Panel, rivals: Sequence[str], held_out: str) -> list[str]:
+    """Rivals under which the held-out measure fell."""
+    fell = []
+    for name in rivals:
+        gain = panel.gain(name, held_out)
+        if gain is not None and verdict(gain) == "loss":
+            fell.append(f"{name} ({in_sd(gain)})")
+    return [f"{held_out} fell under {_list(fell)}."] if fell else []
+
+
+def in_sd(gain: Gain) -> str:
+    """ "+1.03 SD (+0.73 to +1.39)"."""
+    if gain.in_spreads is None:
+        return f"{gain.mean:+.3g} ({gain.low:+.3g} to {gain.high:+.3g})"
+    return "{:+.2f} SD ({:+.2f} to {:+.2f})".format(*gain.in_spreads)
+
+
+def _rescaled(gain: Gain, panel: Panel, measure: str) -> Gain:
+    """A gain over a rival in standard deviations of plain's scores, as all the others."""
+    plain = panel.gain(OURS, measure)
+    return gain if plain is None else replace(gain, spread=plain.spread)
+
+
+def _list(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -1,0 +1,97 @@
+"""Choosing each method's own settings on the tuning prompts, all with the same number of tries.
+
+Rule: of the settings under which the held-out measure does not fall (the 95% interval of its paired difference from
+plain sampling reaches 0 or above), the one whose target is highest; if it falls under all of them, the one under which
+it falls least.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from nulltta.benchmark.analysis import PLAIN, Panel, panels
+from nulltta.benchmark.contenders import Settings, Task, arm
+from nulltta.benchmark.plan import Arm, Plan
+from nulltta.benchmark.store import Row
+from nulltta.types import NullTTAError
+
+RULE = " ".join(__doc__.split("Rule: ")[1].split())
+
+_FEWER = {"reward_weight": 5.0, "learning_rate": 0.01, "kl_weight": 0.002, "num_particles": 2}
+_EMBEDDING: tuple[Settings, ...] = (
+    {**_FEWER, "num_particles": 4},
+    _FEWER,
+    {**_FEWER, "learning_rate": 0.02},
+    {**_FEWER, "learning_rate": 0.04},
+)
+
+GRID: Mapping[str, Sequence[Settings]] = {
+    "dps": [{"scale": scale} for scale in (0.1, 0.3, 1.0, 3.0)],
+    "das": [{"temperature": alpha} for alpha in (0.03, 0.1, 0.3, 1.0)],
+    "fk": [{"reward_weight": weight} for weight in (0.3, 1.0, 3.0, 10.0)],
+    "dno": [
+        {"learning_rate": rate, "num_inference_steps": T} for T in (5, 10) for rate in (0.03, 0.1)
+    ],
+    "reno": [
+        {"reward_weight": 1.0, "learning_rate": rate, "num_inference_steps": T} for T in (5, 10) for rate in (5.0, 20.0)
+    ],
+    "prompt-embedding": _EMBEDDING,
+    "null-tta": _EMBEDDING,
+}  # fmt: skip
+"""Four tries each, in units of the target's standard deviation (see `contenders.DIVIDED`)."""
+
+
+def tuning_arms(task: Task, budget: int, grid: Mapping[str, Sequence[Settings]]) -> list[Arm]:
+    """Plain sampling, and an arm a contender and setting: "das#2" is the third of its grid."""
+    label = f"{budget} evaluations"
+    return [
+        arm(PLAIN, budget, label, task),
+        *(
+            replace(arm(name, budget, label, replace(task, settings={name: settings})), name=f"{name}#{number}")
+            for name, tries in grid.items()
+            for number, settings in enumerate(tries)
+        ),
+    ]
+
+
+def chosen(
+    plan: Plan, rows: Sequence[Row], held_out: str, grid: Mapping[str, Sequence[Settings]]
+) -> tuple[dict[str, Settings], list[dict[str, Any]]]:
+    """The settings by contender, and the record of the search: every try, with its gains over plain sampling."""
+    [panel] = panels(plan, rows)
+    search: list[dict[str, Any]] = []
+    best: dict[str, Settings] = {}
+    for name, tries in grid.items():
+        found = [_try(panel, f"{name}#{number}", settings, held_out) for number, settings in enumerate(tries)]
+        winner = _best(found)
+        winner["chosen"] = True
+        best[name] = winner["settings"]
+        search += [{"contender": name, **each} for each in found]
+    return best, search
+
+
+def _try(panel: Panel, name: str, settings: Settings, held_out: str) -> dict[str, Any]:
+    gains = {measure: panel.gain(name, measure) for measure in (panel.target, held_out)}
+    if any(gain is None for gain in gains.values()):
+        raise NullTTAError(f"'{name}' has too few images to judge it by: finish the search first")
+    result = panel.results[name]
+    return {
+        "settings": dict(settings), "chosen": False, "evaluations": result.cost, "seconds": result.seconds,
+        "gains": {measure: asdict(gain) for measure, gain in gains.items() if gain is not None},
+    }  # fmt: skip
+
+
+def _best(tries: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """By the rule; a try's gains are in order: target, held-out."""
+
+    def target(each: dict[str, Any]) -> float:
+        return float(next(iter(each["gains"].values()))["mean"])
+
+    def held(each: dict[str, Any]) -> dict[str, float]:
+        _, found = each["gains"].values()
+        return dict(found)
+
+    sound = [each for each in tries if held(each)["high"] >= 0]
+    return max(sound, key=target) if sound else max(tries, key=lambda each: held(each)["mean"])

@@ -1,0 +1,227 @@
+"""`nulltta bench`: Null-TTA against its rivals at equal cost (docs/benchmark.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nulltta.cli.flags import DEVICE, MODEL
+from nulltta.cli.messages import INTERRUPTED, quiet, say
+from nulltta.errors import NullTTAError
+
+if TYPE_CHECKING:
+    from nulltta.benchmark.plan import Plan
+    from nulltta.benchmark.request import Request
+    from nulltta.benchmark.run import Machine, OnRows
+
+app = typer.Typer(help="Compare methods at equal cost, with measures that nobody optimised.", no_args_is_help=True)
+
+Out = Annotated[Path, typer.Option(metavar="FOLDER", help="Where plan, rows and pictures go; given again, it goes on.")]
+Model = Annotated[str, MODEL]
+Targets = Annotated[list[str] | None, typer.Option("--target", help="A reward to raise; may be repeated. [clip]")]
+Budgets = Annotated[
+    list[str] | None,
+    typer.Option("--budget", help="An image's, in denoiser evaluations, or seconds as in 5s; may be repeated. [300]"),
+]
+Contenders = Annotated[
+    list[str] | None,
+    typer.Option("--contender", help="rivals, ablations, sweeps, or one's name; may be repeated. [rivals, ablations]"),
+]
+PromptCount = Annotated[int, typer.Option(metavar="N", help="Of the embedded world's; always the first of one list.")]
+PromptsFile = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Prompts for another model, one a line, instead.")
+]
+TuningFile = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Other prompts, for what is tuned or measured beforehand.")
+]
+Measures = Annotated[
+    list[str] | None, typer.Option("--measure", help="A reward to measure besides; may be repeated. [colourfulness]")
+]
+Settings = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="The contenders' settings, as `bench tune` wrote them.")
+]
+Workers = Annotated[int, typer.Option(help="Processes that sample side by side.")]
+Threads = Annotated[int, typer.Option(help="Of each worker; 0 shares the cores among them.")]
+Steps = Annotated[int | None, typer.Option(help="T: denoising steps. [the model's preset]")]
+Guidance = Annotated[float | None, typer.Option(help="s: classifier-free guidance. [the model's preset]")]
+BatchSize = Annotated[int, typer.Option(help="Prompts at a time; results do not depend on it.")]
+
+
+@app.command()
+def run(
+    target: Targets = None,
+    trade_off: Annotated[
+        tuple[str, str] | None, typer.Option(help="Two rewards: sums of both are targets too, standardised.")
+    ] = None,
+    weight: Annotated[
+        list[float] | None, typer.Option("--weight", help="Of the first; may be repeated. [0, .25, .5, .75 and 1]")
+    ] = None,
+    budget: Budgets = None,
+    contender: Contenders = None,
+    prompts: PromptCount = 64,
+    prompts_file: PromptsFile = None,
+    tuning_file: TuningFile = None,
+    seeds: Annotated[int, typer.Option(metavar="N", help="Seeds 0 to N−1, each the same noise for all.")] = 2,
+    measure: Measures = None,
+    settings: Settings = None,
+    num_inference_steps: Steps = None,
+    guidance_scale: Guidance = None,
+    model: Model = "embedded",
+    batch_size: BatchSize = 8,
+    gallery: Annotated[int, typer.Option(help="Of how many prompts to keep pictures.")] = 6,
+    workers: Workers = 1,
+    threads: Threads = 0,
+    device: Annotated[str | None, DEVICE] = None,
+    out: Out = Path("out/benchmark"),
+) -> None:
+    """Sample every contender on every prompt and seed; the same command goes on after an interruption."""
+    with quiet():
+        from nulltta.benchmark.request import Request
+        from nulltta.benchmark.request import settings as read
+        from nulltta.benchmark.run import Machine
+
+        reported, tuning = _prompts(model, prompts, prompts_file, tuning_file)
+        request = Request(
+            model=model, targets=target or ([] if trade_off else ["clip"]), trade_off=trade_off or (),
+            weights=weight or (0.0, 0.25, 0.5, 0.75, 1.0), budgets=budget or ["300"],
+            contenders=contender or ["rivals", "ablations"], prompts=reported, tuning=tuning,
+            seeds=list(range(seeds)), measures=["colourfulness"] if measure is None else measure,
+            config=_given(num_inference_steps=num_inference_steps, guidance_scale=guidance_scale),
+            settings=read(settings), batch_size=batch_size, gallery=gallery,
+        )  # fmt: skip
+        _sample(request, out, Machine(workers, threads, device))
+
+
+@app.command()
+def tune(
+    target: Annotated[str, typer.Option(help="The reward to raise.")] = "clip",
+    budget: Annotated[int, typer.Option(help="An image's, in denoiser evaluations.")] = 300,
+    held_out: Annotated[str, typer.Option(help="The measure that must not fall.")] = "clip-b",
+    prompts: Annotated[int, typer.Option(metavar="N", help="How many of the embedded world's tuning prompts.")] = 16,
+    tuning_file: TuningFile = None,
+    seeds: Annotated[int, typer.Option(metavar="N", help="Seeds 0 to N−1.")] = 1,
+    num_inference_steps: Steps = None,
+    guidance_scale: Guidance = None,
+    model: Model = "embedded",
+    batch_size: BatchSize = 8,
+    workers: Workers = 1,
+    threads: Threads = 0,
+    device: Annotated[str | None, DEVICE] = None,
+    out: Out = Path("out/tuning"),
+) -> None:
+    """Choose each contender's settings on the tuning prompts; writes settings.json and tuning.json into FOLDER."""
+    with quiet():
+        from nulltta.benchmark.run import Machine
+        from nulltta.benchmark.search import Search, search
+
+        _, tuning = _prompts(model, prompts, tuning_file, tuning_file, tuning=prompts)
+        asked = Search(
+            model=model, target=target, budget=budget, held_out=held_out, prompts=tuning, seeds=list(range(seeds)),
+            config=_given(num_inference_steps=num_inference_steps, guidance_scale=guidance_scale),
+            batch_size=batch_size,
+        )  # fmt: skip
+        with _bar(out) as on_plan:
+            search(asked, out, Machine(workers, threads, device), on_plan)
+        print(f"look at {out / 'tuning.json'}; give {out / 'settings.json'} to `nulltta bench run --settings`")
+
+
+@app.command()
+def calibrate(
+    seconds: Annotated[list[float], typer.Argument(help="Seconds an image.", show_default=False)],
+    target: Annotated[str, typer.Option(help="The reward to raise.")] = "clip",
+    contender: Contenders = None,
+    tuning_file: TuningFile = None,
+    settings: Settings = None,
+    num_inference_steps: Steps = None,
+    guidance_scale: Guidance = None,
+    model: Model = "embedded",
+    threads: Threads = 0,
+    device: Annotated[str | None, DEVICE] = None,
+) -> None:
+    """How many denoiser evaluations each contender affords in so many seconds an image, on this machine."""
+    with quiet():
+        from nulltta.benchmark import calibrate, contenders
+        from nulltta.benchmark.request import settings as read
+        from nulltta.benchmark.request import single_task
+        from nulltta.benchmark.run import Machine
+
+        _, tuning = _prompts(model, 1, tuning_file, tuning_file)
+        config = _given(num_inference_steps=num_inference_steps, guidance_scale=guidance_scale)
+        live, asked = single_task(model, target, tuning, config, read(settings), Machine(1, threads, device))
+        print("contender", "evaluations a second", *(f"in {each:g} s" for each in seconds), sep="\t")
+        for name in contenders.named(contender or ["rivals"]):
+            if not contenders.CONTENDERS[name].fixed:
+                each = calibrate.seconds_per_evaluation(name, asked, live, tuning)
+                print(name, f"{1 / each:.1f}", *(int(second / each) for second in seconds), sep="\t")
+
+
+@app.command()
+def report(
+    folders: Annotated[list[Path], typer.Argument(metavar="FOLDER...", help="Of `bench run`.", show_default=False)],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where report.html and report.md go.")] = Path(
+        "out/report"
+    ),
+) -> None:
+    """Write up what was sampled so far: one self-contained HTML page, and a Markdown page with its pictures."""
+    with quiet():
+        from nulltta.benchmark.report import write
+
+        for path in write(folders, out):
+            print(path)
+
+
+def _sample(request: Request, out: Path, machine: Machine) -> None:
+    """Plan and sample; Ctrl-C leaves what is finished."""
+    from nulltta.benchmark.request import prepare
+    from nulltta.benchmark.run import sample
+    from nulltta.benchmark.store import Store
+
+    store = Store(out)
+    plan = prepare(request, store, machine, lambda line: say("note", line))
+    try:
+        with _bar(out) as on_plan:
+            sample(plan, store, machine, on_plan(plan))
+    except KeyboardInterrupt:
+        say("interrupted", f"{len(store.rows())} of {plan.images} images are in '{out}'; the same command goes on")
+        raise typer.Exit(INTERRUPTED) from None
+    print(f"{plan.images} images are in '{out}'; `nulltta bench report {out}` writes them up")
+
+
+@contextmanager
+def _bar(out: Path) -> Iterator[Any]:
+    """A bar over all images with the time left; yields (plan) -> what is to hear of finished rows."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from nulltta.benchmark.store import Store
+
+    columns = (TextColumn("sampling"), BarColumn(), MofNCompleteColumn(), TextColumn("images"), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+
+        def on_plan(plan: Plan) -> OnRows:
+            task = bar.add_task("", total=plan.images, completed=len(Store(out).rows()))
+            return lambda rows: bar.advance(task, len(rows))
+
+        yield on_plan
+
+
+def _prompts(
+    model: str, count: int, file: Path | None, tuning_file: Path | None, tuning: int = 16
+) -> tuple[Sequence[str], Sequence[str]]:
+    """The reported and the tuning prompts: the embedded world's own, or of files."""
+    from nulltta.benchmark.request import embedded_prompts
+    from nulltta.cli.request import read_prompts
+
+    if file is None and tuning_file is None and model == "embedded":
+        return embedded_prompts(count, tuning)
+    if file is None or tuning_file is None:
+        raise NullTTAError("another model's prompts come from files: give --prompts-file and --tuning-file")
+    return read_prompts([], file), read_prompts([], tuning_file)
+
+
+def _given(**settings: Any) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if value is not None}

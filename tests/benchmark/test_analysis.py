@@ -1,0 +1,120 @@
+"""What rows show: by hand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nulltta.benchmark.analysis import Panel, Result, compare, panels, verdict
+from nulltta.benchmark.measures import pack
+from nulltta.benchmark.plan import Arm, Plan
+from nulltta.benchmark.report import words
+from nulltta.benchmark.report.document import Grid, Heading, Text, write_html, write_markdown
+from nulltta.benchmark.store import Row
+
+PROMPTS = [str(i) for i in range(8)]
+
+
+def rows(name: str, budget: str, target: float, held: float, wobble: float = 0.01) -> list[Row]:
+    """Eight prompts, two seeds; prompts differ, a method adds to all of them alike but for a wobble."""
+    return [
+        Row(
+            f"clip|{budget}|{name}", i, seed, 1.0, 2.0, 30.0, 10.0,
+            {"clip": i / 10 + target + wobble * (-1) ** i, "clip-b": i / 10 + held + wobble * (-1) ** seed, "x": None},
+        )
+        for i in range(8)
+        for seed in (0, 1)
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def panel() -> Panel:
+    arms = [
+        Arm(name=name, target="clip", budget=budget, method="plain")
+        for name, budget in (("plain", ""), ("null-tta", "9"), ("dps", "9"), ("das", "9"), ("fk", "9"))
+    ]
+    plan = Plan(model="embedded", prompts=PROMPTS, seeds=[0, 1], arms=arms)
+    found = rows("plain", "", 0, 0) + rows("null-tta", "9", 0.3, 0.1) + rows("dps", "9", 0.5, -0.3)
+    [made] = panels(plan, found + rows("das", "9", 0.1, 0.05) + rows("fk", "9", 0.3, 0.05, 0.2))
+    return made
+
+
+def test_a_gain_is_paired_and_resamples_prompts(panel: Panel) -> None:
+    gain = panel.gain("null-tta", "clip")
+    assert gain is not None
+    assert gain.n == 8
+    assert (gain.mean, gain.low, gain.high) == pytest.approx((0.3, 0.3, 0.3))
+    wide = panel.gain("fk", "clip")
+    assert wide is not None
+    assert wide.low < 0.3 < wide.high
+    assert panel.results["das"].cost == 40
+    assert panel.measures == ["clip", "clip-b"]  # "x" says nothing
+
+
+def test_only_what_both_have_is_compared() -> None:
+    before = {(p, s): float(p) for p in range(3) for s in range(2)}
+    after = {(0, 0): 1.0, (0, 1): 3.0, (1, 0): 2.0, (9, 0): 100.0}
+    gain = compare(before, after)
+    assert gain is not None
+    assert (gain.n, gain.mean) == (2, pytest.approx((2.0 + 1.0) / 2))
+    assert compare(before, {(0, 0): 1.0}) is None
+
+
+def test_seeds_of_a_prompt_do_not_count_as_more_prompts() -> None:
+    """Ten seeds of two prompts say no more than the two prompts' means."""
+    before = {(p, s): 0.0 for p in range(2) for s in range(10)}
+    gain = compare(before, {(p, s): float(p) for p, s in before})
+    assert gain is not None
+    assert (gain.n, gain.low, gain.high) == (2, 0.0, 1.0)
+
+
+def test_the_frontier_is_what_nobody_beats_in_both(panel: Panel) -> None:
+    assert panel.frontier("clip-b") == ["null-tta", "dps"]
+
+
+def test_the_conclusion_says_who_is_ahead_and_what_fell(panel: Panel) -> None:
+    said = words.conclusion(panel, "clip-b")
+    assert "is ahead of das (" in said[1]
+    assert "cannot be told from fk (" in said[1]
+    assert "is behind dps (" in said[1]
+    assert said[3] == "It is on the frontier of target and clip-b, which is made of null-tta and dps."
+    assert "no other measure fell" in said[4]
+    assert "These rose: clip-b (" in said[4]
+    assert said[5].startswith("clip-b fell under dps (")
+    assert [verdict(g) for name in ("das", "dps") if (g := panel.gain("null-tta", "clip", over=name))] == [
+        "win",
+        "loss",
+    ]
+
+
+def test_gains_over_a_rival_are_in_plains_deviations(panel: Panel) -> None:
+    plain = panel.gain("null-tta", "clip")
+    assert plain is not None
+    assert f"dps ({-0.2 / plain.spread:+.2f} SD" in words.conclusion(panel, "clip-b")[1]
+
+
+def test_diversity_needs_two_seeds() -> None:
+    def row(prompt: int, seed: int, vector: tuple[float, float]) -> Row:
+        scores: Mapping[str, float | None] = {"clip": 1.0}
+        return Row("a", prompt, seed, 1.0, 1.0, 1.0, 0.0, scores, pack(np.array(vector)))
+
+    result = Result(
+        Arm(name="a", target="clip", method="plain"), [row(0, 0, (1, 0)), row(0, 1, (0, 1)), row(1, 0, (1, 0))]
+    )
+    assert result.of("diversity") == {(0, 0): 1.0}
+    assert math.isnan(result.mean("absent"))
+
+
+def test_a_page_needs_no_markup_of_names(tmp_path: Path) -> None:
+    page = [Heading("<b>", 1), Text("0.5*z(a) & b"), Grid(["", "n|m"], [["a_b", "<1"]])]
+    html = write_html(page, tmp_path / "a.html").read_text()
+    assert "<h1>&lt;b&gt;</h1>" in html
+    assert "<p>0.5*z(a) &amp; b</p>" in html
+    assert "http" not in html
+    markdown = write_markdown(page, tmp_path / "a.md").read_text()
+    assert "0.5\\*z(a)" in markdown
+    assert "| n\\|m |" in markdown

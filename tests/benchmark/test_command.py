@@ -1,0 +1,160 @@
+"""`nulltta bench` from the command line: the whole benchmark, small."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from nulltta.benchmark.contenders import ABLATIONS, RIVALS
+from nulltta.benchmark.request import Request, embedded_prompts, parsed
+from nulltta.benchmark.store import Store
+from nulltta.cli import main
+from nulltta.types import NullTTAError
+
+SHORT = ["--num-inference-steps", "2", "--threads", "1"]
+
+
+@pytest.fixture
+def tiny(checkpoint: Path, tmp_path: Path) -> list[str]:
+    """The flags of a benchmark on the tiny checkpoint."""
+    (tmp_path / "prompts.txt").write_text("a\nb\n")
+    (tmp_path / "tuning.txt").write_text("c\nd\n")
+    files = ["--prompts-file", str(tmp_path / "prompts.txt"), "--tuning-file", str(tmp_path / "tuning.txt")]
+    return ["--model", str(checkpoint), "--guidance-scale", "3", *files, *SHORT]
+
+
+def test_smoke_on_the_embedded_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every contender on real prompts, from sampling to the written report."""
+    out, pages = tmp_path / "run", tmp_path / "pages"
+    command = ["bench", "run", "--prompts", "2", "--seeds", "1", "--budget", "24", "--gallery", "1", *SHORT]
+    assert main([*command, "--out", str(out)]) == 0
+    assert main(["bench", "report", str(out), "--out", str(pages)]) == 0
+    html, markdown = (pages / "report.html").read_text(), (pages / "report.md").read_text()
+    for name in (*RIVALS, *ABLATIONS):
+        assert f"\n| {name} | " in markdown
+        assert f"<td>{name}</td>" in html
+    assert re.search(r"Target clip, 24 evaluations an image, 2 prompts: Null-TTA changes the target by [+-]\d", html)
+    pictures = re.findall(r"\]\((.+?\.png)\)", markdown)
+    assert len(pictures) == html.count("data:image/png;base64,") == 4
+    for picture in pictures:
+        with Image.open(pages / picture) as image:
+            image.verify()
+    assert not re.search(r'(src|href)="(?!data:)', html)
+    rows = Store(out).rows()
+    assert {round(row.forward + row.backward) for row in rows if "plain" not in row.arm} <= set(range(14, 25))
+    assert all(set(row.scores) == {"clip", "clip-b", "facts", "colourfulness", "high-frequency"} for row in rows)
+    assert "writes them up" in capsys.readouterr().out
+
+
+def test_the_same_command_goes_on_and_another_is_refused(
+    tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    command = ["bench", "run", *tiny, "--target", "colourfulness", "--budget", "30", "--seeds", "1", "--out", str(out)]
+    command += ["--contender", "plain", "--contender", "best-of-n", "--contender", "null-tta"]
+    assert main(command) == 0
+    lines = (out / "rows.jsonl").read_text().splitlines(keepends=True)
+    assert len(lines) == 6
+    (out / "rows.jsonl").write_text("".join(lines[:3]))
+    assert main(command) == 0
+    assert len((out / "rows.jsonl").read_text().splitlines()) == 6
+    assert main([*command, "--seeds", "2"]) == 2
+    assert "it differs in seeds" in capsys.readouterr().err
+
+
+def test_two_rewards_are_traded_off_and_a_budget_may_be_in_seconds(
+    tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    names = [word for name in ("plain", "best-of-n", "dps", "null-tta") for word in ("--contender", name)]
+    command = ["bench", "run", *tiny, "--trade-off", "brightness", "colourfulness", "--weight", "0.25", "--weight", "1"]
+    assert main([*command, "--budget", "0.3s", *names, "--seeds", "1", "--out", str(out)]) == 0
+    plan = json.loads((out / "plan.json").read_text())
+    targets = list(dict.fromkeys(arm["target"] for arm in plan["plan"]["arms"]))
+    assert [target.split("*")[0] for target in targets] == ["0.25", "1"]
+    assert all("z(brightness, " in target and "z(colourfulness, " in target for target in targets)
+    assert {arm["budget"] for arm in plan["plan"]["arms"]} == {"", "0.3s"}
+    assert main(["bench", "report", str(out), "--out", str(tmp_path)]) == 0
+    assert "Trade-off of brightness and colourfulness" in (tmp_path / "report.md").read_text()
+    assert (tmp_path / "trade-off-0-0.png").exists()
+
+
+def test_settings_are_tuned_and_used(tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    grid = {"fk": [{"reward_weight": 0.1}, {"reward_weight": 5.0}], "dps": [{"scale": 0.0}, {"scale": 0.5}]}
+    monkeypatch.setattr("nulltta.benchmark.search.GRID", grid)
+    out = tmp_path / "tuning"
+    place = tiny.index("--prompts-file")
+    flags = ["--target", "brightness", "--held-out", "sharpness", "--budget", "24", "--out", str(out)]
+    assert main(["bench", "tune", *tiny[:place], *tiny[place + 2 :], *flags]) == 0
+    chosen, record = (json.loads((out / name).read_text()) for name in ("settings.json", "tuning.json"))
+    assert set(chosen) == {"fk", "dps"}
+    tries = {(each["contender"], str(each["settings"])): each for each in record["search"]}
+    assert len(tries) == 4
+    for name, settings in chosen.items():
+        mine = [each for each in record["search"] if each["contender"] == name]
+        [best] = [each for each in mine if each["chosen"]]
+        assert best["settings"] == settings
+        sound = [each for each in mine if each["gains"]["sharpness"]["high"] >= 0]
+        if sound:
+            assert best["gains"]["brightness"]["mean"] == max(each["gains"]["brightness"]["mean"] for each in sound)
+    assert "95% interval" in record["rule"]
+    run = ["bench", "run", *tiny, "--target", "brightness", "--contender", "plain", "--contender", "fk", "--seeds", "1"]
+    assert main([*run, "--budget", "24", "--settings", str(out / "settings.json"), "--out", str(tmp_path / "run")]) == 0
+    plan = json.loads((tmp_path / "run" / "plan.json").read_text())
+    weight = plan["plan"]["arms"][1]["settings"]["reward_weight"]
+    assert weight == pytest.approx(chosen["fk"]["reward_weight"] / plan["units"]["brightness"])
+
+
+def test_methods_are_timed(tiny: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    place = tiny.index("--prompts-file")
+    command = ["bench", "calibrate", "0.5", "2", *tiny[:place], *tiny[place + 2 :], "--target", "colourfulness"]
+    assert main([*command, "--contender", "best-of-n", "--contender", "null-tta"]) == 0
+    lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert [line[0] for line in lines] == ["contender", "best-of-n", "null-tta"]
+    for line in lines[1:]:
+        assert float(line[1]) == pytest.approx(int(line[3]) / 2, rel=0.2, abs=1)
+
+
+MISTAKES = {
+    "unknown contender": (["--contender", "dsp"], "unknown contender 'dsp'"),
+    "budget": (["--budget", "soon"], "not soon"),
+    "target": (["--target", "clp"], "did you mean 'clip'"),
+    "held out": (["--target", "clip-b"], "choose another target"),
+    "another model without prompts": (["--model", "a/b"], "give --prompts-file"),
+    "workers": (["--workers", "0"], "workers must be 1 or more"),
+    "settings": (["--settings", "missing.json"], "cannot read settings from 'missing.json'"),
+}
+
+
+@pytest.mark.parametrize(("flags", "says"), MISTAKES.values(), ids=MISTAKES)
+def test_mistakes_are_one_line_and_write_nothing(
+    flags: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main(["bench", "run", *flags, "--out", str(out)]) == 2
+    assert re.fullmatch(rf"error: .*{re.escape(says)}.*\n", capsys.readouterr().err)
+    assert not out.exists()
+
+
+def test_a_folder_without_a_benchmark_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "report", str(tmp_path)]) == 2
+    assert "holds no benchmark" in capsys.readouterr().err
+
+
+def test_reported_prompts_and_tuning_prompts_are_disjoint() -> None:
+    reported, tuning = embedded_prompts(64)
+    assert not set(reported) & set(tuning)
+    with pytest.raises(NullTTAError, match="nothing may be both"):
+        Request(prompts=reported, tuning=[*tuning, reported[3]])
+
+
+def test_budgets() -> None:
+    assert parsed("300") == ("300 evaluations", 300)
+    assert parsed("2.5s") == ("2.5s", 2.5)
+    for bad in ("0", "-3", "1.5", "s"):
+        with pytest.raises(NullTTAError, match="budget"):
+            parsed(bad)

@@ -1,0 +1,124 @@
+"""What each contender does with a budget, and that it keeps to it, as counted from outside."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from nulltta import NullTTAConfig, NullTTAError, align
+from nulltta.benchmark.contenders import ABLATIONS, CONTENDERS, GROUPS, RIVALS, SWEEPS, Task, arm, filled, named
+from nulltta.benchmark.counting import counted
+from nulltta.benchmark.plan import Arm
+from nulltta.benchmark.repeated import BestOf
+from nulltta.benchmark.request import settings
+from nulltta.benchmark.tune import GRID
+from nulltta.budget import spent
+from nulltta.sampling import plain
+
+T = 3
+TASK = Task(
+    config=NullTTAConfig(num_inference_steps=T, guidance_scale=3.0, inner_steps=(1, 2), num_particles=2),
+    target="colourfulness", unit=0.1, settings={"dno": {"num_inference_steps": 2}},
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*RIVALS, *ABLATIONS])
+def test_what_is_spent_is_the_budget_or_just_below_it(model: Any, name: str) -> None:
+    budget, prompts = 61, ["a cat", "a dog"]
+    chosen = arm(name, budget, "61 evaluations", TASK)
+    method, config = chosen.build()
+    with counted(model) as evaluations:
+        align(model, prompts, chosen.target, config=config, method=method)
+    cost = evaluations.total / len(prompts)
+    if name == "plain":
+        assert (cost, chosen.budget) == (2 * T, "")
+        return
+    step = {"best-of-n": 2 * T, "fk": 2 * T, "das": 4 * T, "dps": 4 * T, "dno": 12, "reno": 6 * T}.get(name, 8)
+    assert budget - step < cost <= budget
+    assert (evaluations.backward > 0) == (name not in ("best-of-n", "fk", "zeroth-order"))
+
+
+@pytest.mark.parametrize("name", [name for name in CONTENDERS if not CONTENDERS[name].fixed])
+def test_a_larger_budget_buys_no_less(name: str) -> None:
+    def bought(budget: int) -> int:
+        made = arm(name, budget, "", TASK)
+        counts = [made.settings.get(field, 0) for field in ("samples", "particles", "iterations")]
+        kin = made.method in ("null-tta", "prompt-embedding", "shared-null")
+        return max(*counts, made.samples, spent(NullTTAConfig(**made.config)) if kin else 0)
+
+    amounts = [bought(budget) for budget in range(80, 1000, 40)]
+    assert amounts == sorted(amounts)
+    assert amounts[-1] > amounts[0]
+
+
+def test_inner_steps_are_multiplied_to_fill_a_large_budget() -> None:
+    config = filled(TASK.config, 500)
+    assert 497 <= spent(config) <= 500
+    n_min, n_max = config.inner_steps
+    assert (n_min, n_max) == (n_min, 2 * n_min)
+    with pytest.raises(NullTTAError, match="cannot be multiplied"):
+        filled(replace(TASK.config, inner_steps=(0, 0)), 500)
+    with pytest.raises(NullTTAError, match="leaves no inner step"):
+        filled(TASK.config, 2 * 2 * T)
+
+
+def test_settings_in_the_rewards_unit_are_scaled_to_it() -> None:
+    own = {"dps": {"scale": 2.0}, "das": {"temperature": 2.0}, "null-tta": {"reward_weight": 2.0}}
+    task = replace(TASK, settings=own)
+    assert arm("dps", 60, "", task).settings["scale"] == pytest.approx(20.0)
+    assert arm("das", 60, "", task).settings["temperature"] == pytest.approx(0.2)
+    assert arm("null-tta", 60, "", task).config["reward_weight"] == pytest.approx(20.0)
+    assert arm("zeroth-order", 60, "", task).config["reward_weight"] == pytest.approx(10.0)  # half, as published
+
+
+def test_a_budget_that_does_not_reach_and_a_reward_without_gradient_are_refused() -> None:
+    for name in CONTENDERS:
+        if not CONTENDERS[name].fixed:
+            with pytest.raises(NullTTAError, match="evaluations"):
+                arm(name, 5, "", TASK)
+        if CONTENDERS[name].needs_gradient:
+            with pytest.raises(NullTTAError, match=f"{name} needs a reward with a gradient"):
+                arm(name, 500, "", replace(TASK, target="jpeg", differentiable=False))
+
+
+def test_without_gradient_null_tta_searches() -> None:
+    made = arm("null-tta", 100, "", replace(TASK, target="jpeg", differentiable=False))
+    assert made.config["gradient"] == "zeroth-order"
+    assert spent(NullTTAConfig(**made.config)) <= 100
+
+
+def test_names_and_groups() -> None:
+    assert named(["rivals", "null-tta"]) == list(RIVALS)
+    assert named(["dps", "sweeps"]) == ["dps", *SWEEPS]
+    assert set(GROUPS) == {"rivals", "ablations", "sweeps"}
+    with pytest.raises(NullTTAError, match="unknown contender 'dsp'"):
+        named(["dsp"])
+
+
+def test_every_contender_with_settings_of_its_own_is_tuned_with_as_many_tries() -> None:
+    assert set(settings()) == set(GRID) == set(RIVALS) - {"plain", "best-of-n"}
+    assert len({len(tries) for tries in GRID.values()}) == 1
+    for name, tries in GRID.items():
+        assert len({str(tried) for tried in tries}) == len(tries)
+        assert {key for tried in tries for key in tried} >= set(settings()[name])
+
+
+def test_the_best_of_several_runs_is_the_best_and_its_first_is_the_method_itself(model: Any) -> None:
+    config, prompts = TASK.config, ["a cat", "a dog"]
+    alone = align(model, prompts, "colourfulness", config=config, method="plain", seed=[3, 4])
+    best = align(model, prompts, "colourfulness", config=config, method=BestOf(plain, 3), seed=[3, 4])
+    assert best.candidates.shape[1] == 3
+    torch.testing.assert_close(best.candidates[:, 0], alone.images)
+    assert torch.equal(best.rewards, best.problem.reward(best.candidates.flatten(0, 1), prompts * 3).view(2, 3).amax(1))
+    swapped = align(model, prompts[::-1], "colourfulness", config=config, method=BestOf(plain, 3), seed=[4, 3])
+    torch.testing.assert_close(swapped.candidates.flip(0), best.candidates, rtol=0, atol=1e-4)
+
+
+def test_an_arm_survives_json() -> None:
+    made = arm("das", 60, "60 evaluations", TASK)
+    again = Arm(**json.loads(json.dumps(made.__dict__, default=dict)))
+    assert again.build() == made.build()

@@ -1,0 +1,149 @@
+"""Sampling a plan on a tiny checkpoint: order, resumption after any crash, workers."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import nulltta
+from nulltta import NullTTAConfig, NullTTAError, align
+from nulltta.baselines import DNO
+from nulltta.benchmark.contenders import Task, arm
+from nulltta.benchmark.counting import counted
+from nulltta.benchmark.plan import Plan
+from nulltta.benchmark.run import Machine, Sampler, sample
+from nulltta.benchmark.store import ROWS, Row, Store
+
+CONFIG = NullTTAConfig(num_inference_steps=3, guidance_scale=3.0, inner_steps=(1, 2), num_particles=2)
+TASK = Task(config=CONFIG, target="colourfulness")
+ONE = Machine(threads=1)
+
+
+@pytest.fixture
+def plan(checkpoint: Path) -> Plan:
+    arms = [arm(name, 40, "40 evaluations", TASK) for name in ("plain", "best-of-n", "null-tta")]
+    return Plan(
+        model=str(checkpoint), prompts=["a", "b", "c"], seeds=[0, 1], arms=arms, measures=["brightness"],
+        batch_size=2, gallery=1,
+    )  # fmt: skip
+
+
+def stripped(rows: list[Row]) -> list[dict[str, Any]]:
+    """Rows without their times, in order."""
+    found = sorted(rows, key=lambda row: row.key)
+    return [{k: v for k, v in vars(row).items() if not k.endswith("seconds") and k != "image"} for row in found]
+
+
+def approximately(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A batch of another size may differ in its last bits."""
+    return [{**row, "scores": pytest.approx(row["scores"], rel=1e-3)} for row in rows]
+
+
+def test_all_arms_come_on_the_first_prompts_first(plan: Plan) -> None:
+    jobs = [(job.prompts, job.seed, job.arm.name) for job in plan.jobs()]
+    names = ["plain", "best-of-n", "null-tta"]
+    assert jobs == [(batch, seed, name) for batch in ((0, 1), (2,)) for seed in (0, 1) for name in names]
+
+
+def test_rows_say_what_was_made(plan: Plan, tmp_path: Path) -> None:
+    store = Store(tmp_path / "new")
+    store.resume({}, lambda: (plan, {}))
+    heard: list[Row] = []
+    sample(plan, store, ONE, heard.extend)
+    rows = store.rows()
+    assert stripped(heard) == approximately(stripped(rows))
+    assert len({row.key for row in rows}) == len(rows) == plan.images == 18
+    assert sorted(path.name for path in (store.folder / "images").iterdir()) == [
+        "000-000-0.png", "001-000-0.png", "002-000-0.png",
+    ]  # fmt: skip
+    method, config = plan.arms[2].build()
+    result = align(plan.model, ["b"], "colourfulness", config=config, method=method, seed=1)
+    [row] = [row for row in rows if row.key == (plan.arms[2].key, 1, 1)]
+    assert row.scores["colourfulness"] == pytest.approx(float(result.rewards[0]), abs=1e-4)
+    assert row.scores["brightness"] == pytest.approx(float(result.images.mean()), abs=1e-4)
+    assert (row.forward + row.backward, row.seconds > 0, row.cpu_seconds > 0) == (pytest.approx(40, abs=3), True, True)
+
+
+def test_a_run_goes_on_wherever_it_was_cut(plan: Plan, tmp_path: Path) -> None:
+    whole, cut = Store(tmp_path / "whole"), Store(tmp_path / "cut")
+    for store in (whole, cut):
+        store.resume({"n": 1}, lambda: (plan, {}))
+    sample(plan, whole, ONE)
+    text = (whole.folder / ROWS).read_bytes()
+    lines = text.splitlines(keepends=True)
+    place = cut.folder / ROWS
+    place.write_bytes(b"".join(lines[:4]) + lines[4][:25])  # a crash in the middle of the fifth row, and of a batch
+    assert len(cut.rows()) == 4
+    assert place.read_bytes() == b"".join(lines[:4])
+    heard: list[Row] = []
+    sample(plan, cut, ONE, heard.extend)
+    assert len(heard) == 14
+    assert stripped(cut.rows()) == approximately(stripped(whole.rows()))
+    sample(plan, cut, ONE, lambda rows: pytest.fail("nothing is left to do"))
+    for length in (0, 1, len(text) - 1):
+        place.write_bytes(text[:length])
+        assert len(cut.rows()) == text[:length].count(b"\n")
+
+
+def test_another_request_does_not_go_on_in_the_same_folder(plan: Plan, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.resume({"seeds": [0, 1], "model": "x"}, lambda: (plan, {}))
+    assert store.resume({"seeds": (0, 1), "model": "x"}, lambda: pytest.fail("it is here")) == Plan.from_json(
+        json.loads(json.dumps(plan.as_json()))
+    )
+    with pytest.raises(NullTTAError, match="differs in seeds"):
+        store.resume({"seeds": [0], "model": "x"}, lambda: (plan, {}))
+
+
+@pytest.mark.parametrize(("file", "text"), [("rows.jsonl", "{}\n"), ("rows.jsonl", "x\n"), ("plan.json", "[]")])
+def test_files_of_another_make_are_refused(tmp_path: Path, file: str, text: str) -> None:
+    (tmp_path / file).write_text(text)
+    with pytest.raises(NullTTAError, match=r"is no plan|no row") as caught:
+        Store(tmp_path).plan() if file == "plan.json" else Store(tmp_path).rows()
+    assert "\n" not in str(caught.value)
+
+
+def test_workers_make_the_same_rows(plan: Plan, tmp_path: Path) -> None:
+    alone, together = Store(tmp_path / "alone"), Store(tmp_path / "together")
+    small = replace(plan, prompts=["a", "b"], seeds=[0])
+    for store, machine in ((alone, ONE), (together, Machine(workers=2, threads=1))):
+        store.resume({}, lambda: (small, {}))
+        sample(small, store, machine)
+    assert stripped(alone.rows()) == approximately(stripped(together.rows()))
+
+
+def test_a_failing_job_names_its_arm_and_leaves_the_finished_rows(plan: Plan, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    broken = replace(plan.arms[2], name="broken", config={**plan.arms[2].config, "learning_rate": 1e38})
+    bad = replace(plan, arms=[plan.arms[0], broken])
+    store.resume({}, lambda: (bad, {}))
+    with pytest.raises(NullTTAError, match=r"^broken, target 'colourfulness', prompt 'a': .* finite"):
+        sample(bad, store, ONE)
+    assert [row.key[0] for row in store.rows()] == [plan.arms[0].key] * 2
+
+
+def test_the_model_is_as_before_once_it_was_counted(model: nulltta.GuidedModel) -> None:
+    predict = model.predict
+    with pytest.raises(ZeroDivisionError), counted(model):
+        raise ZeroDivisionError
+    assert model.predict == predict
+
+
+def test_checkpointed_steps_count_their_second_evaluation(model: Any) -> None:
+    with counted(model) as evaluations:
+        align(model, "a", "colourfulness", config=CONFIG, method=DNO(iterations=2))
+    T, n = 3, 2
+    assert (evaluations.forward, evaluations.backward) == (2 * T * n * 2 + 2 * T, 2 * T * n)
+
+
+def test_a_sampler_draws_a_prompt_alike_in_any_batch(plan: Plan) -> None:
+    sampler = Sampler(plan, ONE)
+    torch.set_num_threads(1)
+    jobs = list(plan.jobs())
+    both, alone = sampler(jobs[2]), sampler(replace(jobs[2], prompts=(1,)))
+    assert alone[0].scores == pytest.approx(both[1].scores, rel=1e-3)
