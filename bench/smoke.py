@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,6 +21,7 @@ import typer
 
 import nulltta
 from nulltta import rewards
+from nulltta.budget import evaluations
 from nulltta.cli import record
 from nulltta.cli.comparison import Comparison, compare, held_out_measures
 from nulltta.cli.flags import config_flags
@@ -45,18 +46,25 @@ def smoke(
 ) -> None:
     """Compare plain with aligned sampling."""
     config = NullTTAConfig.preset(model, **settings)
-    comparisons, seconds = sample(test_prompts(prompts), reward, model, config, seed, batch_size)
+    chosen = test_prompts(prompts)
+    comparisons, seconds = sample(chosen, reward, model, config, seed, batch_size)
+    selection, _ = sample(chosen, reward, model, replace(config, inner_steps=(0, 0)), seed, batch_size)
     gains = measure_gains(comparisons)
+    own = measure_gains(comparisons, over=selection)
     about = {
         "date": f"{datetime.now(UTC):%Y-%m-%d}", "model": model, "reward": reward, "prompts": prompts, "seed": seed,
         "config": asdict(config), "branches": branches(comparisons[0], config),
         "seconds_per_prompt": seconds / prompts, "threads": torch.get_num_threads(), "versions": record.versions(),
     }  # fmt: skip
-    print(markdown(gains, about))
+    print(markdown(gains, own, about))
     out.parent.mkdir(parents=True, exist_ok=True)
-    record.save({**about, "gains": {name: as_json(gain) for name, gain in gains.items()}, "scores": [
-        {"prompt": c.prompt, **{name: asdict(score) for name, score in c.scores.items()}} for c in comparisons
-    ]}, out)  # fmt: skip
+    record.save({
+        **about, "gains": {name: as_json(gain) for name, gain in gains.items()},
+        "over_selection": {name: as_json(gain) for name, gain in own.items()},
+        "scores": [{"prompt": c.prompt, **{name: asdict(score) for name, score in c.scores.items()},
+                    "selection": {name: score.aligned for name, score in alone.scores.items()}}
+                   for c, alone in zip(comparisons, selection, strict=True)],
+    }, out)  # fmt: skip
 
 
 def sample(
@@ -74,38 +82,43 @@ def sample(
     return comparisons, time.perf_counter() - began
 
 
-def measure_gains(comparisons: Sequence[Comparison]) -> dict[str, Gain]:
-    """By measure, each interval from the same fixed stream of resamples."""
+def measure_gains(comparisons: Sequence[Comparison], over: Sequence[Comparison] | None = None) -> dict[str, Gain]:
+    """Of aligned images over plain ones, or over the aligned ones of another run; by measure, each interval from the
+    same fixed stream of resamples."""
     gains = {}
     for name in comparisons[0].scores:
-        scores = [comparison.scores[name] for comparison in comparisons]
-        gains[name] = paired_gain(
-            [score.plain for score in scores], [score.aligned for score in scores], np.random.default_rng(0)
-        )
+        aligned = [comparison.scores[name].aligned for comparison in comparisons]
+        if over is None:
+            before = [comparison.scores[name].plain for comparison in comparisons]
+        else:
+            before = [comparison.scores[name].aligned for comparison in over]
+        gains[name] = paired_gain(before, aligned, np.random.default_rng(0))
     return gains
 
 
 def branches(comparison: Comparison, config: NullTTAConfig) -> dict[str, int]:
     """Denoiser evaluations of one prompt, the cost on any machine: aligned with and without gradient, and plain."""
-    T, K = config.num_inference_steps, config.num_particles
     with_gradient = sum(len(step.inner_rewards) for step in comparison.trace)
-    return {"with_gradient": with_gradient, "without": 2 * K + 2 * T + 2 * K * (T - 1), "plain": 2 * T}
+    return {"with_gradient": with_gradient, "without": evaluations(config)[1], "plain": 2 * config.num_inference_steps}
 
 
-def markdown(gains: Mapping[str, Gain], about: Mapping[str, Any]) -> str:
-    """A row a measure: means, gain with its 95% interval, the same in standard deviations of plain's scores."""
+def markdown(gains: Mapping[str, Gain], own: Mapping[str, Gain], about: Mapping[str, Any]) -> str:
+    """A row a measure: means, aligned's gain over plain with its 95% interval, the same in standard deviations of
+    plain's scores, and its gain over selection alone: the same candidates, without inner steps."""
     target = next(iter(gains))
     settings = ", ".join(f"{name} {value}" for name, value in about["config"].items())
     cost = about["branches"]
     lines = [
-        "| measure | plain | aligned | gain (95% interval) | in SD of plain (95% interval) | better |",
-        "|---|---|---|---|---|---|",
+        "| measure | plain | selection alone | aligned | gain over plain (95% interval) | in SD of plain | better "
+        "| gain over selection alone |",
+        "|---" * 8 + "|",
     ]
     for name, gain in gains.items():
-        units = f"{gain.mean:+.4f} ({gain.low:+.4f} to {gain.high:+.4f})"
-        spreads = "–" if gain.in_spreads is None else "{:+.2f} ({:+.2f} to {:+.2f})".format(*gain.in_spreads)
         label = f"{name} (target)" if name == target else name
-        lines.append(f"| {label} | {gain.plain:.4f} | {gain.aligned:.4f} | {units} | {spreads} | {gain.wins:.0%} |")
+        spreads = "–" if gain.in_spreads is None else "{:+.2f} ({:+.2f} to {:+.2f})".format(*gain.in_spreads)
+        cells = [label, *(f"{mean:.4f}" for mean in (gain.plain, own[name].plain, gain.aligned)), _interval(gain),
+                 spreads, f"{gain.wins:.0%}", _interval(own[name])]  # fmt: skip
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([
         *lines, "",
         f"{about['date']}, model {about['model']}, {about['prompts']} prompts of held-out compositions, "
@@ -115,6 +128,10 @@ def markdown(gains: Mapping[str, Gain], about: Mapping[str, Any]) -> str:
         f"against plain sampling's {cost['plain']}; {about['seconds_per_prompt']:.1f} s for both samplings "
         f"with {about['threads']} threads.",
     ])  # fmt: skip
+
+
+def _interval(gain: Gain) -> str:
+    return f"{gain.mean:+.4f} ({gain.low:+.4f} to {gain.high:+.4f})"
 
 
 def as_json(gain: Gain) -> dict[str, Any]:

@@ -50,7 +50,8 @@ def _ascend(
     objective: Callable[[Embedding], Terms], skip: bool = False
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     return ascend(
-        objective, {"tokens": torch.zeros(2, 3)}, steps=4, adam=Adam({"tokens": torch.zeros(2, 3)}, 0.1), estimator=autograd, generators=[torch.Generator()] * 2,
+        objective, {"tokens": torch.zeros(2, 3)}, steps=4, adam=Adam({"tokens": torch.zeros(2, 3)}, 0.1),
+        estimator=autograd, generators=[torch.Generator()] * 2,
         active=torch.tensor([True, True]), skip_nonfinite=skip,
     )  # fmt: skip
 

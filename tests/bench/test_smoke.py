@@ -37,8 +37,11 @@ def test_table_and_record_agree(
     assert len({row["prompt"] for row in record["scores"]}) == gain["n"] == 5
     assert gain["mean"] == pytest.approx(sum(gains) / 5, abs=1e-6)
     assert gain["low"] <= gain["mean"] <= gain["high"]
-    assert rows[2][3].startswith(f"{gain['mean']:+.4f} ")
-    assert rows[2][4].startswith(f"{gain['mean'] / gain['spread']:+.2f} ")
+    assert rows[2][4].startswith(f"{gain['mean']:+.4f} ")
+    assert rows[2][5].startswith(f"{gain['mean'] / gain['spread']:+.2f} ")
+    alone = [row["brightness"]["aligned"] - row["selection"]["brightness"] for row in record["scores"]]
+    assert record["over_selection"]["brightness"]["mean"] == pytest.approx(sum(alone) / 5, abs=1e-6)
+    assert rows[2][7].startswith(f"{sum(alone) / 5:+.4f} ")
     inner, particles, steps = 1 + 1 + 1 + 1, 2, 4
     assert record["config"]["inner_steps"] == [1, 2]
     assert record["branches"]["with_gradient"] in range(inner, 2 * steps + 1)
