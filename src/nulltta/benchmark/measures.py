@@ -33,9 +33,10 @@ class Measures:
         wanted: dict[str, Measure] = {}
         for target, reward in self.targets.items():
             wanted |= {name: _scored(part) for name, part in parts(reward).items()}
-            wanted[target] = _scored(reward)
-        for name in others:
-            wanted.setdefault(name, _scored(rewards.load(name, device=device)))
+            wanted[target] = wanted.get(reward.name) or _scored(reward)
+        for other in others:
+            reward = rewards.load(other, device=device)
+            wanted.setdefault(reward.name, _scored(reward))
         self.features: Features | None = None
         if model == "embedded":
             scorer = rewards.load(HELD_OUT, device=device)
@@ -46,7 +47,8 @@ class Measures:
     @torch.no_grad()
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> dict[str, list[float]]:
         """By name, a value an image; NaN where a measure says nothing about a prompt."""
-        return {name: measure(images, prompts).tolist() for name, measure in self.all.items()}
+        found = {measure: measure(images, prompts).tolist() for measure in dict.fromkeys(self.all.values())}
+        return {name: found[measure] for name, measure in self.all.items()}
 
     @torch.no_grad()
     def packed_features(self, images: Tensor) -> list[str | None]:

@@ -19,7 +19,6 @@ from nulltta.benchmark.plan import Arm, Plan
 from nulltta.benchmark.run import Machine
 from nulltta.benchmark.store import Store
 from nulltta.config import NullTTAConfig
-from nulltta.models import load_model
 from nulltta.types import GuidedModel, NullTTAError
 from nulltta.world.grammar import test_prompts, tuning_prompts
 
@@ -99,7 +98,7 @@ def prepare(request: Request, store: Store, machine: Machine, say: Say) -> Plan:
 def made(request: Request, machine: Machine, say: Say) -> tuple[Plan, dict[str, Any]]:
     """The plan of a request, and what was measured for it."""
     torch.set_num_threads(machine.threads_each)
-    model = load_model(request.model, device=machine.device)
+    model = machine.load(request.model)
     say("measuring the rewards' scales on plain samples of the tuning prompts")
     tasks = _tasks(request, model)
     arms: dict[str, Arm] = {}
@@ -150,7 +149,7 @@ def single_task(
     """A model, loaded, and the task of one target on it."""
     request = Request(model=source, targets=[target], prompts=[], tuning=tuning, config=config, settings=own)
     torch.set_num_threads(machine.threads_each)
-    model = load_model(source, device=machine.device)
+    model = machine.load(source)
     [task] = _tasks(request, model)
     return model, task
 

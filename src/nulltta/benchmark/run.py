@@ -22,7 +22,7 @@ from nulltta.benchmark.store import Row, Store
 from nulltta.cli.loading import hide_loading_bars
 from nulltta.images import to_pil
 from nulltta.models import load_model
-from nulltta.types import NullTTAError
+from nulltta.types import GuidedModel, NullTTAError
 
 OnRows = Callable[[Sequence[Row]], None]
 
@@ -48,6 +48,11 @@ class Machine:
     def threads_each(self) -> int:
         return self.threads or max(1, torch.get_num_threads() // self.workers)
 
+    def load(self, source: str) -> GuidedModel:
+        """A model, where and as it is to run."""
+        dtype = None if self.dtype is None else getattr(torch, self.dtype)
+        return load_model(source, device=self.device, dtype=dtype)
+
 
 class Sampler:
     """A model with the rewards and measures of a plan: what every worker holds."""
@@ -55,8 +60,7 @@ class Sampler:
     def __init__(self, plan: Plan, machine: Machine) -> None:
         hide_loading_bars()
         self.plan = plan
-        dtype = None if machine.dtype is None else getattr(torch, machine.dtype)
-        self.model = load_model(plan.model, device=machine.device, dtype=dtype)
+        self.model = machine.load(plan.model)
         device = next(iter(self.model.encode(["a"], [""])[0].values())).device
         self.measures = Measures(plan.model, plan.targets, plan.measures, device)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,27 +10,28 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nulltta.cli.flags import DEVICE, MODEL
+from nulltta.cli.flags import DEVICE, DTYPE, MODEL, Dtype, config_flags
 from nulltta.cli.messages import INTERRUPTED, quiet, say
+from nulltta.cli.request import read_prompts
 from nulltta.errors import NullTTAError
 
 if TYPE_CHECKING:
     from nulltta.benchmark.plan import Plan
-    from nulltta.benchmark.request import Request
     from nulltta.benchmark.run import Machine, OnRows
+    from nulltta.benchmark.store import Store
 
 app = typer.Typer(help="Compare methods at equal cost, with measures that nobody optimised.", no_args_is_help=True)
 
 Out = Annotated[Path, typer.Option(metavar="FOLDER", help="Where plan, rows and pictures go; given again, it goes on.")]
 Model = Annotated[str, MODEL]
-Targets = Annotated[list[str] | None, typer.Option("--target", help="A reward to raise; may be repeated. [clip]")]
+Targets = Annotated[list[str] | None, typer.Option("--target", help="A reward to raise; may be repeated (clip)")]
 Budgets = Annotated[
     list[str] | None,
-    typer.Option("--budget", help="An image's, in denoiser evaluations, or seconds as in 5s; may be repeated. [300]"),
+    typer.Option("--budget", help="An image's, in denoiser evaluations, or seconds as in 5s; may be repeated (300)"),
 ]
 Contenders = Annotated[
     list[str] | None,
-    typer.Option("--contender", help="rivals, ablations, sweeps, or one's name; may be repeated. [rivals, ablations]"),
+    typer.Option("--contender", help="rivals, ablations, sweeps, or one's name; may be repeated (rivals, ablations)"),
 ]
 PromptCount = Annotated[int, typer.Option(metavar="N", help="Of the embedded world's; always the first of one list.")]
 PromptsFile = Annotated[
@@ -39,15 +41,15 @@ TuningFile = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Other prompts, for what is tuned or measured beforehand.")
 ]
 Measures = Annotated[
-    list[str] | None, typer.Option("--measure", help="A reward to measure besides; may be repeated. [colourfulness]")
+    list[str] | None, typer.Option("--measure", help="A reward to measure besides; may be repeated (colourfulness)")
 ]
 Settings = Annotated[
     Path | None, typer.Option(metavar="FILE", help="The contenders' settings, as `bench tune` wrote them.")
 ]
 Workers = Annotated[int, typer.Option(help="Processes that sample side by side.")]
 Threads = Annotated[int, typer.Option(help="Of each worker; 0 shares the cores among them.")]
-Steps = Annotated[int | None, typer.Option(help="T: denoising steps. [the model's preset]")]
-Guidance = Annotated[float | None, typer.Option(help="s: classifier-free guidance. [the model's preset]")]
+Steps = Annotated[int | None, typer.Option(help="T: denoising steps (the model's preset)")]
+Guidance = Annotated[float | None, typer.Option(help="s: classifier-free guidance (the model's preset)")]
 BatchSize = Annotated[int, typer.Option(help="Prompts at a time; results do not depend on it.")]
 
 
@@ -58,7 +60,7 @@ def run(
         tuple[str, str] | None, typer.Option(help="Two rewards: sums of both are targets too, standardised.")
     ] = None,
     weight: Annotated[
-        list[float] | None, typer.Option("--weight", help="Of the first; may be repeated. [0, .25, .5, .75 and 1]")
+        list[float] | None, typer.Option("--weight", help="Of the first; may be repeated (0, .25, .5, .75, 1)")
     ] = None,
     budget: Budgets = None,
     contender: Contenders = None,
@@ -76,13 +78,15 @@ def run(
     workers: Workers = 1,
     threads: Threads = 0,
     device: Annotated[str | None, DEVICE] = None,
+    dtype: Annotated[Dtype | None, DTYPE] = None,
     out: Out = Path("out/benchmark"),
 ) -> None:
     """Sample every contender on every prompt and seed; the same command goes on after an interruption."""
     with quiet():
-        from nulltta.benchmark.request import Request
+        from nulltta.benchmark.request import Request, prepare
         from nulltta.benchmark.request import settings as read
         from nulltta.benchmark.run import Machine
+        from nulltta.benchmark.store import Store
 
         reported, tuning = _prompts(model, prompts, prompts_file, tuning_file)
         request = Request(
@@ -93,7 +97,10 @@ def run(
             config=_given(num_inference_steps=num_inference_steps, guidance_scale=guidance_scale),
             settings=read(settings), batch_size=batch_size, gallery=gallery,
         )  # fmt: skip
-        _sample(request, out, Machine(workers, threads, device))
+        machine, store = Machine(workers, threads, device, dtype), Store(out)
+        plan = prepare(request, store, machine, lambda line: say("note", line))
+        _sample(plan, store, machine)
+        print(f"{plan.images} images are in '{out}'; `nulltta bench report {out}` writes them up")
 
 
 @app.command()
@@ -117,6 +124,7 @@ def tune(
     with quiet():
         from nulltta.benchmark.run import Machine
         from nulltta.benchmark.search import Search, search
+        from nulltta.benchmark.store import Store
 
         _, tuning = _prompts(model, prompts, tuning_file, tuning_file, tuning=prompts)
         asked = Search(
@@ -124,7 +132,7 @@ def tune(
             config=_given(num_inference_steps=num_inference_steps, guidance_scale=guidance_scale),
             batch_size=batch_size,
         )  # fmt: skip
-        with _bar(out) as on_plan:
+        with _bar(Store(out)) as on_plan:
             search(asked, out, Machine(workers, threads, device), on_plan)
         print(f"look at {out / 'tuning.json'}; give {out / 'settings.json'} to `nulltta bench run --settings`")
 
@@ -174,36 +182,79 @@ def report(
             print(path)
 
 
-def _sample(request: Request, out: Path, machine: Machine) -> None:
-    """Plan and sample; Ctrl-C leaves what is finished."""
-    from nulltta.benchmark.request import prepare
-    from nulltta.benchmark.run import sample
-    from nulltta.benchmark.store import Store
+@app.command()
+@config_flags
+def paper(
+    prompts: Annotated[Path, typer.Argument(metavar="FILE", help="One prompt a line.", show_default=False)],
+    table: Annotated[int, typer.Option(min=1, max=7, help="1 PickScore, 2 HPSv2, 3 to 5 ablations, 6 JPEG, 7 SDXL.")],
+    model: Annotated[str | None, typer.Option(help="Another than the published one.")] = None,
+    seeds: Annotated[int, typer.Option(metavar="N", help="The first N of 42, 43 and 44.")] = 1,
+    source: Annotated[
+        list[str] | None, typer.Option(metavar="REWARD=SOURCE", help="Where a reward's weights are; may be repeated.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would do, take and download.")] = False,
+    batch_size: BatchSize = 4,
+    device: Annotated[str | None, DEVICE] = None,
+    dtype: Annotated[Dtype | None, DTYPE] = None,
+    out: Out = Path("out/paper"),
+    *,
+    settings: dict[str, Any],
+) -> None:
+    """The published experiments with the real rewards, beside the published numbers; flags change all their rows."""
+    with quiet():
+        from nulltta.benchmark.analysis import panels
+        from nulltta.benchmark.paper import TABLES, compared, forecast, plan_of
+        from nulltta.benchmark.run import Machine
+        from nulltta.benchmark.store import Store
 
-    store = Store(out)
-    plan = prepare(request, store, machine, lambda line: say("note", line))
+        asked = TABLES[table]
+        places = _sources(source or [])
+        plan = plan_of(asked, model or asked.model, read_prompts([], prompts), seeds, places, settings, batch_size)
+        print("\n".join(forecast(asked, plan)), file=sys.stderr)
+        if dry_run:
+            return
+        store = Store(out)
+        plan = store.resume({"table": table, "plan": plan.as_json()}, lambda: (plan, {}))
+        _sample(plan, store, Machine(1, 0, device, dtype))
+        [panel] = panels(plan, store.rows())
+        print(asked.title, "ours (gain over plain, 95% interval) / published", sep=": ")
+        for line in compared(asked, panel):
+            print(*line, sep="\t")
+
+
+def _sources(given: Sequence[str]) -> dict[str, str]:
+    """ "hpsv2=/weights" -> {"hpsv2": "/weights"}."""
+    pairs = [each.partition("=") for each in given]
+    for name, sign, place in pairs:
+        if not (name and sign and place) or '"' in place:
+            raise NullTTAError(f"a source is given as in hpsv2=weights/hps, not '{name}{sign}{place}'")
+    return {name: place for name, _, place in pairs}
+
+
+def _sample(plan: Plan, store: Store, machine: Machine) -> None:
+    """Sample what is left; Ctrl-C leaves what is finished."""
+    from nulltta.benchmark.run import sample
+
     try:
-        with _bar(out) as on_plan:
+        with _bar(store) as on_plan:
             sample(plan, store, machine, on_plan(plan))
     except KeyboardInterrupt:
-        say("interrupted", f"{len(store.rows())} of {plan.images} images are in '{out}'; the same command goes on")
+        done = f"{len(store.rows())} of {plan.images} images are in '{store.folder}'"
+        say("interrupted", f"{done}; the same command goes on")
         raise typer.Exit(INTERRUPTED) from None
-    print(f"{plan.images} images are in '{out}'; `nulltta bench report {out}` writes them up")
 
 
 @contextmanager
-def _bar(out: Path) -> Iterator[Any]:
+def _bar(store: Store) -> Iterator[Any]:
     """A bar over all images with the time left; yields (plan) -> what is to hear of finished rows."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from nulltta.benchmark.store import Store
 
     columns = (TextColumn("sampling"), BarColumn(), MofNCompleteColumn(), TextColumn("images"), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
 
         def on_plan(plan: Plan) -> OnRows:
-            task = bar.add_task("", total=plan.images, completed=len(Store(out).rows()))
+            task = bar.add_task("", total=plan.images, completed=len(store.rows()))
             return lambda rows: bar.advance(task, len(rows))
 
         yield on_plan
@@ -214,7 +265,6 @@ def _prompts(
 ) -> tuple[Sequence[str], Sequence[str]]:
     """The reported and the tuning prompts: the embedded world's own, or of files."""
     from nulltta.benchmark.request import embedded_prompts
-    from nulltta.cli.request import read_prompts
 
     if file is None and tuning_file is None and model == "embedded":
         return embedded_prompts(count, tuning)
