@@ -2,7 +2,7 @@
 
     python bench/cost.py [--model embedded --prompts 1 --prompts 8 --repeats 3] [any setting of `nulltta align`]
 
-The reference (bench/reference.py) spends as the published release does: one prompt at a time, both branches with
+The reference (bench/published_loop.py) spends as the published release does: one prompt at a time, both branches with
 gradient in every inner step, the full decoder, prompts encoded by the reward at every call. "exact" is ours of the
 same settings, and samples the same images from the same seeds; "savings" is ours under the settings given, or for the
 embedded model its preset. Prints Markdown and writes bench/results/cost.json. Memory is the most that tensors made
@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
 
-import reference
+import published_loop
 import torch
 import typer
 from meters import flops, peak_bytes, watching
@@ -130,7 +130,7 @@ def by_reference(thing: Subject, prompts: Sequence[str], config: NullTTAConfig) 
         latents = problem.latents[b]
         draw = _noise(problem, b, latents)
         straight = replace(config, annealing=gamma, inner_decoder="full")
-        images.append(reference.run(thing.stock, prompt, reward, latents, straight, draw).image)
+        images.append(published_loop.run(thing.stock, prompt, reward, latents, straight, draw).image)
     return torch.stack(images)
 
 

@@ -109,7 +109,7 @@ def _shared(price: Prices, config: NullTTAConfig) -> int:
 
 
 def release(price: Prices, config: NullTTAConfig) -> int:
-    """Two branches with gradient an inner step; both branches at φ and at φ' a denoising step (bench/reference.py)."""
+    """Two branches with gradient an inner step; both branches at φ and at φ' a step (published_loop.py)."""
     inner = _inner(config) * (2 * price.denoiser[1] + price.decoder[1] + price.reward[1])
     return inner + 4 * config.num_inference_steps * price.denoiser[0] + _shared(price, config)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from reference import run as run_release
+from published_loop import run as run_release
 from tiny import save_stable_diffusion
 from torch import Tensor
 from toy import Gaussian, nearness
