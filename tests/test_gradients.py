@@ -214,9 +214,7 @@ def test_a_zeroth_order_result_does_not_depend_on_the_batch() -> None:
 
 def test_a_sum_with_a_part_without_gradient_is_not_differentiated() -> None:
     config = NullTTAConfig(num_inference_steps=2, guidance_scale=3.0, gradient="autograd")
-    with pytest.raises(
-        NullTTAError, match=r"'brightness \+ 0.1\*jpeg' gives no gradient \(its part 'jpeg' has none"
-    ):
+    with pytest.raises(NullTTAError, match=r"'brightness \+ 0.1\*jpeg' gives no gradient \(its part 'jpeg' has none"):
         align(Gaussian(), "red", "brightness + 0.1*jpeg", config=config)
 
 
