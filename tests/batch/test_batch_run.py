@@ -156,7 +156,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
     assert main([command, "--model", str(checkpoint), "--out", str(tmp_path / "new" / "out"), *SHORT, *rest]) == 2
     shown = capsys.readouterr()
     assert shown.out == ""
-    [line] = [line for line in shown.err.splitlines() if line]
+    [line] = shown.err.splitlines()
     assert line.startswith("error: ")
     assert says in line
     assert sorted(tmp_path.rglob("*")) == before

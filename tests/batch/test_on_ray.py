@@ -45,6 +45,17 @@ def test_without_ray_the_line_says_what_to_install(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:99999", "no.such.host.invalid:6379"])
+def test_an_address_where_nothing_answers_is_one_line(
+    address: str, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("ray", reason="heavy: pip install 'nulltta[ray]'")
+    words = arguments(table_of(SIXTY_FOUR, tmp_path), checkpoint, tmp_path / "out")
+    assert main([*words, "--engine", "ray", "--ray-address", address]) == 2
+    assert f"error: no Ray cluster at '{address}': " in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_killed_worker_is_replaced_and_its_rows_are_done_again(checkpoint: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="heavy: pip install 'nulltta[ray]'")
     out = tmp_path / "out"

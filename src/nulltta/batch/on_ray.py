@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import socket
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -118,7 +119,7 @@ class _RayWorker:
 def _outcomes(
     ray: Any, work: Sequence[Sequence[Task]], worker: tuple[Request, Folder], workers: int, share: dict[str, int]
 ) -> Iterator[Outcome]:
-    """A batch a block, so that a worker's death puts one batch back; rows of a batch that was given up fail."""
+    """A batch a block, so that a worker's death puts one batch back; one that was given up is tried row by row."""
     # Until 2.64 a worker's retries can be set in this way only, though Ray warns of its end.
     warnings.filterwarnings("ignore", category=ray.util.annotations.RayDeprecationWarning)
     blocks = ray.data.from_items([{"batch": list(batch)} for batch in work], override_num_blocks=len(work))
@@ -137,8 +138,12 @@ def _outcomes(
         for done in (*answer.outcome.finished, *(failure.row for failure in answer.outcome.failures)):
             del waiting[done]
         yield answer.outcome
-    lost = f"its worker died, each of the {TRIES} times it was tried"
-    yield Outcome(failures=[Failure(task.row, task.id, lost) for task in waiting.values()])
+    given_up = list(waiting.values())
+    if any(len(batch) > 1 and batch[0].row in waiting for batch in work):
+        yield from _outcomes(ray, [[task] for task in given_up], worker, workers, share)
+    elif given_up:
+        lost = f"its worker died, each of the {TRIES} times it was tried"
+        yield Outcome(failures=[Failure(task.row, task.id, lost) for task in given_up])
 
 
 def _require_ray() -> Any:
@@ -154,15 +159,29 @@ def _require_ray() -> Any:
 
 def _connect(ray: Any, address: str | None) -> None:
     """Raises NullTTAError if no cluster answers."""
+    _require_answer(address or "")
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         where = f"at '{address}'" if address else "here"
-        raise NullTTAError(f"no Ray cluster {where}: {_first_line(error)}") from error
+        raise NullTTAError(
+            f"no Ray cluster {where}: {_first_line(error)} (if it asks for a token, set RAY_AUTH_MODE=token)"
+        ) from error
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.max_errored_blocks = -1
+
+
+def _require_answer(address: str) -> None:
+    """Refuse a host and port where nothing listens: Ray itself would ask again for minutes."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdigit() or "/" in host:
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise NullTTAError(f"no Ray cluster at '{address}': {getattr(error, 'strerror', None) or error}") from error
 
 
 def _first_line(error: Exception) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,9 +23,10 @@ from nulltta.errors import NullTTAError
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from nulltta.batch.run import EngineMaker, Standing
+    from nulltta.batch.run import EngineMaker, Meter, Standing
 
 SOME_FAILED = 1  # the exit code where rows are in errors.jsonl
+LINE_EVERY = 30.0  # seconds between two lines in a log
 
 
 @config_flags
@@ -113,16 +116,37 @@ class _Bar:
         self.bar.update(self.task, total=standing.rows, completed=standing.settled, said=_words(standing))
 
 
+class _Lines:
+    """A `Meter` for a log: a line now and then."""
+
+    def __init__(self) -> None:
+        self.next = 0.0
+
+    def begin(self, standing: Standing) -> None:
+        self.show(standing)
+
+    def advance(self, rows: float) -> None: ...
+
+    def show(self, standing: Standing) -> None:
+        if (now := time.monotonic()) >= self.next and standing.settled < standing.rows:
+            self.next = now + LINE_EVERY
+            print(_words(standing), file=sys.stderr)
+
+
 @contextmanager
-def _meter() -> Iterator[_Bar]:
+def _meter() -> Iterator[Meter]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _Lines()
+        return
     columns = (
         TextColumn("[bold]aligning[/]"), BarColumn(), TextColumn("{task.fields[said]}", markup=False),
         TimeRemainingColumn(),
     )  # fmt: skip
-    with Progress(*columns, console=Console(stderr=True), speed_estimate_period=3600, transient=True) as bar:
+    with Progress(*columns, console=console, speed_estimate_period=3600, transient=True) as bar:
         yield _Bar(bar)
 
 
@@ -130,10 +154,11 @@ def _words(standing: Standing) -> str:
     """ "12 of 64 rows are finished, 1 failed; mean reward 0.880 → 0.935"."""
     from nulltta.cli.report import number
 
-    scores = [record["scores"] for record in standing.finished.values()]
+    rows = [record["scores"] for record in standing.finished.values()]
+    scores = [pair for row in rows if None not in (pair := (row["reward.plain"], row["reward.aligned"]))]
     if not scores:
         return str(standing)
-    plain, aligned = (fmean(score[f"reward.{kind}"] for score in scores) for kind in ("plain", "aligned"))
+    plain, aligned = map(fmean, zip(*scores, strict=True))
     return f"{standing}; mean reward {number(plain)} → {number(aligned)}"
 
 
