@@ -60,8 +60,8 @@ class Result:
 
     @property
     def seconds(self) -> float:
-        """Of the processor, an image."""
-        return _mean(row.cpu_seconds for row in self.rows)
+        """An image."""
+        return _mean(row.seconds for row in self.rows)
 
 
 @dataclass(frozen=True)

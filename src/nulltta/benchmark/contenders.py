@@ -137,6 +137,13 @@ def _null_tta(method: str = "null-tta", tuned_as: str = "null-tta", **changes: A
     return make
 
 
+def _selection(budget: int, task: Task) -> Arm:
+    """Null-TTA without inner steps: all of the budget goes to candidates."""
+    T = task.config.num_inference_steps
+    config = replace(task.config, inner_steps=(0, 0), num_particles=_count("selection", budget, each=2 * T))
+    return _arm("null-tta", replace(task, config=config.resolved(differentiable=task.differentiable)))
+
+
 def _second_pass(method: str, config: NullTTAConfig) -> int:
     """What a shared null text costs beyond Null-TTA."""
     T, K = config.num_inference_steps, config.num_particles
@@ -173,10 +180,12 @@ RIVALS: Mapping[str, Contender] = {
 }
 
 ABLATIONS: Mapping[str, Contender] = {
+    "selection": Contender(_selection, "no inner steps: the best of K candidates at each step"),
     "one-candidate": Contender(_null_tta(num_particles=1), "K = 1: nothing to choose from"),
     "no-consistency": Contender(_null_tta(regularisers="prior"), "without the consistency term"),
     "no-prior": Contender(_null_tta(regularisers="consistency"), "without the prior term"),
     "no-regulariser": Contender(_null_tta(kl_weight=0.0), "λ2 = 0"),
+    "every-step": Contender(_null_tta(optimise_between=(0.0, 1.0)), "inner steps at all denoising steps"),
     "zeroth-order": Contender(_null_tta(gradient="zeroth-order"), "without the reward's gradient"),
     "shared-null": Contender(
         _null_tta("shared-null", num_particles=1), "one null text for all steps, K = 1 in both passes"

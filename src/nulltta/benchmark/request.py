@@ -167,9 +167,9 @@ def _number(text: str) -> float:
         raise NullTTAError(f"a budget is a number of denoiser evaluations, or seconds as in 20s, not {text}") from None
 
 
-def embedded_prompts(count: int, tuning: int = UNIT_PROMPTS) -> tuple[list[str], list[str]]:
+def embedded_prompts(count: int) -> tuple[list[str], list[str]]:
     """The reported prompts and the tuning prompts of the embedded world."""
-    return test_prompts(count), tuning_prompts(tuning)
+    return test_prompts(count), tuning_prompts(UNIT_PROMPTS)
 
 
 def settings(path: Path | None = None) -> dict[str, dict[str, Any]]:

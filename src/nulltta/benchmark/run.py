@@ -84,10 +84,11 @@ class Sampler:
         except NullTTAError as error:
             raise NullTTAError(f"{job.arm.name}, target '{job.arm.target}', prompt '{prompts[0]}': {error}") from error
         n, clock, processor = len(prompts), time.perf_counter() - began, time.process_time() - busy
+        spent = processor if images.device.type == "cpu" else clock
         scores, features = self.measures(images, prompts), self.measures.packed_features(images)
         return [
             Row(
-                job.arm.key, number, job.seed, clock / n, processor / n,
+                job.arm.key, number, job.seed, spent / n, clock / n,
                 evaluations.forward / n, evaluations.backward / n,
                 {name: values[b] for name, values in scores.items()}, features[b],
                 _in_8_bits(images[b]) if self._shown(number, job.seed) else None,

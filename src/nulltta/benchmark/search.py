@@ -19,13 +19,18 @@ from nulltta.files import atomic
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """What is tuned for: see `nulltta bench tune --help`."""
+    """What is tuned for: see `nulltta bench tune --help`.
+
+    prompts: the tuning prompts, on all of which the target's scale is measured.
+    searched: on how many of them, the first ones, settings are tried.
+    """
 
     model: str
     target: str
     budget: int
     held_out: str
     prompts: Sequence[str]
+    searched: int
     seeds: Sequence[int]
     config: Mapping[str, Any] = field(default_factory=dict)
     batch_size: int = 8
@@ -38,8 +43,9 @@ def search(asked: Search, out: Path, machine: Machine, on_plan: Callable[[Plan],
     def made() -> tuple[Plan, dict[str, Any]]:
         _, task = single_task(asked.model, asked.target, asked.prompts, asked.config, {}, machine)
         plan = Plan(
-            model=asked.model, prompts=asked.prompts, seeds=asked.seeds, arms=tuning_arms(task, asked.budget, GRID),
-            measures=[asked.held_out], batch_size=asked.batch_size, gallery=0,
+            model=asked.model, prompts=asked.prompts[: asked.searched], seeds=asked.seeds,
+            arms=tuning_arms(task, asked.budget, GRID), measures=[asked.held_out],
+            batch_size=asked.batch_size, gallery=0,
         )  # fmt: skip
         return plan, {"unit": task.unit}
 

@@ -29,7 +29,9 @@ class Row:
     Attributes:
         arm: the key of its arm.
         prompt: its number in the plan.
-        seconds, cpu_seconds: this image's share of its batch's time, on the clock and of the processor.
+        seconds: this image's share of its batch's time: the processor's on a CPU, whose clock others share, else the
+            clock's.
+        clock_seconds: on the clock.
         forward, backward: denoiser evaluations, as `counting` counts them; its share too.
         scores: by measure; None where a measure says nothing.
         features: packed, for diversity.
@@ -40,7 +42,7 @@ class Row:
     prompt: int
     seed: int
     seconds: float
-    cpu_seconds: float
+    clock_seconds: float
     forward: float
     backward: float
     scores: Mapping[str, float | None]

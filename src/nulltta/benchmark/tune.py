@@ -19,28 +19,28 @@ from nulltta.types import NullTTAError
 
 RULE = " ".join(__doc__.split("Rule: ")[1].split())
 
-_FEWER = {"reward_weight": 5.0, "learning_rate": 0.01, "kl_weight": 0.002, "num_particles": 2}
-_EMBEDDING: tuple[Settings, ...] = (
-    {**_FEWER, "num_particles": 4},
-    _FEWER,
-    {**_FEWER, "learning_rate": 0.02},
-    {**_FEWER, "learning_rate": 0.04},
+_EMBEDDING: tuple[Settings, ...] = tuple(
+    {"reward_weight": 5.0, "kl_weight": 0.002, "learning_rate": rate, "num_particles": K}
+    for rate, K in ((0.0125, 2), (0.025, 3), (0.025, 2), (0.05, 2), (0.05, 1), (0.1, 2))
 )
 
 GRID: Mapping[str, Sequence[Settings]] = {
-    "dps": [{"scale": scale} for scale in (0.1, 0.3, 1.0, 3.0)],
-    "das": [{"temperature": alpha} for alpha in (0.03, 0.1, 0.3, 1.0)],
-    "fk": [{"reward_weight": weight} for weight in (0.3, 1.0, 3.0, 10.0)],
+    "dps": [{"scale": scale} for scale in (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)],
+    "das": [{"temperature": alpha} for alpha in (0.03, 0.1, 0.3, 1.0, 0.01, 0.003)],
+    "fk": [{"reward_weight": weight} for weight in (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)],
     "dno": [
-        {"learning_rate": rate, "num_inference_steps": T} for T in (5, 10) for rate in (0.03, 0.1)
+        {"learning_rate": rate, "num_inference_steps": T}
+        for rate, T in ((0.03, 5), (0.1, 5), (0.03, 10), (0.1, 10), (0.3, 5), (0.3, 10))
     ],
     "reno": [
-        {"reward_weight": 1.0, "learning_rate": rate, "num_inference_steps": T} for T in (5, 10) for rate in (5.0, 20.0)
+        {"reward_weight": 1.0, "learning_rate": rate, "num_inference_steps": T}
+        for rate, T in ((5.0, 5), (20.0, 5), (5.0, 10), (20.0, 10), (80.0, 5), (80.0, 10))
     ],
     "prompt-embedding": _EMBEDDING,
     "null-tta": _EMBEDDING,
-}  # fmt: skip
-"""Four tries each, in units of the target's standard deviation (see `contenders.DIVIDED`)."""
+}
+"""Six tries each, in units of the target's standard deviation (see `contenders.DIVIDED`): four over a wide range and
+two that go on where the best of those was at its edge; for the embeddings, six around the embedded model's preset."""
 
 
 def tuning_arms(task: Task, budget: int, grid: Mapping[str, Sequence[Settings]]) -> list[Arm]:

@@ -108,7 +108,7 @@ def tune(
     target: Annotated[str, typer.Option(help="The reward to raise.")] = "clip",
     budget: Annotated[int, typer.Option(help="An image's, in denoiser evaluations.")] = 300,
     held_out: Annotated[str, typer.Option(help="The measure that must not fall.")] = "clip-b",
-    prompts: Annotated[int, typer.Option(metavar="N", help="How many of the embedded world's tuning prompts.")] = 16,
+    prompts: Annotated[int, typer.Option(metavar="N", help="On how many of the tuning prompts to try settings.")] = 16,
     tuning_file: TuningFile = None,
     seeds: Annotated[int, typer.Option(metavar="N", help="Seeds 0 to N−1.")] = 1,
     num_inference_steps: Steps = None,
@@ -126,11 +126,11 @@ def tune(
         from nulltta.benchmark.search import Search, search
         from nulltta.benchmark.store import Store
 
-        _, tuning = _prompts(model, prompts, tuning_file, tuning_file, tuning=prompts)
+        _, tuning = _prompts(model, 1, tuning_file, tuning_file)
         asked = Search(
-            model=model, target=target, budget=budget, held_out=held_out, prompts=tuning, seeds=list(range(seeds)),
+            model=model, target=target, budget=budget, held_out=held_out, prompts=tuning, searched=prompts,
+            seeds=list(range(seeds)), batch_size=batch_size,
             config=_given(num_inference_steps=num_inference_steps, guidance_scale=guidance_scale),
-            batch_size=batch_size,
         )  # fmt: skip
         with _bar(Store(out)) as on_plan:
             search(asked, out, Machine(workers, threads, device), on_plan)
@@ -261,13 +261,13 @@ def _bar(store: Store) -> Iterator[Any]:
 
 
 def _prompts(
-    model: str, count: int, file: Path | None, tuning_file: Path | None, tuning: int = 16
+    model: str, count: int, file: Path | None, tuning_file: Path | None
 ) -> tuple[Sequence[str], Sequence[str]]:
     """The reported and the tuning prompts: the embedded world's own, or of files."""
     from nulltta.benchmark.request import embedded_prompts
 
     if file is None and tuning_file is None and model == "embedded":
-        return embedded_prompts(count, tuning)
+        return embedded_prompts(count)
     if file is None or tuning_file is None:
         raise NullTTAError("another model's prompts come from files: give --prompts-file and --tuning-file")
     return read_prompts([], file), read_prompts([], tuning_file)

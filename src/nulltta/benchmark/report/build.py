@@ -22,7 +22,7 @@ METHOD = (
     "Gains are paired, prompt by prompt from the same noise, in standard deviations (SD) of plain's scores over "
     "prompts; 95% percentile bootstrap over prompts, a prompt's seeds averaged first; not corrected for the number of "
     "comparisons. An evaluation is one branch through the denoiser; one that is differentiated counts twice. Seconds "
-    "are the processor's, of sampling alone."
+    "and hours are of sampling alone: the processor's on a CPU, the clock's on a GPU."
 )
 
 
@@ -140,10 +140,10 @@ def _protocol(study: Study) -> Iterator[Block]:
     plan, request = study.plan, study.about.get("request", {})
     done = len(study.rows)
     state = "complete" if done >= plan.images else f"{done} of {plan.images} images so far"
-    spent = sum(row.cpu_seconds for row in study.rows) / 3600
+    spent = sum(row.seconds for row in study.rows) / 3600
     yield Text(
         f"Model {plan.model}; {len(plan.prompts)} prompts, seeds {', '.join(map(str, plan.seeds))}, {len(plan.arms)} "
-        f"arms, {state}; {study.about.get('date')}; {spent:.2f} processor hours of sampling. {METHOD}"
+        f"arms, {state}; {study.about.get('date')}; {spent:.2f} hours of sampling. {METHOD}"
     )
     yield Text(
         "Units (SD of plain samples of the tuning prompts): "

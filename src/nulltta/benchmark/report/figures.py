@@ -42,7 +42,7 @@ def against_cost(panels: Sequence[Panel]) -> bytes:
     figure = _figure(10.4, 4.4)
     costs: Mapping[str, Callable[[Result], float]] = {
         "denoiser evaluations an image": lambda result: result.cost,
-        "processor seconds an image": lambda result: result.seconds,
+        "seconds an image": lambda result: result.seconds,
     }
     names = dict.fromkeys(name for panel in panels for name in panel.results if name in COLOURS)
     for axis, (label, cost) in zip(figure.subplots(1, 2), costs.items(), strict=True):
