@@ -45,8 +45,17 @@ Rows = Callable[[GuidedModel, Sequence[str], int], Iterator[Row]]
 COSINE_PROMPTS, TUNING_PROMPTS = 4, 8
 
 
+EVERYWHERE = {"optimise_between": (0.0, 1.0), "inner_steps": (4, 12), "num_particles": 4}
+"""Short inner steps at every denoising step; the embedded model's preset has long ones in the last third."""
+
+
 def variant(directions: Directions, samples: int, radius: float, learning_rate: float = 0.01) -> dict[str, Any]:
-    """Settings of one way of going uphill without derivatives."""
+    """Settings of one way of going uphill without derivatives, at every denoising step."""
+    return {**late(directions, samples, radius, learning_rate), **EVERYWHERE}
+
+
+def late(directions: Directions, samples: int, radius: float, learning_rate: float = 0.025) -> dict[str, Any]:
+    """The same in the last third."""
     return {"zeroth_order_directions": directions, "zeroth_order_samples": samples, "zeroth_order_radius": radius,
             "learning_rate": learning_rate}  # fmt: skip
 
@@ -55,19 +64,24 @@ TUNING = {
     "`words`": variant("words", 4, 0.02),
     "`words`, learning rate 0.03": variant("words", 4, 0.02, 0.03),
     "`words`, learning rate 0.1": variant("words", 4, 0.02, 0.1),
-    "`cma`, μ = 0.02": variant("cma", 4, 0.02),
     "`cma`, μ = 0.05": variant("cma", 4, 0.05),
     "`cma`, μ = 0.1": variant("cma", 4, 0.1),
     "`cma`, μ = 0.2": variant("cma", 4, 0.2),
-    "`cma`, μ = 0.1, K = 16": variant("cma", 16, 0.1),
+    "late `words`, K = 4": late("words", 4, 0.02),
+    "late `words`, K = 16": late("words", 16, 0.02),
+    "late `words`, K = 16, learning rate 0.1": late("words", 16, 0.02, 0.1),
+    "late `cma`, μ = 0.1, K = 4": late("cma", 4, 0.1),
+    "late `cma`, μ = 0.1, K = 16": late("cma", 16, 0.1),
+    "late `cma`, μ = 0.2, K = 16": late("cma", 16, 0.2),
 }
 FINAL: dict[str, dict[str, Any]] = {
-    "none: selection only": {"inner_steps": (0, 0)},
+    "none: selection only": {**EVERYWHERE, "inner_steps": (0, 0)},
     "`white`, as published": variant("white", 4, 0.02),
     "`antithetic`": variant("antithetic", 4, 0.02),
     "`words`": variant("words", 4, 0.02),
+    "`cma`": variant("cma", 4, 0.1),
     "the preset's": {},
-    "exact": {"gradient": "autograd", "reward_weight": 50.0},
+    "exact": {"gradient": "autograd", "reward_weight": 50.0, **EVERYWHERE, "learning_rate": 0.01},
 }
 
 

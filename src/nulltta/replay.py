@@ -104,14 +104,13 @@ def applied(null_text: NullText, pipeline: Any, *, exact: bool = False, **option
             undo.callback(delattr, component, name)
             setattr(component, name, value)
 
-        for name in wiring.denoisers:
-            if (denoiser := getattr(pipeline, name, None)) is not None:
-                undo.callback(denoiser.register_forward_pre_hook(hook, with_kwargs=True).remove)
+        denoisers = wiring.denoisers_of(pipeline)
+        for denoiser in denoisers:
+            undo.callback(denoiser.register_forward_pre_hook(hook, with_kwargs=True).remove)
         if exact:
             places = Places.recorded(null_text.about, len(null_text.timesteps))
-            for denoiser in (getattr(pipeline, name, None) for name in wiring.denoisers):
-                if denoiser is not None:
-                    overrule(denoiser, "forward", in_places(denoiser.forward, partial(hook.place, places)))
+            for denoiser in denoisers:
+                overrule(denoiser, "forward", in_places(denoiser.forward, partial(hook.place, places)))
             overrule(pipeline.vae, "decode", in_places(pipeline.vae.decode, lambda _: places.decoded))
             undo.callback(setattr, pipeline, "scheduler", pipeline.scheduler)
             pipeline.scheduler = _exact_scheduler(null_text, pipeline, options)
@@ -127,7 +126,7 @@ class _Hook:
 
     def __init__(self, null_text: NullText, wiring: Wiring, pipeline: Any) -> None:
         self.null_text, self.wiring = null_text, wiring
-        denoiser = getattr(pipeline, wiring.denoisers[0])
+        denoiser = wiring.denoisers_of(pipeline)[0]
         scale = wiring.timestep_scale
         self.scale = float(getattr(denoiser.config, scale)) if isinstance(scale, str) else scale
         self.calls = self.replaced = 0

@@ -77,6 +77,14 @@ def test_a_video_is_scored_by_the_mean_over_its_frames(tmp_path: Path) -> None:
     assert torch.equal(some, model.decode(x0)[:, [0, 4]])
 
 
+def test_a_family_of_two_denoisers_is_compiled_where_it_has_one(tmp_path: Path) -> None:
+    model: Any = nulltta.load_model(save_wan(tmp_path / "model"), device="cpu", compile=True)
+    assert model.pipeline.transformer_2 is None
+    assert model.pipeline.transformer._compiled_call_impl is not None  # compiled at its first call
+    model.checkpoint()
+    assert model.pipeline.transformer.is_gradient_checkpointing
+
+
 def test_the_first_ltx_whose_decoder_has_no_timestep_is_sampled_as_by_its_pipeline(tmp_path: Path) -> None:
     model: Any = nulltta.load_model(save_ltx(tmp_path / "model", timestep_conditioning=False), device="cpu")
     model.size, model.frames = (32, 32), 9

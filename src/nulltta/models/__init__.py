@@ -152,7 +152,7 @@ def _equipped(model: Any, tiny_decoder: Any, compiled: bool) -> GuidedModel:
         tiny_decoder = tiny.EMBEDDED
     if tiny_decoder is not None:
         tiny.attach(model, tiny_decoder)
-    denoisers = [getattr(model.pipeline, name) for name in model.WIRING.denoisers]
+    denoisers = model.WIRING.denoisers_of(model.pipeline)
     model.dtype, model.checkpoint = denoisers[0].dtype, partial(_checkpoint, denoisers)
     networks = [*denoisers, getattr(model.vae, "decoder", model.vae)]
     if denoisers == [getattr(model.pipeline, "unet", None)] and denoisers[0].device.type == "cuda":

@@ -37,6 +37,10 @@ class Wiring:
     batched: bool
     timestep_scale: float | str = 1.0
 
+    def denoisers_of(self, pipeline: Any) -> list[Any]:
+        """Those that are there: Wan 2.1 has one of Wan 2.2's two."""
+        return [part for name in self.denoisers if (part := getattr(pipeline, name, None)) is not None]
+
 
 def denoiser(pipeline: Any) -> Any:
     """The pipeline's (first) denoiser."""

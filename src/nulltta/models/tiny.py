@@ -20,7 +20,8 @@ def attach(model: GuidedModel, source: str | Path | Any) -> None:
     Raises:
         NullTTAError: it does not load, or reads other latents than the model's.
     """
-    denoiser = next(iter(_modules(model)))
+    owner: Any = model
+    denoiser = owner.WIRING.denoisers_of(owner.pipeline)[0]
     decoder = _load(str(source), denoiser.dtype) if isinstance(source, str | Path) else source
     wanted = model.initial_latents(1, torch.Generator().manual_seed(0))
     given = decoder.config.get("latent_channels")
@@ -30,10 +31,6 @@ def attach(model: GuidedModel, source: str | Path | Any) -> None:
             f"take the one made for it, such as {PUBLISHED}"
         )
     model.tiny_decoder = decoder.to(denoiser.device).eval().requires_grad_(False)  # type: ignore[attr-defined]
-
-
-def _modules(model: Any) -> list[Any]:
-    return [getattr(model.pipeline, name) for name in model.WIRING.denoisers]
 
 
 def _load(source: str, dtype: torch.dtype) -> Any:
