@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,12 +27,19 @@ def to_pil(images: Tensor) -> list[Image.Image]:
     return [Image.fromarray(image) for image in pixels.astype(np.uint8)]
 
 
-def save_png(image: Image.Image, path: Path, text: Mapping[str, str] | None = None) -> None:
-    """Write a PNG whole or not at all; text: what its text chunks are to say, by keyword."""
+def png(image: Image.Image, text: Mapping[str, str] | None = None) -> bytes:
+    """A picture as a PNG file's bytes; text: what its text chunks are to say, by keyword."""
     from PIL.PngImagePlugin import PngInfo
 
     chunks = PngInfo()
     for keyword, value in (text or {}).items():
         chunks.add_text(keyword, value)
+    file = BytesIO()
+    image.save(file, format="PNG", pnginfo=chunks)
+    return file.getvalue()
+
+
+def save_png(image: Image.Image, path: Path, text: Mapping[str, str] | None = None) -> None:
+    """Write a PNG whole or not at all; text: as of `png`."""
     with atomic(path) as temporary:
-        image.save(temporary, format="PNG", pnginfo=chunks)
+        temporary.write_bytes(png(image, text))

@@ -16,7 +16,7 @@ from nulltta.rewards.compose import Custom, Standardised, WeightedSum
 from nulltta.rewards.expression import Name, Node, Standard, Sum, parse
 from nulltta.types import NullTTAError, Reward
 
-__all__ = ["ABOUT", "REWARDS", "catalogue", "load"]
+__all__ = ["ABOUT", "REWARDS", "build", "catalogue", "load"]
 
 ABOUT = {name: entry.summary for name, entry in REWARDS.items()}
 
@@ -49,7 +49,7 @@ def load(
             return _named(node, source, place, dtype, sha256)
         if source is not None or sha256 is not None:
             raise NullTTAError(f"'{reward}' has several parts: give each its source in it, as in clipscore:org/model")
-        return _build(node, place, dtype)
+        return build(node, lambda name: _named(name, None, place, dtype, None))
     if source is not None:
         raise NullTTAError("a source belongs to a reward given by name")
     if isinstance(reward, Reward):
@@ -59,14 +59,15 @@ def load(
     raise NullTTAError(f"a {type(reward).__name__} is no reward: give a name, an expression or a callable")
 
 
-def _build(node: Node, device: torch.device, dtype: torch.dtype | None) -> Reward:
+def build(node: Node, named: Callable[[Name], Reward]) -> Reward:
+    """The reward of a parsed expression; named: the reward of a name in it."""
     match node:
         case Name():
-            return _named(node, None, device, dtype, None)
+            return named(node)
         case Sum(terms):
-            return WeightedSum([(weight, _build(part, device, dtype)) for weight, part in terms])
+            return WeightedSum([(weight, build(part, named)) for weight, part in terms])
         case Standard(part, mean, deviation):
-            return Standardised(_build(part, device, dtype), mean, deviation)
+            return Standardised(build(part, named), mean, deviation)
 
 
 def _named(
