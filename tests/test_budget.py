@@ -49,7 +49,7 @@ def test_a_budget_below_the_candidates_is_refused() -> None:
         planned(NullTTAConfig(**{**vars_of(CONFIG), "budget": 30}))
 
 
-@pytest.mark.parametrize("budget", ["20", "fast", "-3s", 1.5, -1, True])
+@pytest.mark.parametrize("budget", ["20", "fast", "-3s", 1.5, -1, float("inf"), True])
 def test_a_malformed_budget_is_refused(budget: object) -> None:
     with pytest.raises(NullTTAError, match="budget"):
         NullTTAConfig(budget=budget)  # type: ignore[arg-type]

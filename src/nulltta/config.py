@@ -110,7 +110,7 @@ class NullTTAConfig:
         """The denoiser evaluations of a prompt at most, an inner step's counting two: forward and back."""
         if isinstance(self.budget, str) or not self.budget:
             return None
-        if isinstance(self.budget, bool) or self.budget < 0 or self.budget != int(self.budget):
+        if isinstance(self.budget, bool) or self.budget < 0 or self.budget % 1:
             raise NullTTAError(
                 f"budget is a whole number of denoiser evaluations, or seconds as in 20s, not {self.budget}"
             )
