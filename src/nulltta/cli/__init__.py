@@ -9,12 +9,13 @@ from typing import Annotated, Any, Literal
 import typer
 
 from nulltta import __version__
-from nulltta.cli import batch, bench, doctor, flags, replay, rewards
+from nulltta.cli import batch, bench, doctor, flags, replay, rewards, serve
 from nulltta.cli.flags import config_flags, flag
 from nulltta.cli.messages import INTERRUPTED, quiet, say
 from nulltta.cli.request import Request, read_prompts
 from nulltta.config import NullTTAConfig
 from nulltta.errors import NullTTAError
+from nulltta.server.settings import Settings
 
 MISTAKE = 2  # the exit code after a mistake
 
@@ -29,6 +30,7 @@ app.add_typer(rewards.app, name="rewards")
 app.command("replay")(replay.replay)
 app.command("doctor")(doctor.doctor)
 app.command("batch")(batch.batch)
+app.command("serve")(serve.serve)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -101,6 +103,6 @@ def _in_flags(message: str) -> str:
     """Config fields in a message as the flags they are here."""
     from dataclasses import fields
 
-    for name in (field.name for field in fields(NullTTAConfig) if "_" in field.name):
+    for name in (field.name for kind in (NullTTAConfig, Settings) for field in fields(kind) if "_" in field.name):
         message = message.replace(name, flag(name))
     return message

@@ -1,0 +1,41 @@
+"""A real server on loopback around the tiny checkpoint."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import gates
+import pytest
+from serving import KEY, Running, running
+
+import nulltta
+
+
+@pytest.fixture(scope="session")
+def tiny(checkpoint: Path) -> nulltta.GuidedModel:
+    return nulltta.load_model(str(checkpoint), device="cpu")
+
+
+@pytest.fixture(scope="session")
+def shared(tiny: nulltta.GuidedModel) -> Iterator[Running]:
+    """With a key and otherwise usual settings, for tests that leave it as it was."""
+    with running(tiny, keys=(KEY,)) as found:
+        yield found
+
+
+@pytest.fixture
+def start(tiny: nulltta.GuidedModel) -> Iterator[Callable[..., Running]]:
+    """Start a server with settings of its own."""
+    with ExitStack() as stack:
+        yield lambda **settings: stack.enter_context(running(tiny, **settings))
+
+
+@pytest.fixture
+def closed_gate() -> Iterator[threading.Event]:
+    """The gate of `gates:gated`, closed until the test opens it."""
+    gates.gate.clear()
+    yield gates.gate
+    gates.gate.set()

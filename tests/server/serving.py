@@ -1,0 +1,75 @@
+"""A real server on loopback, in a thread."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import gates
+from openai import OpenAI
+
+import nulltta
+from nulltta.server.engine import Engine
+from nulltta.server.run import Server, listen
+from nulltta.server.settings import Settings
+
+KEY = "sk-test-0123456789abcdef"
+OFFERED = ("brightness", "colourfulness", "target-colour", "gates:gated", "gates:picky")
+SHORT = {"num_inference_steps": 4, "inner_steps": [1, 1], "num_particles": 2, "guidance_scale": 3, "seed": 0}
+
+
+@dataclass
+class Running:
+    """A server at work."""
+
+    engine: Engine
+    server: Server
+    thread: threading.Thread
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def client(self, key: str = KEY) -> OpenAI:
+        return OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=120)
+
+    def metric(self, name: str, **labels: str) -> float:
+        return self.engine.metrics.registry.get_sample_value(f"nulltta_{name}", labels) or 0.0
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 60
+        while not condition():
+            assert time.monotonic() < deadline, "it never came to pass"
+            time.sleep(0.01)
+
+    def stop(self) -> None:
+        self.server.should_exit = True
+
+
+@contextmanager
+def running(model: nulltta.GuidedModel, **settings: Any) -> Iterator[Running]:
+    engine = Engine(model, Settings(**{"rewards": OFFERED, "name": "tiny", "port": 0, "grace": 5, **settings}))
+    with listen("127.0.0.1", 0) as listener:
+        server = Server(engine)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        found = Running(engine, server, thread, listener.getsockname()[1])
+        try:
+            found.until(lambda: server.started)
+            yield found
+        finally:
+            gates.gate.set()
+            found.stop()
+            thread.join(60)
+            assert not thread.is_alive()
+            assert not engine.worker.is_alive()
+
+
+def config(**changes: Any) -> nulltta.NullTTAConfig:
+    """What SHORT asks for."""
+    return nulltta.NullTTAConfig(**{name: value for name, value in {**SHORT, **changes}.items() if name != "seed"})

@@ -1,0 +1,146 @@
+"""What a server must not fall over: each answered with the right status, in OpenAI's shape, naming the culprit."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from serving import KEY, Running
+from wire import ask, body, get, send
+
+MISTAKES: dict[str, tuple[Any, int, str | None, str, str]] = {
+    "malformed JSON": (b'{"prompt": ', 400, None, "invalid_json", "not JSON"),
+    "not UTF-8": (b'{"prompt": "\xff"}', 400, None, "", ""),
+    "nested too deep": (b"[" * 60_000, 400, None, "bad_request", "parsing"),
+    "no object": (b"[1]", 400, None, "invalid_body", "JSON object"),
+    "nothing": (b"", 400, None, "invalid_body", "JSON object"),
+    "10 MB": (b" " * 10_000_000, 413, None, "body_too_large", "65536 bytes"),
+    "no prompt": ({}, 400, "prompt", "missing_required_parameter", "missing"),
+    "empty prompt": (body(" \n"), 400, "prompt", "invalid_value", "'prompt': it is empty"),
+    "long prompt": (body("a" * 2001), 400, "prompt", "invalid_value", "at most 2000"),
+    "half a character": (b'{"prompt": "\\ud800"}', 400, "prompt", "invalid_value", "not Unicode"),
+    "half a character as a name": (b'{"prompt": "a", "\\ud800": 1}', 400, None, "invalid_body", ""),
+    "long negative prompt": (body(negative_prompt="a" * 2001), 400, "nulltta.negative_prompt", "invalid_value", ""),
+    "unknown model": (body() | {"model": "gpt-image-2"}, 404, "model", "model_not_found", "'tiny'"),
+    "n=1000": (body() | {"n": 1000}, 400, "n", "invalid_value", "at most 4"),
+    "n=0": (body() | {"n": 0}, 400, "n", "invalid_value", "greater than or equal to 1"),
+    "n as text": (body() | {"n": "2"}, 400, "n", "invalid_value", "integer"),
+    "other size": (body() | {"size": "512x512"}, 400, "size", "invalid_value", "16x16"),
+    "other format": (body() | {"output_format": "webp"}, 400, "output_format", "invalid_value", "png"),
+    "without effect": (body() | {"style": "vivid"}, 400, "style", "unknown_parameter", "style"),
+    "stream of several": (body() | {"stream": True, "n": 2}, 400, "n", "invalid_value", "one image"),
+    "stream by url": (
+        body() | {"stream": True, "response_format": "url"}, 400, "response_format", "invalid_value", "b64_json",
+    ),
+    "too many partial images": (body() | {"partial_images": 4}, 400, "partial_images", "invalid_value", "3"),
+    "negative seed": (body(seed=-1), 400, "nulltta.seed", "invalid_value", "greater than or equal to 0"),
+    "huge seed": (body(seed=2**63), 400, "nulltta.seed", "invalid_value", "less than"),
+    "unknown option": (body(step=3), 400, "nulltta.step", "unknown_parameter", "step"),
+    "too many steps": (body(num_inference_steps=101), 400, "nulltta.num_inference_steps", "invalid_value", "100"),
+    "too many inner steps": (body(inner_steps=[1, 51]), 400, "nulltta.inner_steps", "invalid_value", "at most 50"),
+    "too many candidates": (body(num_particles=9), 400, "nulltta.num_particles", "invalid_value", "at most 8"),
+    "too many directions": (
+        body(zeroth_order_samples=9), 400, "nulltta.zeroth_order_samples", "invalid_value", "at most 8",
+    ),
+    "no guidance": (body(guidance_scale=1), 400, "nulltta", "invalid_value", "above 1"),
+    "one inner step": (body(inner_steps=5), 400, "nulltta.inner_steps", "invalid_value", "tuple"),
+    "neither number nor word": (body(annealing="slow"), 400, "nulltta.annealing", "invalid_value", "number"),
+    "not a number": (b'{"prompt": "a", "nulltta": {"eta": NaN}}', 400, "nulltta", "invalid_value", "not nan"),
+    "endless budget": (b'{"prompt": "a", "nulltta": {"budget": Infinity}}', 400, "nulltta", "invalid_value", "inf"),
+    "budget too small": (body(budget=3), 400, None, "invalid_value", "does not cover"),
+    "more steps than the model": (body(num_inference_steps=100, budget="soon"), 400, "nulltta", "invalid_value", "20s"),
+    "unknown reward": (body(reward="beauty"), 400, "nulltta.reward", "invalid_value", "choose among brightness"),
+    "a reward's source": (body(reward="clipscore:/etc"), 400, "nulltta.reward", "invalid_value", "not offered"),
+    "code as a reward": (body(reward="os:system"), 400, "nulltta.reward", "invalid_value", "not offered"),
+    "colour as a path": (body(reward="target-colour:/etc"), 400, "nulltta.reward", "invalid_value", "#RRGGBB"),
+    "malformed reward": (body(reward="0.7*"), 400, "nulltta.reward", "invalid_value", "malformed"),
+    "unmeasured reward": (body(reward="z(brightness)"), 400, "nulltta.reward", "invalid_value", "z(reward, mean"),
+    "long sum": (body(reward=" + ".join(["brightness"] * 9)), 400, "nulltta.reward", "invalid_value", "8 at most"),
+    "long expression": (body(reward="1*" * 300), 400, "nulltta.reward", "invalid_value", "500 at most"),
+    "unknown guard": (body(guard="beauty"), 400, "nulltta.guard", "invalid_value", "choose among"),
+    "unknown method": (body(method="dno"), 400, "nulltta.method", "invalid_value", "null-tta, plain"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("sent", "status", "param", "code", "says"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake(shared: Running, sent: Any, status: int, param: str | None, code: str, says: str) -> None:
+    found, answered, headers = ask(shared, sent)
+    assert found == status, answered
+    assert set(answered["error"]) == {"message", "type", "param", "code"}
+    assert answered["error"]["type"] == "invalid_request_error"
+    assert answered["error"]["param"] == param
+    assert answered["error"]["code"] == code or not code
+    assert says in answered["error"]["message"]
+    assert len(answered["error"]["message"].splitlines()) == 1
+    assert headers["x-should-retry"] == "false"
+
+
+def test_none_of_them_was_sampled_or_broke_anything(shared: Running) -> None:
+    assert ask(shared, body())[0] == 200
+    assert shared.metric("requests_total", route="/v1/images/generations", status="500") == 0
+
+
+def test_ten_megabytes_in_chunks(shared: Running) -> None:
+    chunks = (b" " * 100_000 for _ in range(100))
+    status, answered, _ = ask(shared, chunks)
+    assert (status, answered["error"]["code"]) == (413, "body_too_large")
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", None])
+def test_a_body_that_is_not_said_to_be_json(shared: Running, kind: str | None) -> None:
+    """What a web page can make a browser send without asking."""
+    status, answered, _ = ask(shared, b'{"prompt": "a"}', headers={"Content-Type": kind})
+    assert (status, answered["error"]["code"]) == (400, "invalid_body")
+
+
+@pytest.mark.parametrize(
+    ("authorization", "code"),
+    [
+        (None, "missing_api_key"),
+        ("Bearer wrong", "invalid_api_key"),
+        ("Bearer ", "invalid_api_key"),
+        (f"Basic {KEY}", "invalid_api_key"),
+        (KEY, "invalid_api_key"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/v1/images/generations", "/v1/models", "/v1/rewards", "/metrics", "/nowhere"])
+def test_no_key_or_a_wrong_one(shared: Running, path: str, authorization: str | None, code: str) -> None:
+    status, answered, headers = ask(shared, b"{", "POST", path, {"Authorization": authorization})
+    assert (status, answered["error"]["code"]) == (401, code)
+    assert answered["error"]["type"] == "invalid_request_error"
+    assert headers["www-authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/nowhere", "/images/00.png", "/images/..%2f..%2fetc%2fpasswd.png", "/images/../metrics", "/images/%00.png"],
+)
+def test_nowhere(shared: Running, path: str) -> None:
+    status, answered, _ = get(shared, path)
+    assert (status, answered["error"]["code"]) == (404, "not_found")
+
+
+def test_wrong_method(shared: Running) -> None:
+    status, answered, _ = ask(shared, None, "DELETE", "/v1/models")
+    assert (status, answered["error"]["code"]) == (405, "method_not_allowed")
+
+
+def test_without_a_key_only_this_machine_is_answered(start: Any) -> None:
+    """Else a web page could reach the server under its own name, by rebinding it to 127.0.0.1."""
+    at = start()
+    usual = {"authorization": None}
+    assert get(at, "/v1/models", **usual, host=f"localhost:{at.port}")[0] == 200
+    assert get(at, "/v1/models", **usual, host="[::1]:80")[0] == 200
+    for host in ("evil.example", "127.0.0.1.evil.example", "localhost@evil.example", "[", ""):
+        status, answered, _ = get(at, "/v1/models", **usual, host=host)
+        assert (status, answered["error"]["code"]) == (403, "forbidden_host")
+
+
+def test_a_body_that_breaks_off_is_not_sampled(start: Any) -> None:
+    at = start()
+    whole = json.dumps(body()).encode()
+    sent = send(at, whole, headers={"Content-Length": str(len(whole) + 1)})
+    sent.close()
+    at.until(lambda: at.metric("requests_total", route="other", status="400") == 1)
+    assert at.metric("denoising_steps_total") == 0

@@ -1,0 +1,174 @@
+"""What the server tells of itself: rewards, metrics, its schema, logs; and `nulltta serve` as its operator meets it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from openai import OpenAI
+from serving import KEY, SHORT, Running
+from wire import ask, body, get
+
+import nulltta
+from nulltta.cli import main
+from nulltta.config import NullTTAConfig
+from nulltta.server import logs
+from nulltta.server.engine import Engine
+from nulltta.server.settings import Settings
+from nulltta.types import NullTTAError
+
+
+def test_rewards(shared: Running) -> None:
+    status, answered, _ = get(shared, "/v1/rewards")
+    known = {row["id"]: row for row in answered["data"]}
+    assert status == 200
+    assert list(known) == ["brightness", "colourfulness", "target-colour", "gates:gated", "gates:picky"]
+    assert known["brightness"]["differentiable"]
+    assert "mean pixel" in known["brightness"]["summary"]
+
+
+def test_without_a_choice_all_rewards_that_need_no_download_are_offered(tiny: nulltta.GuidedModel) -> None:
+    names = Engine(tiny, Settings()).offer.names
+    assert names[0] == "clip"
+    assert {"jpeg", "target-colour"} < set(names)
+    assert "pickscore" not in names
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"rewards": ("beauty",)}, "unknown reward 'beauty'"),
+        ({"rewards": ("0.5*brightness",)}, "is a sum"),
+        ({"methods": ("magic",)}, "unknown method 'magic'"),
+    ],
+)
+def test_an_offer_that_is_none(tiny: nulltta.GuidedModel, settings: dict[str, Any], says: str) -> None:
+    with pytest.raises(NullTTAError, match=says):
+        Engine(tiny, Settings(**settings))
+
+
+def test_metrics(start: Callable[..., Running]) -> None:
+    at = start()
+    ask(at, body() | {"n": 3})
+    ask(at, b"{")
+    status, answered, headers = get(at, "/metrics")
+    lines = answered.decode().splitlines()
+    assert status == 200
+    assert headers["content-type"].startswith("text/plain")
+    assert 'nulltta_requests_total{route="/v1/images/generations",status="200"} 1.0' in lines
+    assert 'nulltta_requests_total{route="/v1/images/generations",status="400"} 1.0' in lines
+    assert 'nulltta_images_total{method="null-tta"} 3.0' in lines
+    assert f"nulltta_denoising_steps_total {SHORT['num_inference_steps']:.1f}" in lines
+    assert any(line.startswith("process_resident_memory_bytes") for line in lines)
+
+
+def test_the_schema_has_every_setting(shared: Running) -> None:
+    status, answered, _ = get(shared, "/openapi.json")
+    assert status == 200
+    assert set(NullTTAConfig.__dataclass_fields__) < set(answered["components"]["schemas"]["Options"]["properties"])
+
+
+def test_a_failure_is_quoted_only_where_that_is_wished(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "nulltta.server"):
+        for quote in (False, True):
+            try:
+                raise LookupError("a secret prompt")
+            except LookupError as error:
+                logs.failure("failed", error, quote=quote, request_id="req_1")
+    hidden, quoted = [json.loads(logs.Lines().format(record)) for record in caplog.records]
+    assert quoted["message"] == "a secret prompt"
+    assert "secret" not in json.dumps(hidden)
+    assert (hidden["error"], hidden["level"], hidden["request_id"]) == ("LookupError", "error", "req_1")
+    assert re.search(r"test_telling\.py:\d+ ", hidden["at"][-1])
+
+
+MISTAKES = {
+    "public without a key": (["--host", "0.0.0.0"], "without an API key"),
+    "no key file": (["--api-key-file", "{tmp}/none"], "cannot read API keys"),
+    "bad key": (["--api-key-file", "{tmp}/short"], "16 or more"),
+    "unknown model": (["--model", "nonesuch"], "unknown model 'nonesuch'"),
+    "unknown reward": (["--reward", "beauty"], "unknown reward 'beauty'"),
+    "unknown method": (["--method", "magic"], "unknown method 'magic'"),
+    "no images": (["--max-images", "0"], "--max-images must be"),
+    "a batch too small": (["--batch-size", "2"], "--batch-size 2 is below --max-images 4"),
+    "a taken port": (["--port", "{taken}"], "Address already in use"),
+    "no such address": (["--host", "203.0.113.1", "--api-key-file", "{tmp}/good"], "cannot listen on 203.0.113.1"),
+}
+
+
+@pytest.mark.parametrize(("words", "says"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_of_the_operators_is_one_line(
+    words: list[str], says: str, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "short").write_text("abc\n")
+    (tmp_path / "good").write_text(f"{KEY}\n")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        given = [word.format(tmp=tmp_path, taken=port) for word in words]
+        assert main(["serve", "--model", str(checkpoint), "--port", "0", *given]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    [line] = shown.err.splitlines()
+    assert line.startswith("error: ")
+    assert says in line
+
+
+def test_a_missing_extra_says_the_install_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nulltta.cli.serve.find_spec", lambda name: None if name == "uvicorn" else object())
+    assert main(["serve"]) == 2
+    assert capsys.readouterr().err == "error: nulltta serve needs uvicorn: pip install 'nulltta[server]'\n"
+
+
+def test_nulltta_serve(checkpoint: Path) -> None:
+    """Started, used, and stopped by SIGTERM in the midst of a request, whose client gets its image."""
+    command = [sys.executable, "-m", "nulltta.cli", "serve", "--model", str(checkpoint), "--name", "mine"]
+    command += ["--port", "0", "--grace", "600", "--reward", "brightness", "--reward", "gates:picky"]
+    environment = {**os.environ, "NULLTTA_API_KEY": KEY, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        command, env=environment, cwd=Path(__file__).parent, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        lines = [json.loads(process.stderr.readline())]
+        assert lines[0]["event"] == "listening"
+        with OpenAI(base_url=f"{lines[0]['address']}/v1", api_key=KEY, timeout=120) as client:
+            options = {"nulltta": {**SHORT, "reward": "brightness"}}
+            client.images.generate(model="mine", prompt="a secret " + "x" * 100, extra_body=options)
+            with pytest.raises(Exception, match="internal"):
+                client.images.generate(
+                    prompt="a secret boom", extra_body={"nulltta": {**SHORT, "reward": "gates:picky"}}
+                )
+            stream = client.images.generate(
+                prompt="a secret stream", stream=True, partial_images=1,
+                extra_body={"nulltta": {**options["nulltta"], "num_inference_steps": 20}},
+            )  # fmt: skip
+            kinds = []
+            for event in stream:
+                kinds.append(event.type)
+                if event.type.endswith("partial_image"):
+                    process.send_signal(signal.SIGTERM)
+        out, rest = process.communicate(timeout=60)
+        lines += [json.loads(line) for line in rest.splitlines()]
+    assert kinds == ["image_generation.partial_image", "image_generation.completed"]
+    assert process.returncode == 0
+    assert out == ""
+    events = [line["event"] for line in lines]
+    assert events[-1] == "stopped"
+    assert {"warning", "sampled", "failed", "request", "stopping"} < set(events)
+    assert "secret" not in json.dumps(lines)
+    assert "xxx" not in json.dumps(lines)  # of the words that did not fit, which a warning names
+    served = [line for line in lines if line["event"] == "request"]
+    assert [line["status"] for line in served] == [200, 500, 200]
+    assert all(re.fullmatch("req_[0-9a-f]{24}", line["request_id"]) for line in served)
+    [failed] = [line for line in lines if line["event"] == "failed"]
+    assert failed["requests"] == [served[1]["request_id"]]

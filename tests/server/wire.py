@@ -1,0 +1,44 @@
+"""Requests as they are on the wire, for what no well-behaved client sends."""
+
+from __future__ import annotations
+
+import json
+from http.client import HTTPConnection, HTTPMessage
+from typing import Any
+
+from serving import KEY, SHORT, Running
+
+GENERATE = "/v1/images/generations"
+
+
+def body(prompt: str = "a", **options: Any) -> dict[str, Any]:
+    """A short request for brightness."""
+    return {"prompt": prompt, "nulltta": {**SHORT, "reward": "brightness", **options}}
+
+
+def send(at: Running, body: Any = None, method: str = "POST", path: str = GENERATE,
+         headers: dict[str, str | None] | None = None, timeout: float = 120) -> HTTPConnection:  # fmt: skip
+    """Send a request and wait for nothing. body: JSON, bytes, or chunks of them; headers: beside the usual ones, None
+    to leave one out."""
+    usual = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
+    given = {name: value for name, value in {**usual, **(headers or {})}.items() if value is not None}
+    connection = HTTPConnection("127.0.0.1", at.port, timeout=timeout)
+    connection.request(method, path, json.dumps(body) if isinstance(body, dict) else body, given)
+    return connection
+
+
+def answer(connection: HTTPConnection) -> tuple[int, Any, HTTPMessage]:
+    """Status, body (parsed if it is JSON) and headers; closes the connection."""
+    response = connection.getresponse()
+    content = response.read()
+    connection.close()
+    is_json = (response.headers["content-type"] or "").startswith("application/json")
+    return response.status, json.loads(content) if is_json else content, response.headers
+
+
+def ask(at: Running, *args: Any, **kwargs: Any) -> tuple[int, Any, HTTPMessage]:
+    return answer(send(at, *args, **kwargs))
+
+
+def get(at: Running, path: str, **headers: str | None) -> tuple[int, Any, HTTPMessage]:
+    return ask(at, None, "GET", path, headers)
