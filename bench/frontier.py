@@ -45,7 +45,6 @@ VARIANTS: Mapping[str, dict[str, Any]] = {
     "half-size decoder": {"inner_decoder": "half"},
     "tiny decoder": {"inner_decoder": "tiny"},
     "patience 1": {"patience": 1},
-    "carried moments": {"carry_moments": True},
     "first half of the steps": {"optimise_between": (0.0, 0.5)},
     "last half": {"optimise_between": (0.5, 1.0)},
     "half, twice as long": {"inner_steps": (2, 6), "learning_rate": 0.02},

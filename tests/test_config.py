@@ -14,7 +14,7 @@ def test_defaults_are_the_published_ones() -> None:
         "reward_weight": 100.0, "kl_weight": 0.002, "prior_variance": 0.01, "regularisers": "both", "annealing": 0.008,
         "learning_rate": 0.01, "eta": 1.0, "conventions": "paper", "gradient": "auto",
         "zeroth_order_samples": 4, "zeroth_order_radius": 0.02, "zeroth_order_directions": "white",
-        "inner_decoder": "full", "optimise_between": (0.0, 1.0), "patience": 0, "carry_moments": False, "budget": 0,
+        "inner_decoder": "full", "optimise_between": (0.0, 1.0), "patience": 0, "budget": 0,
     }  # fmt: skip
 
 

@@ -56,7 +56,6 @@ class NullTTAConfig:
     inner_decoder: Detail = _option("full", "full, half or tiny: what the inner steps decode with")
     optimise_between: tuple[float, float] = _option((0.0, 1.0), "from to: the share of denoising that is optimised")
     patience: int = _option(0, "inner steps without a better objective after which to stop; 0 takes them all")
-    carry_moments: bool = _option(False, "keep Adam's moments from one denoising step to the next")
     budget: float | str = _option(0, "a prompt's at most: 400 denoiser evaluations, or 20s; 0 for none")
 
     def __post_init__(self) -> None:

@@ -134,11 +134,10 @@ class InnerLoop(Protocol):
 
 
 class GradientAscent:
-    """`ascend` under a run's settings, at each denoising step by a fresh Adam unless its moments are carried."""
+    """`ascend` under a run's settings, at each denoising step by a fresh Adam."""
 
     def __init__(self, config: NullTTAConfig, estimator: GradientEstimator) -> None:
         self.config, self.estimator = config, estimator
-        self.adam: Adam | None = None
 
     def __call__(
         self,
@@ -150,10 +149,8 @@ class GradientAscent:
         active: Tensor,
     ) -> tuple[dict[str, Tensor], Tensor]:
         cfg = self.config
-        if self.adam is None or not cfg.carry_moments:
-            self.adam = Adam(null, cfg.learning_rate)
         return ascend(
-            objective, null, steps=steps, adam=self.adam, estimator=self.estimator, generators=generators,
+            objective, null, steps=steps, adam=Adam(null, cfg.learning_rate), estimator=self.estimator, generators=generators,
             active=active, skip_nonfinite=cfg.conventions == "release", patience=cfg.patience,
         )  # fmt: skip
 

@@ -11,16 +11,16 @@ from pyarrow import parquet
 from nulltta.batch.rows import read
 from nulltta.types import NullTTAError
 
-JSONL = """\ufeff{"id": "007", "prompt": "a \\"cat\\", red", "seed": 7, "inner_steps": [5, 25], "carry_moments": true}
+JSONL = """\ufeff{"id": "007", "prompt": "a \\"cat\\", red", "seed": 7, "inner_steps": [5, 25], "checked": true}
 
 {"prompt": "5", "learning_rate": 0.1, "annealing": "auto"}
 """
-CSV = """\ufeffid,prompt,seed,inner_steps,carry_moments,learning_rate,annealing
+CSV = """\ufeffid,prompt,seed,inner_steps,checked,learning_rate,annealing
 007,"a ""cat"", red",7,5 25,True,,
 
 ,5,,,,0.1,auto
 """
-FIRST = {"id": "007", "prompt": 'a "cat", red', "seed": 7, "inner_steps": [5, 25], "carry_moments": True}
+FIRST = {"id": "007", "prompt": 'a "cat", red', "seed": 7, "inner_steps": [5, 25], "checked": True}
 SECOND = {"prompt": "5", "learning_rate": 0.1, "annealing": "auto"}
 
 

@@ -129,8 +129,6 @@ def _task(row: Row, name: str, common: Request, settings: Mapping[str, Any]) -> 
 def _typed(column: str, value: Any) -> Any:
     """A cell as its setting's type, where the configuration itself does not ask."""
     hint = _HINTS[column]
-    if hint is bool and not isinstance(value, bool):
-        raise NullTTAError(f"{column} must be true or false, not {value!r}")
     if get_origin(hint) is tuple:
         if not isinstance(value, list) or any(type(part) not in (int, float) for part in value):
             raise NullTTAError(f"{column} is two numbers, as in [0, 1], not {value!r}")
