@@ -11,7 +11,7 @@ from torch import Tensor
 from toy import Gaussian, nearness
 
 from nulltta import NullTTAConfig, NullTTAError, align
-from nulltta.budget import Clock, evaluations, planned, spent
+from nulltta.budget import Clock, by_step, evaluations, planned, spent
 from nulltta.schedules import afforded
 
 CONFIG = NullTTAConfig(
@@ -42,6 +42,16 @@ def test_a_zeroth_order_inner_step_takes_as_many_as_it_has_points() -> None:
     align(model, "red", nearness, config=config)
     assert (model.with_gradient, model.without_gradient) == (0, spent(config))
     assert 140 - 5 <= spent(config) <= 140
+
+
+@pytest.mark.parametrize("gradient", ["autograd", "zeroth-order"])
+def test_what_the_steps_spend_is_all_but_the_references(gradient: str) -> None:
+    config = NullTTAConfig(**{**vars_of(CONFIG), "gradient": gradient, "optimise_between": (0.5, 1.0)})
+    counts, steps = planned(config), by_step(config)
+    assert [2 * config.num_particles == spent_here for spent_here in steps] == [count == 0 for count in counts]
+    optimised = sum(count > 0 for count in counts)
+    first = next(i for i, count in enumerate(counts) if count)
+    assert sum(steps) == spent(config) - optimised - (len(counts) - first)
 
 
 def test_a_budget_below_the_candidates_is_refused() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -137,7 +137,7 @@ def align(
     problem = pose(model, prompts, reward, config, seed, negative_prompt, latents, guard)
     problem = replace(problem, memory=MicroBatch(micro_batch))
     outcome, trace = drain(run(problem), on_step or (lambda _: None))
-    return _result(problem, outcome, trace)
+    return as_result(problem, outcome, trace)
 
 
 def pose(
@@ -171,7 +171,19 @@ def pose(
 
 
 def drain(stream: Stream, on_step: OnStep) -> tuple[Outcome, list[Step]]:
-    """Run a method to its end: its outcome, and its steps without previews.
+    """Run a method to its end: its outcome, and its steps without previews. Errors: those of `recorded`."""
+    steps = recorded(stream)
+    while True:
+        try:
+            step = next(steps)
+        except StopIteration as end:
+            outcome, trace = end.value
+            return outcome, trace
+        on_step(step)
+
+
+def recorded(stream: Stream) -> Generator[Step, None, tuple[Outcome, list[Step]]]:
+    """A method's steps as they come; its value is what `drain` returns.
 
     Raises:
         NullTTAError: memory ran out, of a GPU or of the machine.
@@ -188,7 +200,7 @@ def drain(stream: Stream, on_step: OnStep) -> tuple[Outcome, list[Step]]:
                     "out of memory: give fewer prompts at a time, lower num_particles, or load the model in bfloat16"
                 ) from error
             raise
-        on_step(step)
+        yield step
         trace.append(replace(step, preview=None))
 
 
@@ -203,7 +215,8 @@ def _initial_latents(model: GuidedModel, seeds: Sequence[int], particles: int, g
     return latents.float()
 
 
-def _result(problem: Problem, outcome: Outcome, trace: Sequence[Step]) -> Result:
+def as_result(problem: Problem, outcome: Outcome, trace: Sequence[Step]) -> Result:
+    """What `align` returns, of what a method did."""
     return Result(
         images=pick(outcome.candidates, outcome.selected),
         candidates=outcome.candidates,

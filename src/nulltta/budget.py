@@ -52,6 +52,11 @@ def spent(config: NullTTAConfig) -> int:
     return _of_inner_step(config) * inner + others
 
 
+def by_step(config: NullTTAConfig) -> list[int]:
+    """What each denoising step of a prompt spends, but for the references: to tell how far a run is."""
+    return [_of_inner_step(config) * inner + 2 * config.num_particles for inner in planned(config)]
+
+
 def _of_inner_step(config: NullTTAConfig) -> int:
     """Evaluations: forward and back; J at φ' and at each φ' + μv_k; or J of a generation."""
     if config.gradient != "zeroth-order":

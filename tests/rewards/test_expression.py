@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from nulltta import NullTTAError
-from nulltta.rewards.expression import DEEPEST, Name, Node, Standard, Sum, parse, with_source
+from nulltta.rewards.expression import DEEPEST, Name, Node, Standard, Sum, parse, with_source, written
 
 CLIP, CLIP_B, BRIGHT = Name("clip"), Name("clip-b"), Name("brightness")
 
@@ -34,6 +34,7 @@ CLIP, CLIP_B, BRIGHT = Name("clip"), Name("clip-b"), Name("brightness")
 )  # fmt: skip
 def test_expressions_are_parsed(text: str, node: Node) -> None:
     assert parse(text) == node
+    assert parse(written(node)) == node  # and as written, they read back
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,12 @@ def compare(
         model, prompts, reward, config=config, seed=seed, negative_prompt=negative_prompt, guard=guard,
         on_step=on_step, method=method, micro_batch=micro_batch,
     )  # fmt: skip
+    return comparisons(result, measures)
+
+
+def comparisons(result: Result, measures: Mapping[str, Measure] | None = None) -> list[Comparison]:
+    """A run's result beside plain sampling, both measured: one `Comparison` a prompt, in order."""
+    prompts = result.problem.prompts
     plain, aligned = result.baseline.detach(), result.images.detach()
     values = _values(result)
     with torch.no_grad():

@@ -59,7 +59,7 @@ def _parameter(field: Field[Any]) -> inspect.Parameter:
     default = published if published == embedded else f"{published}; {embedded}"
     extras: dict[str, Any] = {"help": f"{field.metadata['help']} ({default})", "rich_help_panel": PANEL}
     if get_origin(hint) in (Union, types.UnionType):  # a number or a word
-        hint, extras = str, {**extras, "parser": _number_or_word, "metavar": "FLOAT|WORD"}
+        hint, extras = str, {**extras, "parser": number_or_word, "metavar": "FLOAT|WORD"}
     elif get_origin(hint) is Literal:
         hint, extras = str, {**extras, "metavar": "WORD"}
     option = typer.Option(flag(field.name), show_default=False, **extras)
@@ -67,7 +67,8 @@ def _parameter(field: Field[Any]) -> inspect.Parameter:
     return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
-def _number_or_word(text: str) -> float | str:
+def number_or_word(text: str) -> float | str:
+    """ "0.008" -> 0.008, "auto" -> "auto"."""
     try:
         return float(text)
     except ValueError:

@@ -27,6 +27,8 @@ class Output:
     Every file appears whole or not at all; result.json is written after each batch, so it never names a file that
     is not there. Ctrl-C waits until a batch is on the disk.
 
+    folder: where to write, if not where the request says.
+
     Attributes:
         finished: the prompts whose pictures are on the disk, with their scores.
 
@@ -34,8 +36,8 @@ class Output:
         NullTTAError: the folder, or a file in it, cannot be written.
     """
 
-    def __init__(self, request: Request) -> None:
-        self.folder = request.out
+    def __init__(self, request: Request, folder: Path | None = None) -> None:
+        self.folder = folder or request.out
         self.finished: list[tuple[str, Mapping[str, Score]]] = []
         self._request = request
         self._prompts = request.prompts

@@ -17,6 +17,8 @@ from nulltta.images import to_pil
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from nulltta.types import Step
+
 LANCZOS = Image.Resampling.LANCZOS
 INK, GREY, UP, DOWN = "#1f2328", "#656d76", "#1a7f37", "#b42318"
 SIDE, CELL_SIDE = 256, 160  # pixels of an image's short side: in a comparison, on a contact sheet
@@ -61,9 +63,9 @@ def trace_figure(comparison: Comparison) -> Figure:
 
     figure = Figure(figsize=(9, 5.5), dpi=110, layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    course, candidates, chosen, kl = _course(comparison)
+    reward, candidates, chosen, kl = course(comparison.trace, comparison.initial_rewards.tolist())
     target, score = next(iter(comparison.scores.items()))
-    upper.plot(*_columns(course), color="#0969da", linewidth=1.2, label="reward, inner step by inner step")
+    upper.plot(*_columns(reward), color="#0969da", linewidth=1.2, label="reward, inner step by inner step")
     upper.scatter(*_columns(candidates), s=12, color="#afb8c1", zorder=2, label="candidates")
     upper.scatter(*_columns(chosen), s=20, color="#cf222e", zorder=3, label="selected")
     upper.axhline(score.plain, color=GREY, linestyle="--", linewidth=1, label="plain sampling's image")
@@ -93,25 +95,25 @@ def save_figure(figure: Figure, path: Path) -> None:
 Points = list[tuple[float, float]]
 
 
-def _course(comparison: Comparison) -> tuple[Points, Points, Points, Points]:
-    """Points (inner step, value): the reward's course, all candidates, selected candidates, KL.
+def course(trace: Sequence[Step], initial: Sequence[float] = (), b: int = 0) -> tuple[Points, Points, Points, Points]:
+    """Points (inner step, value) of prompt b: the reward's course, all candidates, selected candidates, KL.
 
     Candidates stand at the inner step that follows them, whose reward is the selected one's.
     """
-    course: Points = []
-    candidates: Points = [(0, value) for value in comparison.initial_rewards.tolist()]
+    reward: Points = []
+    candidates: Points = [(0, value) for value in initial]
     chosen: Points = []
     kl: Points = []
     place = 0
-    for step in comparison.trace:
-        values = step.inner_rewards[:, 0].tolist()
-        course += [(place + n, value) for n, value in enumerate(values)]
+    for step in trace:
+        values = step.inner_rewards[:, b].tolist()
+        reward += [(place + n, value) for n, value in enumerate(values)]
         place += max(1, len(values))
-        drawn = step.candidate_rewards[0].tolist()
+        drawn = step.candidate_rewards[b].tolist()
         candidates += [(place, value) for value in drawn]
-        chosen += [(place, drawn[int(step.selected[0])])] if drawn else []  # not every method scores on its way
-        kl.append((place, float(step.kl[0])))
-    return course + chosen[-1:], candidates, chosen, kl
+        chosen += [(place, drawn[int(step.selected[b])])] if drawn else []  # not every method scores on its way
+        kl.append((place, float(step.kl[b])))
+    return reward + chosen[-1:], candidates, chosen, kl
 
 
 def _columns(points: Points) -> tuple[list[float], list[float]]:

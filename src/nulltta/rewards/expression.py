@@ -90,6 +90,26 @@ def with_source(text: str, source: str | None) -> str:
     return str(Name(node.word, source))
 
 
+def written(node: Node) -> str:
+    """The expression that `parse` reads as this node, weights to ten digits."""
+    match node:
+        case Name():
+            return str(node)
+        case Standard(part, None, _):
+            return f"z({written(part)})"
+        case Standard(part, mean, deviation):
+            return f"z({written(part)}, {mean!r}, {deviation!r})"
+        case Sum(terms):
+            signed = [("-" if weight < 0 else "+", _term(abs(weight), part)) for weight, part in terms]
+            first = signed[0][1] if signed[0][0] == "+" else f"-{signed[0][1]}"
+            return " ".join([first, *(f"{sign} {term}" for sign, term in signed[1:])])
+
+
+def _term(weight: float, part: Node) -> str:
+    text = f"({written(part)})" if isinstance(part, Sum) else written(part)
+    return text if weight == 1 else f"{weight:.10g}*{text}"
+
+
 class _Parser:
     """Recursive descent over the tokens (kind, value, place)."""
 
