@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from nulltta import __version__
-from nulltta.cli import batch, bench, doctor, flags, replay, rewards, serve
+from nulltta.cli import batch, bench, doctor, flags, replay, rewards, serve, ui
 from nulltta.cli.flags import config_flags, flag
 from nulltta.cli.messages import INTERRUPTED, quiet, say
 from nulltta.cli.request import Request, read_prompts
@@ -31,6 +31,7 @@ app.command("replay")(replay.replay)
 app.command("doctor")(doctor.doctor)
 app.command("batch")(batch.batch)
 app.command("serve")(serve.serve)
+app.command("ui")(ui.ui)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

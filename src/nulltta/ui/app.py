@@ -1,0 +1,72 @@
+"""The page, and the server that serves it, on this machine alone unless asked."""
+
+from __future__ import annotations
+
+import os
+import signal
+import tempfile
+from pathlib import Path
+
+import gradio as gr
+from starlette.middleware import Middleware
+
+from nulltta.errors import NullTTAError
+from nulltta.ui import events, history, page
+from nulltta.ui.engine import Engine
+from nulltta.ui.locked import Locked
+from nulltta.ui.theme import CSS, theme
+
+LARGEST_UPLOAD = "1gb"
+USER = "nulltta"  # whose password is asked for
+
+
+def serve(engine: Engine, *, host: str, port: int, password: str | None) -> None:
+    """Serve the page until Ctrl-C or SIGTERM; what it kept is deleted then.
+
+    Raises:
+        NullTTAError: the port is taken.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with tempfile.TemporaryDirectory(prefix="nulltta-ui-") as folder:
+        made = launch(engine, Path(folder), host, port, password)
+        print(f"look at {made.local_url}; Ctrl-C ends it", flush=True)
+        made.block_thread()
+
+
+def launch(engine: Engine, folder: Path, host: str, port: int, password: str | None = None) -> gr.Blocks:
+    """The page, served by a thread. folder: for all files, runs' and Gradio's own. Errors: those of `serve`."""
+    os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": str(folder), "HF_HUB_DISABLE_TELEMETRY": "1"}
+    made = build(engine, folder)
+    try:
+        made.launch(
+            server_name=host, server_port=port, quiet=True, prevent_thread_lock=True, share=False, ssr_mode=False,
+            auth=None if password is None else (USER, password), max_file_size=LARGEST_UPLOAD, footer_links=[],
+            run_history=False, enable_monitoring=False, theme=theme(), css=CSS,
+            app_kwargs={"middleware": [Middleware(Locked)], "docs_url": None, "redoc_url": None},
+        )  # fmt: skip
+    except OSError as error:
+        raise NullTTAError(
+            f"cannot listen on {host}, port {port}: is another program there? Give another --port"
+        ) from error
+    return made
+
+
+def build(engine: Engine, folder: Path) -> gr.Blocks:
+    """The page. folder: where runs keep their files."""
+    with gr.Blocks(title="nulltta", analytics_enabled=False, delete_cache=(3600, 86400)) as made:
+        gr.HTML("<h1>nulltta</h1><p>Better pictures by your own measure of better.</p>", elem_id="title")
+        runs = gr.State([], delete_callback=history.forget)
+        with gr.Tab("Align"), gr.Row():
+            with gr.Column(scale=2, min_width=300):
+                ask = page.ask(engine.models, engine.reward)
+            with gr.Column(scale=3, min_width=300, elem_id="answers"):
+                outcome = page.outcome()
+        with gr.Tab("Replay"):
+            replay = page.replay(engine.models)
+        stops = events.wire_run(engine, folder, ask, outcome, runs)
+        events.wire_reward(ask)
+        events.wire_model(ask)
+        events.wire_results(outcome, runs)
+        events.wire_replay(engine, replay)
+        made.unload(stops.gone)
+    return made

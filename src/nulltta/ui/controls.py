@@ -1,0 +1,89 @@
+"""The settings of `NullTTAConfig` as controls of the page: the few that matter first, all others behind a fold."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from nulltta.cli.flags import number_or_word
+from nulltta.config import NullTTAConfig
+from nulltta.errors import NullTTAError
+
+Kind = Literal["whole", "number", "words", "switch", "text"]
+FIRST = ("num_inference_steps", "guidance_scale", "inner_steps", "num_particles")
+_KINDS: Mapping[Any, Kind] = {int: "whole", float: "number", bool: "switch", str: "text"}
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """One control: a field, or one number of a field that is a pair.
+
+    Attributes:
+        name, place: the config field, and which number of a pair it is.
+        choices: of kind "words".
+    """
+
+    name: str
+    place: int | None
+    kind: Kind
+    label: str
+    help: str
+    choices: Sequence[str] = ()
+
+    def value(self, config: NullTTAConfig) -> Any:
+        """What this control shows of a config."""
+        value = getattr(config, self.name)
+        value = value if self.place is None else value[self.place]
+        if self.kind == "number":
+            return float(value)  # a subclass of float would reach the browser as text
+        return str(value) if self.kind == "text" else value
+
+
+def controls() -> list[Control]:
+    """One or two for each field, the first ones first."""
+    named = {field.name: field for field in fields(NullTTAConfig)}
+    order = [*FIRST, *(name for name in named if name not in FIRST)]
+    hints = get_type_hints(NullTTAConfig)
+    return [control for name in order for control in _of_field(name, hints[name], named[name].metadata["help"])]
+
+
+def settings(shown: Sequence[Control], values: Sequence[Any], model: str) -> NullTTAConfig:
+    """The config that the controls' values state, over the model's preset.
+
+    What a control still shows of the preset is left to it: a default that depends on another setting follows it.
+
+    Raises:
+        NullTTAError: a control is empty, or `NullTTAConfig` refuses its value.
+    """
+    preset, stated = NullTTAConfig.preset(model), _stated(shown, values)
+    return NullTTAConfig.preset(
+        model, **{name: value for name, value in stated.items() if value != getattr(preset, name)}
+    )
+
+
+def _stated(shown: Sequence[Control], values: Sequence[Any]) -> dict[str, Any]:
+    """Each field's value."""
+    stated: dict[str, Any] = {}
+    for control, given in zip(shown, values, strict=True):
+        if given is None or given == "":
+            raise NullTTAError(f"{control.label} is empty: give {control.help}")
+        value = number_or_word(given) if control.kind == "text" else given
+        if control.kind == "whole" and isinstance(value, float) and value.is_integer():
+            value = int(value)  # browsers know one kind of number
+        stated[control.name] = value if control.place is None else (*stated.get(control.name, ()), value)
+    return stated
+
+
+def _of_field(name: str, hint: Any, text: str) -> list[Control]:
+    label = name.replace("_", " ")
+    if get_origin(hint) is tuple:
+        words, _, said = text.partition(": ")  # "n_min n_max: inner steps ..."
+        ends = words.split(" ")
+        return [Control(name, i, _KINDS[part], f"{label}: {ends[i]}", said) for i, part in enumerate(get_args(hint))]
+    if get_origin(hint) is Literal:
+        return [Control(name, None, "words", label, text, get_args(hint))]
+    if get_origin(hint) in (Union, types.UnionType):  # a number or a word
+        return [Control(name, None, "text", label, text)]
+    return [Control(name, None, _KINDS[hint], label, text)]

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from nulltta import NullText, NullTTAError
+from nulltta.cli.request import Request
+from nulltta.ui import history, show
+from nulltta.ui.engine import Engine
+from nulltta.ui.history import Entry
+from nulltta.ui.replays import replayed
+from nulltta.ui.run import run
+
+RequestOf = Callable[..., Request]
+
+
+def kept(engine: Engine, request: Request, root: Path, steps: int | None = None) -> Entry:
+    """A run's entry, stopped after so many steps."""
+    stop, taken = threading.Event(), 0
+    stream = run(engine, request, stop)
+    while True:
+        try:
+            next(stream)
+        except StopIteration as end:
+            return history.keep(end.value, root)
+        taken += 1
+        if taken == steps:
+            stop.set()
+
+
+def test_a_run_keeps_the_files_that_the_command_line_writes(
+    engine: Engine, request_of: RequestOf, tmp_path: Path
+) -> None:
+    entry = kept(engine, request_of(prompts=["a cat", "../../etc/passwd"]), tmp_path)
+    record = json.loads(Path(entry.result()).read_text())
+    assert record["status"] == "finished"
+    assert str(tmp_path) not in json.dumps(record)  # where the page keeps it is nobody's business
+    assert all((entry.folder / name).is_file() for result in record["results"] for name in result["files"].values())
+    assert sorted(p.name for p in entry.folder.iterdir()) == ["000", "001", "contact-sheet.png", "result.json"]
+    with Image.open(str(entry.file(1, "aligned.png"))) as image:
+        assert image.text["prompt"] == "../../etc/passwd"
+        small = image.size
+    assert [picture.size for picture in entry.pair(1)] == [(history.SIDE, history.SIDE)] * 2
+    assert small < (history.SIDE, history.SIDE)
+    assert NullText.load(str(entry.file(1, "null-text.safetensors"))).prompt == "../../etc/passwd"
+    drawn = re.findall(r"<figcaption>([\d.]+)<", show.candidates(entry.finished, 0))
+    assert len(drawn) == 2
+    assert drawn == sorted(drawn, reverse=True)
+
+
+def test_a_stopped_run_has_its_picture_and_says_so(engine: Engine, request_of: RequestOf, tmp_path: Path) -> None:
+    entry = kept(engine, request_of(), tmp_path, steps=1)
+    assert json.loads(Path(entry.result()).read_text())["status"] == "interrupted"
+    assert entry.file(0, "aligned.png")
+    assert entry.file(0, "null-text.safetensors") is None
+    assert "Stopped after 1 of 3 steps" in show.done(entry.finished)
+
+
+def test_a_session_keeps_its_last_runs_and_finds_them_by_thumbnail(
+    engine: Engine, request_of: RequestOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history, "MOST", 2)
+    entries = [kept(engine, request_of(prompts=["a cat", "a dog"], seed=seed), tmp_path, steps=1) for seed in range(3)]
+    past: list[Entry] = []
+    for entry in entries:
+        past = history.added(past, entry)
+    assert past == entries[1:]
+    assert [entry.folder.exists() for entry in entries] == [False, True, True]
+    assert len(history.thumbnails(past)) == 4
+    assert history.place(past, 0) == (entries[2], 0)
+    assert history.place(past, 3) == (entries[1], 1)
+
+
+def test_a_downloaded_null_text_replays_its_picture(engine: Engine, request_of: RequestOf, tmp_path: Path) -> None:
+    entry = kept(engine, request_of(), tmp_path)
+    file = entry.file(0, "null-text.safetensors")
+    asked = {"model": engine.models[0], "prompt": "", "reward": "brightness"}
+    again = replayed(engine, file, seeds="", exact=True, **asked)
+    assert "differs" in again.words
+    assert torch.allclose(again.images[0], entry.finished.comparisons[0].aligned, atol=1e-6)
+    assert not torch.equal(again.plain, again.images)
+    others = replayed(engine, file, seeds="0,3", exact=False, **asked)
+    assert [[caption.split(":")[0] for caption in pair] for pair in others.captions] == [
+        ["plain, seed 0", "replay, seed 0"], ["plain, seed 3", "replay, seed 3"],
+    ]  # fmt: skip
+    shown = re.findall(r"<figcaption>(.*?)</figcaption>", show.replays(others))
+    assert shown == [caption for pair in others.captions for caption in pair]
+
+
+def test_what_is_no_null_text_is_named_as_its_owner_knows_it(engine: Engine, tmp_path: Path) -> None:
+    (tmp_path / "holiday.safetensors").write_bytes(b"no")
+    asked = {"model": engine.models[0], "prompt": "", "seeds": "0", "exact": False, "reward": ""}
+    with pytest.raises(NullTTAError, match=r"'holiday.safetensors' is damaged") as refused:
+        replayed(engine, str(tmp_path / "holiday.safetensors"), **asked)  # type: ignore[arg-type]
+    assert str(tmp_path) not in str(refused.value)
+    with pytest.raises(NullTTAError, match="no null text"):
+        replayed(engine, None, **asked)  # type: ignore[arg-type]

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Generator
+from pathlib import Path
+
+import pytest
+import torch
+
+import nulltta
+from nulltta import NullTTAError
+from nulltta.cli.request import Request
+from nulltta.ui.engine import MOST_PROMPTS, Engine
+from nulltta.ui.run import Finished, Progress, run
+
+RequestOf = Callable[..., Request]
+
+
+def followed(steps: Generator[Progress, None, Finished]) -> tuple[list[Progress], Finished]:
+    seen = []
+    while True:
+        try:
+            seen.append(next(steps))
+        except StopIteration as end:
+            return seen, end.value
+
+
+def test_a_page_shows_every_step_of_the_run_that_align_makes(engine: Engine, request_of: RequestOf) -> None:
+    asked = request_of(prompts=["a cat", "a dog"])
+    seen, finished = followed(run(engine, asked, threading.Event()))
+    result = nulltta.align(engine.model(asked.model), asked.prompts, "brightness", config=asked.config, seed=asked.seed)
+    assert [len(progress.trace) for progress in seen] == [1, 2, 3]
+    assert all(torch.equal(p.trace[-1].candidate_rewards, s.candidate_rewards)
+               for p, s in zip(seen, result.trace, strict=True))  # fmt: skip
+    assert seen[0].preview.shape == result.images.shape
+    assert not torch.equal(seen[0].preview, seen[1].preview)
+    assert [c.aligned.tolist() for c in finished.comparisons] == result.images.tolist()
+    assert [c.plain.tolist() for c in finished.comparisons] == result.baseline.tolist()
+    assert torch.equal(finished.candidates, result.candidates)
+    assert finished.stopped_after is None
+    assert all(comparison.null_text for comparison in finished.comparisons)
+
+
+def test_time_left_falls_with_the_work_done(engine: Engine, request_of: RequestOf) -> None:
+    seen, _ = followed(run(engine, request_of(), threading.Event()))
+    assert seen[0].seconds_left > 0
+    assert seen[-1].seconds_left == 0
+
+
+def test_stop_keeps_each_prompts_best_clean_estimate(engine: Engine, request_of: RequestOf) -> None:
+    stop, seen = threading.Event(), []
+    steps = run(engine, request_of(prompts=["a cat", "a dog"]), stop)
+    for _ in range(2):
+        seen.append(next(steps))
+    stop.set()
+    with pytest.raises(StopIteration) as end:
+        next(steps)
+    finished: Finished = end.value.value
+    assert finished.stopped_after == 2
+    rewards = torch.stack([s.candidate_rewards.gather(1, s.selected[:, None])[:, 0] for s in seen[-1].trace])  # (2, B)
+    best = rewards.argmax(0)
+    for b, comparison in enumerate(finished.comparisons):
+        assert torch.equal(comparison.aligned, seen[int(best[b])].preview[b])
+        assert comparison.scores["brightness"].aligned == pytest.approx(float(rewards[best[b], b]))
+        assert comparison.null_text is None
+        assert len(comparison.trace) == 2
+
+
+def test_a_run_stopped_before_its_first_step_has_nothing_to_keep(engine: Engine, request_of: RequestOf) -> None:
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(NullTTAError, match="nothing to keep"):
+        next(run(engine, request_of(), stop))
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"prompts": ["a cat"] * (MOST_PROMPTS + 1)}, "too many"), ({"prompts": ["a" * 5000]}, "too long"),
+        ({"model": "/etc"}, "not offered"), ({"reward": "os:system"}, "not offered"), ({"guard": "clap"}, "unknown"),
+    ],
+)  # fmt: skip
+def test_what_is_not_offered_is_refused_in_a_line(
+    engine: Engine, request_of: RequestOf, changes: dict[str, object], says: str
+) -> None:
+    with pytest.raises(NullTTAError, match=says):
+        next(run(engine, request_of(**changes), threading.Event()))
+
+
+def test_a_page_that_cannot_sample_does_not_start(checkpoint: Path) -> None:
+    with pytest.raises(NullTTAError, match="unknown model"):
+        Engine(["no such model"], "brightness", device="cpu")
+    with pytest.raises(NullTTAError, match="did you mean 'clip'"):
+        Engine([str(checkpoint)], "clipp", device="cpu")

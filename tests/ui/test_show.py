@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import base64
+import io
+import math
+import re
+from collections.abc import Callable
+from threading import Event
+
+import pytest
+import torch
+from PIL import Image
+
+from nulltta.cli.comparison import Comparison, Score
+from nulltta.cli.request import Request
+from nulltta.types import Step
+from nulltta.ui import show
+from nulltta.ui.engine import Engine
+from nulltta.ui.plots import reward_curve
+from nulltta.ui.run import run
+
+TRACE = [
+    Step(0, 9.0, torch.tensor([[0.0], [1.0]]), torch.tensor([[2.0, 1.0]]), torch.tensor([0]), torch.zeros(1)),
+    Step(1, 5.0, torch.tensor([[2.0], [3.0]]), torch.tensor([[4.0, 0.0]]), torch.tensor([0]), torch.zeros(1)),
+]
+
+
+def points(path: str) -> list[tuple[float, float]]:
+    return [(float(x), float(y)) for x, y in re.findall(r"([\d.]+) ([\d.]+)", path)]
+
+
+def test_the_curve_goes_through_the_rewards_and_leaves_room_for_what_is_ahead() -> None:
+    drawn = reward_curve(TRACE, ahead=[0, 3])
+    line = points(re.findall(r'd="(M[^"]*)"', drawn)[-1])
+    assert [x for x, _ in line] == [0, 12.5, 25, 37.5, 50]
+    heights = [y for _, y in line]
+    assert heights == sorted(heights, reverse=True)  # rewards 0 1 2 3 4, upwards
+    assert (heights[0], heights[-1]) == (96, 4)
+    assert "4 of 7 inner steps" in drawn
+
+
+def test_plain_samplings_reward_is_a_line_of_its_own() -> None:
+    drawn = reward_curve(TRACE, plain=8.0, initial=[0.0])
+    assert 'd="M0 4.00H100"' in drawn  # the highest of all
+    assert "dashed: plain" in drawn
+    assert "dashed" not in reward_curve(TRACE)
+
+
+def test_the_curve_of_one_value_is_flat() -> None:
+    flat = [Step(0, 9.0, torch.empty(0, 1), torch.ones(1, 1), torch.tensor([0]), torch.zeros(1))]
+    assert points(re.findall(r'd="(M[^"]*)"', reward_curve(flat))[-1]) == [(100, 96)]
+
+
+def test_previews_are_parts_of_the_page_and_prompts_are_words_in_it(
+    engine: Engine, request_of: Callable[..., Request]
+) -> None:
+    asked = request_of(prompts=["<script>alert(1)</script>", 'a "cat"'])
+    progress = next(run(engine, asked, Event()))
+    html = show.live(asked, progress)
+    assert "<script" not in html
+    sources = re.findall(r'src="([^"]*)"', html)
+    assert len(sources) == 2
+    with Image.open(io.BytesIO(base64.b64decode(sources[0].removeprefix("data:image/webp;base64,")))) as picture:
+        assert picture.size == (progress.preview.shape[3], progress.preview.shape[2])
+    assert "Step 1 of 3" in show.under_way(progress)
+
+
+def test_scores_show_gains_and_dashes() -> None:
+    scores = {"clip": Score(0.5, 0.75, "target"), "<b>": Score(math.nan, math.nan)}
+    image = torch.zeros(3, 1, 1)
+    table = show.score_table(Comparison("a <cat>", 0, image, image, scores, [], torch.empty(0)))
+    assert "a &lt;cat&gt;" in table
+    assert '<td class="up">+0.250</td>' in table
+    assert "&lt;b&gt;" in table
+    assert "<td>–</td>" in table
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(0.4, "0 s"), (59, "59 s"), (125, "2 min 5 s"), (3780, "1 h 3 min")])
+def test_durations_are_told_in_words(seconds: float, words: str) -> None:
+    assert show.duration(seconds) == words
+
+
+def test_an_error_is_one_line() -> None:
+    assert show.status("what\n was <wrong>", "error").count("\n") == 0
+    assert "&lt;wrong&gt;" in show.status("<wrong>")

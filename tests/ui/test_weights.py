@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import pytest
+
+from nulltta import NullTTAError
+from nulltta.ui.weights import LONGEST, MOST, require_offered, sliders, weighed, with_term
+
+
+def test_a_sum_has_a_slider_a_term_and_a_single_reward_has_none() -> None:
+    assert [(s.label, s.weight, s.low, s.high, s.step) for s in sliders("0.7*clip - 2*z(clip-b + brightness)")] == [
+        ("clip", 0.7, 0.0, 1.4, 0.01), ("z(clip-b + brightness)", -2.0, -4.0, 4.0, 0.01),
+    ]  # fmt: skip
+    assert sliders("clip") == []
+    assert sliders("0.7*clip +") == []  # half typed
+
+
+def test_moving_a_slider_rewrites_its_weight_alone() -> None:
+    assert weighed("0.7*clip + 0.3*(sharpness - jpeg)", [0.5, 0.3, 0, 0, 0, 0]) == "0.5*clip + 0.3*(sharpness - jpeg)"
+    assert weighed("clip + brightness", [1, -0.25]) == "clip - 0.25*brightness"
+    assert weighed("clip + brightness", [0, 1]) == "0*clip + brightness"
+
+
+def test_terms_beyond_the_sliders_keep_their_weights() -> None:
+    names = ["clip", "clip-b", "colourfulness", "brightness", "sharpness", "jpeg", "jpeg-incompressibility"]
+    expression = " + ".join(f"0.1*{name}" for name in names)
+    assert len(sliders(expression)) == MOST
+    assert weighed(expression, [0.2] * MOST).endswith(" + 0.2*jpeg + 0.1*jpeg-incompressibility")
+
+
+def test_adding_a_reward_makes_a_sum() -> None:
+    assert with_term("clip", "brightness") == "clip + 0.3*brightness"
+    assert with_term(" ", "brightness") == "brightness"
+
+
+@pytest.mark.parametrize("expression", ["clip", "0.7*clip + z(jpeg)", "target-colour:#ff8800", "my.module:function"])
+def test_known_names_colours_and_what_the_page_was_started_with_are_offered(expression: str) -> None:
+    require_offered(expression, own="clip + my.module:function")
+
+
+@pytest.mark.parametrize(
+    ("expression", "says"),
+    [
+        ("os:system", "not offered"), ("clip + 0.1*os.path:join", "not offered"), ("z(os:system)", "not offered"),
+        ("clipscore:/etc", "not offered"), ("target-colour:/etc/passwd", "not offered"), ("clap", "unknown"),
+        ("clip +", "malformed"), ("clip" * LONGEST, "too long"),
+    ],
+)  # fmt: skip
+def test_a_page_neither_reads_files_nor_imports_code_for_its_readers(expression: str, says: str) -> None:
+    with pytest.raises(NullTTAError, match=says):
+        require_offered(expression, own="clip")
