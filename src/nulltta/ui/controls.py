@@ -11,9 +11,9 @@ from nulltta.cli.flags import number_or_word
 from nulltta.config import NullTTAConfig
 from nulltta.errors import NullTTAError
 
-Kind = Literal["whole", "number", "words", "switch", "text"]
+Kind = Literal["whole", "number", "words", "text"]
 FIRST = ("num_inference_steps", "guidance_scale", "inner_steps", "num_particles")
-_KINDS: Mapping[Any, Kind] = {int: "whole", float: "number", bool: "switch", str: "text"}
+_KINDS: Mapping[Any, Kind] = {int: "whole", float: "number", str: "text"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -177,8 +177,6 @@ def _component(control: Control, config: NullTTAConfig) -> Any:
     match control.kind:
         case "words":
             return gr.Dropdown(list(control.choices), value=value, **said)
-        case "switch":
-            return gr.Checkbox(value, **said)
         case "text":
             return gr.Textbox(value, **said)
         case "whole":
