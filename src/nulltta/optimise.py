@@ -150,8 +150,8 @@ class GradientAscent:
     ) -> tuple[dict[str, Tensor], Tensor]:
         cfg = self.config
         return ascend(
-            objective, null, steps=steps, adam=Adam(null, cfg.learning_rate), estimator=self.estimator, generators=generators,
-            active=active, skip_nonfinite=cfg.conventions == "release", patience=cfg.patience,
+            objective, null, steps=steps, adam=Adam(null, cfg.learning_rate), estimator=self.estimator,
+            generators=generators, active=active, skip_nonfinite=cfg.conventions == "release", patience=cfg.patience,
         )  # fmt: skip
 
 
