@@ -38,7 +38,9 @@ def test_a_budget_of_evaluations_is_kept_and_spent(budget: int) -> None:
 
 def test_a_zeroth_order_inner_step_takes_as_many_as_it_has_points() -> None:
     model = Gaussian()
-    config = NullTTAConfig(**{**vars_of(CONFIG), "gradient": "zeroth-order", "zeroth_order_samples": 4, "budget": 140})
+    config = NullTTAConfig(
+        **{**vars_of(CONFIG), "gradient": "zeroth-order", "zeroth_order_directions": "white", "budget": 140}
+    )
     align(model, "red", nearness, config=config)
     assert (model.with_gradient, model.without_gradient) == (0, spent(config))
     assert 140 - 5 <= spent(config) <= 140

@@ -8,12 +8,12 @@ import pytest
 from nulltta import NullTTAConfig, NullTTAError
 
 
-def test_defaults_are_the_published_ones() -> None:
+def test_defaults_are_the_published_ones_but_for_zeroth_order_directions() -> None:
     assert asdict(NullTTAConfig()) == {
         "num_inference_steps": 100, "guidance_scale": 7.5, "inner_steps": (5, 25), "num_particles": 3,
         "reward_weight": 100.0, "kl_weight": 0.002, "prior_variance": 0.01, "regularisers": "both", "annealing": 0.008,
         "learning_rate": 0.01, "eta": 1.0, "conventions": "paper", "gradient": "auto",
-        "zeroth_order_samples": 4, "zeroth_order_radius": 0.02, "zeroth_order_directions": "white",
+        "zeroth_order_samples": 4, "zeroth_order_radius": 0.1, "zeroth_order_directions": "cma",
         "inner_decoder": "full", "optimise_between": (0.0, 1.0), "patience": 0, "budget": 0,
     }  # fmt: skip
 

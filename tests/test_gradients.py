@@ -195,7 +195,12 @@ _rounded.differentiable = False  # type: ignore[attr-defined]
 
 def test_a_reward_without_gradient_is_raised_by_zeroth_order() -> None:
     config = NullTTAConfig(
-        num_inference_steps=5, inner_steps=(8, 8), guidance_scale=3.0, learning_rate=0.05, zeroth_order_radius=0.2
+        num_inference_steps=5,
+        inner_steps=(8, 8),
+        guidance_scale=3.0,
+        learning_rate=0.05,
+        zeroth_order_radius=0.2,
+        zeroth_order_directions="white",
     )
     prompts = ["red", "green"] * 4
     result = align(Gaussian(), prompts, _rounded, config=config, seed=list(range(8)))
@@ -206,7 +211,9 @@ def test_a_reward_without_gradient_is_raised_by_zeroth_order() -> None:
 
 
 def test_a_zeroth_order_result_does_not_depend_on_the_batch() -> None:
-    config = NullTTAConfig(num_inference_steps=3, inner_steps=(2, 2), guidance_scale=3.0)
+    config = NullTTAConfig(
+        num_inference_steps=3, inner_steps=(2, 2), guidance_scale=3.0, zeroth_order_directions="white"
+    )
     both = align(Gaussian(), ["red", "green"], _rounded, config=config, seed=[3, 4])
     alone = align(Gaussian(), "green", _rounded, config=config, seed=4)
     torch.testing.assert_close(both.null_text[1].values[-1], alone.null_text[0].values[-1])
@@ -244,15 +251,21 @@ def test_one_reward_is_its_only_component() -> None:
     assert result.reward_components["nearness"] is result.rewards
 
 
-def test_a_run_evaluates_several_directions_in_one_batch(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("directions", "points"), [("white", 5), ("cma", 4)])
+def test_a_run_evaluates_several_directions_in_one_batch(
+    directions: Any, points: int, model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from nulltta.objective import Objective
 
     rows: list[int] = []
     at = Objective.at
     monkeypatch.setattr(Objective, "at", lambda self, some: rows.append(len(some)) or at(self, some))
-    config = NullTTAConfig(num_inference_steps=2, inner_steps=(1, 1), num_particles=1, gradient="zeroth-order")
+    config = NullTTAConfig(
+        num_inference_steps=2, inner_steps=(1, 1), num_particles=1, gradient="zeroth-order",
+        zeroth_order_directions=directions,
+    )  # fmt: skip
     align(model, "a cat", "brightness", config=config)
-    assert rows == [5, 5]
+    assert rows == [points, points]
 
 
 def test_small_gradients_survive_float16_and_large_ones_do_not_overflow() -> None:

@@ -30,7 +30,7 @@ def planned(config: NullTTAConfig) -> list[int]:
         return schedules.afforded(counts, total)
 
     def cost(total: int) -> int:
-        return _of_inner_step(config) * sum(cut(total)) + _without_gradient(config, cut(total))
+        return of_inner_step(config) * sum(cut(total)) + _without_gradient(config, cut(total))
 
     if budget < cost(0):
         raise NullTTAError(
@@ -49,15 +49,15 @@ def evaluations(config: NullTTAConfig) -> tuple[int, int]:
 def spent(config: NullTTAConfig) -> int:
     """All of them as a budget counts them."""
     inner, others = evaluations(config)
-    return _of_inner_step(config) * inner + others
+    return of_inner_step(config) * inner + others
 
 
 def by_step(config: NullTTAConfig) -> list[int]:
     """What each denoising step of a prompt spends, but for the references: to tell how far a run is."""
-    return [_of_inner_step(config) * inner + 2 * config.num_particles for inner in planned(config)]
+    return [of_inner_step(config) * inner + 2 * config.num_particles for inner in planned(config)]
 
 
-def _of_inner_step(config: NullTTAConfig) -> int:
+def of_inner_step(config: NullTTAConfig) -> int:
     """Evaluations: forward and back; J at φ' and at each φ' + μv_k; or J of a generation."""
     if config.gradient != "zeroth-order":
         return 2

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from nulltta.alignment import pose
-from nulltta.budget import evaluations
+from nulltta.budget import evaluations, of_inner_step
 from nulltta.config import NullTTAConfig
 from nulltta.gradients import autograd
 from nulltta.objective import Objective, both
@@ -79,12 +79,13 @@ def estimate(
     problem = pose(model, [prompt] * prompts, reward, config)
     step, x, K = problem.schedule()[0], problem.latents[:, 0], config.num_particles
     eps_null, eps_cond = both(model, x, step, problem.null, problem.cond)
+    differentiated = problem.config.gradient == "autograd"
     objective = Objective(
         model, problem.reward, problem.prompts, problem.config, step, x, eps_cond, eps_null, problem.null, 1.0
     )  # fmt: skip
 
     def inner() -> None:
-        if problem.reward.differentiable:
+        if differentiated:
             autograd(objective, problem.null)
         else:
             objective(problem.null)
@@ -97,11 +98,11 @@ def estimate(
     with torch.no_grad():
         timed = {what.__name__: _seconds(what, x.device) / prompts for what in (inner, candidates)}
         reference = _seconds(lambda: model.predict(x, step, problem.null), x.device) / prompts
-    with_gradient, without = evaluations(config)
+    inner_steps, without = evaluations(problem.config)
     T = config.num_inference_steps
-    per_inner = 1 if problem.reward.differentiable else config.zeroth_order_samples + 1
+    per_inner = 1 if differentiated else of_inner_step(problem.config)
     parts = (
-        with_gradient * per_inner * timed["inner"], T * timed["candidates"], (without - 2 * K * T) * reference,
+        inner_steps * per_inner * timed["inner"], T * timed["candidates"], (without - 2 * K * T) * reference,
     )  # fmt: skip
     free = machine(x.device).free
     return Estimate(sum(parts), *parts, weights(model, reward), _kept(inner, x.device), free)

@@ -77,7 +77,12 @@ TABLES: Mapping[int, Table] = {
     ),
     6: Table(
         title="SD-v1.5, target JPEG size in kB, zeroth order", target="jpeg",
-        rows={"null-tta": {"gradient": "zeroth-order"}}, measures=("jpeg", "pickscore", "aesthetic"),
+        rows={
+            "null-tta": {
+                "gradient": "zeroth-order", "zeroth_order_directions": "white", "zeroth_order_radius": 0.02,
+            }
+        },
+        measures=("jpeg", "pickscore", "aesthetic"),
         published={
             "plain": {"jpeg": -81.5, "pickscore": 0.218, "aesthetic": 5.232},
             "null-tta": {"jpeg": -33.7, "pickscore": 0.204, "aesthetic": 4.649},
