@@ -165,7 +165,9 @@ def test_a_reward_without_gradient_serves_those_that_need_none(name: str) -> Non
         return nearness(images, prompts)
 
     size.differentiable = False  # type: ignore[attr-defined]
-    config = NullTTAConfig(num_inference_steps=3, inner_steps=(1, 1), num_particles=2, guidance_scale=3.0)
+    config = NullTTAConfig(
+        num_inference_steps=3, inner_steps=(1, 1), num_particles=2, guidance_scale=3.0, zeroth_order_directions="white"
+    )  # the toy encodes no words for others
     assert len(align(Gaussian(), "red", size, config=config, method=RIVALS[name]).images) == 1
 
 
