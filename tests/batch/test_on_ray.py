@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from asking import SIXTY_FOUR, arguments, require_each_row_once, table_of, written
 
-from nulltta.batch.on_ray import shares
 from nulltta.cli import main
+from nulltta.cluster import shares
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Any
 
 import gates
+import numpy as np
 from openai import OpenAI
+from PIL import Image
 
 import nulltta
 from nulltta.server.engine import Engine
@@ -73,3 +77,15 @@ def running(model: nulltta.GuidedModel, **settings: Any) -> Iterator[Running]:
 def config(**changes: Any) -> nulltta.NullTTAConfig:
     """What SHORT asks for."""
     return nulltta.NullTTAConfig(**{name: value for name, value in {**SHORT, **changes}.items() if name != "seed"})
+
+
+def picture(encoded: str | None) -> Image.Image:
+    assert encoded is not None
+    found = Image.open(BytesIO(base64.b64decode(encoded)))
+    found.load()
+    assert found.format == "PNG"
+    return found
+
+
+def assert_same(found: Image.Image, expected: Image.Image) -> None:
+    assert np.abs(np.asarray(found, int) - np.asarray(expected, int)).max() <= 1

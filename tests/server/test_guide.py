@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from serving import Running
+from serving import KEY, Running
+from wire import ask, get
 
 GUIDE = Path(__file__).parents[2] / "docs" / "server.md"
 
@@ -29,3 +30,22 @@ def test_the_guides_client(
     for picture in ("fox-0", "fox-1", "image_generation.partial_image", "image_generation.completed"):
         with Image.open(tmp_path / f"{picture}.png") as found:
             assert found.info["prompt"].startswith("two foxes")
+
+
+def test_the_guides_mistakes(start: Callable[..., Running]) -> None:
+    at = start(name="embedded", rewards=("clip",), keys=(KEY,))
+    table = re.findall(r"^\| (.+) \| (\d{3}) \| `(.+)` \| (.+) \|$", GUIDE.read_text(), re.M)
+    assert len(table) == 10
+    for sent, status, code, message in table:
+        found, answered, _ = answers(at, sent.strip("`"))
+        assert (found, answered["error"]["code"], answered["error"]["message"]) == (int(status), code, message)
+    assert at.metric("denoising_steps_total") == 0
+
+
+def answers(at: Running, sent: str) -> tuple[int, Any, Any]:
+    """What comes of a cell of the table."""
+    if sent == "10 MB":
+        return ask(at, b" " * 10_000_000)
+    if sent.endswith(" key"):
+        return ask(at, b"{", headers={"Authorization": None if sent == "no key" else "Bearer wrong"})
+    return get(at, sent.removeprefix("GET ")) if sent.startswith("GET ") else ask(at, sent.encode())

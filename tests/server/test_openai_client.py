@@ -5,32 +5,17 @@ from __future__ import annotations
 import base64
 import json
 import urllib.request
-from io import BytesIO
 from typing import Any
 
-import numpy as np
 import openai
 import pytest
 from openai.types import Image as Answered
-from PIL import Image
-from serving import KEY, SHORT, Running, config
+from serving import KEY, SHORT, Running, assert_same, config, picture
 
 import nulltta
 from nulltta.images import to_pil
 
 PROMPT = "a [red] cat, größer"
-
-
-def picture(encoded: str | None) -> Image.Image:
-    assert encoded is not None
-    found = Image.open(BytesIO(base64.b64decode(encoded)))
-    found.load()
-    assert found.format == "PNG"
-    return found
-
-
-def assert_same(found: Image.Image, expected: Image.Image) -> None:
-    assert np.abs(np.asarray(found, int) - np.asarray(expected, int)).max() <= 1
 
 
 def ours(**options: Any) -> dict[str, Any]:

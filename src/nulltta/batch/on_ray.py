@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
 import platform
-import socket
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +17,7 @@ from nulltta.batch.run import Engine
 from nulltta.batch.tasks import Failure, Task
 from nulltta.batch.worker import Worker
 from nulltta.cli.request import Request
+from nulltta.cluster import connect, first_line, machines, require_ray, shares
 from nulltta.types import NullTTAError
 
 TRIES = 4
@@ -29,8 +28,7 @@ TRIES = 4
 class OnRay:
     """Makes engines that run on a Ray cluster whose machines all see the folder.
 
-    address: of an existing cluster, as `ray.init` takes it; None for the one that RAY_ADDRESS names or that runs on
-        this machine, else a fresh one of this machine's CPUs and GPUs, which ends with the run.
+    address: as of `nulltta.cluster.connect`.
     workers: None for one a GPU or, without any, one a machine.
     """
 
@@ -39,12 +37,12 @@ class OnRay:
 
     def __call__(self, common: Request, folder: Folder) -> Engine:
         """Raises NullTTAError if Ray is not installed or no cluster answers."""
-        ray = _require_ray()
-        _connect(ray, self.address)
+        ray = require_ray("data")
+        connect(ray, self.address)
+        _be_quiet(ray)
         if Path(common.model).is_dir():
             common = replace(common, model=str(Path(common.model).absolute()))
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        workers, share = shares(nodes, self.workers, common.device)
+        workers, share = shares(machines(ray), self.workers, common.device)
 
         def engine(work: Sequence[Sequence[Task]], advance: Advance) -> Iterator[Outcome]:
             del advance  # the steps stay where they are made
@@ -52,26 +50,11 @@ class OnRay:
                 with redirect_stdout(sys.stderr):  # where Ray says that a worker died
                     yield from _outcomes(ray, work, (common, folder), min(workers, len(work)), share)
             except ray.exceptions.RayError as error:
-                raise NullTTAError(f"Ray failed: {_first_line(error)}") from error
+                raise NullTTAError(f"Ray failed: {first_line(error)}") from error
             finally:
                 ray.shutdown()
 
         return engine
-
-
-def shares(nodes: Sequence[Mapping[str, float]], workers: int | None, device: str | None) -> tuple[int, dict[str, int]]:
-    """How many workers, and what each takes: a GPU or, where there is none or device is "cpu", as many CPUs as let
-    all of them run at once.
-
-    nodes: each machine's resources, {"CPU": 16.0, "GPU": 8.0}.
-    """
-    gpus = sum(int(node.get("GPU", 0)) for node in nodes)
-    if (device or "cuda").startswith("cuda") and (gpus or device):
-        return workers or max(1, gpus), {"num_gpus": 1}
-    cpus = [int(node["CPU"]) for node in nodes if node.get("CPU", 0) >= 1]
-    workers = workers or max(1, len(cpus))
-    fitting = (share for share in range(max(cpus, default=1), 0, -1) if sum(n // share for n in cpus) >= workers)
-    return workers, {"num_cpus": next(fitting, 1)}
 
 
 @dataclass(frozen=True)
@@ -146,43 +129,8 @@ def _outcomes(
         yield Outcome(failures=[Failure(task.row, task.id, lost) for task in given_up])
 
 
-def _require_ray() -> Any:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    try:
-        import ray
-        import ray.data
-    except ImportError as error:
-        raise NullTTAError("--engine ray needs Ray: pip install 'nulltta[ray]'") from error
-    return ray
-
-
-def _connect(ray: Any, address: str | None) -> None:
-    """Raises NullTTAError if no cluster answers."""
-    _require_answer(address or "")
-    try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
-    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        where = f"at '{address}'" if address else "here"
-        raise NullTTAError(
-            f"no Ray cluster {where}: {_first_line(error)} (if it asks for a token, set RAY_AUTH_MODE=token)"
-        ) from error
+def _be_quiet(ray: Any) -> None:
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.max_errored_blocks = -1
-
-
-def _require_answer(address: str) -> None:
-    """Refuse a host and port where nothing listens: Ray itself would ask again for minutes."""
-    host, colon, port = address.rpartition(":")
-    if not colon or not port.isdigit() or "/" in host:
-        return
-    try:
-        socket.create_connection((host, int(port)), timeout=10).close()
-    except (OSError, OverflowError) as error:
-        raise NullTTAError(f"no Ray cluster at '{address}': {getattr(error, 'strerror', None) or error}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -15,7 +16,10 @@ from nulltta.errors import NullTTAError
 from nulltta.server.auth import VARIABLE, read_keys
 from nulltta.server.settings import Settings
 
-LIMITS = "Limits"
+if TYPE_CHECKING:
+    from nulltta.types import GuidedModel
+
+LIMITS, RAY = "Limits", "Several GPUs or machines"
 EXTRA = ("fastapi", "prometheus_client", "uvicorn")
 
 
@@ -47,6 +51,19 @@ def serve(
     dtype: Annotated[Dtype | None, DTYPE] = None,
     tiny_decoder: Annotated[str | None, TINY_DECODER] = None,
     compiled: Annotated[bool, COMPILE] = False,
+    engine: Annotated[
+        Literal["local", "ray"], typer.Option(help="Here, or on Ray Serve.", rich_help_panel=RAY)
+    ] = "local",
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT", help="Of a running cluster (default: a fresh one here).", rich_help_panel=RAY
+        ),
+    ] = None,
+    replicas: Annotated[
+        tuple[int, int] | None,
+        typer.Option(metavar="MIN MAX", help="Scaled by load (default: one a GPU, or a machine).", rich_help_panel=RAY),
+    ] = None,
     max_images: Annotated[int, typer.Option(help="n at most.", rich_help_panel=LIMITS)] = Settings.max_images,
     batch_size: Annotated[int, typer.Option(help="Images at a time.", rich_help_panel=LIMITS)] = Settings.batch_size,
     queue_size: Annotated[
@@ -84,10 +101,25 @@ def serve(
     )  # fmt: skip
     if missing := [library for library in EXTRA if find_spec(library) is None]:
         raise NullTTAError(f"nulltta serve needs {missing[0]}: pip install 'nulltta[server]'")
+    if engine == "local" and (ray_address is not None or replicas is not None):
+        raise NullTTAError("--ray-address and --replicas go with --engine ray")
+    if Path(model).is_dir():
+        model = str(Path(model).absolute())  # it is loaded elsewhere
+    load = partial(_load, model, device, dtype, tiny_decoder=tiny_decoder, compile=compiled)
     with quiet():
-        from nulltta.cli.loading import load_silently, usable_device, usual_dtype
-        from nulltta.server.run import serve as run
+        if engine == "ray":
+            from nulltta.server.on_ray import OnRay
 
-        place = usable_device(device)
-        options = {"tiny_decoder": tiny_decoder, "compile": compiled}
-        run(settings, lambda: load_silently(model, place, dtype or usual_dtype(place), **options))
+            OnRay(ray_address, replicas, device)(settings, load)
+        else:
+            from nulltta.server.run import serve as run
+
+            run(settings, load)
+
+
+def _load(model: str, device: str | None, dtype: Dtype | None, **options: Any) -> GuidedModel:
+    """Where it is to run."""
+    from nulltta.cli.loading import load_silently, usable_device, usual_dtype
+
+    place = usable_device(device)
+    return load_silently(model, place, dtype or usual_dtype(place), **options)

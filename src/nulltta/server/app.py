@@ -21,17 +21,20 @@ from nulltta.server.errors import APIError, from_http, from_validation
 from nulltta.server.jobs import Finished, Job
 from nulltta.server.limits import size_name
 from nulltta.server.middleware import add_all
-from nulltta.server.pictures import Pictures
+from nulltta.server.pictures import Pictures, Shelf
 from nulltta.server.schemas import Generation
 
 T = TypeVar("T")
 SWEEP = 60.0  # seconds between two looks for pictures that have expired
 
 
-def create_app(engine: Engine) -> FastAPI:
-    """The server as an ASGI application. Its engine's worker runs from its startup to its shutdown."""
+def create_app(engine: Engine, shared: Shelf | None = None) -> FastAPI:
+    """The server as an ASGI application. Its engine's worker runs from its startup to its shutdown.
+
+    shared: the pictures by URL, where this is one of several servers behind one address.
+    """
     settings = engine.settings
-    pictures = Pictures(settings.url_lifetime, settings.max_urls)
+    pictures = shared or Pictures(settings.url_lifetime, settings.max_urls)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -50,11 +53,11 @@ def create_app(engine: Engine) -> FastAPI:
         app.add_exception_handler(kind, _answer)
     _add_images(app, engine, pictures)
     _add_catalogue(app, engine)
-    _add_state(app, engine)
+    _add_state(app, engine, alone=shared is None)
     return app
 
 
-def _add_images(app: FastAPI, engine: Engine, pictures: Pictures) -> None:
+def _add_images(app: FastAPI, engine: Engine, pictures: Shelf) -> None:
     """What samples, and the pictures by URL."""
     settings = engine.settings
 
@@ -107,7 +110,7 @@ def _add_catalogue(app: FastAPI, engine: Engine) -> None:
         return {"object": "list", "data": [_about(name) for name in engine.offer.names]}
 
 
-def _add_state(app: FastAPI, engine: Engine) -> None:
+def _add_state(app: FastAPI, engine: Engine, *, alone: bool) -> None:
     """What probes and Prometheus ask."""
 
     @app.get("/healthz")
@@ -122,6 +125,8 @@ def _add_state(app: FastAPI, engine: Engine) -> None:
 
     @app.get("/metrics")
     def metrics() -> Response:
+        if not alone:
+            raise APIError(404, "one of several replicas would answer for itself: ask Ray's metrics", code="not_found")
         return PlainTextResponse(generate_latest(engine.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
@@ -166,7 +171,7 @@ async def _gone(request: Request) -> None:
         pass
 
 
-async def _sweep(pictures: Pictures) -> None:
+async def _sweep(pictures: Shelf) -> None:
     while True:
         await asyncio.sleep(SWEEP)
         await asyncio.to_thread(pictures.sweep)

@@ -8,6 +8,19 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
+
+
+class Shelf(Protocol):
+    """Where pictures are kept for a while: see `Pictures`."""
+
+    def add(self, png: bytes) -> str: ...
+
+    def find(self, name: str) -> bytes | None: ...
+
+    def sweep(self) -> None: ...
+
+    def close(self) -> None: ...
 
 
 class Pictures:

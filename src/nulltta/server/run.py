@@ -46,9 +46,8 @@ def serve(settings: Settings, load: Callable[[], GuidedModel]) -> None:
     with listener:
         engine = Engine(load(), settings)
         logs.set_up(quote=settings.log_prompts)
-        host, port = listener.getsockname()[:2]
         logs.write(
-            "listening", address=f"http://{f'[{host}]' if ':' in host else host}:{port}", model=settings.name,
+            "listening", address=address(*listener.getsockname()[:2]), model=settings.name,
             rewards=engine.offer.names, key_needed=bool(settings.keys),
         )  # fmt: skip
         listener.listen(2048)
@@ -71,3 +70,7 @@ def listen(host: str, port: int) -> socket.socket:
             listener.close()
         raise NullTTAError(f"cannot listen on {host}, port {port}: {error.strerror or error}") from error
     return listener
+
+
+def address(host: str, port: int) -> str:
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"

@@ -1,0 +1,135 @@
+"""The engine for many machines, on a cluster of this one's CPUs."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from openai import OpenAI
+from PIL import Image
+from serving import KEY, SHORT, assert_same, config
+
+import nulltta
+from nulltta.cli import main
+
+OURS = {"nulltta": {**SHORT, "reward": "brightness"}}
+ENVIRONMENT = {
+    **os.environ, "NULLTTA_API_KEY": KEY, "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": KEY, "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "120",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--replicas", "1", "2"], "--ray-address and --replicas go with --engine ray"),
+        (["--ray-address", "auto"], "--ray-address and --replicas go with --engine ray"),
+        (["--engine", "ray", "--replicas", "2", "1"], "--replicas is MIN MAX, 1 <= MIN <= MAX, not 2 1"),
+        (["--engine", "ray", "--replicas", "0", "1"], "--replicas is MIN MAX, 1 <= MIN <= MAX, not 0 1"),
+    ],
+)
+def test_a_mistake_is_one_line(words: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", *words]) == 2
+    assert capsys.readouterr().err == f"error: {says}\n"
+
+
+def test_without_ray_the_line_says_what_to_install(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert main(["serve", "--engine", "ray"]) == 2
+    assert capsys.readouterr().err == "error: --engine ray needs Ray: pip install 'nulltta[ray]'\n"
+
+
+CLUSTER = """
+import ray
+ray.init("local", num_cpus=2, object_store_memory=80 << 20, include_dashboard=False, log_to_driver=False)
+print(ray.get_runtime_context().gcs_address, flush=True)
+input()
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """The address of a cluster of two CPUs, which ends with the tests."""
+    pytest.importorskip("ray.serve", reason="heavy: pip install 'nulltta[ray]'")
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", CLUSTER], env=ENVIRONMENT, stdin=pipe, stdout=pipe, text=True) as head:
+        assert head.stdout is not None
+        yield next(line.strip() for line in head.stdout if re.fullmatch(r"[\d.]+:\d+\n", line))
+        head.communicate("\n")
+
+
+def serve(cluster: str, checkpoint: Path, *words: str) -> subprocess.Popen[str]:
+    command = [
+        sys.executable,
+        "-m",
+        "nulltta.cli",
+        "serve",
+        "--model",
+        str(checkpoint),
+        "--name",
+        "tiny",
+        "--port",
+        "0",
+    ]
+    command += ["--engine", "ray", "--ray-address", cluster, *words]
+    return subprocess.Popen(command, env=ENVIRONMENT, text=True, stderr=subprocess.PIPE)
+
+
+def events(process: subprocess.Popen[str]) -> Iterator[dict[str, Any]]:
+    assert process.stderr is not None
+    return (json.loads(line) for line in process.stderr if line.startswith("{"))
+
+
+def test_a_reward_that_does_not_load_there_is_one_line(cluster: str, checkpoint: Path) -> None:
+    with serve(cluster, checkpoint, "--reward", "beauty", "--replicas", "1", "1") as process:
+        assert process.wait(120) == 2
+        assert process.stderr is not None
+        assert process.stderr.read().splitlines()[-1].startswith("error: unknown reward 'beauty'")
+
+
+def test_two_replicas_give_the_images_of_align(cluster: str, checkpoint: Path, tiny: nulltta.GuidedModel) -> None:
+    """And hold to keys and limits, find each other's pictures, and end with what they were at."""
+    prompts = [f"picture {i}" for i in range(6)]
+    expected = nulltta.align(tiny, prompts, "brightness", config=config(), seed=SHORT["seed"]).pil()
+    with serve(cluster, checkpoint, "--reward", "brightness", "--replicas", "2", "2") as process:
+        told = events(process)
+        address = next(event["address"] for event in told if event["event"] == "listening")
+        with OpenAI(base_url=f"{address}/v1", api_key=KEY, max_retries=0, timeout=120) as client:
+            with ThreadPoolExecutor(len(prompts)) as pool:
+                answers = list(pool.map(lambda prompt: linked(client, prompt), prompts))
+            for answer, image in zip(answers, expected, strict=True):
+                for _ in range(4):  # whichever replica is asked
+                    with urllib.request.urlopen(answer) as response:
+                        assert_same(Image.open(response), image)
+            with pytest.raises(openai.BadRequestError, match="at most 4"):
+                client.images.generate(prompt="a", n=1000)
+            with pytest.raises(openai.APIStatusError, match="larger than 65536 bytes"):
+                client.images.generate(prompt="a" * 100_000)
+            with pytest.raises(openai.AuthenticationError, match="incorrect API key"):
+                client.with_options(api_key=KEY[:-1] + "X").models.list()
+            kinds = []
+            for event in client.images.generate(prompt="a", stream=True, partial_images=1, extra_body=OURS):
+                kinds.append(event.type.removeprefix("image_generation."))
+                if kinds == ["partial_image"]:
+                    process.send_signal(signal.SIGTERM)
+        assert kinds == ["partial_image", "completed"]
+        assert process.wait(120) == 0
+        assert [event["event"] for event in told] == ["stopping", "stopped"]
+
+
+def linked(client: OpenAI, prompt: str) -> str:
+    answer = client.images.generate(prompt=prompt, response_format="url", extra_body=OURS)
+    return str((answer.data or [])[0].url)
