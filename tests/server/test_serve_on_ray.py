@@ -95,7 +95,7 @@ def events(process: subprocess.Popen[str]) -> Iterator[dict[str, Any]]:
 
 def test_a_reward_that_does_not_load_there_is_one_line(cluster: str, checkpoint: Path) -> None:
     with serve(cluster, checkpoint, "--reward", "beauty", "--replicas", "1", "1") as process:
-        assert process.wait(120) == 2
+        assert process.wait(300) == 2
         assert process.stderr is not None
         assert process.stderr.read().splitlines()[-1].startswith("error: unknown reward 'beauty'")
 
@@ -126,7 +126,7 @@ def test_two_replicas_give_the_images_of_align(cluster: str, checkpoint: Path, t
                 if kinds == ["partial_image"]:
                     process.send_signal(signal.SIGTERM)
         assert kinds == ["partial_image", "completed"]
-        assert process.wait(120) == 0
+        assert process.wait(300) == 0
         assert [event["event"] for event in told] == ["stopping", "stopped"]
 
 
