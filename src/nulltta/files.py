@@ -7,6 +7,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from nulltta.errors import NullTTAError
+
+
+@contextmanager
+def as_error(path: Path) -> Iterator[None]:
+    """The file system's refusals to write there as `NullTTAError`."""
+    try:
+        yield
+    except OSError as error:
+        raise NullTTAError(f"cannot write to '{path}': {error.strerror or error}") from error
+
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:

@@ -122,6 +122,11 @@ class Step:
     kl: Tensor
     preview: Tensor | None = None
 
+    @property
+    def selected_rewards(self) -> Tensor:
+        """(B,), of the candidates that went on; to be asked only of a step that scored its candidates."""
+        return self.candidate_rewards.gather(1, self.selected[:, None].to(self.candidate_rewards.device))[:, 0]
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:

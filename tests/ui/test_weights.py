@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from nulltta import NullTTAError
-from nulltta.ui.weights import LONGEST, MOST, require_offered, sliders, weighed, with_term
+from nulltta.rewards.expression import LONGEST
+from nulltta.ui.weights import MOST, require_offered, sliders, weighed, with_term
 
 
 def test_a_sum_has_a_slider_a_term_and_a_single_reward_has_none() -> None:

@@ -22,7 +22,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 from nulltta.batch.tasks import Failure, Task
 from nulltta.errors import NullTTAError
-from nulltta.files import atomic
+from nulltta.files import as_error, atomic
 
 if TYPE_CHECKING:
     from nulltta.cli.comparison import Comparison
@@ -60,7 +60,7 @@ class Folder:
         """
         missing = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         inside = [self.path / name for name in ("images", "null_texts", "rows")]
-        with _as_error(self.path):
+        with as_error(self.path):
             for folder in inside:
                 folder.mkdir(parents=True, exist_ok=True)
             lock = (self.path / ".lock").open("w")
@@ -103,7 +103,7 @@ class Folder:
         }  # fmt: skip
         note = {"id": task.id, "prompt": task.prompt, "seed": str(task.request.seed)}
         note["command"] = shlex.join(task.request.command())
-        with _as_error(self.path):
+        with as_error(self.path):
             save_png(to_pil(comparison.aligned[None])[0], self.path / record["image"], note)
             if null_text is not None:
                 null_text.save(self.path / record["null_text"])
@@ -114,7 +114,7 @@ class Folder:
     def write_table(self, records: Sequence[Record]) -> None:
         """scores.parquet, a row a record, in their order; none where there are none."""
         path = self.path / "scores.parquet"
-        with _as_error(self.path):
+        with as_error(self.path):
             if not records:
                 path.unlink(missing_ok=True)
                 return
@@ -127,7 +127,7 @@ class Folder:
         """errors.jsonl, a line a row that failed, in their order; none where there are none."""
         path = self.path / "errors.jsonl"
         lines = [json.dumps(asdict(failure), ensure_ascii=False) for failure in failures]
-        with _as_error(self.path):
+        with as_error(self.path):
             if not failures:
                 path.unlink(missing_ok=True)
                 return
@@ -169,12 +169,3 @@ def _hold(lock: IO[str], path: Path) -> None:
         raise NullTTAError(f"another run is writing to '{path}': wait for its end, or give another folder") from error
     except OSError as error:
         warnings.warn(f"'{path}' knows no locks ({error.strerror}): start no second run there", stacklevel=2)
-
-
-@contextmanager
-def _as_error(path: Path) -> Iterator[None]:
-    """The file system's refusals as `NullTTAError`."""
-    try:
-        yield
-    except OSError as error:
-        raise NullTTAError(f"cannot write to '{path}': {error.strerror or error}") from error

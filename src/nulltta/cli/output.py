@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +14,7 @@ from PIL.Image import Image
 from nulltta.cli import interrupts, record, report
 from nulltta.cli.comparison import Comparison, Score
 from nulltta.cli.request import Request
+from nulltta.files import as_error
 from nulltta.images import save_png, to_pil
 from nulltta.types import NullTTAError
 
@@ -105,12 +105,3 @@ def refuse_unwritable(folder: Path) -> None:
         raise NullTTAError(f"cannot write to '{folder}': '{existing}' is not a folder")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise NullTTAError(f"cannot write to '{folder}': no permission to write in '{existing}'")
-
-
-@contextmanager
-def as_error(folder: Path) -> Iterator[None]:
-    """The file system's refusals as `NullTTAError`."""
-    try:
-        yield
-    except OSError as error:
-        raise NullTTAError(f"cannot write to '{folder}': {error.strerror or error}") from error

@@ -13,10 +13,11 @@ from nulltta.artefact import NullText
 from nulltta.cli import interrupts, record
 from nulltta.cli.comparison import Score
 from nulltta.cli.grid import Cell, grid_figure
-from nulltta.cli.output import Status, as_error
+from nulltta.cli.output import Status
 from nulltta.cli.replay import Replay
 from nulltta.cli.report import save_figure
 from nulltta.config import NullTTAConfig
+from nulltta.files import as_error
 from nulltta.images import save_png, to_pil
 from nulltta.replay import SAMPLING
 from nulltta.types import NullTTAError

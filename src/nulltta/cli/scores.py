@@ -17,7 +17,7 @@ from nulltta import rewards
 from nulltta.cli.loading import hide_loading_bars, usable_device
 from nulltta.cli.output import refuse_unwritable
 from nulltta.cli.request import require_text
-from nulltta.files import atomic
+from nulltta.files import as_error, atomic
 from nulltta.rewards.expression import with_source
 from nulltta.rewards.files import read_prompts, score_files
 from nulltta.types import NullTTAError, Reward
@@ -102,9 +102,7 @@ def _write(rows: Sequence[Scored], out: Path | None) -> None:
     if out is None:
         sys.stdout.write(text.getvalue())
         return
-    try:
+    with as_error(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         with atomic(out) as temporary:
             temporary.write_text(text.getvalue(), encoding="utf-8")
-    except OSError as error:
-        raise NullTTAError(f"cannot write to '{out}': {error.strerror or error}") from error

@@ -55,7 +55,7 @@ def progress(console: Console, reward: str, batches: int, steps: int) -> Iterato
 def _reward(step: Step) -> float:
     """The mean over the batch of what went on; NaN for a method that scores nothing on its way."""
     if step.candidate_rewards.numel():
-        return float(step.candidate_rewards.gather(1, step.selected[:, None].cpu()).mean())
+        return float(step.selected_rewards.mean())
     return float(step.inner_rewards[-1].nanmean()) if len(step.inner_rewards) else math.nan
 
 

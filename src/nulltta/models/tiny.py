@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
-from nulltta.types import GuidedModel, NullTTAError
+from nulltta.errors import NullTTAError
 
 PUBLISHED = "madebyollin/taesd (SD 1.x and 2.x), taesdxl, taesd3, taef1"
 
 
-def attach(model: GuidedModel, source: str | Path | Any) -> None:
+def attach(model: Any, source: str | Path | Any) -> None:
     """Give a model a tiny decoder, for `decode(x0, "tiny")`: it reads the model's own latents, scaled as they are.
 
     source: a directory or hub id of an `AutoencoderTiny`, or a loaded one.
@@ -20,8 +20,7 @@ def attach(model: GuidedModel, source: str | Path | Any) -> None:
     Raises:
         NullTTAError: it does not load, or reads other latents than the model's.
     """
-    owner: Any = model
-    denoiser = owner.WIRING.denoisers_of(owner.pipeline)[0]
+    denoiser = model.WIRING.denoisers_of(model.pipeline)[0]
     decoder = _load(str(source), denoiser.dtype) if isinstance(source, str | Path) else source
     wanted = model.initial_latents(1, torch.Generator().manual_seed(0))
     given = decoder.config.get("latent_channels")
@@ -30,7 +29,7 @@ def attach(model: GuidedModel, source: str | Path | Any) -> None:
             f"the tiny decoder reads latents of {given} channels, {model.name}'s have {tuple(wanted.shape[1:])}: "
             f"take the one made for it, such as {PUBLISHED}"
         )
-    model.tiny_decoder = decoder.to(denoiser.device).eval().requires_grad_(False)  # type: ignore[attr-defined]
+    model.tiny_decoder = decoder.to(denoiser.device).eval().requires_grad_(False)
 
 
 def _load(source: str, dtype: torch.dtype) -> Any:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from nulltta.rewards.expression import RGB
 from nulltta.types import NullTTAError
 
 
@@ -48,7 +48,7 @@ def target_colour(text: str | None) -> Callable[[Tensor, Sequence[str]], Tensor]
     Raises:
         NullTTAError: not a colour.
     """
-    if text is None or not re.fullmatch(r"#[0-9a-fA-F]{6}", text):
+    if text is None or not RGB.fullmatch(text):
         raise NullTTAError(f"target-colour takes a colour, as in target-colour:#ff8800, not '{text or ''}'")
     colour = torch.tensor(list(bytes.fromhex(text[1:]))) / 255
 

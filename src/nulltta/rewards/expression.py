@@ -9,12 +9,15 @@ name   = word [":" argument], argument = anything without spaces and ()+*," or a
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from nulltta.errors import NullTTAError
 
 DEEPEST = 16  # parentheses in each other
+LONGEST = 500  # characters, where others than the program's own user write it
+RGB = re.compile("#[0-9a-fA-F]{6}")
 _BARE = re.compile(r'[^\s()+*,"]+')  # an argument that needs no quotes
 _TOKEN = re.compile(
     r"""\s*(?:(?P<number>\d+\.?\d*(?:e[+-]?\d+)?|\.\d+)
@@ -69,6 +72,38 @@ def parse(text: str) -> Node:
     node = parser.sum(depth=0)
     parser.expect("end")
     return node
+
+
+def walk(node: Node) -> Iterator[Node]:
+    """The node and all below it, from the left."""
+    yield node
+    match node:
+        case Standard(part):
+            yield from walk(part)
+        case Sum(terms):
+            for _, part in terms:
+                yield from walk(part)
+
+
+def names(node: Node) -> list[Name]:
+    """All rewards in an expression, from the left."""
+    return [part for part in walk(node) if isinstance(part, Name)]
+
+
+def parse_foreign(text: str) -> Node:
+    """`parse` for what others than the program's own user write: nor is it long.
+
+    Raises:
+        NullTTAError: it is malformed or too long.
+    """
+    if len(text) > LONGEST:
+        raise NullTTAError(f"a reward of {len(text)} characters is too long: {LONGEST} at most")
+    return parse(text)
+
+
+def is_colour(name: Name) -> bool:
+    """Whether it is "target-colour:#RRGGBB", whose argument is no source."""
+    return name.word == "target-colour" and RGB.fullmatch(name.argument or "") is not None
 
 
 def with_source(text: str, source: str | None) -> str:

@@ -3,19 +3,16 @@ with a source would read files or import code of the client's choice."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 
 from nulltta import rewards
 from nulltta.errors import NullTTAError
-from nulltta.rewards.expression import Name, Node, Standard, Sum, parse
+from nulltta.rewards.expression import Name, Standard, is_colour, names, parse, parse_foreign, walk
 from nulltta.types import Reward
 
-LONGEST = 500  # characters of an expression
 _COLOUR = Name("target-colour")  # what follows its colon is a colour, no source
-_RGB = re.compile("#[0-9a-fA-F]{6}")
 
 
 class Offer:
@@ -25,9 +22,9 @@ class Offer:
         NullTTAError: one of them is no name alone, or does not load.
     """
 
-    def __init__(self, names: Sequence[str], max_terms: int, device: torch.device | str | None = None) -> None:
-        names = names or [name for name, entry in rewards.REWARDS.items() if not entry.files]
-        self.names, self.max_terms, self.device = tuple(dict.fromkeys(names)), max_terms, device
+    def __init__(self, offered: Sequence[str], max_terms: int, device: torch.device | str | None = None) -> None:
+        offered = offered or [name for name, entry in rewards.REWARDS.items() if not entry.files]
+        self.names, self.max_terms, self.device = tuple(dict.fromkeys(offered)), max_terms, device
         nodes = [parse(name) for name in self.names]
         for node, text in zip(nodes, self.names, strict=True):
             if not isinstance(node, Name):
@@ -41,16 +38,14 @@ class Offer:
         Raises:
             NullTTAError: says which.
         """
-        if len(expression) > LONGEST:
-            raise NullTTAError(f"a reward of {len(expression)} characters is too long: {LONGEST} at most")
-        names = list(_names(parse(expression)))
-        if len(names) > self.max_terms:
-            raise NullTTAError(f"a sum of {len(names)} rewards is too long: {self.max_terms} at most")
-        for name in names:
-            if name not in self._loaded and not self._is_colour(name):
-                known = ", ".join(
-                    f"{offered}:#RRGGBB" if offered == _COLOUR.word else offered for offered in self.names
-                )
+        node = parse_foreign(expression)
+        if any(isinstance(part, Standard) and part.mean is None for part in walk(node)):
+            raise NullTTAError("z(reward) samples plain pictures to measure by: give z(reward, mean, deviation)")
+        if (terms := len(names(node))) > self.max_terms:
+            raise NullTTAError(f"a sum of {terms} rewards is too long: {self.max_terms} at most")
+        for name in names(node):
+            if name not in self._loaded and not (is_colour(name) and _COLOUR in self._offered):
+                known = ", ".join(f"{each}:#RRGGBB" if each == _COLOUR.word else each for each in self.names)
                 raise NullTTAError(f"reward '{name}' is not offered here: choose among {known}")
 
     def __call__(self, expression: str) -> Reward:
@@ -59,20 +54,3 @@ class Offer:
 
     def _named(self, name: Name) -> Reward:
         return self._loaded[name] if name in self._loaded else rewards.load(str(name), device=self.device)
-
-    def _is_colour(self, name: Name) -> bool:
-        is_colour = name.word == _COLOUR.word and _RGB.fullmatch(name.argument or "") is not None
-        return is_colour and _COLOUR in self._offered
-
-
-def _names(node: Node) -> Iterator[Name]:
-    match node:
-        case Name():
-            yield node
-        case Sum(terms):
-            for _, part in terms:
-                yield from _names(part)
-        case Standard(part, mean, _):
-            if mean is None:
-                raise NullTTAError("z(reward) samples plain pictures to measure by: give z(reward, mean, deviation)")
-            yield from _names(part)

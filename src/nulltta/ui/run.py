@@ -103,7 +103,7 @@ class _Best:
     def see(self, step: Step) -> Tensor:
         """The step's preview."""
         assert step.preview is not None
-        rewards = step.candidate_rewards.gather(1, step.selected[:, None].cpu())[:, 0]
+        rewards = step.selected_rewards
         better = rewards > self.rewards
         images = step.preview if self.images is None else self.images
         shape = (-1, *[1] * (images.dim() - 1))

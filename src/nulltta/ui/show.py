@@ -32,7 +32,7 @@ def status(words: str, kind: str = "", share: float | None = None) -> str:
 def under_way(progress: Progress) -> str:
     """Where a run is, how the reward stands, and how long it will take."""
     first, now = progress.trace[0], progress.trace[-1]
-    before, after = (float(s.candidate_rewards.gather(1, s.selected[:, None].cpu()).mean()) for s in (first, now))
+    before, after = (float(s.selected_rewards.mean()) for s in (first, now))
     done = len(progress.trace)
     left = f"{duration(progress.seconds_left)} left" if done < progress.steps else "now plain sampling, to compare"
     words = f"Step {done} of {progress.steps} · reward {number(before)} → {number(after)} · {left}"

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nulltta.errors import NullTTAError
 from nulltta.rewards import REWARDS
-from nulltta.rewards.expression import Name, Node, Standard, Sum, parse, written
+from nulltta.rewards.expression import Node, Sum, is_colour, names, parse, parse_foreign, written
 
 MOST = 6  # sliders; what an expression has beyond them is weighed in its text
-LONGEST = 500  # characters of an expression
-_COLOUR, _RGB = "target-colour", re.compile("#[0-9a-fA-F]{6}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +53,9 @@ def require_offered(expression: str, own: str) -> None:
     Raises:
         NullTTAError: a name in it is not offered, or it is malformed or too long.
     """
-    if len(expression) > LONGEST:
-        raise NullTTAError(f"a reward of {len(expression)} characters is too long: {LONGEST} at most")
-    theirs = set(_names(parse(own)))
-    for name in _names(parse(expression)):
-        is_colour = name.word == _COLOUR and _RGB.fullmatch(name.argument or "") is not None
-        if name.argument is not None and not is_colour and name not in theirs:
+    theirs = set(names(parse(own)))
+    for name in names(parse_foreign(expression)):
+        if name.argument is not None and not is_colour(name) and name not in theirs:
             raise NullTTAError(f"reward '{name}' is not offered here: give it to `nulltta ui --reward`")
         if name.word not in REWARDS and name not in theirs:
             raise NullTTAError(f"unknown reward '{name}': known are {', '.join(REWARDS)}")
@@ -75,14 +69,3 @@ def _slider(weight: float, part: Node) -> Slider:
     high = max(1.0, 2 * abs(weight))
     step = 10.0 ** (math.floor(math.log10(high)) - 2)
     return Slider(written(part), weight, -high if weight < 0 else 0.0, high, step)
-
-
-def _names(node: Node) -> Iterator[Name]:
-    match node:
-        case Name():
-            yield node
-        case Standard(part):
-            yield from _names(part)
-        case Sum(terms):
-            for _, part in terms:
-                yield from _names(part)
