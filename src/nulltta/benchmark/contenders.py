@@ -19,7 +19,7 @@ from nulltta.types import NullTTAError
 
 Settings = Mapping[str, Any]
 
-DIVIDED, MULTIPLIED = ("scale", "reward_weight"), ("temperature",)
+DIVIDED, MULTIPLIED = ("scale", "reward_weight"), ("temperature", "regularisation")
 """Settings in the reward's unit: they are kept as if the target's standard deviation over plain samples were 1."""
 
 
