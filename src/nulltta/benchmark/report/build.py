@@ -159,6 +159,7 @@ def _protocol(study: Study) -> Iterator[Block]:
             [name, contender.about, ", ".join(f"{k} {v}" for k, v in settings.get(name, {}).items()) or "–"]
             for name, contender in RIVALS.items()
         ],
+        words=True,
     )
 
 

@@ -32,10 +32,11 @@ class Items:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table; the first column is of names, the others of numbers."""
+    """A table; the first column is of names, the others of numbers, if not of words."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
+    words: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1f2328; max-width: 75rem; margin: 2rem auto; padding: 0 1rem }
 table { border-collapse: collapse; display: block; overflow-x: auto; font-size: 14px }
 th, td { border-bottom: 1px solid #d1d9e0; padding: .3rem .6rem; text-align: right; white-space: nowrap }
-th:first-child, td:first-child { text-align: left }
+th:first-child, td:first-child, .words th, .words td { text-align: left }
 img { max-width: 100%; height: auto } figcaption { color: #59636e; font-size: 14px } figure { margin: 1.5rem 0 }
 """
 
@@ -94,9 +95,9 @@ def _html(block: Block) -> str:
             return f"<p>{escape(text)}</p>"
         case Items(texts):
             return "<ul>" + "".join(f"<li>{escape(text)}</li>" for text in texts) + "</ul>"
-        case Grid(header, rows):
-            body = "".join(_row(row, "td") for row in rows)
-            return f"<table><thead>{_row(header, 'th')}</thead><tbody>{body}</tbody></table>"
+        case Grid(header, rows, words):
+            kind, body = (" class=words" if words else ""), "".join(_row(row, "td") for row in rows)
+            return f"<table{kind}><thead>{_row(header, 'th')}</thead><tbody>{body}</tbody></table>"
         case Picture(_, png, caption):
             source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
             alt = escape(caption, quote=True)
@@ -115,8 +116,8 @@ def _markdown(block: Block) -> str:
             return _plain(text)
         case Items(texts):
             return "\n".join(f"- {_plain(text)}" for text in texts)
-        case Grid(header, rows):
-            lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+        case Grid(header, rows, words):
+            lines = [header, ["---", *["---" if words else "---:"] * (len(header) - 1)], *rows]
             return "\n".join(f"| {' | '.join(map(_plain, line))} |" for line in lines)
         case Picture(name, _, caption):
             return f"![{_plain(caption)}]({name}.png)\n\n*{_plain(caption)}*"

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+DPI = 110
+LABEL = 120, 15  # pixels that a name takes
 OUR_COLOUR, GREY = "#cf222e", "#8c959f"
 COLOURS = {
     PLAIN: "#1f2328", OURS: OUR_COLOUR, "best-of-n": "#0969da", "dps": "#bf8700", "das": "#8250df", "fk": "#1a7f37",
@@ -24,16 +26,21 @@ COLOURS = {
 def pareto(panels: Sequence[Panel], held_out: str) -> bytes:
     """Target against held-out measure, a subplot a budget: up and to the right is better."""
     figure = _figure(5.2 * len(panels), 4.6)
-    for axis, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+    points: list[dict[str, tuple[float, float]]] = [{} for _ in panels]
+    for axis, panel, at in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, points, strict=True):
         for name in panel.results:
             x, y = panel.gain(name, panel.target), panel.gain(name, held_out)
             if name not in SWEEPS and x is not None and y is not None and x.in_spreads and y.in_spreads:
                 _cross(axis, name, x.in_spreads, y.in_spreads)
+                at[name] = x.in_spreads[0], y.in_spreads[0]
         axis.axhline(0, color=GREY, linewidth=0.8)
         axis.axvline(0, color=GREY, linewidth=0.8)
         axis.set_title(panel.budget, parse_math=False, fontsize=11)
         axis.set_xlabel(f"{panel.target} (target), SD of plain", parse_math=False)
         axis.set_ylabel(f"{held_out} (not optimised), SD of plain", parse_math=False)
+    figure.draw_without_rendering()  # only now is it known where points lie on the page
+    for axis, at in zip(figure.axes, points, strict=True):
+        _name(axis, at)
     return _png(figure)
 
 
@@ -59,7 +66,7 @@ def against_cost(panels: Sequence[Panel]) -> bytes:
             )  # fmt: skip
         axis.set_xlabel(label)
     figure.axes[0].set_ylabel(f"{panels[0].target}, SD of plain", parse_math=False)
-    figure.axes[1].legend(fontsize=8, loc="best")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), fontsize=8, loc="outside right upper")
     return _png(figure)
 
 
@@ -101,16 +108,29 @@ def trade_off(panels: Sequence[Panel], parts: tuple[str, str]) -> bytes:
 
 
 def _cross(axis: Axes, name: str, x: tuple[float, float, float], y: tuple[float, float, float]) -> None:
-    """A point with both its intervals and its name."""
+    """A point with both its intervals."""
     small = name in ABLATIONS
     colour = COLOURS.get(name, GREY)
     axis.errorbar(
         [x[0]], [y[0]], yerr=_bars([y]), xerr=_bars([x]), color=colour, marker="o", markersize=3 if small else 6,
         elinewidth=0.3 if small else 0.8,
     )  # fmt: skip
-    axis.annotate(
-        name, (x[0], y[0]), xytext=(5, 4), textcoords="offset points", color=colour, fontsize=6.5 if small else 9
-    )
+
+
+def _name(axis: Axes, points: Mapping[str, tuple[float, float]]) -> None:
+    """Each point's name beside it, from below, moved up where another stands."""
+    taken: list[tuple[float, float]] = []
+    for name, point in sorted(points.items(), key=lambda item: item[1][1]):
+        x, y = axis.transData.transform(point)
+        up = 0.0
+        while any(abs(x - left) < LABEL[0] and abs(y + up - low) < LABEL[1] for left, low in taken):
+            up += 1
+        taken.append((x, y + up))
+        axis.annotate(
+            name, point, xytext=(5, 3 + up * 72 / DPI), textcoords="offset points", color=COLOURS.get(name, GREY),
+            fontsize=6.5 if name in ABLATIONS else 9, in_layout=False,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0},
+        )  # fmt: skip
 
 
 def _bars(points: Sequence[tuple[float, float, float]]) -> list[list[float]]:
@@ -125,7 +145,7 @@ def _mean_in_spreads(gain: Gain | None) -> float:
 def _figure(width: float, height: float) -> Any:
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), dpi=110, layout="constrained")
+    return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
 
 
 def _png(figure: Figure) -> bytes:

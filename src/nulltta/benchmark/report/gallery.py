@@ -12,7 +12,7 @@ from nulltta.benchmark.analysis import Panel
 from nulltta.benchmark.plan import Plan
 from nulltta.benchmark.store import Store
 
-SIDE, GAP, TITLE = 96, 4, 14
+SIDE, GAP, TITLE = 128, 4, 14
 
 
 def gallery(store: Store, plan: Plan, panel: Panel, names: Sequence[str]) -> tuple[bytes, list[int]] | None:
