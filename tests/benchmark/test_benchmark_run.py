@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -100,8 +105,11 @@ def test_another_request_does_not_go_on_in_the_same_folder(plan: Plan, tmp_path:
     assert store.resume({"seeds": (0, 1), "model": "x"}, lambda: pytest.fail("it is here")) == Plan.from_json(
         json.loads(json.dumps(plan.as_json()))
     )
-    with pytest.raises(NullTTAError, match="differs in seeds"):
-        store.resume({"seeds": [0], "model": "x"}, lambda: (plan, {}))
+    with pytest.raises(NullTTAError, match="differs in model"):
+        store.resume({"seeds": [0, 1], "model": "y"}, lambda: pytest.fail("it is refused before"))
+    other = replace(plan, arms=[replace(plan.arms[0], config={"num_inference_steps": 2}), *plan.arms[1:]])
+    with pytest.raises(NullTTAError, match="would be another"):
+        store.resume({"seeds": [0, 1, 2], "model": "x"}, lambda: (other, {}))
 
 
 @pytest.mark.parametrize(("file", "text"), [("rows.jsonl", "{}\n"), ("rows.jsonl", "x\n"), ("plan.json", "[]")])
@@ -119,6 +127,40 @@ def test_workers_make_the_same_rows(plan: Plan, tmp_path: Path) -> None:
         store.resume({}, lambda: (small, {}))
         sample(small, store, machine)
     assert stripped(alone.rows()) == approximately(stripped(together.rows()))
+
+
+@pytest.mark.skipif(shutil.which("ps") is None, reason="ps lists the workers")
+def test_workers_end_with_a_run_that_is_killed(plan: Plan, tmp_path: Path) -> None:
+    """They would wait for work for ever."""
+    Store(tmp_path).resume({}, lambda: (replace(plan, seeds=list(range(1000))), {}))
+    script = (
+        "import sys; from pathlib import Path; from nulltta.benchmark.run import Machine, sample\n"
+        "from nulltta.benchmark.store import Store\n"
+        "if __name__ == '__main__':\n"
+        " store = Store(Path(sys.argv[1])); sample(store.plan()[0], store, Machine(workers=2, threads=1))\n"
+    )
+    (tmp_path / "run.py").write_text(script)
+    process = subprocess.Popen([sys.executable, tmp_path / "run.py", tmp_path], cwd=tmp_path)
+    wait_until(lambda: (tmp_path / ROWS).exists() or process.poll() is not None)
+    children = [pid for pid, parent in processes().items() if parent == process.pid]
+    assert len(children) >= 2
+    process.kill()
+    process.wait()
+    wait_until(lambda: not processes().keys() & children)
+    assert not processes().keys() & children
+
+
+def processes() -> dict[int, int]:
+    """All that run, and their parents."""
+    lines = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout.splitlines()
+    return {int(pid): int(parent) for pid, parent in map(str.split, lines)}
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    """For five minutes at most: a busy machine takes long to import torch and diffusers."""
+    deadline = time.monotonic() + 300
+    while not true() and time.monotonic() < deadline:
+        time.sleep(0.05)
 
 
 def test_a_failing_job_names_its_arm_and_leaves_the_finished_rows(plan: Plan, tmp_path: Path) -> None:

@@ -108,6 +108,23 @@ class Plan:
                     if missing:
                         yield Job(arm, missing, seed)
 
+    def grown(self, other: Plan) -> Plan:
+        """This plan with the other's further arms, prompts and seeds; what it has stays where it is.
+
+        Raises:
+            NullTTAError: the other lacks something of it, or has it otherwise.
+        """
+        theirs = {arm.key: arm for arm in other.arms}
+        for arm in self.arms:
+            if theirs.get(arm.key) != arm:
+                raise NullTTAError(f"arm '{arm.key}' {'would be another' if arm.key in theirs else 'is missing'}")
+        if list(other.prompts[: len(self.prompts)]) != list(self.prompts):
+            raise NullTTAError("the prompts do not begin with those that it has")
+        if missing := set(self.seeds) - set(other.seeds):
+            raise NullTTAError(f"seed {min(missing)} is missing")
+        mine = {arm.key for arm in self.arms}
+        return replace(other, arms=[*self.arms, *(arm for arm in other.arms if arm.key not in mine)])
+
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -19,9 +21,8 @@ from nulltta.benchmark.counting import counted
 from nulltta.benchmark.measures import Measures
 from nulltta.benchmark.plan import Job, Plan
 from nulltta.benchmark.store import Row, Store
-from nulltta.cli.loading import hide_loading_bars
+from nulltta.cli.loading import load_silently, usable_device, usual_dtype
 from nulltta.images import to_pil
-from nulltta.models import load_model
 from nulltta.types import GuidedModel, NullTTAError
 
 OnRows = Callable[[Sequence[Row]], None]
@@ -49,16 +50,15 @@ class Machine:
         return self.threads or max(1, torch.get_num_threads() // self.workers)
 
     def load(self, source: str) -> GuidedModel:
-        """A model, where and as it is to run."""
-        dtype = None if self.dtype is None else getattr(torch, self.dtype)
-        return load_model(source, device=self.device, dtype=dtype)
+        """A model, where and as it is to run; without libraries' bars, as here is one already."""
+        device = usable_device(self.device)
+        return load_silently(source, device, self.dtype or usual_dtype(device))
 
 
 class Sampler:
     """A model with the rewards and measures of a plan: what every worker holds."""
 
     def __init__(self, plan: Plan, machine: Machine) -> None:
-        hide_loading_bars()
         self.plan = plan
         self.model = machine.load(plan.model)
         device = next(iter(self.model.encode(["a"], [""])[0].values())).device
@@ -149,11 +149,19 @@ _sampler: Sampler | None = None  # of a worker
 
 
 def _begin(plan: Plan, machine: Machine) -> None:
-    """A worker's start. Ctrl-C is the parent's business."""
+    """A worker's start. Ctrl-C is the parent's business; that the parent is gone, however it went, the worker's."""
     global _sampler
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(machine.threads_each)
     _sampler = Sampler(plan, machine)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _work(job: Job) -> list[Row]:

@@ -20,6 +20,8 @@ from nulltta.images import save_png
 from nulltta.types import NullTTAError
 
 PLAN, ROWS, IMAGES = "plan.json", "rows.jsonl", "images"
+GROWING = ("budgets", "contenders", "prompts", "seeds")
+"""What of a request may be more than it was: a row stays what it is."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,8 @@ class Store:
             raise NullTTAError(f"'{path}' is no plan of a benchmark: {error}") from error
 
     def resume(self, request: Mapping[str, Any], make: Callable[[], tuple[Plan, Mapping[str, Any]]]) -> Plan:
-        """The plan that is here, if the same request made it; where there is none, a new one and what it rests on.
+        """The plan that is here, if the same request made it, or one for less; where there is none, a new one and what
+        it rests on.
 
         Raises:
             NullTTAError: another request made it.
@@ -90,11 +93,20 @@ class Store:
             return plan
         plan, about = found
         before = about.get("request", {})
-        if different := [name for name in asked if before.get(name) != asked[name]]:
+        different = [name for name in asked if before.get(name) != asked[name]]
+        if not different:
+            return plan
+        try:
+            if fixed := [name for name in different if name not in GROWING]:
+                raise NullTTAError(f"it differs in {', '.join(fixed)}")
+            wanted, measured = make()
+            plan = plan.grown(Plan.from_json(json.loads(json.dumps(wanted.as_json()))))
+        except NullTTAError as error:
             raise NullTTAError(
-                f"'{self.folder / PLAN}' is of another benchmark: it differs in {', '.join(different)}; give another "
-                "folder, or the same settings to go on"
-            )
+                f"'{self.folder / PLAN}' is of another benchmark: {error}; give another folder, or the same settings "
+                "to go on, with more prompts, seeds, contenders or budgets if you like"
+            ) from error
+        self._write({**about, **measured, "request": asked, "plan": plan.as_json()})
         return plan
 
     def _write(self, plan: Mapping[str, Any]) -> None:
