@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -81,7 +82,7 @@ def test_the_conclusion_says_who_is_ahead_and_what_fell(panel: Panel) -> None:
     assert "is ahead of das (" in said[1]
     assert "cannot be told from fk (" in said[1]
     assert "is behind dps (" in said[1]
-    assert said[3] == "It is on the frontier of target and clip-b, which is made of null-tta and dps."
+    assert said[3] == "By the means it is on the frontier of target and clip-b: null-tta and dps."
     assert "no other measure fell" in said[4]
     assert "These rose: clip-b (" in said[4]
     assert said[5].startswith("clip-b fell under dps (")
@@ -89,6 +90,20 @@ def test_the_conclusion_says_who_is_ahead_and_what_fell(panel: Panel) -> None:
         "win",
         "loss",
     ]
+
+
+def test_the_conclusion_says_what_became_of_the_facts(panel: Panel) -> None:
+    def with_facts(name: str, share: float) -> Result:
+        found = panel.results[name]
+        scores = [{**row.scores, "facts": row.prompt / 10 + share} for row in found.rows]
+        return replace(found, rows=[replace(row, scores=s) for row, s in zip(found.rows, scores, strict=True)])
+
+    shares = {"plain": 0.5, "null-tta": 0.5, "dps": 0.2, "das": 0.5, "fk": 0.7}
+    said = words.conclusion(replace(panel, results={name: with_facts(name, s) for name, s in shares.items()}), "clip-b")
+    assert said[3].startswith("In the prompt's facts, which a judge reads off the picture, Null-TTA is ahead of dps (")
+    assert "cannot be told from das" in said[3]
+    assert "is behind fk" in said[3]
+    assert said[-1].startswith("facts fell under dps (")
 
 
 def test_gains_over_a_rival_are_in_plains_deviations(panel: Panel) -> None:

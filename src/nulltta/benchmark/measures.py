@@ -17,7 +17,7 @@ from nulltta.types import Reward
 
 HELD_OUT = "clip-b"
 """The embedded world's second scorer, trained apart and never a target here."""
-HIGH_FREQUENCY = "high-frequency"
+FACTS, HIGH_FREQUENCY = "facts", "high-frequency"
 Features = Callable[[Tensor], Tensor]
 """Images (B, 3, H, W) -> unit vectors (B, F), whose distances say how different images are."""
 
@@ -41,7 +41,7 @@ class Measures:
         if model == "embedded":
             scorer = rewards.load(HELD_OUT, device=device)
             self.features = scorer.image_features  # type: ignore[attr-defined]
-            wanted |= {HELD_OUT: _scored(scorer), "facts": _on_cpu(facts())}
+            wanted |= {HELD_OUT: _scored(scorer), FACTS: _on_cpu(facts())}
         self.all = {**wanted, HIGH_FREQUENCY: high_frequency}
 
     @torch.no_grad()

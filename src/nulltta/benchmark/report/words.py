@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from nulltta.benchmark.analysis import OURS, PLAIN, Panel, verdict
 from nulltta.benchmark.contenders import RIVALS
+from nulltta.benchmark.measures import FACTS
 from nulltta.statistics import Gain
 
 _SAID = {"win": "is ahead of", "tie": "cannot be told from", "loss": "is behind"}
@@ -20,16 +21,19 @@ def conclusion(panel: Panel, held_out: str) -> list[str]:
     where = f"Target {panel.target}, {panel.budget} an image, {raised.n} prompts"
     said = [f"{where}: Null-TTA changes the target by {in_sd(raised)} of plain sampling's scores."]
     rivals = [name for name in panel.results if name in RIVALS and name not in (OURS, PLAIN)]
-    for measure, label in ((panel.target, "In the target"), (held_out, f"In {held_out}, which nobody optimised,")):
+    labels = {
+        panel.target: "In the target", held_out: f"In {held_out}, which nobody optimised,",
+        FACTS: "In the prompt's facts, which a judge reads off the picture,",
+    }  # fmt: skip
+    for measure, label in labels.items():
         if measure in panel.measures:
             said += [f"{label} Null-TTA {sentence}." for sentence in _standing(panel, rivals, measure)]
     frontier = panel.frontier(held_out)
     if held_out in panel.measures:
         place = "on" if OURS in frontier else "not on"
-        said.append(f"It is {place} the frontier of target and {held_out}, which is made of {_list(frontier)}.")
+        said.append(f"By the means it is {place} the frontier of target and {held_out}: {_list(frontier)}.")
     said.append(_fallen(panel))
-    said += _others(panel, rivals, held_out)
-    return said
+    return said + [line for measure in (held_out, FACTS) for line in _others(panel, rivals, measure)]
 
 
 def _standing(panel: Panel, rivals: Sequence[str], measure: str) -> list[str]:
@@ -57,14 +61,14 @@ def _fallen(panel: Panel) -> str:
     return first + (f" These rose: {_list(rose)}." if rose else "")
 
 
-def _others(panel: Panel, rivals: Sequence[str], held_out: str) -> list[str]:
-    """Rivals under which the held-out measure fell."""
+def _others(panel: Panel, rivals: Sequence[str], measure: str) -> list[str]:
+    """Rivals under which a measure fell."""
     fell = []
     for name in rivals:
-        gain = panel.gain(name, held_out)
+        gain = panel.gain(name, measure)
         if gain is not None and verdict(gain) == "loss":
             fell.append(f"{name} ({in_sd(gain)})")
-    return [f"{held_out} fell under {_list(fell)}."] if fell else []
+    return [f"{measure} fell under {_list(fell)}."] if fell else []
 
 
 def in_sd(gain: Gain) -> str:
