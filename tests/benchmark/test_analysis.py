@@ -74,7 +74,8 @@ def test_seeds_of_a_prompt_do_not_count_as_more_prompts() -> None:
 
 
 def test_the_frontier_is_what_nobody_beats_in_both(panel: Panel) -> None:
-    assert panel.frontier("clip-b") == ["null-tta", "dps"]
+    assert panel.frontier("clip-b", panel.results) == ["null-tta", "dps"]
+    assert panel.frontier("clip-b", ("plain", "das", "dps")) == ["dps", "das"]
 
 
 def test_the_conclusion_says_who_is_ahead_and_what_fell(panel: Panel) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
@@ -87,9 +87,11 @@ class Panel:
         """What a contender has over another, prompt by prompt; None for fewer than two prompts in common."""
         return compare(self.results[over].of(measure), self.results[name].of(measure))
 
-    def frontier(self, held_out: str) -> list[str]:
-        """The contenders that no other one beats in both target and held-out measure."""
-        points = {name: (r.mean(self.target), r.mean(held_out)) for name, r in self.results.items()}
+    def frontier(self, held_out: str, among: Collection[str]) -> list[str]:
+        """Those of some contenders that no other one of them beats in both target and held-out measure."""
+        points = {
+            name: (r.mean(self.target), r.mean(held_out)) for name, r in self.results.items() if name in among
+        }  # fmt: skip
         return [
             name
             for name, (x, y) in points.items()

@@ -28,7 +28,7 @@ def conclusion(panel: Panel, held_out: str) -> list[str]:
     for measure, label in labels.items():
         if measure in panel.measures:
             said += [f"{label} Null-TTA {sentence}." for sentence in _standing(panel, rivals, measure)]
-    frontier = panel.frontier(held_out)
+    frontier = panel.frontier(held_out, RIVALS)
     if held_out in panel.measures:
         place = "on" if OURS in frontier else "not on"
         said.append(f"By the means it is {place} the frontier of target and {held_out}: {_list(frontier)}.")
