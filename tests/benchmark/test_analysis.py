@@ -107,6 +107,17 @@ def test_the_conclusion_says_what_became_of_the_facts(panel: Panel) -> None:
     assert said[-1].startswith("facts fell under dps (")
 
 
+def test_the_conclusion_says_what_each_ablation_changes(panel: Panel) -> None:
+    results = {name: panel.results[name] for name in ("plain", "null-tta")}
+    for name, rival in ("selection", "das"), ("no-prior", "dps"), ("one-candidate", "fk"):
+        results[name] = panel.results[rival]
+    said = words.conclusion(replace(panel, results=results), "clip-b")
+    assert said[-2].startswith("Against Null-TTA in full, clip is lower in selection (")
+    assert "; higher in no-prior (" in said[-2]
+    assert "; the same, as far as can be told, in one-candidate (" in said[-2]
+    assert "clip-b is lower in selection (" in said[-1]
+
+
 def test_gains_over_a_rival_are_in_plains_deviations(panel: Panel) -> None:
     plain = panel.gain("null-tta", "clip")
     assert plain is not None

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Literal
 
 import numpy as np
@@ -84,8 +84,11 @@ class Panel:
         return [*found, DIVERSITY] if self.plain.diversities else found
 
     def gain(self, name: str, measure: str, over: str = PLAIN) -> Gain | None:
-        """What a contender has over another, prompt by prompt; None for fewer than two prompts in common."""
-        return compare(self.results[over].of(measure), self.results[name].of(measure))
+        """What a contender has over another, prompt by prompt, its spread that of plain's scores; None for fewer than
+        two prompts in common."""
+        gain = compare(self.results[over].of(measure), self.results[name].of(measure))
+        plain = list(by_prompt(self.plain.of(measure)).values())
+        return gain if gain is None or over == PLAIN else replace(gain, spread=stdev(plain))
 
     def frontier(self, held_out: str, among: Collection[str]) -> list[str]:
         """Those of some contenders that no other one of them beats in both target and held-out measure."""

@@ -91,11 +91,11 @@ def _target(study: Study, shown: Sequence[Panel], slug: str) -> Iterator[Block]:
             if names := [name for name in panel.results if name in group]:
                 yield Heading(f"{label} at {panel.budget}", 4)
                 yield Items([f"{name}: {CONTENDERS[name].about}" for name in names])
-                names = [name for name in (OURS, *names) if name in panel.results]
-                yield table(panel, [PLAIN, *names], held_out)
+                over = OURS if OURS in panel.results else PLAIN
+                yield table(panel, [over, *names], held_out, over)
                 yield Picture(
-                    f"{label.lower()}-{slug}-{i}", figures.bars(panel, names, [panel.target, held_out]),
-                    f"{label}: gains over plain sampling, 95% intervals.",
+                    f"{label.lower()}-{slug}-{i}", figures.bars(panel, names, [panel.target, held_out], over),
+                    f"{label}: against {over}, 95% intervals.",
                 )  # fmt: skip
         names = [name for name in panel.results if name in RIVALS]
         if (found := gallery(study.store, study.plan, panel, names)) is not None:
@@ -105,15 +105,16 @@ def _target(study: Study, shown: Sequence[Panel], slug: str) -> Iterator[Block]:
             yield Picture(f"gallery-{slug}-{i}", png, caption)
 
 
-def table(panel: Panel, names: Sequence[str], held_out: str) -> Grid:
-    """A row a contender: what it spent, its mean target, gains over plain in every measure."""
+def table(panel: Panel, names: Sequence[str], held_out: str, over: str = PLAIN) -> Grid:
+    """A row a contender: what it spent, its mean target, gains over another, plain sampling or what was ablated, in
+    every measure."""
     measures = list(dict.fromkeys([panel.target, held_out, *panel.measures]))
-    header = ["", "evaluations", "seconds", f"{panel.target} (mean)", *(f"Δ {name}" for name in measures)]
+    header = [f"Δ to {over}", "evaluations", "seconds", f"{panel.target} (mean)", *(f"Δ {name}" for name in measures)]
     rows = []
     for name in names:
         result = panel.results[name]
         cells = [name, f"{result.cost:.0f}", f"{result.seconds:.1f}", f"{result.mean(panel.target):.4f}"]
-        gains = (None if name == PLAIN else panel.gain(name, measure) for measure in measures)
+        gains = (None if name == over else panel.gain(name, measure, over) for measure in measures)
         rows.append([*cells, *(cell(gain) for gain in gains)])
     return Grid(header, rows)
 

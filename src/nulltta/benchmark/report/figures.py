@@ -70,17 +70,16 @@ def against_cost(panels: Sequence[Panel]) -> bytes:
     return _png(figure)
 
 
-def bars(panel: Panel, names: Sequence[str], measures: Sequence[str]) -> bytes:
-    """Gains of some contenders in several measures, with their intervals."""
+def bars(panel: Panel, names: Sequence[str], measures: Sequence[str], over: str = PLAIN) -> bytes:
+    """Gains of some contenders over another in several measures, with their intervals."""
     figure = _figure(3.4 * len(measures) + 1.6, 0.32 * len(names) + 1.4)
     axes = figure.subplots(1, len(measures), sharey=True, squeeze=False)[0]
     for axis, measure in zip(axes, measures, strict=True):
         for row, name in enumerate(names):
-            gain = panel.gain(name, measure)
+            gain = panel.gain(name, measure, over)
             if gain is not None and gain.in_spreads is not None:
-                mean = gain.in_spreads[0]
-                colour = OUR_COLOUR if name == OURS else "#57606a"
-                axis.errorbar([mean], [row], xerr=_bars([gain.in_spreads]), color=colour, marker="o", markersize=5)
+                xerr = _bars([gain.in_spreads])
+                axis.errorbar([gain.in_spreads[0]], [row], xerr=xerr, color="#57606a", marker="o", markersize=5)
         axis.axvline(0, color=GREY, linewidth=0.8)
         axis.set_title(measure, parse_math=False, fontsize=11)
         axis.set_xlabel("SD of plain")

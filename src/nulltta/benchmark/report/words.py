@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from nulltta.benchmark.analysis import OURS, PLAIN, Panel, verdict
-from nulltta.benchmark.contenders import RIVALS
+from nulltta.benchmark.contenders import ABLATIONS, RIVALS
 from nulltta.benchmark.measures import FACTS
 from nulltta.statistics import Gain
 
@@ -33,7 +32,8 @@ def conclusion(panel: Panel, held_out: str) -> list[str]:
         place = "on" if OURS in frontier else "not on"
         said.append(f"By the means it is {place} the frontier of target and {held_out}: {_list(frontier)}.")
     said.append(_fallen(panel))
-    return said + [line for measure in (held_out, FACTS) for line in _others(panel, rivals, measure)]
+    said += [line for measure in (held_out, FACTS) for line in _others(panel, rivals, measure)]
+    return said + [line for measure in (panel.target, held_out) for line in _ablated(panel, measure)]
 
 
 def _standing(panel: Panel, rivals: Sequence[str], measure: str) -> list[str]:
@@ -42,7 +42,7 @@ def _standing(panel: Panel, rivals: Sequence[str], measure: str) -> list[str]:
     for name in rivals:
         gain = panel.gain(OURS, measure, over=name)
         if gain is not None:
-            groups[verdict(gain)].append(f"{name} ({in_sd(_rescaled(gain, panel, measure))})")
+            groups[verdict(gain)].append(f"{name} ({in_sd(gain)})")
     parts = [f"{_SAID[kind]} {_list(names)}" for kind, names in groups.items() if names]
     return ["; ".join(parts)] if parts else []
 
@@ -71,17 +71,25 @@ def _others(panel: Panel, rivals: Sequence[str], measure: str) -> list[str]:
     return [f"{measure} fell under {_list(fell)}."] if fell else []
 
 
+def _ablated(panel: Panel, measure: str) -> list[str]:
+    """Which ablations change a measure against Null-TTA in full."""
+    found: dict[str, list[str]] = {"loss": [], "win": [], "tie": []}
+    for name in (name for name in panel.results if name in ABLATIONS):
+        gain = panel.gain(name, measure, over=OURS)
+        if gain is not None:
+            found[verdict(gain)].append(f"{name} ({in_sd(gain)})")
+    changed = [
+        f"{word} {_list(found[kind])}" for kind, word in (("loss", "lower in"), ("win", "higher in")) if found[kind]
+    ]
+    same = [f"the same, as far as can be told, in {_list(found['tie'])}"] if found["tie"] else []
+    return [f"Against Null-TTA in full, {measure} is {'; '.join([*changed, *same])}."] if changed or same else []
+
+
 def in_sd(gain: Gain) -> str:
     """ "+1.03 SD (+0.73 to +1.39)"."""
     if gain.in_spreads is None:
         return f"{gain.mean:+.3g} ({gain.low:+.3g} to {gain.high:+.3g})"
     return "{:+.2f} SD ({:+.2f} to {:+.2f})".format(*gain.in_spreads)
-
-
-def _rescaled(gain: Gain, panel: Panel, measure: str) -> Gain:
-    """A gain over a rival in standard deviations of plain's scores, as all the others."""
-    plain = panel.gain(OURS, measure)
-    return gain if plain is None else replace(gain, spread=plain.spread)
 
 
 def _list(names: Sequence[str]) -> str:
