@@ -125,8 +125,10 @@ def _name(axis: Axes, points: Mapping[str, tuple[float, float]]) -> None:
         while any(abs(x - left) < LABEL[0] and abs(y + up - low) < LABEL[1] for left, low in taken):
             up += 1
         taken.append((x, y + up))
+        right = x + LABEL[0] < axis.bbox.x1  # there is room
         axis.annotate(
-            name, point, xytext=(5, 3 + up * 72 / DPI), textcoords="offset points", color=COLOURS.get(name, GREY),
+            name, point, xytext=(5 if right else -5, 3 + up * 72 / DPI), textcoords="offset points",
+            ha="left" if right else "right", color=COLOURS.get(name, GREY),
             fontsize=6.5 if name in ABLATIONS else 9, in_layout=False,
             bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0},
         )  # fmt: skip
