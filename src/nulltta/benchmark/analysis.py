@@ -87,8 +87,9 @@ class Panel:
         """What a contender has over another, prompt by prompt, its spread that of plain's scores; None for fewer than
         two prompts in common."""
         gain = compare(self.results[over].of(measure), self.results[name].of(measure))
-        plain = list(by_prompt(self.plain.of(measure)).values())
-        return gain if gain is None or over == PLAIN else replace(gain, spread=stdev(plain))
+        if gain is None or over == PLAIN:
+            return gain
+        return replace(gain, spread=stdev(by_prompt(self.plain.of(measure)).values()))
 
     def frontier(self, held_out: str, among: Collection[str]) -> list[str]:
         """Those of some contenders that no other one of them beats in both target and held-out measure."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from nulltta.benchmark.analysis import OURS, PLAIN, Panel, verdict
+from nulltta.benchmark.analysis import OURS, PLAIN, Panel, Verdict, verdict
 from nulltta.benchmark.contenders import ABLATIONS, RIVALS
 from nulltta.benchmark.measures import FACTS
 from nulltta.statistics import Gain
 
-_SAID = {"win": "is ahead of", "tie": "cannot be told from", "loss": "is behind"}
+_SAID: Mapping[Verdict, str] = {"win": "is ahead of", "tie": "cannot be told from", "loss": "is behind"}
+_CHANGED: Mapping[Verdict, str] = {
+    "loss": "lower in", "win": "higher in", "tie": "the same, as far as can be told, in",
+}  # fmt: skip
 
 
 def conclusion(panel: Panel, held_out: str) -> list[str]:
@@ -38,22 +41,14 @@ def conclusion(panel: Panel, held_out: str) -> list[str]:
 
 def _standing(panel: Panel, rivals: Sequence[str], measure: str) -> list[str]:
     """ "is ahead of dps (by +0.30 SD) and fk (...); cannot be told from das (...)"."""
-    groups: dict[str, list[str]] = {"win": [], "tie": [], "loss": []}
-    for name in rivals:
-        gain = panel.gain(OURS, measure, over=name)
-        if gain is not None:
-            groups[verdict(gain)].append(f"{name} ({in_sd(gain)})")
-    parts = [f"{_SAID[kind]} {_list(names)}" for kind, names in groups.items() if names]
+    groups = _by_verdict((name, panel.gain(OURS, measure, over=name)) for name in rivals)
+    parts = [f"{said} {_list(groups[kind])}" for kind, said in _SAID.items() if groups[kind]]
     return ["; ".join(parts)] if parts else []
 
 
 def _fallen(panel: Panel) -> str:
     """What Null-TTA lowered, and what it raised, besides the target."""
-    changed: dict[str, list[str]] = {"win": [], "loss": []}
-    for measure in panel.measures:
-        gain = panel.gain(OURS, measure)
-        if measure != panel.target and gain is not None and verdict(gain) != "tie":
-            changed[verdict(gain)].append(f"{measure} ({in_sd(gain)})")
+    changed = _by_verdict((name, panel.gain(OURS, name)) for name in panel.measures if name != panel.target)
     fell, rose = changed["loss"], changed["win"]
     first = f"Under Null-TTA these fell against plain sampling: {_list(fell)}." if fell else (
         "Under Null-TTA no other measure fell so far that its interval excludes 0."
@@ -63,26 +58,25 @@ def _fallen(panel: Panel) -> str:
 
 def _others(panel: Panel, rivals: Sequence[str], measure: str) -> list[str]:
     """Rivals under which a measure fell."""
-    fell = []
-    for name in rivals:
-        gain = panel.gain(name, measure)
-        if gain is not None and verdict(gain) == "loss":
-            fell.append(f"{name} ({in_sd(gain)})")
+    fell = _by_verdict((name, panel.gain(name, measure)) for name in rivals)["loss"]
     return [f"{measure} fell under {_list(fell)}."] if fell else []
 
 
 def _ablated(panel: Panel, measure: str) -> list[str]:
     """Which ablations change a measure against Null-TTA in full."""
-    found: dict[str, list[str]] = {"loss": [], "win": [], "tie": []}
-    for name in (name for name in panel.results if name in ABLATIONS):
-        gain = panel.gain(name, measure, over=OURS)
+    ablations = (name for name in panel.results if name in ABLATIONS)
+    groups = _by_verdict((name, panel.gain(name, measure, over=OURS)) for name in ablations)
+    parts = [f"{said} {_list(groups[kind])}" for kind, said in _CHANGED.items() if groups[kind]]
+    return [f"Against Null-TTA in full, {measure} is {'; '.join(parts)}."] if parts else []
+
+
+def _by_verdict(gains: Iterable[tuple[str, Gain | None]]) -> dict[Verdict, list[str]]:
+    """Names with their gains, "dps (+0.30 SD (...))", where there is one."""
+    groups: dict[Verdict, list[str]] = {"win": [], "tie": [], "loss": []}
+    for name, gain in gains:
         if gain is not None:
-            found[verdict(gain)].append(f"{name} ({in_sd(gain)})")
-    changed = [
-        f"{word} {_list(found[kind])}" for kind, word in (("loss", "lower in"), ("win", "higher in")) if found[kind]
-    ]
-    same = [f"the same, as far as can be told, in {_list(found['tie'])}"] if found["tie"] else []
-    return [f"Against Null-TTA in full, {measure} is {'; '.join([*changed, *same])}."] if changed or same else []
+            groups[verdict(gain)].append(f"{name} ({in_sd(gain)})")
+    return groups
 
 
 def in_sd(gain: Gain) -> str:
