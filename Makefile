@@ -19,7 +19,7 @@ check: $(STAMP)
 
 # Trains the embedded model anew and installs its weights (SIZE=cpu: hours on two cores; SIZE=gpu: minutes on one GPU).
 world: $(STAMP)
-	$(BIN)/python -m nulltta.world.train --size $(SIZE) --out build/world
+	$(BIN)/python -m nulltta.embedded.train --size $(SIZE) --out build/world
 
 setup: $(STAMP)
 

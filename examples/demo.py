@@ -14,7 +14,7 @@ from nulltta.cli import main
 
 OUT = Path("out/demo")
 ONE = "two foxes on a blue background, fluent style"
-EIGHT = (  # compositions that training never saw: the first of bench/smoke.py's list
+EIGHT = (  # compositions that training never saw: the first of studies/smoke.py's list
     "an automobile on a green background, noto style",
     "two mushrooms on a purple background, noto style",
     "a soccer ball and a balloon on a purple background, noto style",

@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from nulltta.types import Embedding, NoiseStep
+from nulltta.contracts import Embedding, NoiseStep
 
 
 class Gaussian:
@@ -47,13 +47,13 @@ class Gaussian:
             self.without_gradient += len(x)
         return (1 - step.alpha_bar) ** 0.5 * (x - step.alpha_bar**0.5 * embedding["mean"][..., None, None])
 
-    def clean(self, x: Tensor, prediction: Tensor, step: NoiseStep) -> Tensor:
+    def predict_x0(self, x: Tensor, prediction: Tensor, step: NoiseStep) -> Tensor:
         return (x - (1 - step.alpha_bar) ** 0.5 * prediction) / step.alpha_bar**0.5
 
-    def transition(self, x: Tensor, prediction: Tensor, step: NoiseStep) -> tuple[Tensor, float]:
+    def step_distribution(self, x: Tensor, prediction: Tensor, step: NoiseStep) -> tuple[Tensor, float]:
         now, then = step.alpha_bar, step.alpha_bar_previous
         std = step.eta * ((1 - then) / (1 - now) * (1 - now / then)) ** 0.5
-        return then**0.5 * self.clean(x, prediction, step) + (1 - then - std**2) ** 0.5 * prediction, std
+        return then**0.5 * self.predict_x0(x, prediction, step) + (1 - then - std**2) ** 0.5 * prediction, std
 
     def decode(self, x0: Tensor, detail: str = "full") -> Tensor:
         assert detail == "full"

@@ -12,26 +12,26 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-import nulltta.world as _world  # noqa: F401 - imports nothing heavy; diffusers looks up the embedded model's parts there
+import nulltta.embedded as _world  # noqa: F401 - imports nothing heavy; diffusers looks up the embedded model's parts there
 
 if TYPE_CHECKING:
     from nulltta.alignment import Result, align
-    from nulltta.artefact import NullText
     from nulltta.config import NullTTAConfig
+    from nulltta.contracts import GuidedModel, Reward, Step
     from nulltta.errors import NullTTAError
     from nulltta.models import load_model
-    from nulltta.types import GuidedModel, Reward, Step
+    from nulltta.null_text.value import NullText
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "GuidedModel": "types",
+    "GuidedModel": "contracts",
     "NullTTAConfig": "config",
     "NullTTAError": "errors",
-    "NullText": "artefact",
+    "NullText": "null_text.value",
     "Result": "alignment",
-    "Reward": "types",
-    "Step": "types",
+    "Reward": "contracts",
+    "Step": "contracts",
     "align": "alignment",
     "load_model": "models",
 }

@@ -11,20 +11,22 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from nulltta import noise, rewards
-from nulltta.artefact import NullText
+from nulltta import rewards
+from nulltta.algorithm import randomness
+from nulltta.algorithm.memory import MicroBatch, is_out_of_memory
+from nulltta.algorithm.problem import Problem
+from nulltta.algorithm.sampling import null_tta, plain
 from nulltta.baselines import BASELINES
 from nulltta.config import NullTTAConfig
+from nulltta.contracts import GuidedModel, OnStep, Outcome, Reward, Step, Stream
+from nulltta.errors import InvalidValue
 from nulltta.images import save_png, to_pil
-from nulltta.memory import MicroBatch, is_out_of_memory
 from nulltta.models import load_model
-from nulltta.provenance import null_texts
+from nulltta.null_text.capture import null_texts
+from nulltta.null_text.value import NullText
 from nulltta.rewards.compose import parts
-from nulltta.sampling import Problem, null_tta, plain
-from nulltta.scoring import score
-from nulltta.select import pick
+from nulltta.scoring import pick, score
 from nulltta.standardise import standardised
-from nulltta.types import GuidedModel, NullTTAError, OnStep, Outcome, Reward, Step, Stream
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -133,14 +135,14 @@ def align(
     """
     run = METHODS.get(method) if isinstance(method, str) else method
     if not callable(run):
-        raise NullTTAError(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
-    problem = pose(model, prompts, reward, config, seed, negative_prompt, latents, guard)
+        raise InvalidValue(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
+    problem = make_problem(model, prompts, reward, config, seed, negative_prompt, latents, guard)
     problem = replace(problem, memory=MicroBatch(micro_batch))
     outcome, trace = drain(run(problem), on_step or (lambda _: None))
     return as_result(problem, outcome, trace)
 
 
-def pose(
+def make_problem(
     model: GuidedModel | Any,
     prompts: str | Sequence[str],
     reward: str | Reward | Callable[[Tensor, Sequence[str]], Tensor],
@@ -153,11 +155,11 @@ def pose(
     """The `Problem` that `align`'s arguments state; refuses what makes none."""
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
     if not prompts or any(not isinstance(prompt, str) or not prompt.strip() for prompt in prompts):
-        raise NullTTAError("a prompt is empty: say what the picture should show")
+        raise InvalidValue("a prompt is empty: say what the picture should show")
     negatives = [negative_prompt] * len(prompts) if isinstance(negative_prompt, str) else list(negative_prompt)
     if len(negatives) != len(prompts):
-        raise NullTTAError(f"{len(negatives)} negative prompts for {len(prompts)} prompts: give one, or one a prompt")
-    seeds = noise.per_prompt_seeds(seed, len(prompts))
+        raise InvalidValue(f"{len(negatives)} negative prompts for {len(prompts)} prompts: give one, or one a prompt")
+    seeds = randomness.per_prompt_seeds(seed, len(prompts))
     model = model if isinstance(model, GuidedModel) else load_model(model)
     config = config or NullTTAConfig.preset(model.name)
     cond, null = model.encode(prompts, negatives)
@@ -196,7 +198,7 @@ def recorded(stream: Stream) -> Generator[Step, None, tuple[Outcome, list[Step]]
             return end.value, trace
         except RuntimeError as error:
             if is_out_of_memory(error):
-                raise NullTTAError(
+                raise InvalidValue(
                     "out of memory: give fewer prompts at a time, lower num_particles, or load the model in bfloat16"
                 ) from error
             raise
@@ -207,11 +209,11 @@ def recorded(stream: Stream) -> Generator[Step, None, tuple[Outcome, list[Step]]
 def _initial_latents(model: GuidedModel, seeds: Sequence[int], particles: int, given: Tensor | None) -> Tensor:
     """(B, K, C, h, w): the caller's latents, checked, or the seeds' own."""
     if given is None:
-        return noise.initial_latents(model, seeds, particles)
+        return randomness.initial_latents(model, seeds, particles)
     shape = tuple(model.initial_latents(1, torch.Generator().manual_seed(0)).shape[1:])
     latents = given[None] if given.dim() == len(shape) + 1 and len(seeds) == 1 else given
     if latents.shape[:2] != (len(seeds), particles) or tuple(latents.shape[2:]) != shape:
-        raise NullTTAError(f"latents have shape {tuple(given.shape)}: expected {(len(seeds), particles, *shape)}")
+        raise InvalidValue(f"latents have shape {tuple(given.shape)}: expected {(len(seeds), particles, *shape)}")
     return latents.float()
 
 

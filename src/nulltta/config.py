@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from nulltta.errors import NullTTAError
-from nulltta.fields import number, one_of, whole
+from nulltta.errors import InvalidValue
 
 Conventions = Literal["paper", "release", "exact"]
 Gradient = Literal["auto", "autograd", "zeroth-order"]
@@ -67,43 +68,43 @@ class NullTTAConfig:
         whole(self, "num_inference_steps", at_least=1)
         whole(self, "num_particles", at_least=1)
         if len(self.inner_steps) != 2 or any(type(n) is not int or n < 0 for n in self.inner_steps):
-            raise NullTTAError(f"inner_steps is two whole numbers n_min n_max, 0 or more, not {self.inner_steps}")
+            raise InvalidValue(f"inner_steps is two whole numbers n_min n_max, 0 or more, not {self.inner_steps}")
         if self.inner_steps[0] > self.inner_steps[1]:
             n_min, n_max = self.inner_steps
-            raise NullTTAError(f"inner_steps ({n_min}, {n_max}) is reversed: give n_min n_max, as in {n_max} {n_min}")
+            raise InvalidValue(f"inner_steps ({n_min}, {n_max}) is reversed: give n_min n_max, as in {n_max} {n_min}")
         for name in ("reward_weight", "kl_weight", "learning_rate", "eta", "guidance_scale", "prior_variance"):
             number(self, name)
         number(self, "zeroth_order_radius")
         if self.annealing != "auto":
             number(self, "annealing", or_else=" or 'auto'")
         if self.guidance_scale <= 1:
-            raise NullTTAError(
+            raise InvalidValue(
                 f"guidance_scale {self.guidance_scale:g} leaves the null text without effect: it must be above 1"
             )
         if self.prior_variance == 0:
-            raise NullTTAError("prior_variance must be above 0")
+            raise InvalidValue("prior_variance must be above 0")
         if self.eta > 1:
-            raise NullTTAError(f"eta must lie between 0 and 1, not {self.eta:g}")
+            raise InvalidValue(f"eta must lie between 0 and 1, not {self.eta:g}")
         whole(self, "patience", at_least=0)
         self.seconds_budget, self.evaluations_budget  # noqa: B018 - they check it
         one_of(self, "inner_decoder", ("full", "half", "tiny"))
         shares = self.optimise_between
         if len(shares) != 2 or not 0 <= shares[0] < shares[1] <= 1:
-            raise NullTTAError(f"optimise_between is two shares of denoising, 0 <= from < to <= 1, not {shares}")
+            raise InvalidValue(f"optimise_between is two shares of denoising, 0 <= from < to <= 1, not {shares}")
         one_of(self, "conventions", ("paper", "release", "exact"))
         one_of(self, "regularisers", ("both", "consistency", "prior"))
         one_of(self, "gradient", ("auto", "autograd", "zeroth-order"))
         one_of(self, "zeroth_order_directions", ("white", "antithetic", "words", "cma"))
         whole(self, "zeroth_order_samples", at_least=1)
         if self.zeroth_order_directions in ("antithetic", "words") and self.zeroth_order_samples % 2:
-            raise NullTTAError(
+            raise InvalidValue(
                 f"zeroth_order_samples must be even for {self.zeroth_order_directions} directions, which come in "
                 f"pairs, not {self.zeroth_order_samples}"
             )
         if self.zeroth_order_directions == "cma" and self.zeroth_order_samples < 2:
-            raise NullTTAError("zeroth_order_samples must be 2 or more for cma, which compares them")
+            raise InvalidValue("zeroth_order_samples must be 2 or more for cma, which compares them")
         if self.zeroth_order_radius == 0:
-            raise NullTTAError("zeroth_order_radius must be above 0")
+            raise InvalidValue("zeroth_order_radius must be above 0")
 
     @property
     def evaluations_budget(self) -> int | None:
@@ -111,7 +112,7 @@ class NullTTAConfig:
         if isinstance(self.budget, str) or not self.budget:
             return None
         if isinstance(self.budget, bool) or self.budget < 0 or self.budget % 1:
-            raise NullTTAError(
+            raise InvalidValue(
                 f"budget is a whole number of denoiser evaluations, or seconds as in 20s, not {self.budget}"
             )
         return int(self.budget)
@@ -122,7 +123,7 @@ class NullTTAConfig:
         if not isinstance(self.budget, str):
             return None
         if not _SECONDS.fullmatch(self.budget):
-            raise NullTTAError(f"budget is a number of denoiser evaluations, or seconds as in 20s, not {self.budget!r}")
+            raise InvalidValue(f"budget is a number of denoiser evaluations, or seconds as in 20s, not {self.budget!r}")
         return float(self.budget[:-1])
 
     def resolved(self, *, differentiable: bool) -> NullTTAConfig:
@@ -135,7 +136,7 @@ class NullTTAConfig:
     def embedded(cls, **changes: Any) -> NullTTAConfig:
         """The preset for the embedded model: the published balance of reward and regularisers, and long inner steps in
         the last third of the denoising steps, where a third of the evaluations reach the reward of steps everywhere
-        (bench/frontier.py)."""
+        (studies/frontier.py)."""
         preset = {
             "num_inference_steps": 25, "guidance_scale": 3.0, "optimise_between": (0.66, 1.0), "inner_steps": (3, 8),
             "learning_rate": 0.025, "num_particles": 3, "annealing": "auto",
@@ -146,3 +147,23 @@ class NullTTAConfig:
     def preset(cls, model_name: str, **changes: Any) -> NullTTAConfig:
         """The preset of a model that has one, else the published defaults."""
         return cls.embedded(**changes) if model_name == "embedded" else cls(**changes)
+
+
+def whole(settings: Any, name: str, at_least: int) -> None:
+    """Refuse a field that is no whole number, or below `at_least`."""
+    value = getattr(settings, name)
+    if type(value) is not int or value < at_least:
+        raise InvalidValue(f"{name} must be a whole number, {at_least} or more, not {value}")
+
+
+def number(settings: Any, name: str, or_else: str = "") -> None:
+    """Refuse a field that is no finite number, or below 0."""
+    value = getattr(settings, name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+        raise InvalidValue(f"{name} must be a number, 0 or more{or_else}, not {value}")
+
+
+def one_of(settings: Any, name: str, allowed: Iterable[str]) -> None:
+    """Refuse a field that is none of the allowed words."""
+    if (value := getattr(settings, name)) not in allowed:
+        raise InvalidValue(f"{name} must be one of {', '.join(allowed)}, not {value!r}")

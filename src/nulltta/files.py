@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from nulltta.errors import NullTTAError
+from nulltta.errors import InvalidValue
 
 
 @contextmanager
@@ -16,7 +16,7 @@ def as_error(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise NullTTAError(f"cannot write to '{path}': {error.strerror or error}") from error
+        raise InvalidValue(f"cannot write to '{path}': {error.strerror or error}") from error
 
 
 @contextmanager

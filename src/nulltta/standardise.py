@@ -8,11 +8,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from nulltta import noise
-from nulltta.embedding import transform
+from nulltta.algorithm import randomness
+from nulltta.algorithm.embeddings import transform
+from nulltta.algorithm.problem import Problem
+from nulltta.algorithm.sampling import plain
+from nulltta.contracts import Reward
 from nulltta.rewards.compose import Custom, measured, unmeasured
-from nulltta.sampling import Problem, plain
-from nulltta.types import Reward
 
 SAMPLES = 8
 """Plain samples a prompt, of seeds 0 to 7: the same whatever the run's own seed and the rest of its batch."""
@@ -41,7 +42,7 @@ def _plain_images(problem: Problem, b: int) -> Tensor:
     branches = (problem.cond, problem.null)
     cond, null = (transform(branch, lambda t: t[b : b + 1].repeat_interleave(SAMPLES, 0)) for branch in branches)
     prompts = [problem.prompts[b]] * SAMPLES
-    latents = noise.initial_latents(problem.model, seeds, 1).to(problem.latents)
+    latents = randomness.initial_latents(problem.model, seeds, 1).to(problem.latents)
     stream = plain(replace(problem, prompts=prompts, cond=cond, null=null, reward=_NONE, seeds=seeds, latents=latents))
     while True:
         try:

@@ -11,8 +11,8 @@ from torch import Tensor
 from toy import Gaussian
 
 from nulltta import NullTTAConfig
-from nulltta.alignment import pose
-from nulltta.sampling import Problem
+from nulltta.algorithm.problem import Problem
+from nulltta.alignment import make_problem
 
 TARGET = torch.tensor([0.2, 0.4, 0.6])  # of toy.nearness, −‖x − target‖²
 WEIGHTS = torch.tensor([0.5, -1.0, 0.25])
@@ -32,7 +32,7 @@ class Linear:
     std: float
     alpha_bar: float
 
-    def clean(self, x: Tensor, mu: Tensor) -> Tensor:
+    def predict_x0(self, x: Tensor, mu: Tensor) -> Tensor:
         return self.alpha_bar**0.5 * x + (1 - self.alpha_bar) * mu
 
     def mean(self, x: Tensor, mu: Tensor) -> Tensor:
@@ -40,10 +40,10 @@ class Linear:
 
     def reward(self, x: Tensor, mu: Tensor) -> Tensor:
         """−‖x̂0 − target‖²."""
-        return -(self.clean(x, mu) - TARGET).square().sum(-1)
+        return -(self.predict_x0(x, mu) - TARGET).square().sum(-1)
 
     def reward_gradient(self, x: Tensor, mu: Tensor) -> Tensor:
-        return -2 * self.alpha_bar**0.5 * (self.clean(x, mu) - TARGET)
+        return -2 * self.alpha_bar**0.5 * (self.predict_x0(x, mu) - TARGET)
 
 
 def sampler(steps: int) -> list[Linear]:
@@ -78,7 +78,7 @@ def problem(
     reward: object, steps: int, prompts: Sequence[str] = ("red",), seed: int = 0, scale: float = 2.0
 ) -> Problem:
     config = NullTTAConfig(num_inference_steps=steps, guidance_scale=scale, num_particles=1)
-    return pose(Gaussian(), list(prompts), reward, config, seed)  # type: ignore[arg-type]
+    return make_problem(Gaussian(), list(prompts), reward, config, seed)  # type: ignore[arg-type]
 
 
 def guided_means(p: Problem) -> Tensor:

@@ -10,9 +10,9 @@ from torch import Tensor
 from toy import Gaussian, nearness
 
 from nulltta import NullTTAConfig, align
+from nulltta.algorithm.sampling import null_tta
 from nulltta.alignment import drain
-from nulltta.sampling import null_tta
-from nulltta.types import Embedding, NoiseStep
+from nulltta.contracts import Embedding, NoiseStep
 
 SHORT = NullTTAConfig(
     num_inference_steps=5, inner_steps=(2, 4), guidance_scale=3.0, annealing="auto", learning_rate=0.05

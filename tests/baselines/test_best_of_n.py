@@ -7,11 +7,12 @@ from linear import problem
 from torch import Tensor
 from toy import nearness
 
+from nulltta.algorithm.problem import Problem
+from nulltta.algorithm.sampling import plain
 from nulltta.alignment import drain
 from nulltta.baselines import BestOfN
 from nulltta.baselines.lookahead import initial_latents
-from nulltta.sampling import Problem, plain
-from nulltta.types import NoiseStep
+from nulltta.contracts import NoiseStep
 
 PROMPTS = ["red", "green"]
 

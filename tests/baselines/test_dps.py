@@ -5,9 +5,9 @@ import torch
 from linear import guided_means, noises, problem, sampler
 from toy import nearness
 
+from nulltta.algorithm.sampling import plain
 from nulltta.alignment import drain
 from nulltta.baselines import DPS
-from nulltta.sampling import plain
 
 
 def test_without_scale_it_is_plain_sampling() -> None:

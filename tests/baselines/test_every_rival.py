@@ -14,10 +14,11 @@ from torch import Tensor
 from toy import Gaussian, nearness
 
 import nulltta
-from nulltta import NullTTAConfig, NullTTAError, align, schedules
+from nulltta import NullTTAConfig, NullTTAError, align
+from nulltta.algorithm import schedules
+from nulltta.algorithm.memory import MicroBatch
 from nulltta.alignment import METHODS
 from nulltta.baselines import BASELINES, DAS, DNO, DPS, BestOfN, FKSteering, ReNO, prompt_embedding, shared_null
-from nulltta.memory import MicroBatch
 from nulltta.rewards import load
 
 RIVALS: dict[str, Any] = {

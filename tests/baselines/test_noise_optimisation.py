@@ -12,12 +12,13 @@ from torch import Tensor
 from toy import Gaussian, nearness
 
 from nulltta import NullTTAConfig, align
+from nulltta.algorithm.problem import Problem
+from nulltta.algorithm.randomness import generator
+from nulltta.algorithm.sampling import plain
 from nulltta.alignment import drain
 from nulltta.baselines import DNO, ReNO
 from nulltta.baselines.dno import ascend, clipped, log_probability, own_noise
 from nulltta.baselines.reno import log_norm_density
-from nulltta.noise import generator
-from nulltta.sampling import Problem, plain
 
 T = 4
 PROMPTS = ["red", "green"]

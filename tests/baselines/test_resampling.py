@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from nulltta.algorithm.randomness import generator
 from nulltta.baselines.resampling import RESAMPLING, effective_sample_size, resampled
-from nulltta.noise import generator
 
 WEIGHTS = torch.tensor([0.05, 0.4, 0.0, 0.37, 0.18], dtype=torch.float64)
 

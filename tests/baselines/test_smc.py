@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.distributions import Normal
 from toy import nearness
 
-from nulltta import noise, schedules
+from nulltta.algorithm import randomness, schedules
 from nulltta.baselines import DAS, BestOfN, FKSteering
 from nulltta.baselines.lookahead import initial_latents
 from nulltta.baselines.resampling import RESAMPLING
 from nulltta.baselines.smc import Weighted
-from nulltta.types import Step
+from nulltta.contracts import Step
 
 N, T = 1500, 4
 
@@ -144,7 +144,7 @@ def test_given_latents_are_the_first_particles() -> None:
     given = torch.randn(p.latents.shape, generator=torch.Generator().manual_seed(9))
     cloud = _end(FKSteering(particles=3, threshold=0.0).sample(replace(p, latents=given)))
     assert torch.equal(cloud.initial[:, :1], given)
-    assert torch.equal(cloud.initial[:, 1:], noise.initial_latents(p.model, p.seeds, 3)[:, 1:])
+    assert torch.equal(cloud.initial[:, 1:], randomness.initial_latents(p.model, p.seeds, 3)[:, 1:])
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 from asking import SIXTY_FOUR, arguments, require_each_row_once, table_of, written
 
 from nulltta.cli import main
-from nulltta.cluster import shares
+from nulltta.runs.ray import shares
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from pyarrow import parquet
 
 from nulltta.batch.rows import read
-from nulltta.types import NullTTAError
+from nulltta.errors import NullTTAError
 
 JSONL = """\ufeff{"id": "007", "prompt": "a \\"cat\\", red", "seed": 7, "inner_steps": [5, 25], "checked": true}
 

@@ -10,9 +10,9 @@ import pytest
 
 from nulltta.batch.rows import Row
 from nulltta.batch.tasks import batches, tasks
-from nulltta.cli.request import Request
 from nulltta.config import NullTTAConfig
-from nulltta.types import NullTTAError
+from nulltta.errors import NullTTAError
+from nulltta.runs.request import Request
 
 COMMON = Request(prompts=["-"], config=NullTTAConfig(), model="some/model", reward="brightness", seed=4)
 

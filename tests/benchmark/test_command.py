@@ -13,7 +13,7 @@ from nulltta.benchmark.contenders import ABLATIONS, RIVALS
 from nulltta.benchmark.request import Request, embedded_prompts, parsed
 from nulltta.benchmark.store import Store
 from nulltta.cli import main
-from nulltta.types import NullTTAError
+from nulltta.errors import NullTTAError
 
 SHORT = ["--num-inference-steps", "2", "--threads", "1"]
 
@@ -54,7 +54,19 @@ def test_the_same_command_goes_on_and_another_is_refused(
     tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
-    command = ["bench", "run", *tiny, "--target", "colourfulness", "--budget", "30", "--seeds", "1", "--out", str(out)]
+    command = [
+        "bench",
+        "run",
+        *tiny,
+        "--target",
+        "colourfulness",
+        "--budget",
+        "30",
+        "--seeds",
+        "1",
+        "--out",
+        str(out),
+    ]
     command += ["--contender", "plain", "--contender", "best-of-n", "--contender", "null-tta"]
     assert main(command) == 0
     lines = (out / "rows.jsonl").read_text().splitlines(keepends=True)
@@ -106,7 +118,18 @@ def test_two_rewards_are_traded_off_and_a_budget_may_be_in_seconds(
 ) -> None:
     out = tmp_path / "run"
     names = [word for name in ("plain", "best-of-n", "dps", "null-tta") for word in ("--contender", name)]
-    command = ["bench", "run", *tiny, "--trade-off", "brightness", "colourfulness", "--weight", "0.25", "--weight", "1"]
+    command = [
+        "bench",
+        "run",
+        *tiny,
+        "--trade-off",
+        "brightness",
+        "colourfulness",
+        "--weight",
+        "0.25",
+        "--weight",
+        "1",
+    ]
     assert main([*command, "--budget", "0.3s", *names, "--seeds", "1", "--out", str(out)]) == 0
     plan = json.loads((out / "plan.json").read_text())
     targets = list(dict.fromkeys(arm["target"] for arm in plan["plan"]["arms"]))
@@ -137,7 +160,19 @@ def test_settings_are_tuned_and_used(tiny: list[str], tmp_path: Path, monkeypatc
         if sound:
             assert best["gains"]["brightness"]["mean"] == max(each["gains"]["brightness"]["mean"] for each in sound)
     assert record["rule"].endswith("it falls least.")
-    run = ["bench", "run", *tiny, "--target", "brightness", "--contender", "plain", "--contender", "fk", "--seeds", "1"]
+    run = [
+        "bench",
+        "run",
+        *tiny,
+        "--target",
+        "brightness",
+        "--contender",
+        "plain",
+        "--contender",
+        "fk",
+        "--seeds",
+        "1",
+    ]
     assert main([*run, "--budget", "24", "--settings", str(out / "settings.json"), "--out", str(tmp_path / "run")]) == 0
     plan = json.loads((tmp_path / "run" / "plan.json").read_text())
     weight = plan["plan"]["arms"][1]["settings"]["reward_weight"]

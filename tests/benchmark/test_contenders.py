@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from nulltta import NullTTAConfig, NullTTAError, align
+from nulltta.algorithm.budget import spent
+from nulltta.algorithm.sampling import plain
 from nulltta.benchmark.contenders import ABLATIONS, CONTENDERS, GROUPS, RIVALS, SWEEPS, Task, arm, filled, named
 from nulltta.benchmark.counting import counted
 from nulltta.benchmark.plan import Arm
 from nulltta.benchmark.repeated import BestOf
 from nulltta.benchmark.request import settings
 from nulltta.benchmark.tune import GRID
-from nulltta.budget import spent
-from nulltta.sampling import plain
 
 T = 3
 TASK = Task(

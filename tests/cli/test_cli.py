@@ -18,10 +18,10 @@ from PIL import Image
 import nulltta
 from nulltta import rewards
 from nulltta.cli import main
-from nulltta.cli.flags import flag
 from nulltta.config import NullTTAConfig
+from nulltta.errors import NullTTAError
 from nulltta.rewards.files import read_image
-from nulltta.types import NullTTAError
+from nulltta.runs.request import flag
 
 SHORT = ["--num-inference-steps", "3", "--inner-steps", "1", "1", "--num-particles", "2"]
 SHORT += ["--guidance-scale", "3", "--learning-rate", "0.1"]
@@ -132,7 +132,7 @@ def test_a_rewards_source_is_part_of_what_is_recorded(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     weights = tmp_path / "my weights"
-    weights.symlink_to(nulltta.world.WEIGHTS)
+    weights.symlink_to(nulltta.embedded.WEIGHTS)
     words = [*arguments(checkpoint, tmp_path / "out", "a"), "--reward", "clip", "--reward-source", str(weights)]
     assert main(words) == 0
     record = json.loads((tmp_path / "out" / "result.json").read_text())
@@ -234,7 +234,9 @@ def test_a_prompt_too_long_is_one_warning(checkpoint: Path, tmp_path: Path, caps
 def test_a_failure_after_the_first_batch_keeps_it(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nulltta.cli.run.compare", failing_on("b", NullTTAError("reward 'brightness' is not finite")))
+    monkeypatch.setattr(
+        "nulltta.runs.align.compare", failing_on("b", NullTTAError("reward 'brightness' is not finite"))
+    )
     assert main([*arguments(checkpoint, tmp_path / "out", "a", "b", "c"), "--batch-size", "1"]) == 2
     [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert "is not finite" in line
@@ -249,14 +251,14 @@ def test_a_full_disk_is_one_line(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("nulltta.cli.output.save_png", full)
+    monkeypatch.setattr("nulltta.runs.folder.save_png", full)
     assert main(arguments(checkpoint, tmp_path / "out", "a")) == 2
     assert "No space left on device" in capsys.readouterr().err
 
 
 def failing_on(prompt: str, error: BaseException):
     """`compare`, but raising at a prompt."""
-    from nulltta.cli.comparison import compare
+    from nulltta.evaluation.comparison import compare
 
     def fake(model, prompts, reward, **rest):
         if prompt in prompts:
@@ -271,7 +273,7 @@ def test_ctrl_c_keeps_what_is_finished(
     interrupted_at: str, kept: int, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("nulltta.cli.run.compare", failing_on(interrupted_at, KeyboardInterrupt()))
+    monkeypatch.setattr("nulltta.runs.align.compare", failing_on(interrupted_at, KeyboardInterrupt()))
     out = tmp_path / "out"
     assert main([*arguments(checkpoint, out, "a", "b"), "--batch-size", "1"]) == 130
     line = capsys.readouterr().err.splitlines()[-1]

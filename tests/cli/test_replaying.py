@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save_file
 import nulltta
 from nulltta import NullText, NullTTAConfig
 from nulltta.cli import main
-from nulltta.cli.grid import Cell, grid_figure
 from nulltta.images import to_pil
-from nulltta.replay import replay
+from nulltta.null_text.replay import replay
+from nulltta.runs.grid import Cell, grid_figure
 
 SHORT = ["--num-inference-steps", "3", "--inner-steps", "1", "1", "--num-particles", "2"]
 SHORT += ["--guidance-scale", "3", "--learning-rate", "0.1"]
@@ -182,7 +182,7 @@ def test_ctrl_c_keeps_what_is_finished(
             raise KeyboardInterrupt
         return replay(*args, **options)
 
-    monkeypatch.setattr("nulltta.cli.replaying.replay", interrupted)
+    monkeypatch.setattr("nulltta.runs.replay.replay", interrupted)
     out = tmp_path / "out"
     assert main(words(kept, checkpoint, out, "--seeds", "0-3", "--batch-size", "2")) == 130
     assert "interrupted: " in capsys.readouterr().err
@@ -201,7 +201,7 @@ def test_a_failure_after_the_first_batch_keeps_it(
             raise torch.OutOfMemoryError("no memory")
         return replay(*args, **options)
 
-    monkeypatch.setattr("nulltta.cli.replaying.replay", failing)
+    monkeypatch.setattr("nulltta.runs.replay.replay", failing)
     assert main(words(kept, checkpoint, tmp_path / "out", "--seeds", "0-3", "--batch-size", "2")) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("error: out of memory: lower --batch-size; 2 of 4 pictures are finished")

@@ -14,9 +14,9 @@ from torch import Tensor
 
 import nulltta
 from nulltta import NullTTAConfig, align
-from nulltta.embedding import transform
+from nulltta.algorithm.embeddings import transform
+from nulltta.algorithm.randomness import seeded
 from nulltta.models import flow
-from nulltta.noise import seeded
 
 PROMPTS, NEGATIVES = ["a cat", "two red dogs"], ["", "ugly"]
 # What the stock call is told beside prompts, latents and the number of steps; "scale" names its guidance scale.
@@ -111,7 +111,7 @@ def test_the_schedule_falls_from_noise_to_data_with_finite_weights(model: Any) -
 @pytest.mark.parametrize("eta", [0.0, 0.3, 1.0])
 def test_clean_and_transition_are_the_schedulers_own(model: Any, index: int, eta: float) -> None:
     step, x, prediction, noise = _at(model, index, eta)
-    mean, std = model.transition(x, prediction, step)
+    mean, std = model.step_distribution(x, prediction, step)
     if _is_diffusion(model):
         theirs = model.scheduler.step(prediction, step.timestep, x, eta=eta, variance_noise=noise)
         clean, following = theirs.pred_original_sample, theirs.prev_sample
@@ -121,7 +121,7 @@ def test_clean_and_transition_are_the_schedulers_own(model: Any, index: int, eta
         clean = x - flow.sigma(step.alpha_bar) * prediction
         following = _flow_step(model, index, eta, x, prediction, noise)
     size = max(1.0, float(clean.abs().max()))  # near ᾱ = 0, x̂0 is large and a difference of larger numbers
-    torch.testing.assert_close(model.clean(x, prediction, step), clean, rtol=1e-5, atol=1e-6 * size)
+    torch.testing.assert_close(model.predict_x0(x, prediction, step), clean, rtol=1e-5, atol=1e-6 * size)
     torch.testing.assert_close(mean + std * noise, following, rtol=1e-5, atol=1e-5)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 import nulltta
 from nulltta import NullText, NullTTAConfig, align
-from nulltta.replay import replay
+from nulltta.null_text.replay import replay
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")  # NumPy's, in diffusers' DPM solver
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nulltta.world.grammar import Scene, held_out, parse
+from nulltta.embedded.grammar import Scene, held_out, parse
 
 DEMO = runpy.run_path(str(Path(__file__).parents[2] / "examples" / "demo.py"), run_name="demo")
 

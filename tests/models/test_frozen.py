@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nulltta.models.frozen import FrozenConv2d, spare_inputs
+from nulltta.models.frozen import FrozenConv2d, drop_conv_inputs
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ def test_the_gradient_is_that_of_the_plain_convolution(settings: dict[str, Any])
     torch.manual_seed(0)
     plain = nn.Conv2d(4, 6, 3, **settings).requires_grad_(False)
     frozen = copy.deepcopy(plain)
-    spare_inputs(frozen)
+    drop_conv_inputs(frozen)
     assert type(frozen) is FrozenConv2d
     x = torch.randn(2, 4, 9, 8, requires_grad=True)
     for layer in (plain, frozen):
@@ -30,7 +30,7 @@ def test_the_gradient_is_that_of_the_plain_convolution(settings: dict[str, Any])
 
 def test_no_input_is_kept_unless_the_weights_learn() -> None:
     layers = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)).requires_grad_(False)
-    spare_inputs(layers)
+    drop_conv_inputs(layers)
     x = torch.randn(1, 3, 4, 4, requires_grad=True)
     assert _kept(layers, x) == 0
     layers.requires_grad_(True)
@@ -41,11 +41,11 @@ def test_no_input_is_kept_unless_the_weights_learn() -> None:
 
 def test_a_copy_has_its_own_weights_and_others_are_left_alone() -> None:
     layer = nn.Conv2d(3, 3, 1).requires_grad_(False)
-    spare_inputs(layer)
+    drop_conv_inputs(layer)
     twin = copy.deepcopy(layer).double()
     assert twin(torch.zeros(1, 3, 2, 2, dtype=torch.float64)).dtype == torch.float64
     circular = nn.Conv2d(3, 3, 3, padding=1, padding_mode="circular")
-    spare_inputs(circular)
+    drop_conv_inputs(circular)
     assert type(circular) is nn.Conv2d
 
 

@@ -9,7 +9,7 @@ from tiny_families import save_sdxl
 
 import nulltta
 from nulltta import NullTTAConfig, NullTTAError, align
-from nulltta.embedding import distance
+from nulltta.algorithm.embeddings import distance
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
+from nulltta.contracts import NoiseStep
 from nulltta.models import flow
 from nulltta.models.diffusion import Diffusion
-from nulltta.types import NoiseStep
 
 TRAINED: dict[str, Any] = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 KINDS = ["epsilon", "v_prediction", "flow"]
@@ -25,12 +25,16 @@ class Linear:
     def __init__(self, kind: str, mean: float, variance: float) -> None:
         self.kind, self.mean, self.variance = kind, mean, variance
         if kind == "flow":
-            self.clean, self.transition = flow.clean, flow.transition
+            self.predict_x0, self.step_distribution = flow.predict_x0, flow.step_distribution
             scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
             self.schedule = lambda steps: flow.schedule(scheduler, steps)
         else:
             process = Diffusion(DDIMScheduler(**TRAINED, prediction_type=kind, timestep_spacing="trailing"))
-            self.clean, self.transition, self.schedule = process.clean, process.transition, process.schedule
+            self.predict_x0, self.step_distribution, self.schedule = (
+                process.predict_x0,
+                process.step_distribution,
+                process.schedule,
+            )
 
     def level(self, alpha_bar: float) -> tuple[float, float]:
         """a and b of x = a·x0 + b·ε."""
@@ -47,7 +51,7 @@ class Linear:
     def affine(self, step: NoiseStep) -> tuple[float, float, float]:
         """The step's mean as k·x + l, and its deviation."""
         x = torch.tensor([0.0, 1.0], dtype=torch.float64).view(2, 1, 1, 1)
-        mean, std = self.transition(x, self.predict(x, step), step)
+        mean, std = self.step_distribution(x, self.predict(x, step), step)
         low, high = mean.flatten().tolist()
         return high - low, low, std
 
@@ -98,7 +102,7 @@ def test_euler_ancestral_and_sde_dpm_solver_are_the_ancestral_step(index: int) -
     steps = process.schedule(10)
     step, source = steps[index], torch.Generator().manual_seed(0)
     x, eps, noise = (torch.randn((2, 4, 8, 8), generator=source) for _ in range(3))
-    mean, std = process.transition(x, eps, step)
+    mean, std = process.step_distribution(x, eps, step)
     ratios = torch.tensor([*(((1 - s.alpha_bar) / s.alpha_bar) ** 0.5 for s in steps), 0.0])  # k-diffusion's σ
 
     ancestral = EulerAncestralDiscreteScheduler(**TRAINED)
@@ -134,7 +138,7 @@ def test_exact_is_paper_at_a_thousand_steps_up_to_the_posterior_variance(kind: s
     moved = torch.ones((1, 1, 1, 1), dtype=torch.float64)
     for step in process.schedule(1000)[:-1:37]:
         ratio = (1 - step.alpha_bar) / (1 - step.alpha_bar_previous)
-        assert _kl(process.transition, step, moved) == pytest.approx(ratio * step.consistency, rel=5e-3)
+        assert _kl(process.step_distribution, step, moved) == pytest.approx(ratio * step.consistency, rel=5e-3)
         if step.timestep > 200:
             assert ratio == pytest.approx(1, abs=0.02)
 
@@ -143,10 +147,10 @@ def test_the_flows_paper_coefficient_is_the_exact_one_at_a_thousand_steps() -> N
     """In equal steps of σ, where the sampler's step is the training step; the same ratio of variances."""
     steps = flow.schedule(FlowMatchEulerDiscreteScheduler(shift=1.0), 1000)
     moved = torch.ones((1, 1, 1, 1), dtype=torch.float64)
-    assert steps[0].consistency == pytest.approx(_kl(flow.transition, steps[0], moved), rel=1e-4)
+    assert steps[0].consistency == pytest.approx(_kl(flow.step_distribution, steps[0], moved), rel=1e-4)
     for step in steps[1:-1:37]:
         ratio = (1 - step.alpha_bar) / (1 - step.alpha_bar_previous)
-        assert _kl(flow.transition, step, moved) == pytest.approx(ratio * step.consistency, rel=1e-2)
+        assert _kl(flow.step_distribution, step, moved) == pytest.approx(ratio * step.consistency, rel=1e-2)
 
 
 def test_sigma_and_the_share_of_signal_are_each_others_inverse() -> None:

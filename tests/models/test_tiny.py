@@ -11,8 +11,8 @@ import torch
 
 import nulltta
 from nulltta import NullTTAConfig, NullTTAError, align
-from nulltta.world.grammar import sample
-from nulltta.world.render import render_batch
+from nulltta.embedded.grammar import sample
+from nulltta.embedded.render import render_batch
 
 SETTINGS: dict[str, Any] = {"num_inference_steps": 3, "inner_steps": (2, 2), "num_particles": 2, "guidance_scale": 3.0}
 

@@ -36,8 +36,8 @@ def test_clean_and_transition_are_the_schedulers_own(any_model: Any, index: int)
         step, x, prediction = _at(any_model, index, eta)
         noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
         theirs = any_model.scheduler.step(prediction, step.timestep, x, eta=eta, variance_noise=noise)
-        mean, std = any_model.transition(x, prediction, step)
-        torch.testing.assert_close(any_model.clean(x, prediction, step), theirs.pred_original_sample)
+        mean, std = any_model.step_distribution(x, prediction, step)
+        torch.testing.assert_close(any_model.predict_x0(x, prediction, step), theirs.pred_original_sample)
         torch.testing.assert_close(mean + std * noise, theirs.prev_sample)
 
 

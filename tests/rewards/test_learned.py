@@ -27,9 +27,9 @@ from tiny import clip_tokenizer
 from torch import Tensor
 from torch.nn import functional
 
+from nulltta.contracts import Reward
 from nulltta.rewards import load
 from nulltta.rewards.preprocess import CLIP_MEAN, CLIP_STD
-from nulltta.types import Reward
 
 PROMPTS = ["a red cat", "the sun over a blue sea"]
 BUILD: dict[str, Callable[[Path], Path]] = {

@@ -22,10 +22,10 @@ from wire import ask, body, get
 import nulltta
 from nulltta.cli import main
 from nulltta.config import NullTTAConfig
+from nulltta.errors import NullTTAError
 from nulltta.server import logs
 from nulltta.server.engine import Engine
 from nulltta.server.settings import Settings
-from nulltta.types import NullTTAError
 
 
 def test_rewards(shared: Running) -> None:

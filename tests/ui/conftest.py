@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from nulltta import NullTTAConfig
-from nulltta.cli.request import Request
+from nulltta.runs.request import Request
 from nulltta.ui.engine import Engine
 
 

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from nulltta import NullText, NullTTAError
-from nulltta.cli.request import Request
+from nulltta.runs.request import Request
 from nulltta.ui import history, show
 from nulltta.ui.engine import Engine
 from nulltta.ui.history import Entry

@@ -9,7 +9,7 @@ import torch
 
 import nulltta
 from nulltta import NullTTAError
-from nulltta.cli.request import Request
+from nulltta.runs.request import Request
 from nulltta.ui.engine import MOST_PROMPTS, Engine
 from nulltta.ui.run import Finished, Progress, run
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from nulltta.cli.comparison import Comparison, Score
-from nulltta.cli.request import Request
-from nulltta.types import Step
+from nulltta.contracts import Step
+from nulltta.evaluation.comparison import Comparison, Score
+from nulltta.runs.request import Request
 from nulltta.ui import show
 from nulltta.ui.engine import Engine
 from nulltta.ui.plots import reward_curve

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from nulltta.algorithm.problem import Problem
 from nulltta.baselines.best_of_n import BestOfN
 from nulltta.baselines.dno import DNO
 from nulltta.baselines.dps import DPS
@@ -15,8 +16,7 @@ from nulltta.baselines.prompt_embedding import prompt_embedding
 from nulltta.baselines.reno import ReNO
 from nulltta.baselines.shared_null import shared_null
 from nulltta.baselines.smc import DAS, FKSteering
-from nulltta.sampling import Problem
-from nulltta.types import Stream
+from nulltta.contracts import Stream
 
 __all__ = ["BASELINES", "DAS", "DNO", "DPS", "BestOfN", "FKSteering", "ReNO", "prompt_embedding", "shared_null"]
 

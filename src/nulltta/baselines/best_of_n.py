@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import torch
 
+from nulltta.algorithm.problem import Problem
 from nulltta.baselines.lookahead import initial_latents, look, move, predict, refuse_guard
-from nulltta.fields import whole
-from nulltta.sampling import Problem
-from nulltta.select import greedy, pick
-from nulltta.types import Outcome, Step, Stream
+from nulltta.config import whole
+from nulltta.contracts import Outcome, Step, Stream
+from nulltta.scoring import greedy, pick
 
 
 @dataclass(frozen=True, kw_only=True)

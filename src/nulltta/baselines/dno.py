@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from nulltta.algorithm.problem import Problem
 from nulltta.baselines.lookahead import guided, require_gradient, reward_gradient
-from nulltta.fields import number, whole
-from nulltta.sampling import Problem
+from nulltta.config import number, whole
+from nulltta.contracts import NoiseStep, Outcome, Step, Stream
 from nulltta.scoring import require_slope, score
-from nulltta.types import NoiseStep, Outcome, Step, Stream
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +149,7 @@ def clipped(gradient: Tensor, largest: float) -> Tensor:
 
 
 def _step(p: Problem, step: NoiseStep, x: Tensor, z: Tensor, owners: Tensor) -> Tensor:
-    mean, std = p.model.transition(x, guided(p, x, step, owners), step)
+    mean, std = p.model.step_distribution(x, guided(p, x, step, owners), step)
     return mean + std * z
 
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import torch
 
+from nulltta.algorithm.problem import Problem
 from nulltta.baselines.lookahead import look, move, require_gradient
-from nulltta.fields import number
-from nulltta.sampling import Problem
+from nulltta.config import number
+from nulltta.contracts import Outcome, Step, Stream
 from nulltta.scoring import require_slope
-from nulltta.types import Outcome, Step, Stream
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,13 +10,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nulltta import noise
-from nulltta.embedding import take
-from nulltta.gradients import in_float16
-from nulltta.objective import both, guide
-from nulltta.sampling import Problem
+from nulltta.algorithm import randomness
+from nulltta.algorithm.embeddings import take
+from nulltta.algorithm.gradients import in_float16
+from nulltta.algorithm.objective import guide, predict_branches
+from nulltta.algorithm.problem import Problem
+from nulltta.contracts import NoiseStep
+from nulltta.errors import InvalidValue
 from nulltta.scoring import require_differentiable, require_graph, score
-from nulltta.types import NoiseStep, NullTTAError
 
 
 class View(NamedTuple):
@@ -32,20 +33,20 @@ def require_gradient(p: Problem) -> None:
     """Refuse a reward without gradient, a model in float16, and what `refuse_guard` does."""
     require_differentiable(p.reward, "this method needs one; null-tta, best-of-n and fk do without")
     if in_float16(p.model):
-        raise NullTTAError("this method's gradients underflow in float16: load the model in bfloat16 or float32")
+        raise InvalidValue("this method's gradients underflow in float16: load the model in bfloat16 or float32")
     refuse_guard(p)
 
 
 def refuse_guard(p: Problem) -> None:
     """A guard freezes a null text; it must not be thought to watch where there is none."""
     if p.guard is not None:
-        raise NullTTAError("a guard watches over a null text, and this method learns none: leave it out")
+        raise InvalidValue("a guard watches over a null text, and this method learns none: leave it out")
 
 
 def initial_latents(p: Problem, count: int) -> Tensor:
     """(B, N, C, h, w): the problem's x_T, and as many more of each seed's as it takes."""
     given = p.latents[:, :count]
-    more = noise.initial_latents(p.model, p.seeds, count)[:, given.shape[1] :]
+    more = randomness.initial_latents(p.model, p.seeds, count)[:, given.shape[1] :]
     return torch.cat([given, more.to(given)], dim=1)
 
 
@@ -70,7 +71,7 @@ def look(p: Problem, x: Tensor, step: NoiseStep | None, *, gradient: bool = Fals
         with torch.set_grad_enabled(gradient):
             x = flat[rows].detach().requires_grad_(gradient)
             eps = x if step is None else guided(p, x, step, owners)
-            images = p.model.decode(x if step is None else p.model.clean(x, eps, step))
+            images = p.model.decode(x if step is None else p.model.predict_x0(x, eps, step))
             rewards = score(p.reward, images, [p.prompts[owner] for owner in owners.tolist()])
             slope = reward_gradient(p, rewards, x) if gradient else torch.zeros_like(x)
         return View(eps.detach(), images.detach(), rewards.detach().cpu(), slope)
@@ -81,13 +82,13 @@ def look(p: Problem, x: Tensor, step: NoiseStep | None, *, gradient: bool = Fals
 
 def move(p: Problem, x: Tensor, eps: Tensor, step: NoiseStep) -> tuple[Tensor, float]:
     """The stochastic step of x (B, N, C, h, w) under ε̃: the mean of x_{t−1}, same shape, and its deviation."""
-    mean, std = p.model.transition(x.flatten(0, 1), eps.flatten(0, 1), step)
+    mean, std = p.model.step_distribution(x.flatten(0, 1), eps.flatten(0, 1), step)
     return mean.view_as(x), std
 
 
 def guided(p: Problem, x: Tensor, step: NoiseStep, owners: Tensor) -> Tensor:
     """ε̃(x_t) of latents (n, C, h, w) of the prompts `owners` (n,), with gradient where x has one."""
-    eps_null, eps_cond = both(p.model, x, step, take(p.null, owners), take(p.cond, owners))
+    eps_null, eps_cond = predict_branches(p.model, x, step, take(p.null, owners), take(p.cond, owners))
     return guide(p.model, eps_null, eps_cond, p.config.guidance_scale)
 
 
@@ -96,5 +97,5 @@ def reward_gradient(p: Problem, rewards: Tensor, of: Tensor) -> Tensor:
     require_graph(p.reward, rewards)
     (gradient,) = torch.autograd.grad(rewards.sum(), of)
     if not bool(gradient.isfinite().all()):
-        raise NullTTAError(f"the gradient of reward '{p.reward.name}' is not finite: run the model in float32")
+        raise InvalidValue(f"the gradient of reward '{p.reward.name}' is not finite: run the model in float32")
     return gradient

@@ -7,9 +7,10 @@ from typing import Any, cast
 
 from torch import Tensor
 
-from nulltta.objective import guide
-from nulltta.sampling import Problem, null_tta
-from nulltta.types import GuidedModel, Stream
+from nulltta.algorithm.objective import guide
+from nulltta.algorithm.problem import Problem
+from nulltta.algorithm.sampling import null_tta
+from nulltta.contracts import GuidedModel, Stream
 
 
 def prompt_embedding(problem: Problem) -> Stream:

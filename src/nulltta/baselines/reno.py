@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from nulltta.algorithm.problem import Problem
 from nulltta.baselines.dno import ascend, own_noise
-from nulltta.fields import number, whole
-from nulltta.sampling import Problem
-from nulltta.types import Stream
+from nulltta.config import number, whole
+from nulltta.contracts import Stream
 
 
 @dataclass(frozen=True, kw_only=True)

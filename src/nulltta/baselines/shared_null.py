@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import torch
 
-from nulltta.embedding import is_free
-from nulltta.sampling import Problem, null_tta
-from nulltta.types import Stream
+from nulltta.algorithm.embeddings import is_free
+from nulltta.algorithm.problem import Problem
+from nulltta.algorithm.sampling import null_tta
+from nulltta.contracts import Stream
 
 
 def shared_null(problem: Problem) -> Stream:

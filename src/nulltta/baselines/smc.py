@@ -13,15 +13,14 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from nulltta import schedules
+from nulltta.algorithm import schedules
+from nulltta.algorithm.problem import Problem
 from nulltta.baselines.lookahead import initial_latents, look, move, predict, refuse_guard, require_gradient
 from nulltta.baselines.resampling import RESAMPLING, resampled
-from nulltta.errors import NullTTAError
-from nulltta.fields import number, one_of, whole
-from nulltta.sampling import Problem
-from nulltta.scoring import require_slope
-from nulltta.select import pick
-from nulltta.types import Outcome, Step, Stream
+from nulltta.config import number, one_of, whole
+from nulltta.contracts import Outcome, Step, Stream
+from nulltta.errors import InvalidValue
+from nulltta.scoring import pick, require_slope
 
 
 class Weighted(NamedTuple):
@@ -70,7 +69,7 @@ class DAS:
         for name in ("temperature", "threshold"):
             number(self, name)
         if self.temperature == 0:
-            raise NullTTAError("temperature must be above 0")
+            raise InvalidValue("temperature must be above 0")
         if self.annealing != "auto":
             number(self, "annealing", or_else=" or 'auto'")
         one_of(self, "resampling", RESAMPLING)
@@ -146,7 +145,7 @@ class FKSteering:
         one_of(self, "potential", ("difference", "max"))
         one_of(self, "resampling", RESAMPLING)
         if any(not 0 < time < 1 for time in self.times):
-            raise NullTTAError(f"times are fractions of sampling, between 0 and 1, not {self.times}")
+            raise InvalidValue(f"times are fractions of sampling, between 0 and 1, not {self.times}")
 
     def __call__(self, problem: Problem) -> Stream:
         end = yield from self.sample(problem)

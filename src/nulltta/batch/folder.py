@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 from nulltta.batch.tasks import Failure, Task
-from nulltta.errors import NullTTAError
+from nulltta.errors import InvalidValue
 from nulltta.files import as_error, atomic
 
 if TYPE_CHECKING:
-    from nulltta.cli.comparison import Comparison
+    from nulltta.evaluation.comparison import Comparison
 
 Record: TypeAlias = Mapping[str, Any]
 """What is known of a finished row: id, prompt, seed, files, scores, settings, who made it."""
@@ -166,6 +166,6 @@ def _hold(lock: IO[str], path: Path) -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise NullTTAError(f"another run is writing to '{path}': wait for its end, or give another folder") from error
+        raise InvalidValue(f"another run is writing to '{path}': wait for its end, or give another folder") from error
     except OSError as error:
         warnings.warn(f"'{path}' knows no locks ({error.strerror}): start no second run there", stacklevel=2)

@@ -16,9 +16,9 @@ from nulltta.batch.folder import Advance, Folder, Outcome
 from nulltta.batch.run import Engine
 from nulltta.batch.tasks import Failure, Task
 from nulltta.batch.worker import Worker
-from nulltta.cli.request import Request
-from nulltta.cluster import connect, first_line, machines, require_ray, shares
-from nulltta.types import NullTTAError
+from nulltta.errors import InvalidValue, NullTTAError
+from nulltta.runs.ray import connect, first_line, machines, require_ray, shares
+from nulltta.runs.request import Request
 
 TRIES = 4
 """How often a batch is begun whose worker dies: one that brings its worker down must not do so for ever."""
@@ -28,7 +28,7 @@ TRIES = 4
 class OnRay:
     """Makes engines that run on a Ray cluster whose machines all see the folder.
 
-    address: as of `nulltta.cluster.connect`.
+    address: as of `nulltta.runs.ray.connect`.
     workers: None for one a GPU or, without any, one a machine.
     """
 
@@ -50,7 +50,7 @@ class OnRay:
                 with redirect_stdout(sys.stderr):  # where Ray says that a worker died
                     yield from _outcomes(ray, work, (common, folder), min(workers, len(work)), share)
             except ray.exceptions.RayError as error:
-                raise NullTTAError(f"Ray failed: {first_line(error)}") from error
+                raise InvalidValue(f"Ray failed: {first_line(error)}") from error
             finally:
                 ray.shutdown()
 
@@ -74,7 +74,7 @@ class _RayWorker:
         self.refusal = ""
         try:
             if not folder.path.is_dir():
-                raise NullTTAError(
+                raise InvalidValue(
                     f"machine '{platform.node()}' does not see '{folder.path}': give a folder on a file system that "
                     "all machines share"
                 )
@@ -115,7 +115,7 @@ def _outcomes(
     for row in answers.iter_rows():
         answer: _Answer = row["answer"]
         if answer.refusal:
-            raise NullTTAError(answer.refusal)
+            raise InvalidValue(answer.refusal)
         for note in answer.notes:
             warnings.warn(note, stacklevel=2)
         for done in (*answer.outcome.finished, *(failure.row for failure in answer.outcome.failures)):

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from nulltta.errors import NullTTAError
+from nulltta.errors import InvalidValue, NullTTAError
 
 Cells = dict[str, Any]
 TEXTS = ("id", "prompt", "negative_prompt")
@@ -37,16 +37,16 @@ def read(path: Path) -> list[Row]:
         NullTTAError: the file cannot be read as what its name says, has no rows, or repeats a column.
     """
     if (reader := READERS.get(path.suffix.lower())) is None:
-        raise NullTTAError(f"'{path}' is no table of prompts: give a {', '.join(READERS)} file")
+        raise InvalidValue(f"'{path}' is no table of prompts: give a {', '.join(READERS)} file")
     try:
         rows = list(reader(path))
     except (OSError, ValueError, csv.Error) as error:
         if isinstance(error, NullTTAError):
             raise
         reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else _first_line(error)
-        raise NullTTAError(f"cannot read '{path}': {reason}") from error
+        raise InvalidValue(f"cannot read '{path}': {reason}") from error
     if not rows:
-        raise NullTTAError(f"'{path}' has no rows")
+        raise InvalidValue(f"'{path}' has no rows")
     return rows
 
 
@@ -69,7 +69,7 @@ def _json_row(number: int, line: str) -> Row:
 def _without_repetition(pairs: list[tuple[str, Any]]) -> Cells:
     cells = dict(pairs)
     if len(cells) < len(pairs):
-        raise NullTTAError("it names a column twice")
+        raise InvalidValue("it names a column twice")
     return cells
 
 
@@ -78,7 +78,7 @@ def _csv(path: Path) -> Iterator[Row]:
         lines = csv.reader(file, strict=True)
         columns = [name.strip() for name in next(lines, [])]
         if len(set(columns)) < len(columns):
-            raise NullTTAError(f"'{path}' names a column twice: {', '.join(columns)}")
+            raise InvalidValue(f"'{path}' names a column twice: {', '.join(columns)}")
         for number, values in enumerate(filter(None, lines), start=1):
             if len(values) == len(columns):
                 given = {name: text for name, text in zip(columns, values, strict=True) if text.strip()}
@@ -104,7 +104,7 @@ def _parquet(path: Path) -> Iterator[Row]:
     try:
         table = parquet.read_table(path)
     except arrow.ArrowException as error:
-        raise NullTTAError(f"cannot read '{path}': {_first_line(error)}") from error
+        raise InvalidValue(f"cannot read '{path}': {_first_line(error)}") from error
     for number, cells in enumerate(table.to_pylist(), start=1):
         yield Row(number, {name: value for name, value in cells.items() if not _is_missing(value)})
 
@@ -122,7 +122,7 @@ def require_pyarrow() -> ModuleType:
     try:
         import pyarrow
     except ImportError as error:
-        raise NullTTAError("Parquet needs pyarrow: pip install 'nulltta[batch]'") from error
+        raise InvalidValue("Parquet needs pyarrow: pip install 'nulltta[batch]'") from error
     module: ModuleType = pyarrow
     return module
 

@@ -11,8 +11,8 @@ from typing import Any, Protocol, TypeAlias
 from nulltta.batch.folder import Advance, Folder, Outcome, Record
 from nulltta.batch.rows import read, require_pyarrow
 from nulltta.batch.tasks import Failure, Task, batches, tasks
-from nulltta.cli.request import Request
-from nulltta.errors import NullTTAError
+from nulltta.errors import InvalidValue, NullTTAError
+from nulltta.runs.request import Request
 
 TABLE_EVERY = 10.0  # seconds between writings of the table; the records of finished rows are on the disk at once
 
@@ -119,7 +119,7 @@ def run(asked: Asked, meter: Meter) -> Standing:
                 raise
             standing.save(folder)
             if isinstance(end, NullTTAError):
-                raise NullTTAError(f"{end}; {standing}: the same command goes on from there") from end
+                raise InvalidValue(f"{end}; {standing}: the same command goes on from there") from end
             standing.interrupted = True
         else:
             standing.save(folder)

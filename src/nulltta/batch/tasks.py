@@ -11,9 +11,9 @@ from functools import cached_property
 from typing import Any, get_args, get_origin, get_type_hints
 
 from nulltta.batch.rows import Row
-from nulltta.cli.request import Request, require_text
 from nulltta.config import NullTTAConfig
-from nulltta.errors import NullTTAError
+from nulltta.errors import InvalidValue, NullTTAError
+from nulltta.runs.request import Request, require_text
 
 SETTINGS = tuple(field.name for field in fields(NullTTAConfig))
 COLUMNS = ("id", "prompt", "negative_prompt", "seed", *SETTINGS)
@@ -71,7 +71,7 @@ def tasks(rows: Sequence[Row], common: Request, settings: Mapping[str, Any]) -> 
         try:
             name = _id(row)
             if name in first:
-                raise NullTTAError(f"its id is that of row {first[name]}: ids must differ")
+                raise InvalidValue(f"its id is that of row {first[name]}: ids must differ")
             first[name] = row.number
             found.append(_task(row, name, common, settings))
         except (NullTTAError, OverflowError) as error:  # the latter: a number of hundreds of digits
@@ -92,20 +92,20 @@ def _require_known_columns(rows: Iterable[Row]) -> None:
     for column in (column for column in seen if column not in COLUMNS):
         near = get_close_matches(str(column), COLUMNS, n=1)
         hint = f"did you mean '{near[0]}'? " if near else ""
-        raise NullTTAError(
+        raise InvalidValue(
             f"unknown column '{column}' in row {seen[column]}: {hint}columns are {', '.join(COLUMNS[:4])} and the "
             "settings, as in num_inference_steps"
         )
     if seen and "prompt" not in seen:
-        raise NullTTAError("there is no column 'prompt'")
+        raise InvalidValue("there is no column 'prompt'")
 
 
 def _id(row: Row) -> str:
     if row.fault:
-        raise NullTTAError(row.fault)
+        raise InvalidValue(row.fault)
     given = row.cells.get("id", row.number)
     if type(given) not in (str, int) or not str(given).strip():
-        raise NullTTAError(f"its id must be text or a whole number, not {given!r}")
+        raise InvalidValue(f"its id must be text or a whole number, not {given!r}")
     return str(given)
 
 
@@ -113,11 +113,11 @@ def _task(row: Row, name: str, common: Request, settings: Mapping[str, Any]) -> 
     cells = {"prompt": "", "negative_prompt": common.negative_prompt, "seed": common.seed, **row.cells}
     for column in ("prompt", "negative_prompt"):
         if not isinstance(cells[column], str):
-            raise NullTTAError(f"{column} must be text, not {cells[column]!r}")
+            raise InvalidValue(f"{column} must be text, not {cells[column]!r}")
     require_text(name)
     seed = _unfloated(cells["seed"])
     if type(seed) is not int or not 0 <= seed < 2**63:
-        raise NullTTAError(f"a seed is a whole number, 0 or more and below 2^63, not {seed!r}")
+        raise InvalidValue(f"a seed is a whole number, 0 or more and below 2^63, not {seed!r}")
     own = {column: _typed(column, cells[column]) for column in SETTINGS if column in cells}
     config = NullTTAConfig.preset(common.model, **{**settings, **own})
     request = replace(
@@ -131,10 +131,10 @@ def _typed(column: str, value: Any) -> Any:
     hint = _HINTS[column]
     if get_origin(hint) is tuple:
         if not isinstance(value, list) or any(type(part) not in (int, float) for part in value):
-            raise NullTTAError(f"{column} is two numbers, as in [0, 1], not {value!r}")
+            raise InvalidValue(f"{column} is two numbers, as in [0, 1], not {value!r}")
         return tuple(_unfloated(part) if int in get_args(hint) else part for part in value)
     if isinstance(value, list | dict):
-        raise NullTTAError(f"{column} is a single value, not {value!r}")
+        raise InvalidValue(f"{column} is a single value, not {value!r}")
     return _unfloated(value) if hint is int else value
 
 

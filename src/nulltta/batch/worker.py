@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from nulltta.batch.folder import Advance, Folder, Outcome
 from nulltta.batch.tasks import Failure, Task
-from nulltta.cli.comparison import Comparison, compare
-from nulltta.cli.request import Request
-from nulltta.cli.run import load
 from nulltta.errors import NullTTAError
+from nulltta.evaluation.comparison import Comparison, compare
+from nulltta.runs.align import load
+from nulltta.runs.request import Request
 
 
 class Worker:

@@ -15,7 +15,7 @@ import numpy as np
 from nulltta.benchmark.measures import diversity
 from nulltta.benchmark.plan import Arm, Plan
 from nulltta.benchmark.store import Row
-from nulltta.statistics import Gain, paired_gain
+from nulltta.evaluation.bootstrap import Gain, paired_gain
 
 DIVERSITY = "diversity"
 OURS, PLAIN = "null-tta", "plain"

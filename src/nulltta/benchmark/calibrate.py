@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from nulltta.alignment import align
 from nulltta.benchmark.contenders import CONTENDERS, Task, arm
 from nulltta.benchmark.counting import counted
+from nulltta.contracts import GuidedModel
+from nulltta.errors import InvalidValue
 from nulltta.rewards import load
-from nulltta.types import GuidedModel, NullTTAError
 
 PROMPTS = 4
 
@@ -22,7 +23,7 @@ def seconds_per_evaluation(name: str, task: Task, model: GuidedModel, prompts: S
     method, config = arm(name, 12 * task.config.num_inference_steps, "", task).build()
     batch, reward = list(prompts[:PROMPTS]), load(task.target)
     if not batch:
-        raise NullTTAError("methods are timed on tuning prompts: give at least one")
+        raise InvalidValue("methods are timed on tuning prompts: give at least one")
     began = time.perf_counter()
     with counted(model) as evaluations:
         align(model, batch, reward, config=config, method=method)

@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from nulltta.algorithm.budget import spent
 from nulltta.benchmark.plan import Arm
-from nulltta.budget import spent
 from nulltta.config import NullTTAConfig
-from nulltta.types import NullTTAError
+from nulltta.errors import InvalidValue
 
 Settings = Mapping[str, Any]
 
@@ -87,13 +87,13 @@ def filled(config: NullTTAConfig, budget: int) -> NullTTAConfig:
     """
     n_min, n_max = config.inner_steps
     if n_max == 0:
-        raise NullTTAError("inner_steps (0, 0) cannot be multiplied to fill a budget")
+        raise InvalidValue("inner_steps (0, 0) cannot be multiplied to fill a budget")
     times = 1
     while spent(replace(config, inner_steps=(n_min * times, n_max * times), budget=0)) < budget:
         times += 1
     config = replace(config, inner_steps=(n_min * times, n_max * times), budget=budget)
     if spent(config) == spent(replace(config, inner_steps=(0, 0))):
-        raise NullTTAError(f"a budget of {budget} denoiser evaluations leaves no inner step beside the candidates")
+        raise InvalidValue(f"a budget of {budget} denoiser evaluations leaves no inner step beside the candidates")
     return config
 
 
@@ -161,7 +161,7 @@ def _arm(method: str, task: Task, settings: Settings | None = None) -> Arm:
 def _count(name: str, budget: int, each: int, once: int = 0) -> int:
     """How many times `each` fits, beside what is spent once."""
     if budget < once + each:
-        raise NullTTAError(f"{name} takes {once + each} denoiser evaluations or more, not {budget}")
+        raise InvalidValue(f"{name} takes {once + each} denoiser evaluations or more, not {budget}")
     return (budget - once) // each
 
 
@@ -219,7 +219,7 @@ def named(names: list[str]) -> list[str]:
     found: dict[str, None] = {}
     for name in names:
         if name not in CONTENDERS and name not in GROUPS:
-            raise NullTTAError(f"unknown contender '{name}': known are {', '.join((*GROUPS, *CONTENDERS))}")
+            raise InvalidValue(f"unknown contender '{name}': known are {', '.join((*GROUPS, *CONTENDERS))}")
         found |= dict.fromkeys(GROUPS.get(name, (name,)))
     return list(found)
 
@@ -232,5 +232,5 @@ def arm(name: str, budget: int, label: str, task: Task) -> Arm:
     """
     contender = CONTENDERS[name]
     if contender.needs_gradient and not task.differentiable:
-        raise NullTTAError(f"{name} needs a reward with a gradient, which '{task.target}' has not")
+        raise InvalidValue(f"{name} needs a reward with a gradient, which '{task.target}' has not")
     return replace(contender.make(budget, task), name=name, budget="" if contender.fixed else label)

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from nulltta.types import Embedding, GuidedModel, NoiseStep
+from nulltta.contracts import Embedding, GuidedModel, NoiseStep
 
 
 @dataclass

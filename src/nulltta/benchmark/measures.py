@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from nulltta import rewards
-from nulltta.cli.comparison import Measure, facts
+from nulltta.contracts import Reward
+from nulltta.evaluation.measures import Measure, facts
 from nulltta.rewards.compose import parts
 from nulltta.scoring import score
-from nulltta.types import Reward
 
 HELD_OUT = "clip-b"
 """The embedded world's second scorer, trained apart and never a target here."""

@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from nulltta.algorithm.budget import spent
 from nulltta.benchmark.analysis import Panel
 from nulltta.benchmark.plan import Arm, Plan
-from nulltta.budget import spent
 from nulltta.config import NullTTAConfig
+from nulltta.errors import InvalidValue
 from nulltta.rewards.catalogue import catalogue
-from nulltta.types import NullTTAError
 
 SD15, SDXL = "stable-diffusion-v1-5/stable-diffusion-v1-5", "stabilityai/stable-diffusion-xl-base-1.0"
 MEASURES = ("pickscore", "hpsv2", "aesthetic", "imagereward")
@@ -110,9 +110,9 @@ def plan_of(
     changes: fields of the configuration that differ from the published ones in every row.
     """
     if unknown := sorted(set(sources) - {table.target, *table.measures}):
-        raise NullTTAError(f"table has no reward '{unknown[0]}': it has {', '.join((table.target, *table.measures))}")
+        raise InvalidValue(f"table has no reward '{unknown[0]}': it has {', '.join((table.target, *table.measures))}")
     if not 1 <= seeds <= len(SEEDS):
-        raise NullTTAError(f"the seeds are {', '.join(map(str, SEEDS))}: give 1 to {len(SEEDS)} of them, not {seeds}")
+        raise InvalidValue(f"the seeds are {', '.join(map(str, SEEDS))}: give 1 to {len(SEEDS)} of them, not {seeds}")
 
     def found(name: str) -> str:
         return f'{name}:"{sources[name]}"' if name in sources else name

@@ -6,11 +6,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from nulltta.algorithm.problem import Problem
 from nulltta.alignment import METHODS
 from nulltta.benchmark.repeated import BestOf
 from nulltta.config import NullTTAConfig
-from nulltta.sampling import Problem
-from nulltta.types import NullTTAError, Stream
+from nulltta.contracts import Stream
+from nulltta.errors import InvalidValue
 
 Key = tuple[str, int, int]
 """What a row is of: its arm's key, the number of its prompt, its seed."""
@@ -81,11 +82,11 @@ class Plan:
     def __post_init__(self) -> None:
         for name in ("prompts", "seeds", "arms"):
             if not getattr(self, name):
-                raise NullTTAError(f"a benchmark without {name} has nothing to do")
+                raise InvalidValue(f"a benchmark without {name} has nothing to do")
         if self.batch_size < 1:
-            raise NullTTAError(f"the batch size must be 1 or more, not {self.batch_size}")
+            raise InvalidValue(f"the batch size must be 1 or more, not {self.batch_size}")
         if len({arm.key for arm in self.arms}) < len(self.arms):
-            raise NullTTAError("two arms of a benchmark have the same target, budget and name")
+            raise InvalidValue("two arms of a benchmark have the same target, budget and name")
 
     @property
     def targets(self) -> list[str]:
@@ -117,11 +118,11 @@ class Plan:
         theirs = {arm.key: arm for arm in other.arms}
         for arm in self.arms:
             if theirs.get(arm.key) != arm:
-                raise NullTTAError(f"arm '{arm.key}' {'would be another' if arm.key in theirs else 'is missing'}")
+                raise InvalidValue(f"arm '{arm.key}' {'would be another' if arm.key in theirs else 'is missing'}")
         if list(other.prompts[: len(self.prompts)]) != list(self.prompts):
-            raise NullTTAError("the prompts do not begin with those that it has")
+            raise InvalidValue("the prompts do not begin with those that it has")
         if missing := set(self.seeds) - set(other.seeds):
-            raise NullTTAError(f"seed {min(missing)} is missing")
+            raise InvalidValue(f"seed {min(missing)} is missing")
         mine = {arm.key for arm in self.arms}
         return replace(other, arms=[*self.arms, *(arm for arm in other.arms if arm.key not in mine)])
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from nulltta import noise
-from nulltta.sampling import Problem
-from nulltta.select import greedy, pick
-from nulltta.types import Outcome, Stream
+from nulltta.algorithm import randomness
+from nulltta.algorithm.problem import Problem
+from nulltta.contracts import Outcome, Stream
+from nulltta.scoring import greedy, pick
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,6 @@ def _reseeded(problem: Problem, j: int) -> Problem:
     """The problem with the noise of its j-th run; 0 is the problem itself."""
     if j == 0:
         return problem
-    seeds = [noise.generator(seed, "run", j).initial_seed() for seed in problem.seeds]
-    latents = noise.initial_latents(problem.model, seeds, problem.latents.shape[1])
+    seeds = [randomness.generator(seed, "run", j).initial_seed() for seed in problem.seeds]
+    latents = randomness.initial_latents(problem.model, seeds, problem.latents.shape[1])
     return replace(problem, seeds=seeds, latents=latents.to(problem.latents))

@@ -19,8 +19,9 @@ from nulltta.benchmark.plan import Arm, Plan
 from nulltta.benchmark.run import Machine
 from nulltta.benchmark.store import Store
 from nulltta.config import NullTTAConfig
-from nulltta.types import GuidedModel, NullTTAError
-from nulltta.world.grammar import test_prompts, tuning_prompts
+from nulltta.contracts import GuidedModel
+from nulltta.embedded.grammar import test_prompts, tuning_prompts
+from nulltta.errors import InvalidValue, NullTTAError
 
 SETTINGS = Path(__file__).with_name("settings.json")
 """The contenders' settings on the embedded model, as `nulltta bench tune` chose them."""
@@ -61,15 +62,15 @@ class Request:
 
     def __post_init__(self) -> None:
         if shared := set(self.prompts) & set(self.tuning):
-            raise NullTTAError(f"'{min(shared)}' is a tuning prompt and a reported one: nothing may be both")
+            raise InvalidValue(f"'{min(shared)}' is a tuning prompt and a reported one: nothing may be both")
         contenders.named(list(self.contenders))
         for budget in self.budgets:
             parsed(budget)
         if self.trade_off and len(self.trade_off) != 2:
-            raise NullTTAError(f"a trade-off is of two rewards, not of {len(self.trade_off)}")
+            raise InvalidValue(f"a trade-off is of two rewards, not of {len(self.trade_off)}")
         for target in (*self.targets, *self.trade_off):
             if self.model == "embedded" and HELD_OUT in rewards.load(target).name:
-                raise NullTTAError(f"'{HELD_OUT}' is what targets are checked by here: choose another target")
+                raise InvalidValue(f"'{HELD_OUT}' is what targets are checked by here: choose another target")
 
 
 def parsed(budget: str) -> tuple[str, float]:
@@ -82,7 +83,7 @@ def parsed(budget: str) -> tuple[str, float]:
     if (seconds := config.seconds_budget) is not None:
         return budget, seconds
     if not config.evaluations_budget:
-        raise NullTTAError(f"a budget is a number of denoiser evaluations, or seconds as in 20s, not {budget}")
+        raise InvalidValue(f"a budget is a number of denoiser evaluations, or seconds as in 20s, not {budget}")
     return f"{config.evaluations_budget} evaluations", config.evaluations_budget
 
 
@@ -164,7 +165,7 @@ def _number(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise NullTTAError(f"a budget is a number of denoiser evaluations, or seconds as in 20s, not {text}") from None
+        raise InvalidValue(f"a budget is a number of denoiser evaluations, or seconds as in 20s, not {text}") from None
 
 
 def embedded_prompts(count: int) -> tuple[list[str], list[str]]:
@@ -179,5 +180,5 @@ def settings(path: Path | None = None) -> dict[str, dict[str, Any]]:
         if not isinstance(found, dict) or any(not isinstance(each, dict) for each in found.values()):
             raise ValueError("it is not {contender: {setting: value}}")
     except (OSError, ValueError) as error:
-        raise NullTTAError(f"cannot read settings from '{path}': {error}") from error
+        raise InvalidValue(f"cannot read settings from '{path}': {error}") from error
     return found

@@ -21,9 +21,10 @@ from nulltta.benchmark.counting import counted
 from nulltta.benchmark.measures import Measures
 from nulltta.benchmark.plan import Job, Plan
 from nulltta.benchmark.store import Row, Store
-from nulltta.cli.loading import load_silently, usable_device, usual_dtype
+from nulltta.contracts import GuidedModel
+from nulltta.errors import InvalidValue, NullTTAError
 from nulltta.images import to_pil
-from nulltta.types import GuidedModel, NullTTAError
+from nulltta.runs.loading import load_silently, usable_device, usual_dtype
 
 OnRows = Callable[[Sequence[Row]], None]
 
@@ -43,7 +44,7 @@ class Machine:
 
     def __post_init__(self) -> None:
         if self.workers < 1:
-            raise NullTTAError(f"the number of workers must be 1 or more, not {self.workers}")
+            raise InvalidValue(f"the number of workers must be 1 or more, not {self.workers}")
 
     @property
     def threads_each(self) -> int:
@@ -82,7 +83,7 @@ class Sampler:
             images = result.images.detach().float()
             _finish(images)
         except NullTTAError as error:
-            raise NullTTAError(f"{job.arm.name}, target '{job.arm.target}', prompt '{prompts[0]}': {error}") from error
+            raise InvalidValue(f"{job.arm.name}, target '{job.arm.target}', prompt '{prompts[0]}': {error}") from error
         n, clock, processor = len(prompts), time.perf_counter() - began, time.process_time() - busy
         spent = processor if images.device.type == "cpu" else clock
         scores, features = self.measures(images, prompts), self.measures.packed_features(images)
@@ -140,7 +141,7 @@ def _finished(futures: Sequence[Future[list[Row]]]) -> Iterator[list[Row]]:
         for future in as_completed(futures):
             yield future.result()
     except BrokenProcessPool as error:
-        raise NullTTAError(
+        raise InvalidValue(
             "a worker died, perhaps for want of memory: the same command goes on; give fewer workers"
         ) from error
 

@@ -13,8 +13,8 @@ from nulltta.benchmark.request import single_task
 from nulltta.benchmark.run import Machine, OnRows, sample
 from nulltta.benchmark.store import PLAN, Store
 from nulltta.benchmark.tune import GRID, RULE, chosen, tuning_arms
-from nulltta.cli import record
 from nulltta.files import atomic
+from nulltta.runs import record
 
 
 @dataclass(frozen=True, kw_only=True)

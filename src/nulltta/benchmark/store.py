@@ -14,10 +14,10 @@ import numpy as np
 from PIL import Image
 
 from nulltta.benchmark.plan import Key, Plan
-from nulltta.cli import record
+from nulltta.errors import InvalidValue, NullTTAError
 from nulltta.files import atomic
 from nulltta.images import save_png
-from nulltta.types import NullTTAError
+from nulltta.runs import record
 
 PLAN, ROWS, IMAGES = "plan.json", "rows.jsonl", "images"
 GROWING = ("budgets", "contenders", "prompts", "seeds")
@@ -75,7 +75,7 @@ class Store:
             found = json.loads(path.read_text(encoding="utf-8"))
             return Plan.from_json(found["plan"]), {name: part for name, part in found.items() if name != "plan"}
         except (ValueError, KeyError, TypeError) as error:
-            raise NullTTAError(f"'{path}' is no plan of a benchmark: {error}") from error
+            raise InvalidValue(f"'{path}' is no plan of a benchmark: {error}") from error
 
     def resume(self, request: Mapping[str, Any], make: Callable[[], tuple[Plan, Mapping[str, Any]]]) -> Plan:
         """The plan that is here, if the same request made it, or one for less; where there is none, a new one and what
@@ -98,11 +98,11 @@ class Store:
             return plan
         try:
             if fixed := [name for name in different if name not in GROWING]:
-                raise NullTTAError(f"it differs in {', '.join(fixed)}")
+                raise InvalidValue(f"it differs in {', '.join(fixed)}")
             wanted, measured = make()
             plan = plan.grown(Plan.from_json(json.loads(json.dumps(wanted.as_json()))))
         except NullTTAError as error:
-            raise NullTTAError(
+            raise InvalidValue(
                 f"'{self.folder / PLAN}' is of another benchmark: {error}; give another folder, or the same settings "
                 "to go on, with more prompts, seeds, contenders or budgets if you like"
             ) from error
@@ -126,7 +126,7 @@ class Store:
         try:
             return [Row(**json.loads(line)) for line in whole.splitlines()]
         except (ValueError, TypeError) as error:
-            raise NullTTAError(f"'{path}' holds a line that is no row of this benchmark: {error}") from error
+            raise InvalidValue(f"'{path}' holds a line that is no row of this benchmark: {error}") from error
 
     def append(self, rows: Sequence[Row], plan: Plan) -> None:
         """Add finished rows, after their images: on the disk when this returns."""

@@ -16,7 +16,7 @@ from nulltta.benchmark.analysis import PLAIN, Panel, panels
 from nulltta.benchmark.contenders import Settings, Task, arm
 from nulltta.benchmark.plan import Arm, Plan
 from nulltta.benchmark.store import Row
-from nulltta.types import NullTTAError
+from nulltta.errors import InvalidValue
 
 RULE = " ".join(__doc__.split("Rule: ")[1].split("\n\n")[0].split())
 
@@ -90,7 +90,7 @@ def chosen(
 def _try(panel: Panel, name: str, settings: Settings, held_out: str) -> dict[str, Any]:
     gains = {measure: panel.gain(name, measure) for measure in (panel.target, held_out)}
     if any(gain is None for gain in gains.values()):
-        raise NullTTAError(f"'{name}' has too few images to judge it by: finish the search first")
+        raise InvalidValue(f"'{name}' has too few images to judge it by: finish the search first")
     result = panel.results[name]
     return {
         "settings": dict(settings), "chosen": False, "evaluations": result.cost, "seconds": result.seconds,

@@ -7,9 +7,10 @@ from statistics import fmean, stdev
 
 from nulltta.alignment import align
 from nulltta.config import NullTTAConfig
+from nulltta.contracts import GuidedModel
+from nulltta.errors import InvalidValue
 from nulltta.rewards import load
 from nulltta.scoring import score
-from nulltta.types import GuidedModel, NullTTAError
 
 SEEDS = (0, 1)
 
@@ -33,7 +34,7 @@ def scales(
     found = {name: (_short(fmean(each)), _short(stdev(each))) for name, each in values.items()}
     for name, (_, deviation) in found.items():
         if not deviation > 0:
-            raise NullTTAError(f"reward '{name}' is the same for all plain samples: there is nothing to raise")
+            raise InvalidValue(f"reward '{name}' is the same for all plain samples: there is nothing to raise")
     return found
 
 
@@ -41,7 +42,7 @@ def trade_off(parts: Sequence[str], weights: Sequence[float], scale: Mapping[str
     """w·z(first) + (1−w)·z(second) of each weight, standardised by the given means and deviations."""
     first, second = (f"z({name}, {scale[name][0]:g}, {scale[name][1]:g})" for name in parts)
     if any(not 0 <= w <= 1 for w in weights):
-        raise NullTTAError(f"the weights of a trade-off lie between 0 and 1, not {list(weights)}")
+        raise InvalidValue(f"the weights of a trade-off lie between 0 and 1, not {list(weights)}")
     return [f"{w:g}*{first} + {1 - w:g}*{second}" for w in weights]
 
 

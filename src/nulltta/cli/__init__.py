@@ -10,11 +10,11 @@ import typer
 
 from nulltta import __version__
 from nulltta.cli import batch, bench, doctor, flags, replay, rewards, serve, ui
-from nulltta.cli.flags import config_flags, flag
+from nulltta.cli.flags import config_flags
 from nulltta.cli.messages import INTERRUPTED, quiet, say
-from nulltta.cli.request import Request, read_prompts
 from nulltta.config import NullTTAConfig
 from nulltta.errors import NullTTAError
+from nulltta.runs.request import Request, flag, read_prompts
 from nulltta.server.settings import Settings
 
 MISTAKE = 2  # the exit code after a mistake
@@ -94,7 +94,7 @@ def align(
         tiny_decoder=tiny_decoder, compile=compiled, device=device, dtype=dtype,
     )  # fmt: skip
     with quiet():
-        from nulltta.cli.run import run
+        from nulltta.runs.align import run
 
         finished = run(request)
     raise typer.Exit(0 if finished else INTERRUPTED)

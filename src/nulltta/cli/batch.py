@@ -16,9 +16,9 @@ import typer
 from nulltta.cli import flags
 from nulltta.cli.flags import config_flags
 from nulltta.cli.messages import INTERRUPTED, quiet, say
-from nulltta.cli.request import Request
 from nulltta.config import NullTTAConfig
-from nulltta.errors import NullTTAError
+from nulltta.errors import InvalidValue
+from nulltta.runs.request import Request
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -74,7 +74,7 @@ def batch(
     A row that is done is not done again: after a crash, or with more rows, give the same command.
     """  # fmt: skip
     if engine == "local" and (ray_address, workers) != (None, None):
-        raise NullTTAError("--ray-address and --workers go with --engine ray")
+        raise InvalidValue("--ray-address and --workers go with --engine ray")
     common = Request(
         prompts=["-"], config=NullTTAConfig.preset(model, **settings), model=model, reward=reward, seed=seed,
         negative_prompt=negative_prompt, guard=guard, batch_size=batch_size, micro_batch=micro_batch, method=method,
@@ -152,7 +152,7 @@ def _meter() -> Iterator[Meter]:
 
 def _words(standing: Standing) -> str:
     """ "12 of 64 rows are finished, 1 failed; mean reward 0.880 → 0.935"."""
-    from nulltta.cli.report import number
+    from nulltta.runs.figures import number
 
     rows = [record["scores"] for record in standing.finished.values()]
     scores = [pair for row in rows if None not in (pair := (row["reward.plain"], row["reward.aligned"]))]

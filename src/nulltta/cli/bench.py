@@ -12,8 +12,8 @@ import typer
 
 from nulltta.cli.flags import DEVICE, DTYPE, MODEL, Dtype, config_flags
 from nulltta.cli.messages import INTERRUPTED, quiet, say
-from nulltta.cli.request import read_prompts
-from nulltta.errors import NullTTAError
+from nulltta.errors import InvalidValue
+from nulltta.runs.request import read_prompts
 
 if TYPE_CHECKING:
     from nulltta.benchmark.plan import Plan
@@ -227,7 +227,7 @@ def _sources(given: Sequence[str]) -> dict[str, str]:
     pairs = [each.partition("=") for each in given]
     for name, sign, place in pairs:
         if not (name and sign and place) or '"' in place:
-            raise NullTTAError(f"a source is given as in hpsv2=weights/hps, not '{name}{sign}{place}'")
+            raise InvalidValue(f"a source is given as in hpsv2=weights/hps, not '{name}{sign}{place}'")
     return {name: place for name, _, place in pairs}
 
 
@@ -269,7 +269,7 @@ def _prompts(
     if file is None and tuning_file is None and model == "embedded":
         return embedded_prompts(count)
     if file is None or tuning_file is None:
-        raise NullTTAError("another model's prompts come from files: give --prompts-file and --tuning-file")
+        raise InvalidValue("another model's prompts come from files: give --prompts-file and --tuning-file")
     return read_prompts([], file), read_prompts([], tuning_file)
 
 

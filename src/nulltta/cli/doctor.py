@@ -14,7 +14,7 @@ from nulltta.cli.messages import quiet
 from nulltta.config import NullTTAConfig
 
 if TYPE_CHECKING:
-    from nulltta.doctor import Estimate, Machine
+    from nulltta.runs.doctor import Estimate, Machine
 
 PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "gradio", "fastapi", "ray")
 
@@ -38,8 +38,8 @@ def doctor(
     config = NullTTAConfig.preset(model, **settings)
     with quiet():
         from nulltta import rewards
-        from nulltta.cli.loading import load_silently, usable_device, usual_dtype
-        from nulltta.doctor import estimate, machine
+        from nulltta.runs.doctor import estimate, machine
+        from nulltta.runs.loading import load_silently, usable_device, usual_dtype
 
         place = usable_device(device)
         about = machine(place)

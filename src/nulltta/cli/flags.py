@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, TypeAlias, Union, get_origin, get_ty
 import typer
 
 from nulltta.config import NullTTAConfig
+from nulltta.runs.request import flag, number_or_word
 
 MODEL = typer.Option(help="'embedded', a diffusers directory, or a hub id.")
 REWARD = typer.Option(help="What to raise: a name, or a sum like '0.7*clip + 0.3*colourfulness'.")
@@ -45,11 +46,6 @@ def config_flags(command: Callable[..., None]) -> Callable[..., None]:
     return with_flags
 
 
-def flag(name: str) -> str:
-    """ "inner_steps" -> "--inner-steps"."""
-    return f"--{name.replace('_', '-')}"
-
-
 def _parameter(field: Field[Any]) -> inspect.Parameter:
     """A keyword parameter as Typer reads it: None where the flag is not given."""
     hint = get_type_hints(NullTTAConfig)[field.name]
@@ -65,14 +61,6 @@ def _parameter(field: Field[Any]) -> inspect.Parameter:
     option = typer.Option(flag(field.name), show_default=False, **extras)
     annotation = Annotated[hint | None, option]  # type: ignore[valid-type]
     return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
-
-
-def number_or_word(text: str) -> float | str:
-    """ "0.008" -> 0.008, "auto" -> "auto"."""
-    try:
-        return float(text)
-    except ValueError:
-        return text
 
 
 def _words(value: Any) -> str:

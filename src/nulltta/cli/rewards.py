@@ -56,7 +56,7 @@ def score(
 ) -> None:
     """Score pictures: CSV with a line a picture and a column a reward; a sum's components have columns too."""
     with quiet():
-        from nulltta.cli.scores import Scoring, run
+        from nulltta.runs.scores import Scoring, run
 
         run(
             Scoring(

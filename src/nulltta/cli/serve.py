@@ -12,12 +12,12 @@ import typer
 
 from nulltta.cli.flags import COMPILE, DEVICE, DTYPE, MODEL, TINY_DECODER, Dtype
 from nulltta.cli.messages import quiet
-from nulltta.errors import NullTTAError
+from nulltta.errors import InvalidValue
 from nulltta.server.auth import VARIABLE, read_keys
 from nulltta.server.settings import Settings
 
 if TYPE_CHECKING:
-    from nulltta.types import GuidedModel
+    from nulltta.contracts import GuidedModel
 
 LIMITS, RAY = "Limits", "Several GPUs or machines"
 EXTRA = ("fastapi", "prometheus_client", "uvicorn")
@@ -100,9 +100,9 @@ def serve(
         url_lifetime=url_lifetime,
     )  # fmt: skip
     if missing := [library for library in EXTRA if find_spec(library) is None]:
-        raise NullTTAError(f"nulltta serve needs {missing[0]}: pip install 'nulltta[server]'")
+        raise InvalidValue(f"nulltta serve needs {missing[0]}: pip install 'nulltta[server]'")
     if engine == "local" and (ray_address is not None or replicas is not None):
-        raise NullTTAError("--ray-address and --replicas go with --engine ray")
+        raise InvalidValue("--ray-address and --replicas go with --engine ray")
     if Path(model).is_dir():
         model = str(Path(model).absolute())  # it is loaded elsewhere
     load = partial(_load, model, device, dtype, tiny_decoder=tiny_decoder, compile=compiled)
@@ -119,7 +119,7 @@ def serve(
 
 def _load(model: str, device: str | None, dtype: Dtype | None, **options: Any) -> GuidedModel:
     """Where it is to run."""
-    from nulltta.cli.loading import load_silently, usable_device, usual_dtype
+    from nulltta.runs.loading import load_silently, usable_device, usual_dtype
 
     place = usable_device(device)
     return load_silently(model, place, dtype or usual_dtype(place), **options)

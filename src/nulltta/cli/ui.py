@@ -10,7 +10,7 @@ import typer
 
 from nulltta.cli.flags import DEVICE, DTYPE, Dtype
 from nulltta.cli.messages import quiet
-from nulltta.errors import NullTTAError
+from nulltta.errors import InvalidValue
 
 PASSWORD = "NULLTTA_UI_PASSWORD"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -30,9 +30,9 @@ def ui(
     """Open a web page to align pictures in, and watch."""
     password = os.environ.get(PASSWORD)
     if host not in LOOPBACK and not password:
-        raise NullTTAError(f"{host} can be reached from other machines: set {PASSWORD}, whose user is 'nulltta'")
+        raise InvalidValue(f"{host} can be reached from other machines: set {PASSWORD}, whose user is 'nulltta'")
     if find_spec("gradio") is None:
-        raise NullTTAError("nulltta ui needs gradio: pip install 'nulltta[ui]'")
+        raise InvalidValue("nulltta ui needs gradio: pip install 'nulltta[ui]'")
     with quiet():
         from nulltta.ui.app import serve
         from nulltta.ui.engine import Engine

@@ -16,8 +16,9 @@ from typing import Any
 
 import torch
 
+from nulltta.contracts import GuidedModel
+from nulltta.errors import InvalidValue, NullTTAError
 from nulltta.models import tiny
-from nulltta.types import GuidedModel, NullTTAError
 
 FAMILIES: Mapping[str, tuple[str, str]] = {
     "StableDiffusionPipeline": ("nulltta.models.unet", "StableDiffusion"),
@@ -47,7 +48,7 @@ _OPTIONAL: Mapping[str, tuple[str, ...]] = {
 }
 # The library that a family's checkpoint cannot be loaded without, and the extra that brings it.
 _EXTRAS: Mapping[str, tuple[str, str]] = {"KolorsPipeline": ("sentencepiece", "kolors")}
-EMBEDDED = Path(__file__).parent.parent / "world" / "weights" / "sd"
+EMBEDDED = Path(__file__).parent.parent / "embedded" / "weights" / "sd"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -82,7 +83,7 @@ def load_model(
         pipeline, name = _from_pretrained(str(source), dtype).to(device), str(source)
         return _equipped(_adapt(pipeline, name, null), tiny_decoder, compile)
     if not hasattr(source, "components"):
-        raise NullTTAError(f"a {type(source).__name__} is no model: give a name, a directory or a diffusers pipeline")
+        raise InvalidValue(f"a {type(source).__name__} is no model: give a name, a directory or a diffusers pipeline")
     pipeline = source if device is None and dtype is None else source.to(device=device, dtype=dtype)
     return _equipped(_adapt(pipeline, type(pipeline).__name__, null), tiny_decoder, compile)
 
@@ -103,7 +104,7 @@ def _from_pretrained(source: str, dtype: torch.dtype) -> Any:
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         if isinstance(error, NullTTAError):
             raise
-        raise NullTTAError(f"model '{source}' does not load: {_first_line(error)}") from error
+        raise InvalidValue(f"model '{source}' does not load: {_first_line(error)}") from error
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -115,15 +116,15 @@ def _locate(source: str) -> str:
     if source and Path(source).is_dir():
         index = Path(source) / "model_index.json"
         if not index.is_file():
-            raise NullTTAError(f"'{source}' is no diffusers model: it has no model_index.json")
+            raise InvalidValue(f"'{source}' is no diffusers model: it has no model_index.json")
         try:
             json.loads(index.read_text())
         except ValueError as error:
-            raise NullTTAError(f"'{source}' is no diffusers model: its model_index.json is not JSON") from error
+            raise InvalidValue(f"'{source}' is no diffusers model: its model_index.json is not JSON") from error
         return source
     if _HUB_ID.fullmatch(source) and not Path(source).exists():
         return source
-    raise NullTTAError(
+    raise InvalidValue(
         f"unknown model '{source}': give 'embedded', a diffusers directory, or a hub id such as "
         "stable-diffusion-v1-5/stable-diffusion-v1-5"
     )
@@ -140,7 +141,7 @@ def _adapt(pipeline: Any, name: str, null: str | None) -> GuidedModel:
     family = type(pipeline).__name__
     adapter = adapter_of(family)
     if null is not None and null not in adapter.NULLS:
-        raise NullTTAError(f"{family} has no null '{null}': choose one of {', '.join(adapter.NULLS)}")
+        raise InvalidValue(f"{family} has no null '{null}': choose one of {', '.join(adapter.NULLS)}")
     options = {} if null is None or len(adapter.NULLS) == 1 else {"null": null}
     model: GuidedModel = adapter(pipeline, name, **options)
     return model
@@ -173,15 +174,15 @@ def _checkpoint(denoisers: Sequence[Any]) -> None:
 
 def _require_supported(family: str) -> None:
     if family in REFUSED:
-        raise NullTTAError(f"{family} is not supported: {REFUSED[family]}, so there is no null branch to optimise")
+        raise InvalidValue(f"{family} is not supported: {REFUSED[family]}, so there is no null branch to optimise")
     if family not in FAMILIES:
-        raise NullTTAError(f"{family} is not supported: the families are {', '.join(FAMILIES)}")
+        raise InvalidValue(f"{family} is not supported: the families are {', '.join(FAMILIES)}")
 
 
 def _require_extra(family: str) -> None:
     library, extra = _EXTRAS.get(family, ("", ""))
     if library and find_spec(library) is None:
-        raise NullTTAError(f"{family} needs {library}: pip install 'nulltta[{extra}]'")
+        raise InvalidValue(f"{family} needs {library}: pip install 'nulltta[{extra}]'")
 
 
 def _first_line(error: Exception) -> str:

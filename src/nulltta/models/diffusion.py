@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nulltta.types import NoiseStep, NullTTAError
+from nulltta.contracts import NoiseStep
+from nulltta.errors import InvalidValue
 
 
 class Diffusion:
@@ -27,7 +28,7 @@ class Diffusion:
         changes = {"timestep_spacing": "trailing" if spacing == "linspace" else spacing}
         self.scheduler = DDIMScheduler.from_config(scheduler.config, clip_sample=False, **changes)
         if (kind := self.scheduler.config.prediction_type) not in ("epsilon", "v_prediction"):
-            raise NullTTAError(f"prediction type '{kind}' is not supported: epsilon and v_prediction are")
+            raise InvalidValue(f"prediction type '{kind}' is not supported: epsilon and v_prediction are")
         self.predicts_v = kind == "v_prediction"
 
     def schedule(self, num_inference_steps: int) -> list[NoiseStep]:
@@ -35,24 +36,24 @@ class Diffusion:
         scheduler = self.scheduler
         trained = scheduler.config.num_train_timesteps
         if num_inference_steps > trained:
-            raise NullTTAError(f"num_inference_steps {num_inference_steps} is above the {trained} of its training")
+            raise InvalidValue(f"num_inference_steps {num_inference_steps} is above the {trained} of its training")
         scheduler.set_timesteps(num_inference_steps)
         stride = trained // num_inference_steps  # as DDIMScheduler.step has it
         return [self._step(int(t), int(t) - stride) for t in scheduler.timesteps]
 
-    def clean(self, x: Tensor, prediction: Tensor, step: NoiseStep) -> Tensor:
+    def predict_x0(self, x: Tensor, prediction: Tensor, step: NoiseStep) -> Tensor:
         """x̂0 = (x − √(1−ᾱ)·ε)/√ᾱ, or √ᾱ·x − √(1−ᾱ)·v (DDIM, arXiv 2010.02502, eq. 9; v: arXiv 2202.00512)."""
         signal, noise = math.sqrt(step.alpha_bar), math.sqrt(1 - step.alpha_bar)
         return signal * x - noise * prediction if self.predicts_v else (x - noise * prediction) / signal
 
-    def transition(self, x: Tensor, prediction: Tensor, step: NoiseStep) -> tuple[Tensor, float]:
+    def step_distribution(self, x: Tensor, prediction: Tensor, step: NoiseStep) -> tuple[Tensor, float]:
         """DDIM's step (arXiv 2010.02502, eq. 12 and 16): x' ~ N(√ᾱ'·x̂0 + √(1−ᾱ'−σ²)·ε, σ²I)."""
         # In float32 like DDIMScheduler: near ᾱ = 0 its rounding shows, and plain sampling is to equal the stock one.
         now, previous = torch.tensor([step.alpha_bar, step.alpha_bar_previous])
         std = step.eta * ((1 - previous) / (1 - now) * (1 - now / previous)).clamp(min=0).sqrt()
         direction = (1 - previous - std**2).clamp(min=0).sqrt()
         eps = now.sqrt() * prediction + (1 - now).sqrt() * x if self.predicts_v else prediction
-        return previous.sqrt() * self.clean(x, prediction, step) + direction * eps, float(std)
+        return previous.sqrt() * self.predict_x0(x, prediction, step) + direction * eps, float(std)
 
     def _step(self, t: int, t_previous: int) -> NoiseStep:
         alpha_bars = self.scheduler.alphas_cumprod

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nulltta.contracts import Embedding, NoiseStep
 from nulltta.models import flow
 from nulltta.models.shared import (
     Wiring,
@@ -20,7 +21,6 @@ from nulltta.models.shared import (
     timesteps,
     warn_if_cut,
 )
-from nulltta.types import Embedding, NoiseStep
 
 
 class AuraFlow:
@@ -32,8 +32,8 @@ class AuraFlow:
 
     schedule = flow.own_levels
     initial_latents = latents_at_own_size
-    clean = staticmethod(flow.clean)
-    transition = staticmethod(flow.transition)
+    predict_x0 = staticmethod(flow.predict_x0)
+    step_distribution = staticmethod(flow.step_distribution)
     decode = decode_images
 
     def __init__(self, pipeline: Any, name: str = "AuraFlowPipeline") -> None:
@@ -72,8 +72,8 @@ class CogView4:
     NULLS = ("text",)
 
     initial_latents = latents_at_own_size
-    clean = staticmethod(flow.clean)
-    transition = staticmethod(flow.transition)
+    predict_x0 = staticmethod(flow.predict_x0)
+    step_distribution = staticmethod(flow.step_distribution)
     decode = decode_images
 
     def __init__(self, pipeline: Any, name: str = "CogView4Pipeline") -> None:

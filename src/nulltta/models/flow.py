@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from nulltta.types import NoiseStep, NullTTAError
+from nulltta.contracts import NoiseStep
+from nulltta.errors import InvalidValue
 
 
 def schedule(scheduler: Any, num_inference_steps: int, **options: Any) -> list[NoiseStep]:
@@ -28,7 +29,7 @@ def schedule(scheduler: Any, num_inference_steps: int, **options: Any) -> list[N
     """
     trained = scheduler.config.num_train_timesteps
     if num_inference_steps > trained:
-        raise NullTTAError(f"num_inference_steps {num_inference_steps} is above the {trained} of its training")
+        raise InvalidValue(f"num_inference_steps {num_inference_steps} is above the {trained} of its training")
     scheduler.set_timesteps(num_inference_steps, **options)
     levels = [float(sigma) for sigma in scheduler.sigmas]
     return [
@@ -54,7 +55,7 @@ def own(scheduler: Any) -> Any:
     config = scheduler.config
     flows = "FlowMatch" in type(scheduler).__name__ or config.get("use_flow_sigmas") or config.get("flow_shift")
     if not flows or config.get("invert_sigmas"):
-        raise NullTTAError(f"scheduler {type(scheduler).__name__} is not supported: this family's is a flow's")
+        raise InvalidValue(f"scheduler {type(scheduler).__name__} is not supported: this family's is a flow's")
     return type(scheduler).from_config(config)
 
 
@@ -81,19 +82,19 @@ def consistency(sigma: float, trained: int) -> float:
     return (1 - alpha_bar(sigma) / below) * below * power**2 / (2 * sigma**2)
 
 
-def clean(x: Tensor, prediction: Tensor, step: NoiseStep) -> Tensor:
+def predict_x0(x: Tensor, prediction: Tensor, step: NoiseStep) -> Tensor:
     """x̂0 = x − σ·v."""
     return x - sigma(step.alpha_bar) * prediction
 
 
-def transition(x: Tensor, prediction: Tensor, step: NoiseStep) -> tuple[Tensor, float]:
+def step_distribution(x: Tensor, prediction: Tensor, step: NoiseStep) -> tuple[Tensor, float]:
     """The step above: mean (N, ...) and deviation η·s_max."""
     now, then = sigma(step.alpha_bar), sigma(step.alpha_bar_previous)
     kept = 0.0 if then == 0 else (then / now) * (1 - now) / (1 - then)  # √(SNR_σ/SNR_σ'), at most 1
     std = step.eta * then * (1 - kept**2) ** 0.5
     direction = (then**2 - std**2) ** 0.5
     eps = x + (1 - now) * prediction
-    return (1 - then) * clean(x, prediction, step) + direction * eps, std
+    return (1 - then) * predict_x0(x, prediction, step) + direction * eps, std
 
 
 def exponential_shift(scheduler: Any, tokens: int, highest: float = 1.15) -> float:

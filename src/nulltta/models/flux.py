@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nulltta.contracts import Embedding, NoiseStep
+from nulltta.errors import InvalidValue
 from nulltta.models import flow
 from nulltta.models.shared import (
     Wiring,
@@ -22,7 +24,6 @@ from nulltta.models.shared import (
     unscaled,
     warn_if_cut,
 )
-from nulltta.types import Embedding, NoiseStep, NullTTAError
 
 
 def pack(x: Tensor) -> Tensor:
@@ -79,8 +80,8 @@ class Flux:
 
     schedule = _schedule
     initial_latents = _initial_latents
-    clean = staticmethod(flow.clean)
-    transition = staticmethod(flow.transition)
+    predict_x0 = staticmethod(flow.predict_x0)
+    step_distribution = staticmethod(flow.step_distribution)
     to_pipeline = staticmethod(pack)
     from_pipeline = _from_pipeline
     decode = decode_images
@@ -88,7 +89,7 @@ class Flux:
     def __init__(self, pipeline: Any, name: str = "FluxPipeline") -> None:
         refuse_distilled(pipeline)
         if not pipeline.transformer.config.guidance_embeds and not pipeline.scheduler.config.use_dynamic_shifting:
-            raise NullTTAError(
+            raise InvalidValue(
                 "this model is guidance-distilled (a Flux without guidance input and without shifted noise levels is "
                 "schnell): it has no null branch to optimise"
             )
@@ -143,15 +144,15 @@ class QwenImage:
 
     schedule = _schedule
     initial_latents = _initial_latents
-    clean = staticmethod(flow.clean)
-    transition = staticmethod(flow.transition)
+    predict_x0 = staticmethod(flow.predict_x0)
+    step_distribution = staticmethod(flow.step_distribution)
     to_pipeline = staticmethod(pack)
     from_pipeline = _from_pipeline
 
     def __init__(self, pipeline: Any, name: str = "QwenImagePipeline") -> None:
         refuse_distilled(pipeline)
         if pipeline.transformer.config.guidance_embeds:
-            raise NullTTAError("this model is guidance-distilled (guidance_embeds): it has no null branch to optimise")
+            raise InvalidValue("this model is guidance-distilled (guidance_embeds): it has no null branch to optimise")
         freeze(pipeline, "transformer", "vae", "text_encoder")
         self.name, self.pipeline = name, pipeline
         self.transformer, self.vae = pipeline.transformer, pipeline.vae

@@ -40,7 +40,7 @@ class FrozenConv2d(nn.Conv2d):
         return found
 
 
-def spare_inputs(module: nn.Module) -> None:
+def drop_conv_inputs(module: nn.Module) -> None:
     """Let a module's plain convolutions, zero-padded by numbers, keep no inputs, in place."""
     for layer in module.modules():
         if type(layer) is nn.Conv2d and layer.padding_mode == "zeros" and not isinstance(layer.padding, str):

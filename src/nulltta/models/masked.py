@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nulltta.contracts import Embedding, NoiseStep
 from nulltta.models import flow
 from nulltta.models.diffusion import Diffusion
 from nulltta.models.shared import (
@@ -25,7 +26,6 @@ from nulltta.models.shared import (
     refuse_distilled,
     timesteps,
 )
-from nulltta.types import Embedding, NoiseStep
 
 _TENSORS = {"tokens": "encoder_hidden_states", "mask": "encoder_attention_mask"}
 
@@ -49,7 +49,11 @@ class PixArtSigma:
         self.transformer, self.vae = pipeline.transformer, pipeline.vae
         process = Diffusion(pipeline.scheduler)
         self.scheduler = process.scheduler
-        self.schedule, self.clean, self.transition = process.schedule, process.clean, process.transition
+        self.schedule, self.predict_x0, self.step_distribution = (
+            process.schedule,
+            process.predict_x0,
+            process.step_distribution,
+        )
 
     def encode(self, prompts: Sequence[str], negatives: Sequence[str]) -> tuple[Embedding, Embedding]:
         """T5's tokens and masks of prompts and negatives; warns of text that is cut."""
@@ -80,8 +84,8 @@ class Sana:
 
     schedule = flow.own_levels
     initial_latents = latents_at_own_size
-    clean = staticmethod(flow.clean)
-    transition = staticmethod(flow.transition)
+    predict_x0 = staticmethod(flow.predict_x0)
+    step_distribution = staticmethod(flow.step_distribution)
     decode = decode_images
 
     def __init__(self, pipeline: Any, name: str = "SanaPipeline", null: str = "masked") -> None:

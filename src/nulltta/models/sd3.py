@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nulltta.contracts import Embedding, NoiseStep
 from nulltta.models import flow
 from nulltta.models.shared import (
     Wiring,
@@ -19,7 +20,6 @@ from nulltta.models.shared import (
     warn_if_cut,
     with_pooled,
 )
-from nulltta.types import Embedding, NoiseStep
 
 
 class StableDiffusion3:
@@ -33,8 +33,8 @@ class StableDiffusion3:
     NULLS = ("text",)
 
     initial_latents = latents_at_own_size
-    clean = staticmethod(flow.clean)
-    transition = staticmethod(flow.transition)
+    predict_x0 = staticmethod(flow.predict_x0)
+    step_distribution = staticmethod(flow.step_distribution)
     decode = decode_images
 
     def __init__(self, pipeline: Any, name: str = "StableDiffusion3Pipeline") -> None:

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nulltta.models.frozen import spare_inputs
-from nulltta.types import Embedding, NullTTAError
+from nulltta.contracts import Embedding
+from nulltta.errors import InvalidValue
+from nulltta.models.frozen import drop_conv_inputs
 
 _DISTILLED = re.compile(
     r"turbo|lightning|hyper[-_]?sd|schnell|sprint|(?<!de)(?<!de[-_])distill|(?<![a-z])(lcm|tcd|dmd2?)(?![a-z])", re.I
@@ -52,7 +53,7 @@ def freeze(pipeline: Any, *names: str) -> None:
     for name in names:
         if (module := getattr(pipeline, name, None)) is not None:
             module.eval().requires_grad_(False)
-            spare_inputs(module)
+            drop_conv_inputs(module)
 
 
 def refuse_distilled(pipeline: Any) -> None:
@@ -70,7 +71,7 @@ def refuse_distilled(pipeline: Any) -> None:
     elif found := _DISTILLED.search("\n".join(names)):
         reason = f"its name says '{found.group()}'"
     if reason:
-        raise NullTTAError(f"this model is guidance-distilled ({reason}): it has no null branch to optimise")
+        raise InvalidValue(f"this model is guidance-distilled ({reason}): it has no null branch to optimise")
 
 
 def noise(shape: Sequence[int], generator: torch.Generator) -> Tensor:
@@ -154,9 +155,9 @@ def at_detail(x0: Tensor, detail: str) -> Tensor:
         flat = functional.avg_pool2d(x0.flatten(1, -3), 2, ceil_mode=True)
         return flat.reshape(*x0.shape[:-2], *flat.shape[-2:])
     if detail == "tiny":
-        raise NullTTAError("this model has no tiny decoder: load_model takes one as tiny_decoder, or use full or half")
+        raise InvalidValue("this model has no tiny decoder: load_model takes one as tiny_decoder, or use full or half")
     if detail != "full":
-        raise NullTTAError(f"unknown detail '{detail}': choose one of full, half, tiny")
+        raise InvalidValue(f"unknown detail '{detail}': choose one of full, half, tiny")
     return x0
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from nulltta.errors import NullTTAError
+from nulltta.errors import InvalidValue
 
 PUBLISHED = "madebyollin/taesd (SD 1.x and 2.x), taesdxl, taesd3, taef1"
 
@@ -25,7 +25,7 @@ def attach(model: Any, source: str | Path | Any) -> None:
     wanted = model.initial_latents(1, torch.Generator().manual_seed(0))
     given = decoder.config.get("latent_channels")
     if wanted.dim() != 4 or given != wanted.shape[1]:
-        raise NullTTAError(
+        raise InvalidValue(
             f"the tiny decoder reads latents of {given} channels, {model.name}'s have {tuple(wanted.shape[1:])}: "
             f"take the one made for it, such as {PUBLISHED}"
         )
@@ -35,14 +35,14 @@ def attach(model: Any, source: str | Path | Any) -> None:
 def _load(source: str, dtype: torch.dtype) -> Any:
     from diffusers import AutoencoderTiny
 
-    from nulltta.world.autoencoder import PatchAutoencoder
+    from nulltta.embedded.autoencoder import PatchAutoencoder
 
     kind: Any = PatchAutoencoder if source == str(EMBEDDED) else AutoencoderTiny
     try:
         return kind.from_pretrained(source, dtype=dtype)
     except (OSError, ValueError, RuntimeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise NullTTAError(f"tiny decoder '{source}' does not load: {reason}") from error
+        raise InvalidValue(f"tiny decoder '{source}' does not load: {reason}") from error
 
 
-EMBEDDED = Path(__file__).parent.parent / "world" / "weights" / "tiny"
+EMBEDDED = Path(__file__).parent.parent / "embedded" / "weights" / "tiny"

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nulltta.contracts import Embedding, NoiseStep
 from nulltta.models.diffusion import Diffusion
 from nulltta.models.shared import (
     Wiring,
@@ -19,7 +20,6 @@ from nulltta.models.shared import (
     warn_if_cut,
     with_pooled,
 )
-from nulltta.types import Embedding, NoiseStep
 
 
 class StableDiffusion:
@@ -41,7 +41,11 @@ class StableDiffusion:
         self.unet, self.vae = pipeline.unet, pipeline.vae
         process = Diffusion(pipeline.scheduler)
         self.scheduler = process.scheduler
-        self.schedule, self.clean, self.transition = process.schedule, process.clean, process.transition
+        self.schedule, self.predict_x0, self.step_distribution = (
+            process.schedule,
+            process.predict_x0,
+            process.step_distribution,
+        )
 
     def encode(self, prompts: Sequence[str], negatives: Sequence[str]) -> tuple[Embedding, Embedding]:
         """{"tokens": (B, L, D)} of prompts and negatives; warns, naming it, of text past the tokenizer's length."""
@@ -87,7 +91,11 @@ class StableDiffusionXL:
             self.vae = copy.deepcopy(self.vae).float()  # it overflows in float16; the pipeline keeps its own
         process = Diffusion(pipeline.scheduler)
         self.scheduler = process.scheduler
-        self.schedule, self.clean, self.transition = process.schedule, process.clean, process.transition
+        self.schedule, self.predict_x0, self.step_distribution = (
+            process.schedule,
+            process.predict_x0,
+            process.step_distribution,
+        )
 
     def encode(self, prompts: Sequence[str], negatives: Sequence[str]) -> tuple[Embedding, Embedding]:
         """{"tokens": (B, L, D), "pooled": (B, P)} of prompts and negatives; warns of text that is cut."""

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nulltta.contracts import Embedding, NoiseStep
+from nulltta.errors import InvalidValue
 from nulltta.models import flow
 from nulltta.models.shared import (
     Wiring,
@@ -26,7 +28,6 @@ from nulltta.models.shared import (
     unscaled,
     warn_if_cut,
 )
-from nulltta.types import Embedding, NoiseStep, NullTTAError
 
 
 def _latent_size(model: Wan | LTX) -> tuple[int, int, int]:
@@ -60,13 +61,13 @@ class Wan:
 
     schedule = flow.own_levels
     initial_latents = _initial_latents
-    clean = staticmethod(flow.clean)
-    transition = staticmethod(flow.transition)
+    predict_x0 = staticmethod(flow.predict_x0)
+    step_distribution = staticmethod(flow.step_distribution)
 
     def __init__(self, pipeline: Any, name: str = "WanPipeline") -> None:
         refuse_distilled(pipeline)
         if pipeline.config.expand_timesteps:
-            raise NullTTAError("this Wan gives each frame its own timestep (expand_timesteps), which is not supported")
+            raise InvalidValue("this Wan gives each frame its own timestep (expand_timesteps), which is not supported")
         freeze(pipeline, "transformer", "transformer_2", "vae", "text_encoder")
         self.name, self.pipeline = name, pipeline
         self.transformer, self.vae = pipeline.transformer, pipeline.vae
@@ -117,13 +118,13 @@ class LTX:
     NULLS = ("masked", "open")
 
     initial_latents = _initial_latents
-    clean = staticmethod(flow.clean)
-    transition = staticmethod(flow.transition)
+    predict_x0 = staticmethod(flow.predict_x0)
+    step_distribution = staticmethod(flow.step_distribution)
 
     def __init__(self, pipeline: Any, name: str = "LTXPipeline", null: str = "masked") -> None:
         refuse_distilled(pipeline)
         if any(pipeline.vae.config.decoder_inject_noise):
-            raise NullTTAError(
+            raise InvalidValue(
                 "this LTX's decoder draws noise that no seed fixes (decoder_inject_noise): not supported"
             )
         freeze(pipeline, "transformer", "vae", "text_encoder")

@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nulltta.contracts import Reward
+from nulltta.errors import InvalidValue
 from nulltta.rewards import user
 from nulltta.rewards.catalogue import REWARDS, Request, catalogue
 from nulltta.rewards.compose import Custom, Standardised, WeightedSum
 from nulltta.rewards.expression import Name, Node, Standard, Sum, parse
-from nulltta.types import NullTTAError, Reward
 
 __all__ = ["ABOUT", "REWARDS", "build", "catalogue", "load"]
 
@@ -48,15 +49,15 @@ def load(
         if isinstance(node, Name):
             return _named(node, source, place, dtype, sha256)
         if source is not None or sha256 is not None:
-            raise NullTTAError(f"'{reward}' has several parts: give each its source in it, as in clipscore:org/model")
+            raise InvalidValue(f"'{reward}' has several parts: give each its source in it, as in clipscore:org/model")
         return build(node, lambda name: _named(name, None, place, dtype, None))
     if source is not None:
-        raise NullTTAError("a source belongs to a reward given by name")
+        raise InvalidValue("a source belongs to a reward given by name")
     if isinstance(reward, Reward):
         return reward
     if callable(reward):
         return Custom(reward, getattr(reward, "__name__", type(reward).__name__))
-    raise NullTTAError(f"a {type(reward).__name__} is no reward: give a name, an expression or a callable")
+    raise InvalidValue(f"a {type(reward).__name__} is no reward: give a name, an expression or a callable")
 
 
 def build(node: Node, named: Callable[[Name], Reward]) -> Reward:
@@ -83,4 +84,4 @@ def _named(
         return user.load(node.word, node.argument)
     near = get_close_matches(node.word, REWARDS, n=1)
     hint = f"did you mean '{near[0]}'? " if near else ""
-    raise NullTTAError(f"unknown reward '{node.word}': {hint}known are {', '.join(REWARDS)}")
+    raise InvalidValue(f"unknown reward '{node.word}': {hint}known are {', '.join(REWARDS)}")

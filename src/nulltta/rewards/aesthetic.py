@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from nulltta.errors import InvalidValue
 from nulltta.rewards import clip, sources, weights
-from nulltta.types import NullTTAError
 
 HUB = "trl-lib/ddpo-aesthetic-predictor"  # a mirror: the authors publish the file in their code's repository
 FILES = ("aesthetic-model.safetensors", "sac+logos+ava1-l14-linearMSE.pth", "aesthetic-model.pth")
@@ -57,13 +57,13 @@ def head(state: Mapping[str, Tensor], width: int, *, what: str, device: torch.de
     found = {name: value for name, value in state.items() if name.startswith("layers.") and value.dim() in (1, 2)}
     matrices = [value for name, value in found.items() if name.endswith(".weight") and value.dim() == 2]
     if not matrices:
-        raise NullTTAError(f"{what}: the file lacks 'layers.0.weight'")
+        raise InvalidValue(f"{what}: the file lacks 'layers.0.weight'")
     precision = dtype if dtype == torch.float64 else torch.float32
     mlp = weights.fill(lambda: Head(found), state, what=what, device=device, dtype=precision)
     linear = [layer for layer in mlp.layers if isinstance(layer, nn.Linear)]
     ends = [width, *(layer.out_features for layer in linear)]
     if [layer.in_features for layer in linear] != ends[:-1] or ends[-1] != 1:
-        raise NullTTAError(f"{what}: its layers do not lead from {width} features to 1 score")
+        raise InvalidValue(f"{what}: its layers do not lead from {width} features to 1 score")
     return mlp
 
 

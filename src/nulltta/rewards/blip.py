@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from nulltta.types import NullTTAError
+from nulltta.errors import InvalidValue
 
 IGNORED = (
     "text_encoder.embeddings.position_ids",  # 0, 1, 2, ...
@@ -75,7 +75,7 @@ def config(state: Mapping[str, Tensor], what: str) -> dict[str, Any]:
             },
         }  # fmt: skip
     except KeyError as error:
-        raise NullTTAError(f"{what}: the file lacks {error}") from error
+        raise InvalidValue(f"{what}: the file lacks {error}") from error
 
 
 def _count(state: Mapping[str, Tensor], prefix: str) -> int:

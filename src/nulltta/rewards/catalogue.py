@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 
+from nulltta.contracts import Reward
+from nulltta.errors import InvalidValue
 from nulltta.rewards import aesthetic, clip, hps, imagereward, siglip, sources, vqascore
 from nulltta.rewards.closed_form import brightness, colourfulness, sharpness, target_colour
 from nulltta.rewards.compose import Custom
 from nulltta.rewards.jpeg import JpegSize
-from nulltta.types import NullTTAError, Reward
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ class Row:
 
 
 def _world(request: Request) -> Reward:
-    from nulltta.world import scorers
+    from nulltta.embedded import scorers
 
     place = {} if request.source is None else {"folder": Path(request.source)}
     scorer: Reward = scorers.load_scorer(request.name, device=request.device, dtype=request.dtype, **place)
@@ -103,7 +104,7 @@ def _jpeg(sign: float) -> Callable[[Request], Reward]:
 
 def _refuse_source(r: Request) -> None:
     if r.source is not None or r.sha256 is not None:
-        raise NullTTAError(f"reward '{r.name}' is a formula: it loads no file, so give no source '{r.source}'")
+        raise InvalidValue(f"reward '{r.name}' is a formula: it loads no file, so give no source '{r.source}'")
 
 
 def _colour(r: Request) -> Reward:
@@ -175,7 +176,7 @@ def catalogue() -> list[Row]:
 
 def _present(name: str, entry: Entry) -> bool:
     if entry.make is _world:
-        from nulltta.world import WEIGHTS
+        from nulltta.embedded import WEIGHTS
 
         return (WEIGHTS / name / "model.safetensors").is_file()
     return all(sources.is_cached(home, files) for home, files in entry.files)

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from nulltta.errors import InvalidValue
 from nulltta.rewards import sources, weights
 from nulltta.rewards.preprocess import Preprocess
-from nulltta.types import NullTTAError
 
 OPENAI = "openai/clip-vit-large-patch14"  # its tokenizer is every CLIP's
 T = TypeVar("T")
@@ -77,7 +77,7 @@ def tower(
         settings = sources.read_json(home if (path.parent / "config.json").is_file() else source, "config.json",
                                      reward=reward)  # fmt: skip
         if settings.get("model_type") != "clip":
-            raise NullTTAError(f"reward '{reward}': '{source}' is a {settings.get('model_type')} model, not a CLIP")
+            raise InvalidValue(f"reward '{reward}': '{source}' is a {settings.get('model_type')} model, not a CLIP")
         config = CLIPConfig.from_dict(settings)
         model = weights.fill(
             lambda: CLIPModel(config), weights.read(*sources.shards(path, source, reward=reward)),

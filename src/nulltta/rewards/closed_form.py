@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from nulltta.errors import InvalidValue
 from nulltta.rewards.expression import RGB
-from nulltta.types import NullTTAError
 
 
 def brightness(images: Tensor, prompts: Sequence[str] = ()) -> Tensor:  # noqa: ARG001 - of the pixels alone
@@ -49,7 +49,7 @@ def target_colour(text: str | None) -> Callable[[Tensor, Sequence[str]], Tensor]
         NullTTAError: not a colour.
     """
     if text is None or not RGB.fullmatch(text):
-        raise NullTTAError(f"target-colour takes a colour, as in target-colour:#ff8800, not '{text or ''}'")
+        raise InvalidValue(f"target-colour takes a colour, as in target-colour:#ff8800, not '{text or ''}'")
     colour = torch.tensor(list(bytes.fromhex(text[1:]))) / 255
 
     def nearness(images: Tensor, prompts: Sequence[str] = ()) -> Tensor:  # noqa: ARG001 - of the pixels alone

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from nulltta.types import NullTTAError, Reward
+from nulltta.contracts import Reward
+from nulltta.errors import InvalidValue
 
 
 class Custom:
@@ -34,7 +35,7 @@ class WeightedSum:
 
     def __init__(self, terms: Sequence[tuple[float, Reward]]) -> None:
         if not terms:
-            raise NullTTAError("a sum of rewards needs at least one")
+            raise InvalidValue("a sum of rewards needs at least one")
         self.terms = list(terms)
         self.name = " + ".join(_spelt(weight, reward) for weight, reward in terms).replace("+ -", "- ")
         self.without_gradient = tuple(part for _, reward in terms for part in without_gradient(reward))
@@ -77,7 +78,7 @@ class Standardised:
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         values = self.reward(images, prompts)
         if self.mean is None or self.deviation is None:
-            raise NullTTAError(
+            raise InvalidValue(
                 f"'{self.name}' has no mean and deviation yet: give them, as in z({self.reward.name}, 0.2, 0.01), or "
                 "use it in align, which measures them on plain samples of its prompts"
             )
@@ -105,7 +106,7 @@ class Standardised:
             own = values[[p == prompt for p in prompts]]
             mean[prompt], deviation[prompt] = own.mean().item(), own.std(correction=0).item()
             if not deviation[prompt] > 0:
-                raise NullTTAError(f"'{self.name}' cannot be measured: it is the same for all samples of '{prompt}'")
+                raise InvalidValue(f"'{self.name}' cannot be measured: it is the same for all samples of '{prompt}'")
         return Standardised(self.reward, mean, deviation)
 
 
@@ -142,7 +143,7 @@ def _each(figure: float | Mapping[str, float], prompts: Sequence[str], like: Ten
     if not isinstance(figure, Mapping):
         return figure
     if unknown := [prompt for prompt in prompts if prompt not in figure]:
-        raise NullTTAError(f"a standardised reward was not measured for '{unknown[0]}'")
+        raise InvalidValue(f"a standardised reward was not measured for '{unknown[0]}'")
     return torch.tensor([figure[prompt] for prompt in prompts]).to(like)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from nulltta.errors import NullTTAError
+from nulltta.errors import InvalidValue, NullTTAError
 
 DEEPEST = 16  # parentheses in each other
 LONGEST = 500  # characters, where others than the program's own user write it
@@ -97,7 +97,7 @@ def parse_foreign(text: str) -> Node:
         NullTTAError: it is malformed or too long.
     """
     if len(text) > LONGEST:
-        raise NullTTAError(f"a reward of {len(text)} characters is too long: {LONGEST} at most")
+        raise InvalidValue(f"a reward of {len(text)} characters is too long: {LONGEST} at most")
     return parse(text)
 
 
@@ -116,12 +116,12 @@ def with_source(text: str, source: str | None) -> str:
         return text
     node = parse(text)
     if not isinstance(node, Name) or node.argument is not None:
-        raise NullTTAError(
+        raise InvalidValue(
             f"a source of its own belongs to a reward given by name, not to '{text}': "
             "write sources into an expression, as in 0.7*clipscore:org/model + 0.3*aesthetic"
         )
     if not source or '"' in source:
-        raise NullTTAError(f"'{source}' is no source: give a hub id, a directory or a file")
+        raise InvalidValue(f"'{source}' is no source: give a hub id, a directory or a file")
     return str(Name(node.word, source))
 
 

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nulltta.contracts import Reward
+from nulltta.errors import InvalidValue
 from nulltta.rewards.compose import parts
 from nulltta.scoring import score
-from nulltta.types import NullTTAError, Reward
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 """What a folder's pictures are told by; a file that is named is read whatever it is called."""
@@ -32,12 +33,12 @@ def read_image(path: Path) -> Tensor:
             deep = image.mode.startswith(("I", "F"))
             pixels = np.array(ImageOps.exif_transpose(image).convert("RGB"))
     except FileNotFoundError as error:
-        raise NullTTAError(f"cannot read image '{path}': there is no such file") from error
+        raise InvalidValue(f"cannot read image '{path}': there is no such file") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         reason = getattr(error, "strerror", None) or "it is no picture, or is cut short"
-        raise NullTTAError(f"cannot read image '{path}': {reason}") from error
+        raise InvalidValue(f"cannot read image '{path}': {reason}") from error
     if deep:  # PIL cuts them off at 255
-        raise NullTTAError(f"cannot read image '{path}': its pixels have more than 8 bits: convert it to 8")
+        raise InvalidValue(f"cannot read image '{path}': its pixels have more than 8 bits: convert it to 8")
     return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
 
 
@@ -54,22 +55,22 @@ def read_prompts(table: Path, folder: Path) -> list[tuple[Path, str]]:
         with table.open(encoding="utf-8-sig", newline="") as lines:
             rows = csv.DictReader(lines, restval="")
             if not {"file", "prompt"} <= set(rows.fieldnames or ()):
-                raise NullTTAError(
+                raise InvalidValue(
                     f"'{table}' needs the columns file and prompt, not {', '.join(rows.fieldnames or ()) or 'none'}"
                 )
             found: dict[str, str] = {}
             for row in rows:
                 if fault := _fault(row, folder, found):
-                    raise NullTTAError(f"'{table}' line {rows.line_num} {fault}")
+                    raise InvalidValue(f"'{table}' line {rows.line_num} {fault}")
                 found[row["file"].strip()] = row["prompt"].strip()
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else getattr(error, "strerror", error)
-        raise NullTTAError(f"cannot read prompts from '{table}': {reason}") from error
+        raise InvalidValue(f"cannot read prompts from '{table}': {reason}") from error
     if not found:
-        raise NullTTAError(f"'{table}' lists no pictures")
+        raise InvalidValue(f"'{table}' lists no pictures")
     if without := sorted(p.name for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.name not in found):
         more = f" and {len(without) - 1} more" if len(without) > 1 else ""
-        raise NullTTAError(f"'{table}' has no prompt for '{without[0]}'{more} in '{folder}'")
+        raise InvalidValue(f"'{table}' has no prompt for '{without[0]}'{more} in '{folder}'")
     return [(folder / name, prompt) for name, prompt in found.items()]
 
 

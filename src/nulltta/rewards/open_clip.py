@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from nulltta.types import NullTTAError
+from nulltta.errors import InvalidValue
 
 IGNORED = ("attn_mask",)  # a constant
 _BLOCK = re.compile(r"(?P<visual>visual\.)?transformer\.resblocks\.(?P<layer>\d+)\.(?P<rest>.+)")
@@ -67,7 +67,7 @@ def config(state: Mapping[str, Tensor], what: str) -> dict[str, Any]:
             },
         }  # fmt: skip
     except KeyError as error:
-        raise NullTTAError(f"{what}: the file lacks {error}") from error
+        raise InvalidValue(f"{what}: the file lacks {error}") from error
 
 
 def _depth(state: Mapping[str, Tensor], prefix: str) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nulltta.errors import InvalidValue
 from nulltta.rewards.preprocess import Preprocess
-from nulltta.types import NullTTAError
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ def smart_resize(height: int, width: int, factor: int, fewest: int, most: int) -
         NullTTAError: one side is more than 200 times the other.
     """
     if max(height, width) > 200 * min(height, width):
-        raise NullTTAError(f"images of {height}×{width} pixels: Qwen-VL takes sides of at most 200 to 1")
+        raise InvalidValue(f"images of {height}×{width} pixels: Qwen-VL takes sides of at most 200 to 1")
     h, w = (round(side / factor) * factor for side in (height, width))
     if h * w > most:
         excess = math.sqrt(height * width / most)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nulltta.types import NullTTAError
+from nulltta.errors import InvalidValue
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -51,7 +51,7 @@ class Preprocess:
             NullTTAError: not (B, 3, H, W).
         """
         if images.dim() != 4 or images.shape[1] != 3:
-            raise NullTTAError(f"images have shape {tuple(images.shape)}: a reward takes (B, 3, H, W) in [0, 1]")
+            raise InvalidValue(f"images have shape {tuple(images.shape)}: a reward takes (B, 3, H, W) in [0, 1]")
         images = self._resized(images if images.dtype == torch.float64 else images.float())
         if self.crop:
             top, left = (self._margin(a, b) for a, b in zip(images.shape[2:], self.size, strict=True))
@@ -85,9 +85,9 @@ class Preprocess:
         size = _sides(config.get("size", 224), shortest=True)
         crop = bool(config.get("do_center_crop", "crop_size" in config))
         if config.get("resample", 3) not in _FILTERS or not config.get("do_resize", True):
-            raise NullTTAError(f"preprocessor_config.json: resample {config.get('resample')} is not supported")
+            raise InvalidValue(f"preprocessor_config.json: resample {config.get('resample')} is not supported")
         if crop and size != _sides(config.get("crop_size", size), shortest=False):
-            raise NullTTAError(f"preprocessor_config.json: a crop other than the size {size} is not supported")
+            raise InvalidValue(f"preprocessor_config.json: a crop other than the size {size} is not supported")
         return cls(
             size=size, crop=crop, mode=_FILTERS[config.get("resample", 3)],
             mean=tuple(config.get("image_mean", CLIP_MEAN)), std=tuple(config.get("image_std", CLIP_STD)),

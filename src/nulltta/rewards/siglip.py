@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from nulltta.errors import InvalidValue
 from nulltta.rewards import sources, weights
 from nulltta.rewards.clip import Tower, shared, unit
 from nulltta.rewards.patches import NaflexPatches
 from nulltta.rewards.preprocess import Preprocess
-from nulltta.types import NullTTAError
 
 HUB = "google/siglip2-base-patch16-224"
 
@@ -57,7 +57,7 @@ def load(
         settings = sources.read_json(source, "config.json", reward=name)
         kind = settings.get("model_type")
         if kind not in ("siglip", "siglip2"):
-            raise NullTTAError(f"reward '{name}': '{source}' is a {kind} model, not a SigLIP")
+            raise InvalidValue(f"reward '{name}': '{source}' is a {kind} model, not a SigLIP")
         family = "Siglip2" if kind == "siglip2" else "Siglip"
         config = getattr(transformers, f"{family}Config").from_dict(settings)
         model = weights.fill(

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nulltta.types import NullTTAError
+from nulltta.errors import InvalidValue
 
 WEIGHTS = (
     "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json",
@@ -36,9 +36,9 @@ def find(source: str | Path, names: Sequence[str], *, reward: str, sha256: str |
         for name in names:
             if (path / name).is_file():
                 return _verified(path / name, sha256)
-        raise NullTTAError(f"reward '{reward}' needs {' or '.join(names)}: '{source}' has none")
+        raise InvalidValue(f"reward '{reward}' needs {' or '.join(names)}: '{source}' has none")
     if not _HUB_ID.fullmatch(str(source)):
-        raise NullTTAError(f"reward '{reward}' needs {' or '.join(names)}: there is no '{source}'")
+        raise InvalidValue(f"reward '{reward}' needs {' or '.join(names)}: there is no '{source}'")
     for name in names:
         if (cached := cached_file(str(source), name)) is not None:
             return _verified(cached, sha256)
@@ -109,11 +109,11 @@ def tokenizer(kind: str, places: Sequence[str], *, reward: str, subfolder: str =
             return getattr(transformers, kind).from_pretrained(place, subfolder=subfolder)
         except (OSError, ValueError, ImportError, LookupError, StrictDataclassError) as error:
             if local:
-                raise NullTTAError(
+                raise InvalidValue(
                     f"reward '{reward}': the tokenizer in '{place}' does not load: {first_line(error)}"
                 ) from error
     file = f"{subfolder}/tokenizer.json" if subfolder else "tokenizer.json"
-    raise NullTTAError(f"reward '{reward}' needs a tokenizer ({file}): sought in {', '.join(places)}")
+    raise InvalidValue(f"reward '{reward}' needs a tokenizer ({file}): sought in {', '.join(places)}")
 
 
 def first_line(error: Exception) -> str:
@@ -130,24 +130,24 @@ def _download(repository: str, names: Sequence[str], reward: str) -> Path:
         try:
             return Path(hf_hub_download(repository, name))
         except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
-            raise NullTTAError(
+            raise InvalidValue(
                 f"reward '{reward}' needs {name} of {repository}: it is not in the hub's cache and cannot be "
                 "downloaded (offline); give source=, a directory or file that holds it"
             ) from error
         except EntryNotFoundError as error:
             missing = error
         except (HfHubHTTPError, OSError, ValueError) as error:
-            raise NullTTAError(f"reward '{reward}' needs {name} of {repository}: {first_line(error)}") from error
-    raise NullTTAError(f"reward '{reward}' needs {' or '.join(names)}: {repository} has none") from missing
+            raise InvalidValue(f"reward '{reward}' needs {name} of {repository}: {first_line(error)}") from error
+    raise InvalidValue(f"reward '{reward}' needs {' or '.join(names)}: {repository} has none") from missing
 
 
 def _object(path: Path, reward: str) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise NullTTAError(f"reward '{reward}': '{path}' is not JSON") from error
+        raise InvalidValue(f"reward '{reward}': '{path}' is not JSON") from error
     if not isinstance(value, dict):
-        raise NullTTAError(f"reward '{reward}': '{path}' is not a JSON object")
+        raise InvalidValue(f"reward '{reward}': '{path}' is not a JSON object")
     return value
 
 
@@ -155,18 +155,18 @@ def _listed(path: Path, reward: str) -> list[str]:
     """The files that an index names, {"weight_map": {tensor: file}}; none of them a path out of its directory."""
     names = _object(path, reward).get("weight_map")
     if not isinstance(names, dict) or not names or not all(_SHARD.fullmatch(str(name)) for name in names.values()):
-        raise NullTTAError(f"reward '{reward}': '{path}' is no index: its weight_map must name a file for each tensor")
+        raise InvalidValue(f"reward '{reward}': '{path}' is no index: its weight_map must name a file for each tensor")
     return sorted(set(names.values()))
 
 
 def _verified(path: Path, sha256: str | None) -> Path:
     if sha256 is not None:
         if path.name.endswith(_INDEX):
-            raise NullTTAError(f"'{path}' lists several files: a SHA-256 is of weights in one file")
+            raise InvalidValue(f"'{path}' lists several files: a SHA-256 is of weights in one file")
         digest = hashlib.sha256()
         with path.open("rb") as file:
             while chunk := file.read(_CHUNK):
                 digest.update(chunk)
         if digest.hexdigest() != sha256.lower():
-            raise NullTTAError(f"'{path}' has SHA-256 {digest.hexdigest()}, not {sha256}")
+            raise InvalidValue(f"'{path}' has SHA-256 {digest.hexdigest()}, not {sha256}")
     return path

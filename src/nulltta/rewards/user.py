@@ -8,8 +8,9 @@ from functools import reduce
 from importlib import import_module
 from pathlib import Path
 
+from nulltta.contracts import Reward
+from nulltta.errors import InvalidValue
 from nulltta.rewards.compose import Custom
-from nulltta.types import NullTTAError, Reward
 
 
 def load(module: str, attribute: str) -> Reward:
@@ -27,9 +28,9 @@ def load(module: str, attribute: str) -> Reward:
     try:
         found = reduce(getattr, attribute.split("."), import_module(module))
     except ModuleNotFoundError as error:
-        raise NullTTAError(f"reward '{name}': there is no module '{error.name}' to import") from error
+        raise InvalidValue(f"reward '{name}': there is no module '{error.name}' to import") from error
     except AttributeError as error:
-        raise NullTTAError(f"reward '{name}': {error}") from error
+        raise InvalidValue(f"reward '{name}': {error}") from error
     finally:
         sys.path.remove(here)
     if inspect.isclass(found):
@@ -37,5 +38,5 @@ def load(module: str, attribute: str) -> Reward:
     if isinstance(found, Reward):
         return found
     if not callable(found):
-        raise NullTTAError(f"reward '{name}' is a {type(found).__name__}: it must be callable")
+        raise InvalidValue(f"reward '{name}' is a {type(found).__name__}: it must be callable")
     return Custom(found, name)

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from nulltta.errors import InvalidValue
 from nulltta.rewards.patches import QwenPatches
 from nulltta.rewards.preprocess import Preprocess
-from nulltta.types import NullTTAError
 
 
 class Reader(Protocol):
@@ -34,7 +34,7 @@ class QwenVL:
         self.answer, self.image = _single_token(words, answer), int(model.config.image_token_id)
         self._ids: dict[str, Tensor] = {}
         if (pictures := int((self._conversation("") == self.image).sum())) != 1:
-            raise NullTTAError(f"the tokenizer's chat template gives a picture {pictures} places, not 1")
+            raise InvalidValue(f"the tokenizer's chat template gives a picture {pictures} places, not 1")
 
     def logits(self, images: Tensor, questions: Sequence[str]) -> Tensor:
         patches, grid = self.patches(images.to(self.model.device))
@@ -70,7 +70,7 @@ class InstructBlip:
         self.answer, self.dtype = _single_token(words, answer), model.vision_model.dtype
         self._ids: dict[str, tuple[Tensor, Tensor]] = {}
         if model.config.image_token_id is None:
-            raise NullTTAError("InstructBLIP's config.json lacks image_token_index: a version from before 2024")
+            raise InvalidValue("InstructBLIP's config.json lacks image_token_index: a version from before 2024")
 
     def logits(self, images: Tensor, questions: Sequence[str]) -> Tensor:
         config, device = self.model.config, self.model.device
@@ -96,7 +96,7 @@ class InstructBlip:
                 w([question], return_tensors="pt").input_ids[0] for w in (self.words, self.instructions)
             )
             if len(instruction) > (most := config.qformer_config.max_position_embeddings):
-                raise NullTTAError(f"prompt of {len(instruction)} tokens: InstructBLIP's Q-Former reads {most}")
+                raise InvalidValue(f"prompt of {len(instruction)} tokens: InstructBLIP's Q-Former reads {most}")
             picture = torch.full((config.num_query_tokens,), config.image_token_id)
             self._ids[question] = torch.cat([picture, text]), instruction
         return self._ids[question]
@@ -120,7 +120,7 @@ def _last_logits(model: Any, mask: Tensor, **inputs: Tensor) -> Tensor:
 def _single_token(words: Any, answer: str) -> int:
     ids: list[int] = words(answer, add_special_tokens=False).input_ids
     if len(ids) != 1:
-        raise NullTTAError(f"the tokenizer cuts '{answer}' into {len(ids)} tokens: its probability is not one token's")
+        raise InvalidValue(f"the tokenizer cuts '{answer}' into {len(ids)} tokens: its probability is not one token's")
     return ids[0]
 
 
@@ -128,7 +128,7 @@ def _refuse_special_tokens(words: Any, text: str) -> None:
     """A prompt that held the picture's token, or one that ends its turn, would put another question."""
     special = {i for i, token in words.added_tokens_decoder.items() if token.special} - {words.unk_token_id}
     if found := [i for i in words(text, add_special_tokens=False).input_ids if i in special]:
-        raise NullTTAError(f"prompt with the model's own special token '{words.convert_ids_to_tokens(found[0])}'")
+        raise InvalidValue(f"prompt with the model's own special token '{words.convert_ids_to_tokens(found[0])}'")
 
 
 class _Precise(nn.Module):

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nulltta.errors import InvalidValue
 from nulltta.rewards import sources, vlm, weights
 from nulltta.rewards.clip import shared
 from nulltta.rewards.patches import QwenPatches
 from nulltta.rewards.preprocess import Preprocess
-from nulltta.types import NullTTAError
 
 HUB = "Qwen/Qwen2.5-VL-3B-Instruct"
 QUESTION = 'Does this figure show "{}"? Please answer yes or no.'
@@ -42,10 +42,10 @@ def load(
     processor leave. Qwen2.5-VL's chat template is the checkpoint's own; InstructBLIP is asked the bare question."""
     source = source or HUB
     if Path(source).expanduser().is_file():
-        raise NullTTAError(f"reward '{name}': '{source}' is a file: give the checkpoint's directory or its hub id")
+        raise InvalidValue(f"reward '{name}': '{source}' is a file: give the checkpoint's directory or its hub id")
     kind = sources.read_json(source, "config.json", reward=name).get("model_type")
     if kind not in CLASSES:
-        raise NullTTAError(
+        raise InvalidValue(
             f"reward '{name}': '{source}' is a {kind} model, not one of the supported {' and '.join(CLASSES.values())}"
         )
     path = sources.find(source, sources.WEIGHTS, reward=name, sha256=sha256)
@@ -79,7 +79,7 @@ def _model(path: Path, kind: str, device: torch.device, dtype: torch.dtype) -> A
             path.parent, dtype=dtype, local_files_only=True, output_loading_info=True, ignore_mismatched_sizes=True
         )
     except (OSError, ValueError, RuntimeError, LookupError, ImportError, StrictDataclassError) as error:
-        raise NullTTAError(f"{what}: {sources.first_line(error)}") from error
+        raise InvalidValue(f"{what}: {sources.first_line(error)}") from error
     weights.refuse(
         what, lacks=sorted(found["missing_keys"]), misshapen=sorted(name for name, *_ in found["mismatched_keys"])
     )

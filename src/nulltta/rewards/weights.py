@@ -11,8 +11,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from nulltta.errors import InvalidValue
 from nulltta.rewards.sources import first_line
-from nulltta.types import NullTTAError
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -49,7 +49,7 @@ def _read(path: Path) -> dict[str, Tensor]:
         state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     state = state.get("state_dict", state) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise NullTTAError(f"'{path}' holds no named tensors: it is another kind of file")
+        raise InvalidValue(f"'{path}' holds no named tensors: it is another kind of file")
     return {str(name).removeprefix("module."): value for name, value in state.items()}
 
 
@@ -60,7 +60,7 @@ def _named_if_spoilt(path: Path) -> Iterator[None]:
     try:
         yield
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError) as error:
-        raise NullTTAError(f"'{path}' is no weights file, or is cut short: {first_line(error)}") from error
+        raise InvalidValue(f"'{path}' is no weights file, or is cut short: {first_line(error)}") from error
 
 
 def fill(
@@ -107,7 +107,7 @@ def refuse(what: str, *, lacks: Sequence[str] = (), unknown: Sequence[str] = (),
     """Raises NullTTAError where any key is missing, unknown or of another shape."""
     faults = {"lacks": lacks, "has the unknown": unknown, "has another shape for": misshapen}
     if named := [_named(fault, names) for fault, names in faults.items() if names]:
-        raise NullTTAError(f"{what}: the file {' and '.join(named)}")
+        raise InvalidValue(f"{what}: the file {' and '.join(named)}")
 
 
 def _named(fault: str, names: Sequence[str]) -> str:

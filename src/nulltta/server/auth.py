@@ -7,7 +7,7 @@ import hmac
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from nulltta.errors import NullTTAError
+from nulltta.errors import InvalidValue
 
 VARIABLE = "NULLTTA_API_KEY"
 SHORTEST = 16  # characters
@@ -25,16 +25,16 @@ def read_keys(file: Path | None, environment: Mapping[str, str]) -> tuple[str, .
             keys = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-            raise NullTTAError(f"cannot read API keys from '{file}': {reason}") from error
+            raise InvalidValue(f"cannot read API keys from '{file}': {reason}") from error
         place = f"'{file}'"
     elif VARIABLE in environment:
         keys, place = [environment[VARIABLE].strip()], VARIABLE
     else:
         return ()
     if not keys:
-        raise NullTTAError(f"{place} holds no API key: write one a line")
+        raise InvalidValue(f"{place} holds no API key: write one a line")
     if any(len(key) < SHORTEST or not all("!" <= letter <= "~" for letter in key) for key in keys):
-        raise NullTTAError(f"an API key in {place} is not {SHORTEST} or more printable ASCII characters without spaces")
+        raise InvalidValue(f"an API key in {place} is not {SHORTEST} or more printable ASCII characters without spaces")
     return tuple(keys)
 
 

@@ -9,6 +9,8 @@ import torch
 
 from nulltta.alignment import METHODS
 from nulltta.config import NullTTAConfig
+from nulltta.contracts import GuidedModel
+from nulltta.errors import InvalidValue, NullTTAError
 from nulltta.images import to_pil
 from nulltta.server.errors import APIError, stopping
 from nulltta.server.jobs import Job, Work
@@ -19,7 +21,6 @@ from nulltta.server.queue import Queue
 from nulltta.server.schemas import Chosen, Generation
 from nulltta.server.settings import Settings
 from nulltta.server.worker import Worker
-from nulltta.types import GuidedModel, NullTTAError
 
 
 class Engine:
@@ -34,7 +35,7 @@ class Engine:
 
     def __init__(self, model: GuidedModel, settings: Settings) -> None:
         if unknown := [method for method in settings.methods if method not in METHODS]:
-            raise NullTTAError(f"unknown method '{unknown[0]}': choose among {', '.join(METHODS)}")
+            raise InvalidValue(f"unknown method '{unknown[0]}': choose among {', '.join(METHODS)}")
         self.model, self.settings = model, settings
         device = next(iter(model.encode([""], [""])[1].values())).device
         self.offer = Offer(settings.rewards, settings.max_terms, device)

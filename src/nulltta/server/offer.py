@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import torch
 
 from nulltta import rewards
-from nulltta.errors import NullTTAError
+from nulltta.contracts import Reward
+from nulltta.errors import InvalidValue
 from nulltta.rewards.expression import Name, Standard, is_colour, names, parse, parse_foreign, walk
-from nulltta.types import Reward
 
 _COLOUR = Name("target-colour")  # what follows its colon is a colour, no source
 
@@ -28,7 +28,7 @@ class Offer:
         nodes = [parse(name) for name in self.names]
         for node, text in zip(nodes, self.names, strict=True):
             if not isinstance(node, Name):
-                raise NullTTAError(f"'{text}' is a sum: offer its parts, and clients weigh them themselves")
+                raise InvalidValue(f"'{text}' is a sum: offer its parts, and clients weigh them themselves")
         self._offered = dict.fromkeys(nodes)
         self._loaded = {node: rewards.load(str(node), device=device) for node in nodes if node != _COLOUR}
 
@@ -40,13 +40,13 @@ class Offer:
         """
         node = parse_foreign(expression)
         if any(isinstance(part, Standard) and part.mean is None for part in walk(node)):
-            raise NullTTAError("z(reward) samples plain pictures to measure by: give z(reward, mean, deviation)")
+            raise InvalidValue("z(reward) samples plain pictures to measure by: give z(reward, mean, deviation)")
         if (terms := len(names(node))) > self.max_terms:
-            raise NullTTAError(f"a sum of {terms} rewards is too long: {self.max_terms} at most")
+            raise InvalidValue(f"a sum of {terms} rewards is too long: {self.max_terms} at most")
         for name in names(node):
             if name not in self._loaded and not (is_colour(name) and _COLOUR in self._offered):
                 known = ", ".join(f"{each}:#RRGGBB" if each == _COLOUR.word else each for each in self.names)
-                raise NullTTAError(f"reward '{name}' is not offered here: choose among {known}")
+                raise InvalidValue(f"reward '{name}' is not offered here: choose among {known}")
 
     def __call__(self, expression: str) -> Reward:
         """The reward of a checked expression."""

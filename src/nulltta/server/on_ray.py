@@ -11,15 +11,15 @@ from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nulltta.cluster import connect, first_line, machines, require_ray, shares
-from nulltta.errors import NullTTAError
+from nulltta.contracts import GuidedModel
+from nulltta.errors import InvalidValue
+from nulltta.runs.ray import connect, first_line, machines, require_ray, shares
 from nulltta.server import logs
 from nulltta.server.app import create_app
 from nulltta.server.engine import Engine
 from nulltta.server.pictures import Pictures
 from nulltta.server.run import address, listen
 from nulltta.server.settings import Settings
-from nulltta.types import GuidedModel
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -34,7 +34,7 @@ REASON = re.compile(r"NullTTAError: (.+)")
 class OnRay:
     """Serves from a Ray cluster, until SIGTERM or Ctrl-C.
 
-    address: as of `nulltta.cluster.connect`.
+    address: as of `nulltta.runs.ray.connect`.
     replicas: at least and at most, by how many requests there are; None for one a GPU or, without any, one a machine.
     device: what the model was asked to run on.
     """
@@ -45,7 +45,7 @@ class OnRay:
 
     def __post_init__(self) -> None:
         if self.replicas is not None and not 1 <= self.replicas[0] <= self.replicas[1]:
-            raise NullTTAError(f"--replicas is MIN MAX, 1 <= MIN <= MAX, not {self.replicas[0]} {self.replicas[1]}")
+            raise InvalidValue(f"--replicas is MIN MAX, 1 <= MIN <= MAX, not {self.replicas[0]} {self.replicas[1]}")
 
     def __call__(self, settings: Settings, load: Callable[[], GuidedModel]) -> None:
         """load: gives the model, in every replica anew.
@@ -64,7 +64,7 @@ class OnRay:
             with redirect_stdout(sys.stderr):  # where Ray says what it ended
                 self._run(ray, settings, load, port)
         except ray.exceptions.RayError as error:
-            raise NullTTAError(f"Ray failed: {first_line(error)}") from error
+            raise InvalidValue(f"Ray failed: {first_line(error)}") from error
         finally:
             ray.shutdown()
 
@@ -148,7 +148,7 @@ def _require_unused(serve: Any) -> None:
     """Serve listens at one address, whoever chose it."""
     status = serve.status()
     if status.proxies or status.applications:
-        raise NullTTAError(
+        raise InvalidValue(
             "Ray Serve runs on that cluster already: end it with 'serve shutdown', or give another cluster"
         )
 
@@ -160,7 +160,7 @@ def _deploy(serve: Any, application: Any) -> None:
     except RuntimeError as error:
         said = serve.status().applications[NAME].deployments[NAME].message  # with the traceback of a replica
         reason = REASON.search(said)
-        raise NullTTAError(reason[1] if reason else f"Ray failed: {first_line(error)}") from error
+        raise InvalidValue(reason[1] if reason else f"Ray failed: {first_line(error)}") from error
 
 
 def _stop(serve: Any) -> None:

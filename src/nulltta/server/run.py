@@ -10,11 +10,12 @@ from contextlib import suppress
 
 import uvicorn
 
+from nulltta.contracts import GuidedModel
+from nulltta.errors import InvalidValue
 from nulltta.server import logs
 from nulltta.server.app import create_app
 from nulltta.server.engine import Engine
 from nulltta.server.settings import Settings
-from nulltta.types import GuidedModel, NullTTAError
 
 
 class Server(uvicorn.Server):
@@ -68,7 +69,7 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         if listener is not None:
             listener.close()
-        raise NullTTAError(f"cannot listen on {host}, port {port}: {error.strerror or error}") from error
+        raise InvalidValue(f"cannot listen on {host}, port {port}: {error.strerror or error}") from error
     return listener
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass, field
 
-from nulltta.errors import NullTTAError
-from nulltta.fields import number, whole
+from nulltta.config import number, whole
+from nulltta.errors import InvalidValue
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,18 +67,18 @@ class Settings:
         for name in ("batch_wait", "timeout", "grace", "url_lifetime"):
             number(self, name)
         if self.timeout == 0:
-            raise NullTTAError("timeout must be above 0 seconds")
+            raise InvalidValue("timeout must be above 0 seconds")
         if not 0 <= self.port <= 65535:
-            raise NullTTAError(f"port must lie between 0 and 65535, not {self.port}")
+            raise InvalidValue(f"port must lie between 0 and 65535, not {self.port}")
         if self.batch_size < self.max_images:
-            raise NullTTAError(
+            raise InvalidValue(
                 f"batch_size {self.batch_size} is below max_images {self.max_images}: a request's images are sampled "
                 "together"
             )
         if not self.methods:
-            raise NullTTAError("the server must offer at least one method")
+            raise InvalidValue("the server must offer at least one method")
         if not self.keys and not is_loopback(self.host):
-            raise NullTTAError(
+            raise InvalidValue(
                 f"refusing to listen on {self.host} without an API key: set NULLTTA_API_KEY or give --api-key-file, "
                 "or listen on 127.0.0.1"
             )

@@ -10,16 +10,17 @@ from contextlib import closing
 
 from torch import Tensor
 
-from nulltta.alignment import METHODS, drain, pose
-from nulltta.memory import is_out_of_memory
-from nulltta.select import pick
+from nulltta.algorithm.memory import is_out_of_memory
+from nulltta.alignment import METHODS, drain, make_problem
+from nulltta.contracts import GuidedModel, Step
+from nulltta.errors import NullTTAError
+from nulltta.scoring import pick
 from nulltta.server import logs
 from nulltta.server.errors import APIError, internal
 from nulltta.server.jobs import Finished, Job
 from nulltta.server.metrics import Metrics
 from nulltta.server.offer import Offer
 from nulltta.server.queue import Queue
-from nulltta.types import GuidedModel, NullTTAError, Step
 
 
 class Worker(threading.Thread):
@@ -78,7 +79,7 @@ class Worker(threading.Thread):
                 for job, row in zip(jobs, first, strict=True):
                     job.preview(step.index, step.preview[row])
 
-        problem = pose(
+        problem = make_problem(
             self.model,
             [job.prompt for job, _ in rows],
             self.offer(work.reward),

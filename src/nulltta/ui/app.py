@@ -10,7 +10,7 @@ from pathlib import Path
 import gradio as gr
 from starlette.middleware import Middleware
 
-from nulltta.errors import NullTTAError
+from nulltta.errors import InvalidValue
 from nulltta.ui import events, history, page
 from nulltta.ui.engine import Engine
 from nulltta.ui.locked import Locked
@@ -45,7 +45,7 @@ def launch(engine: Engine, folder: Path, host: str, port: int, password: str | N
             app_kwargs={"middleware": [Middleware(Locked)], "docs_url": None, "redoc_url": None},
         )  # fmt: skip
     except OSError as error:
-        raise NullTTAError(
+        raise InvalidValue(
             f"cannot listen on {host}, port {port}: is another program there? Give another --port"
         ) from error
     return made

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from nulltta.cli.flags import number_or_word
 from nulltta.config import NullTTAConfig
-from nulltta.errors import NullTTAError
+from nulltta.errors import InvalidValue
+from nulltta.runs.request import number_or_word
 
 Kind = Literal["whole", "number", "words", "text"]
 FIRST = ("num_inference_steps", "guidance_scale", "inner_steps", "num_particles")
@@ -68,7 +68,7 @@ def _stated(shown: Sequence[Control], values: Sequence[Any]) -> dict[str, Any]:
     stated: dict[str, Any] = {}
     for control, given in zip(shown, values, strict=True):
         if given is None or given == "":
-            raise NullTTAError(f"{control.label} is empty: give {control.help}")
+            raise InvalidValue(f"{control.label} is empty: give {control.help}")
         value = number_or_word(given) if control.kind == "text" else given
         if control.kind == "whole" and isinstance(value, float) and value.is_integer():
             value = int(value)  # browsers know one kind of number

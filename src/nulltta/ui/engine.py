@@ -7,13 +7,13 @@ from dataclasses import replace
 from functools import lru_cache
 
 from nulltta import rewards
-from nulltta.alignment import pose
-from nulltta.cli.comparison import Measure, held_out_measures
-from nulltta.cli.loading import hide_loading_bars, load_silently, usable_device, usual_dtype
-from nulltta.cli.request import Request
-from nulltta.errors import NullTTAError
-from nulltta.sampling import Problem
-from nulltta.types import GuidedModel, Reward
+from nulltta.algorithm.problem import Problem
+from nulltta.alignment import make_problem
+from nulltta.contracts import GuidedModel, Reward
+from nulltta.errors import InvalidValue
+from nulltta.evaluation.measures import Measure, held_out_measures
+from nulltta.runs.loading import hide_loading_bars, load_silently, usable_device, usual_dtype
+from nulltta.runs.request import Request
 from nulltta.ui.weights import require_offered
 
 MOST_PROMPTS = 8
@@ -53,7 +53,9 @@ class Engine:
         guard = None if request.guard is None else self.reward_of(request.guard)
         model, config = self.model(request.model), request.config.resolved(differentiable=reward.differentiable)
         request = replace(request, config=config, device=str(self.device), dtype=self.dtype)
-        return request, pose(model, request.prompts, reward, config, request.seed, request.negative_prompt, guard=guard)
+        return request, make_problem(
+            model, request.prompts, reward, config, request.seed, request.negative_prompt, guard=guard
+        )
 
     def measures(self, request: Request) -> Mapping[str, Measure]:
         """What else to measure."""
@@ -61,7 +63,7 @@ class Engine:
 
     def _model(self, name: str) -> GuidedModel:
         if name not in self.models:
-            raise NullTTAError(f"model '{name}' is not offered here: choose one of {', '.join(self.models)}")
+            raise InvalidValue(f"model '{name}' is not offered here: choose one of {', '.join(self.models)}")
         return load_silently(name, self.device, self.dtype)
 
     def _load_reward(self, expression: str) -> Reward:
@@ -71,6 +73,6 @@ class Engine:
 
 def _require_few(prompts: Sequence[str], negative: str) -> None:
     if len(prompts) > MOST_PROMPTS:
-        raise NullTTAError(f"{len(prompts)} prompts are too many for a page: {MOST_PROMPTS} at most")
+        raise InvalidValue(f"{len(prompts)} prompts are too many for a page: {MOST_PROMPTS} at most")
     if (longest := max(map(len, (*prompts, negative)))) > LONGEST_PROMPT:
-        raise NullTTAError(f"a prompt of {longest} characters is too long: {LONGEST_PROMPT} at most")
+        raise InvalidValue(f"a prompt of {longest} characters is too long: {LONGEST_PROMPT} at most")

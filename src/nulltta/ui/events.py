@@ -9,9 +9,9 @@ from typing import Any
 
 import gradio as gr
 
-from nulltta.cli.request import Request
 from nulltta.config import NullTTAConfig
-from nulltta.errors import NullTTAError
+from nulltta.errors import InvalidValue, NullTTAError
+from nulltta.runs.request import Request
 from nulltta.ui import history, page, show
 from nulltta.ui.controls import settings
 from nulltta.ui.engine import Engine
@@ -200,5 +200,5 @@ def _labels(entry: Entry) -> Sequence[str]:
 
 def _whole(seed: Any) -> int:
     if seed is None or float(seed) != int(seed):
-        raise NullTTAError(f"a seed is a whole number, 0 or more, not {seed}")
+        raise InvalidValue(f"a seed is a whole number, 0 or more, not {seed}")
     return int(seed)

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from PIL.Image import Image
 
-from nulltta.cli.comparison import Comparison
-from nulltta.cli.output import Output
-from nulltta.cli.report import upscaled
+from nulltta.evaluation.comparison import Comparison
 from nulltta.images import to_pil
+from nulltta.runs.figures import upscaled
+from nulltta.runs.folder import Output
 from nulltta.ui.run import Finished
 
 MOST = 24  # runs that a session keeps

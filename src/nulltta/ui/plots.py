@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from nulltta.cli.report import course, number
-from nulltta.types import Step
+from nulltta.contracts import Step
+from nulltta.runs.figures import course, number
 
 COLOURS = ("#0969da", "#cf222e", "#1a7f37", "#8250df", "#bf8700", "#1b7c83", "#bf3989", "#57606a")
 Points = Sequence[tuple[float, float]]

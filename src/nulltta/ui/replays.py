@@ -8,13 +8,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nulltta.artefact import NullText
-from nulltta.cli.replay_output import difference
-from nulltta.cli.report import number
-from nulltta.cli.seeds import parse_seeds
-from nulltta.errors import NullTTAError
-from nulltta.memory import is_out_of_memory
-from nulltta.replay import replay
+from nulltta.algorithm.memory import is_out_of_memory
+from nulltta.errors import InvalidValue, NullTTAError
+from nulltta.null_text.replay import replay
+from nulltta.null_text.value import NullText
+from nulltta.runs.figures import number
+from nulltta.runs.replay_folder import difference
+from nulltta.runs.seeds import parse_seeds
 from nulltta.scoring import score
 from nulltta.ui.engine import LONGEST_PROMPT, Engine
 
@@ -40,15 +40,15 @@ def replayed(
         NullTTAError: there is no file, it is no null text, it does not fit the model, or a word is wrong.
     """
     if file is None:
-        raise NullTTAError("no null text: drop a .safetensors file that a run of this page, or `nulltta align`, wrote")
+        raise InvalidValue("no null text: drop a .safetensors file that a run of this page, or `nulltta align`, wrote")
     if len(prompt) > LONGEST_PROMPT:
-        raise NullTTAError(f"a prompt of {len(prompt)} characters is too long: {LONGEST_PROMPT} at most")
+        raise InvalidValue(f"a prompt of {len(prompt)} characters is too long: {LONGEST_PROMPT} at most")
     null_text = _load(file)
     chosen = [0] if exact else parse_seeds(seeds)
     if len(chosen) > MOST_SEEDS:
-        raise NullTTAError(f"{len(chosen)} seeds are too many for a page: {MOST_SEEDS} at most")
+        raise InvalidValue(f"{len(chosen)} seeds are too many for a page: {MOST_SEEDS} at most")
     if exact and prompt.strip() not in ("", null_text.prompt):
-        raise NullTTAError("the aligned picture again is of its own prompt: leave the prompt empty")
+        raise InvalidValue("the aligned picture again is of its own prompt: leave the prompt empty")
     denoiser, shown = engine.model(model), prompt.strip() or null_text.prompt
     try:
         plain, images = (
@@ -58,7 +58,7 @@ def replayed(
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        raise NullTTAError("out of memory: give fewer seeds") from error
+        raise InvalidValue("out of memory: give fewer seeds") from error
     of = ["recorded noise"] if exact else [f"seed {seed}" for seed in chosen]
     scores = [_scores(engine, reward, pictures, shown) for pictures in (plain, images)]
     captions = [(f"plain, {noise}{p}", f"replay, {noise}{r}") for noise, p, r in zip(of, *scores, strict=True)]
@@ -72,7 +72,7 @@ def _load(file: str) -> NullText:
     try:
         return NullText.load(file)
     except NullTTAError as error:
-        raise NullTTAError(str(error).replace(file, Path(file).name)) from error
+        raise InvalidValue(str(error).replace(file, Path(file).name)) from error
 
 
 @torch.no_grad()

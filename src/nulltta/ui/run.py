@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from nulltta.algorithm.budget import by_step
+from nulltta.algorithm.problem import Problem
 from nulltta.alignment import METHODS, as_result, recorded
-from nulltta.budget import by_step
-from nulltta.cli.comparison import Comparison, comparisons
-from nulltta.cli.request import Request
-from nulltta.errors import NullTTAError
-from nulltta.sampling import Problem
-from nulltta.types import Outcome, Step
+from nulltta.contracts import Outcome, Step
+from nulltta.errors import InvalidValue
+from nulltta.evaluation.comparison import Comparison, comparisons
+from nulltta.runs.request import Request
 from nulltta.ui.engine import Engine
 
 
@@ -115,6 +115,6 @@ class _Best:
     def outcome(self) -> Outcome:
         """As if the run had ended in these images; plain sampling then starts from each seed's first latent."""
         if self.images is None:
-            raise NullTTAError("stopped before the first denoising step: there is nothing to keep")
+            raise InvalidValue("stopped before the first denoising step: there is nothing to keep")
         first = torch.zeros(len(self.rewards), dtype=torch.long)
         return Outcome(self.images[:, None], self.rewards[:, None], first, self.problem.latents[:, 0])

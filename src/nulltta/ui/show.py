@@ -9,11 +9,11 @@ from html import escape
 
 from torch import Tensor
 
-from nulltta.budget import planned
-from nulltta.cli.comparison import Comparison, Score
-from nulltta.cli.report import number
-from nulltta.cli.request import Request
+from nulltta.algorithm.budget import planned
+from nulltta.evaluation.comparison import Comparison, Score
 from nulltta.images import to_pil
+from nulltta.runs.figures import number
+from nulltta.runs.request import Request
 from nulltta.ui.plots import colour, legend, reward_curve
 from nulltta.ui.replays import Replayed
 from nulltta.ui.run import Finished, Progress

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nulltta.errors import NullTTAError
+from nulltta.errors import InvalidValue, NullTTAError
 from nulltta.rewards import REWARDS
 from nulltta.rewards.expression import Node, Sum, is_colour, names, parse, parse_foreign, written
 
@@ -56,9 +56,9 @@ def require_offered(expression: str, own: str) -> None:
     theirs = set(names(parse(own)))
     for name in names(parse_foreign(expression)):
         if name.argument is not None and not is_colour(name) and name not in theirs:
-            raise NullTTAError(f"reward '{name}' is not offered here: give it to `nulltta ui --reward`")
+            raise InvalidValue(f"reward '{name}' is not offered here: give it to `nulltta ui --reward`")
         if name.word not in REWARDS and name not in theirs:
-            raise NullTTAError(f"unknown reward '{name}': known are {', '.join(REWARDS)}")
+            raise InvalidValue(f"unknown reward '{name}': known are {', '.join(REWARDS)}")
 
 
 def _terms(node: Node) -> tuple[tuple[float, Node], ...]:

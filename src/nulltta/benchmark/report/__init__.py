@@ -8,7 +8,7 @@ from pathlib import Path
 from nulltta.benchmark.report.build import Study, blocks
 from nulltta.benchmark.report.document import write_html, write_markdown
 from nulltta.benchmark.store import Store
-from nulltta.types import NullTTAError
+from nulltta.errors import InvalidValue
 
 PAGE = "report"
 
@@ -29,9 +29,9 @@ def study(folder: Path) -> Study:
     """A folder's plan, what was measured for it, and its rows so far."""
     store = Store(folder)
     if (found := store.plan()) is None:
-        raise NullTTAError(f"'{folder}' holds no benchmark: `nulltta bench run --out {folder}` makes one")
+        raise InvalidValue(f"'{folder}' holds no benchmark: `nulltta bench run --out {folder}` makes one")
     plan, about = found
     made = Study(store, plan, about, store.rows())
     if not any(len(panel.results) > 1 for panel in made.panels):
-        raise NullTTAError(f"'{folder}' has no contender's images beside plain ones yet: let it go on for a while")
+        raise InvalidValue(f"'{folder}' has no contender's images beside plain ones yet: let it go on for a while")
     return made

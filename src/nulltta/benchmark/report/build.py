@@ -16,7 +16,7 @@ from nulltta.benchmark.report import figures, words
 from nulltta.benchmark.report.document import Block, Grid, Heading, Items, Picture, Text
 from nulltta.benchmark.report.gallery import gallery
 from nulltta.benchmark.store import Row, Store
-from nulltta.statistics import Gain
+from nulltta.evaluation.bootstrap import Gain
 
 METHOD = (
     "Gains are paired, prompt by prompt from the same noise, in standard deviations (SD) of plain's scores over "

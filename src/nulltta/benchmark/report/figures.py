@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from nulltta.benchmark.analysis import OURS, PLAIN, Panel, Result
 from nulltta.benchmark.contenders import ABLATIONS, SWEEPS
-from nulltta.statistics import Gain
+from nulltta.evaluation.bootstrap import Gain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from nulltta.benchmark.analysis import OURS, PLAIN, Panel, Verdict, verdict
 from nulltta.benchmark.contenders import ABLATIONS, RIVALS
 from nulltta.benchmark.measures import FACTS
-from nulltta.statistics import Gain
+from nulltta.evaluation.bootstrap import Gain
 
 _SAID: Mapping[Verdict, str] = {"win": "is ahead of", "tie": "cannot be told from", "loss": "is behind"}
 _CHANGED: Mapping[Verdict, str] = {

@@ -1,0 +1,57 @@
+"""A scheduler for a stock pipeline that takes a model's own steps with recorded noise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nulltta.contracts import NoiseStep
+from nulltta.errors import InvalidValue
+
+
+def recorded_scheduler(
+    scheduler: Any,
+    model: Any,
+    steps: Sequence[NoiseStep],
+    noise: Sequence[Tensor],
+    pack: Callable[[Tensor], Tensor],
+    unpack: Callable[[Tensor], Tensor],
+) -> Any:
+    """A stand-in for `scheduler` whose i-th step is `step_distribution` at `steps[i]` with `noise[i]` (C, h, w).
+
+    pack, unpack: from the model's layout of latents to the pipeline's, and back.
+    """
+    base: Any = type(scheduler)
+
+    class Recorded(base):  # type: ignore[misc]  # of the pipeline's own class, so that it asks nothing else of it
+        init_noise_sigma = 1.0
+        timesteps: Any
+        _taken = 0
+
+        @wraps(base.set_timesteps)  # pipelines look at its arguments
+        def set_timesteps(self, *args: Any, **kwargs: Any) -> None:
+            super().set_timesteps(*args, **kwargs)
+            if len(self.timesteps) != len(steps):
+                raise InvalidValue(
+                    f"exact replay takes the recorded {len(steps)} steps, not {len(self.timesteps)}: "
+                    f"give num_inference_steps={len(steps)}"
+                )
+            self.timesteps = torch.tensor([step.timestep for step in steps]).to(self.timesteps.device)
+            self._taken = 0
+
+        def scale_model_input(self, sample: Tensor, timestep: Any = None) -> Tensor:
+            del timestep
+            return sample
+
+        def step(self, model_output: Tensor, timestep: Any, sample: Tensor, return_dict: bool = True) -> tuple[Tensor]:
+            del timestep, return_dict
+            index, self._taken = self._taken, self._taken + 1
+            x = unpack(sample)
+            mean, std = model.step_distribution(x, unpack(model_output), steps[index])
+            return (pack(mean + std * noise[index][None].to(mean)),)
+
+    return Recorded.from_config(scheduler.config)

@@ -1,0 +1,150 @@
+"""What this machine is, and what a run on it will take: a few timed evaluations, times how many there will be."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+import torch
+from torch import Tensor
+
+from nulltta.algorithm.budget import evaluations, of_inner_step
+from nulltta.algorithm.gradients import autograd
+from nulltta.algorithm.objective import Objective, predict_branches
+from nulltta.alignment import make_problem
+from nulltta.config import NullTTAConfig
+from nulltta.contracts import GuidedModel, Reward
+from nulltta.scoring import score
+
+
+@dataclass(frozen=True)
+class Machine:
+    """device: its name. memory: bytes free, total. dtypes: what it computes in without emulation."""
+
+    device: str
+    free: int
+    total: int
+    dtypes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Of a run of some prompts at once.
+
+    Attributes:
+        seconds: for a prompt of the batch.
+        inner, candidates, references: the seconds of a prompt's inner steps, of drawing and scoring candidates, and of
+            evaluations at φ and φ' without gradient.
+        weights: bytes of the model's and the reward's parameters.
+        activations: bytes beside them that an inner step of the whole batch holds.
+        free: bytes that were free with the weights loaded.
+    """
+
+    seconds: float
+    inner: float
+    candidates: float
+    references: float
+    weights: int
+    activations: int
+    free: int
+
+    @property
+    def fits(self) -> bool:
+        return self.activations < self.free
+
+
+def machine(device: torch.device) -> Machine:
+    """The device as it is now."""
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        half = ("bfloat16",) if torch.cuda.is_bf16_supported(including_emulation=False) else ()
+        return Machine(torch.cuda.get_device_name(device), free, total, ("float32", "float16", *half))
+    memory = psutil.virtual_memory()
+    fast = ("bfloat16",) if torch.ops.mkldnn._is_mkldnn_bf16_supported() else ()
+    name = f"{torch.get_num_threads()} CPU threads" if device.type == "cpu" else device.type
+    return Machine(name, memory.available, memory.total, ("float32", *fast))
+
+
+def estimate(
+    model: GuidedModel, reward: Reward, config: NullTTAConfig, prompts: int = 1, prompt: str = "a cat"
+) -> Estimate:
+    """Seconds and memory of aligning so many prompts at once, from a few evaluations of each kind.
+
+    Raises:
+        NullTTAError: the reward gives no gradient and the config asks for one, or the like.
+    """
+    problem = make_problem(model, [prompt] * prompts, reward, config)
+    step, x, K = problem.schedule()[0], problem.latents[:, 0], config.num_particles
+    eps_null, eps_cond = predict_branches(model, x, step, problem.null, problem.cond)
+    differentiated = problem.config.gradient == "autograd"
+    objective = Objective(
+        model, problem.reward, problem.prompts, problem.config, step, x, eps_cond, eps_null, problem.null, 1.0
+    )  # fmt: skip
+
+    def inner() -> None:
+        if differentiated:
+            autograd(objective, problem.null)
+        else:
+            objective(problem.null)
+
+    def candidates() -> None:
+        for _ in range(K):
+            eps = predict_branches(model, x, step, problem.null, problem.cond)[0]
+            score(problem.reward, model.decode(model.predict_x0(x, eps, step)), problem.prompts)
+
+    with torch.no_grad():
+        timed = {what.__name__: _seconds(what, x.device) / prompts for what in (inner, candidates)}
+        reference = _seconds(lambda: model.predict(x, step, problem.null), x.device) / prompts
+    inner_steps, without = evaluations(problem.config)
+    T = config.num_inference_steps
+    per_inner = 1 if differentiated else of_inner_step(problem.config)
+    parts = (
+        inner_steps * per_inner * timed["inner"], T * timed["candidates"], (without - 2 * K * T) * reference,
+    )  # fmt: skip
+    free = machine(x.device).free
+    return Estimate(sum(parts), *parts, weights(model, reward), _kept(inner, x.device), free)
+
+
+def weights(model: Any, reward: Any) -> int:
+    """Bytes of the parameters of a model's pipeline and of a reward's modules."""
+    components = getattr(getattr(model, "pipeline", None), "components", {})
+    modules = [part for part in components.values() if isinstance(part, torch.nn.Module)]
+    tower = getattr(getattr(reward, "tower", reward), "model", None)
+    modules += [tower] if isinstance(tower, torch.nn.Module) else []
+    return sum(p.numel() * p.element_size() for module in modules for p in module.parameters())
+
+
+def _seconds(function: Callable[[], object], device: torch.device) -> float:
+    """The quicker of three runs, after one to warm up."""
+
+    def once() -> float:
+        began = time.perf_counter()
+        function()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter() - began
+
+    once()
+    return min(once() for _ in range(3))
+
+
+def _kept(function: Callable[[], object], device: torch.device) -> int:
+    """Bytes that a call holds at its peak: on a GPU as measured, elsewhere what is kept for the backward pass."""
+    if device.type == "cuda":
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        function()
+        return int(torch.cuda.max_memory_allocated(device)) - before
+    seen: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        if not isinstance(tensor, torch.nn.Parameter):
+            seen[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        function()
+    return sum(seen.values())

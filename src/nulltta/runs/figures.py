@@ -1,0 +1,195 @@
+"""Pictures of a comparison: both images with their scores, many such on a sheet, and the course of the reward."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import cache
+from itertools import accumulate
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL import Image, ImageDraw, ImageFont
+
+from nulltta.evaluation.comparison import Comparison
+from nulltta.images import to_pil
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from nulltta.contracts import Step
+
+LANCZOS = Image.Resampling.LANCZOS
+INK, GREY, UP, DOWN = "#1f2328", "#656d76", "#1a7f37", "#b42318"
+SIDE, CELL_SIDE = 256, 160  # pixels of an image's short side: in a comparison, on a contact sheet
+SHEET_ROWS = 25  # a sheet with more of them would be too long to look at
+
+
+def upscaled(image: Image.Image, side: int) -> Image.Image:
+    """The image, Lanczos-enlarged where its short side is under `side` pixels."""
+    factor = side / min(image.size)
+    return image if factor <= 1 else image.resize(_scaled(image, factor), LANCZOS)
+
+
+def comparison_picture(comparison: Comparison, side: int = SIDE) -> Image.Image:
+    """Plain and aligned side by side, under the prompt and above their scores."""
+    plain, aligned = (upscaled(to_pil(image[None])[0], side) for image in (comparison.plain, comparison.aligned))
+    return _pair(comparison, plain, aligned, text=max(11, round(plain.width / 17)))
+
+
+def contact_cell(comparison: Comparison) -> Image.Image:
+    """A small `comparison_picture`; all cells of images of one size are equally wide."""
+    images = (to_pil(image[None])[0] for image in (comparison.plain, comparison.aligned))
+    plain, aligned = (image.resize(_scaled(image, CELL_SIDE / min(image.size)), LANCZOS) for image in images)
+    return _pair(comparison, plain, aligned, text=11)
+
+
+def contact_sheet(cells: Sequence[Image.Image]) -> Image.Image:
+    """Cells in reading order, two to four a row; past SHEET_ROWS rows the last cells are left out."""
+    columns = min(4, max(2, round(math.sqrt(len(cells) / 2))), len(cells))
+    rows = [cells[i : i + columns] for i in range(0, len(cells), columns)][:SHEET_ROWS]
+    heights = [max(cell.height for cell in row) for row in rows]
+    width = max(cell.width for cell in cells)
+    sheet = Image.new("RGB", (columns * width, sum(heights)), "white")
+    for row, top in zip(rows, accumulate([0, *heights]), strict=False):
+        for column, cell in enumerate(row):
+            sheet.paste(cell, (column * width, top))
+    return sheet
+
+
+def trace_figure(comparison: Comparison) -> Figure:
+    """The reward over all inner steps, with each denoising step's candidates, above the KL it cost."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 5.5), dpi=110, layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    reward, candidates, chosen, kl = course(comparison.trace, comparison.initial_rewards.tolist())
+    target, score = next(iter(comparison.scores.items()))
+    upper.plot(*_columns(reward), color="#0969da", linewidth=1.2, label="reward, inner step by inner step")
+    upper.scatter(*_columns(candidates), s=12, color="#afb8c1", zorder=2, label="candidates")
+    upper.scatter(*_columns(chosen), s=20, color="#cf222e", zorder=3, label="selected")
+    upper.axhline(score.plain, color=GREY, linestyle="--", linewidth=1, label="plain sampling's image")
+    upper.set_ylabel(_shortened(target, 48), parse_math=False)
+    upper.set_title(_shortened(comparison.prompt, 100), parse_math=False, fontsize=11)
+    upper.legend(fontsize=8, loc="best")
+    lower.plot(*_columns(kl), color="#8250df", marker=".", linewidth=1)
+    lower.set_ylabel("KL (nats)")
+    lower.set_xlabel("inner steps, over all denoising steps: each ends where its candidates stand")
+    for axis in (upper, lower):
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(alpha=0.25)
+    return figure
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, whole or not at all; a glyph that its font lacks is drawn as a box."""
+    import warnings
+
+    from nulltta.files import atomic
+
+    with atomic(path) as temporary, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(temporary, format="png")
+
+
+Points = list[tuple[float, float]]
+
+
+def course(trace: Sequence[Step], initial: Sequence[float] = (), b: int = 0) -> tuple[Points, Points, Points, Points]:
+    """Points (inner step, value) of prompt b: the reward's course, all candidates, selected candidates, KL.
+
+    Candidates stand at the inner step that follows them, whose reward is the selected one's.
+    """
+    reward: Points = []
+    candidates: Points = [(0, value) for value in initial]
+    chosen: Points = []
+    kl: Points = []
+    place = 0
+    for step in trace:
+        values = step.inner_rewards[:, b].tolist()
+        reward += [(place + n, value) for n, value in enumerate(values)]
+        place += max(1, len(values))
+        drawn = step.candidate_rewards[b].tolist()
+        candidates += [(place, value) for value in drawn]
+        chosen += [(place, drawn[int(step.selected[b])])] if drawn else []  # not every method scores on its way
+        kl.append((place, float(step.kl[b])))
+    return reward + chosen[-1:], candidates, chosen, kl
+
+
+def _columns(points: Points) -> tuple[list[float], list[float]]:
+    return [x for x, _ in points], [y for _, y in points]
+
+
+def _pair(comparison: Comparison, plain: Image.Image, aligned: Image.Image, text: int) -> Image.Image:
+    """The two images with their captions, in letters of `text` pixels."""
+    margin, line = text, round(1.45 * text)
+    width = plain.width + aligned.width + 3 * margin
+    title = _wrapped(comparison.prompt, _font(text), width - 2 * margin, lines=3)
+    top = margin + line * len(title) + margin // 2
+    bottom = top + plain.height + margin // 2
+    picture = Image.new("RGB", (width, bottom + line * (1 + len(comparison.scores)) + margin), "white")
+    draw = ImageDraw.Draw(picture)
+    for row, words in enumerate(title):
+        draw.text((margin, margin + row * line), words, INK, _font(text))
+    for left, image, name in ((margin, plain, "plain"), (2 * margin + plain.width, aligned, "aligned")):
+        picture.paste(image, (left, top))
+        draw.text((left, bottom), name, INK, _font(text, bold=True))
+        for row, (measure, score) in enumerate(comparison.scores.items(), start=1):
+            gain = score.gain if name == "aligned" else 0.0
+            label = f"   {measure}" if score.role == "component" else measure
+            _caption(draw, (left, bottom + row * line), image.width, text, label, getattr(score, name), gain)
+    return picture
+
+
+def _caption(
+    draw: ImageDraw.ImageDraw, at: tuple[int, int], width: int, text: int, measure: str, value: float, gain: float
+) -> None:
+    """One line, "clip 0.312  +0.021", the name cut to what fits; no gain that rounds to nothing."""
+    font, gained = _font(text), f"  {gain:+.3f}" if abs(gain) >= 0.0005 else ""
+    room = width - font.getlength(f" {number(value)}{gained}")
+    words = f"{_fitted(measure, font, room)} {number(value)}"
+    draw.text(at, words, GREY, font)
+    draw.text((at[0] + round(font.getlength(words)), at[1]), gained, UP if gain > 0 else DOWN, font)
+
+
+def number(value: float) -> str:
+    """A score in a few characters; a dash where there is none."""
+    return "–" if math.isnan(value) else f"{value:.3f}" if abs(value) < 100 else f"{value:.4g}"
+
+
+@cache
+def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which matplotlib brings along: Latin, Greek, Cyrillic and more."""
+    import matplotlib
+
+    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name), size)
+
+
+def _wrapped(words: str, font: ImageFont.FreeTypeFont, width: int, lines: int) -> list[str]:
+    """The words in at most so many lines of so many pixels; what does not fit ends in an ellipsis."""
+    rows = [""]
+    for word in " ".join(words.split()).split(" "):
+        longer = f"{rows[-1]} {word}".strip()
+        if rows[-1] and font.getlength(longer) > width:
+            rows.append(word)
+        else:
+            rows[-1] = longer
+    if len(rows) > lines:
+        rows = [*rows[: lines - 1], f"{rows[lines - 1]} …"]
+    return [_fitted(row, font, width) for row in rows]
+
+
+def _fitted(row: str, font: ImageFont.FreeTypeFont, width: float) -> str:
+    while len(row) > 1 and font.getlength(row) > width:
+        row = f"{row.rstrip('…')[:-1]}…"
+    return row
+
+
+def _shortened(words: str, length: int) -> str:
+    words = " ".join(words.split())
+    return words if len(words) <= length else f"{words[: length - 1]}…"
+
+
+def _scaled(image: Image.Image, factor: float) -> tuple[int, int]:
+    return round(image.width * factor), round(image.height * factor)

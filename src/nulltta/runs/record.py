@@ -1,0 +1,80 @@
+"""What a run was asked for and what came of it, as JSON: enough to read the result and to run it again."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import nulltta
+from nulltta.contracts import Step
+from nulltta.evaluation.comparison import Comparison
+from nulltta.files import atomic
+from nulltta.runs.request import Request
+
+FORMAT = 1
+_NUMBERS = re.compile(r'\[\n([^][{}"]*)\n *]')  # a list of numbers in indented JSON, whose strings hold no newline
+
+
+def versions() -> dict[str, str]:
+    """Of what determines the numbers."""
+    packages = {name: version(name) for name in ("torch", "diffusers", "transformers")}
+    return {"nulltta": nulltta.__version__, "python": platform.python_version(), **packages}
+
+
+def of_request(request: Request) -> dict[str, Any]:
+    """What is known before the run: the settings, how to ask for them again, the versions."""
+    return {
+        "format": FORMAT, "command": shlex.join(request.command()), "arguments": request.arguments(),
+        "device": request.device, "dtype": request.dtype, "versions": versions(),
+    }  # fmt: skip
+
+
+def of_comparison(comparison: Comparison, files: Mapping[str, str]) -> dict[str, Any]:
+    """One prompt's scores, files and trace."""
+    return {
+        "prompt": comparison.prompt,
+        "seed": comparison.seed,
+        "files": dict(files),
+        "scores": {name: asdict(score) for name, score in comparison.scores.items()},
+        "initial_rewards": comparison.initial_rewards.tolist(),
+        "trace": [_of_step(step) for step in comparison.trace],
+    }
+
+
+def save(record: Mapping[str, Any], path: Path) -> None:
+    """Write a record whole or not at all: numbers to seven digits, null for one that is not finite."""
+    text = json.dumps(_plain(record), indent=1, ensure_ascii=False)
+    with atomic(path) as temporary:
+        temporary.write_text(_NUMBERS.sub(_on_one_line, text) + "\n", encoding="utf-8")
+
+
+def _of_step(step: Step) -> dict[str, Any]:
+    """A step of one prompt; candidate_rewards are x̂0's, `selected` the index of the one that went on."""
+    return {
+        "index": step.index, "timestep": step.timestep, "inner_rewards": step.inner_rewards[:, 0].tolist(),
+        "candidate_rewards": step.candidate_rewards[0].tolist(), "selected": int(step.selected[0]),
+        "kl": float(step.kl[0]),
+    }  # fmt: skip
+
+
+def _on_one_line(numbers: re.Match[str]) -> str:
+    return f"[{' '.join(numbers[1].split())}]"
+
+
+def _plain(value: Any) -> Any:
+    """The value in JSON's own types."""
+    if isinstance(value, float):
+        return float(f"{value:.7g}") if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

@@ -1,1 +1,0 @@
-"""How the embedded world was trained: `python -m nulltta.world.train --size cpu`."""

@@ -1,0 +1,150 @@
+"""Is anything lost or done twice when a batch is killed? 64 rows on the embedded model, each run verified row by row.
+
+    python studies/kills.py [--rows 64 --workers 2] [any setting of `nulltta batch`]
+
+Three runs of `nulltta batch`: one undisturbed; one whose process is killed and that is started again; one on Ray that
+has a worker killed, then its process killed, and is started again. Prints a Markdown table. Needs nulltta[ray].
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from PIL import Image
+
+from nulltta.cli.flags import config_flags
+from nulltta.embedded.grammar import test_prompts
+from nulltta.runs.request import flag
+
+Kill = Callable[[subprocess.Popen[bytes], Mapping[str, Any]], None]
+"""Kills something: given the run's process and the record of the row that was finished last."""
+
+
+@config_flags
+def kills(
+    rows: Annotated[int, typer.Option(help="How many; always the first of the same list.")] = 64,
+    workers: Annotated[int, typer.Option(help="Of Ray.")] = 2,
+    batch_size: int = 4,
+    *,
+    settings: dict[str, Any],
+) -> None:
+    """Kill batches and verify what is left."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        table = folder / "prompts.jsonl"
+        prompts = [{"id": f"row-{i}", "prompt": p, "seed": i} for i, p in enumerate(test_prompts(rows))]
+        table.write_text("".join(json.dumps(row) + "\n" for row in prompts))
+        words = [sys.executable, "-m", "nulltta.cli", "batch", str(table), "--reward", "clip"]
+        words += ["--batch-size", str(batch_size)]
+        for setting, value in settings.items():
+            words += [flag(setting), *map(str, value if isinstance(value, tuple) else (value,))]
+        ray = ["--engine", "ray", "--ray-address", "local", "--workers", str(workers)]
+        runs = {
+            "undisturbed": Run(folder / "a", words).to_the_end({}),
+            "process killed, started again": Run(folder / "b", words)
+            .to_the_end({rows // 4: kill_process})
+            .to_the_end({}),
+            f"Ray, {workers} workers: worker killed, process killed, started again": Run(folder / "c", [*words, *ray])
+            .to_the_end({rows // 4: kill_worker, rows // 2: kill_process})
+            .to_the_end({}),
+        }
+        asked = " ".join(words[words.index("--reward") :])
+        print(markdown(runs, runs["undisturbed"]))
+    print(f"\n{datetime.now(UTC):%Y-%m-%d}, {rows} rows, {asked}.")
+
+
+@dataclass
+class Run:
+    """A folder and the command that fills it.
+
+    Attributes:
+        first: when each row's record was first seen to be written.
+        killed: how many rows were finished when something was killed.
+        seconds: how long the command ran, in all.
+    """
+
+    out: Path
+    words: Sequence[str]
+    first: dict[str, int] = field(default_factory=dict)
+    killed: list[int] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def to_the_end(self, at: Mapping[int, Kill]) -> Run:
+        """Start the command and kill what is to be killed as soon as so many rows are finished."""
+        waiting, began = dict(at), time.perf_counter()
+        process = subprocess.Popen([*self.words, "--out", str(self.out)], stderr=subprocess.DEVNULL)
+        while process.poll() is None:
+            records = self.look()
+            if waiting and len(records) >= (count := min(waiting)):
+                self.killed.append(len(records))
+                last = max(records, key=lambda name: records[name])
+                waiting.pop(count)(process, json.loads((self.out / last).read_text()))
+            time.sleep(0.01)
+        self.look()
+        self.seconds += time.perf_counter() - began
+        return self
+
+    def look(self) -> dict[str, int]:
+        """The records that are there, with the times they were written."""
+        found = {f"rows/{path.name}": path.stat().st_mtime_ns for path in self.out.glob("rows/[!.]*")}
+        for name, written in found.items():
+            self.first.setdefault(name, written)
+        return found
+
+    def table(self) -> list[dict[str, Any]]:
+        from pyarrow import parquet
+
+        rows: list[dict[str, Any]] = parquet.read_table(self.out / "scores.parquet").to_pylist()
+        return rows
+
+    def pixels(self, row: Mapping[str, Any]) -> Any:
+        with Image.open(self.out / row["image"]) as image:
+            return np.asarray(image)
+
+
+def kill_process(process: subprocess.Popen[bytes], _: Mapping[str, Any]) -> None:
+    process.kill()
+
+
+def kill_worker(_: subprocess.Popen[bytes], record: Mapping[str, Any]) -> None:
+    """The one that finished a row last: it is about to do others."""
+    os.kill(int(record["worker"].rpartition(":")[2]), signal.SIGKILL)
+
+
+def markdown(runs: Mapping[str, Run], reference: Run) -> str:
+    """A row a run: what is there in the end, and how it differs from the undisturbed one's."""
+    lines = [
+        "| run | finished when killed | finished in the end | missing | written twice | largest difference of a score "
+        "| pictures the same bit for bit | seconds |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    expected = {row["id"]: row for row in reference.table()}
+    for name, run in runs.items():
+        rows = {row["id"]: row for row in run.table()}
+        assert len(rows) == len(run.table()), "an id is in the table twice"
+        twice = sum(run.first[record] != written for record, written in run.look().items())
+        apart = max(abs(rows[i]["reward.aligned"] - expected[i]["reward.aligned"]) for i in rows)
+        same = sum(bool((run.pixels(rows[i]) == reference.pixels(expected[i])).all()) for i in rows)
+        cells = [
+            name, ", ".join(map(str, run.killed)) or "–", len(rows), len(expected.keys() - rows.keys()), twice,
+            f"{apart:.1e}", f"{same} of {len(rows)}", f"{run.seconds:.0f}",
+        ]  # fmt: skip
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    typer.run(kills)

@@ -1,0 +1,114 @@
+"""The web page in a real browser: docs/images/ui-*.png show it before, during and after a run, and replaying.
+
+    python studies/screens.py
+
+Needs Gradio, Playwright and Chromium: pip install 'nulltta[ui]' playwright, apt install chromium. Its tests visit the
+page in the same way.
+"""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import sync_playwright
+
+from nulltta.ui.app import launch
+from nulltta.ui.engine import Engine
+
+IMAGES = Path(__file__).parent.parent / "docs" / "images"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+DEVICES: dict[str, dict[str, Any]] = {
+    "laptop": {"viewport": {"width": 1366, "height": 768}},
+    "phone": {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True},
+}
+PATIENCE = 120_000  # milliseconds
+REWARD = "0.7*clip + 0.3*colourfulness"
+
+
+@contextmanager
+def served(engine: Engine) -> Iterator[str]:
+    """The page's address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with tempfile.TemporaryDirectory() as folder:
+        made = launch(engine, Path(folder), "127.0.0.1", port)
+        yield f"http://127.0.0.1:{port}/"
+        made.close(verbose=False)
+
+
+@contextmanager
+def browser() -> Iterator[Any]:
+    """Chromium without a window."""
+    with sync_playwright() as started:
+        chromium = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@contextmanager
+def visit(browser: Any, url: str, device: str) -> Iterator[Any]:
+    """A page open on a device."""
+    context = browser.new_context(**DEVICES[device])
+    context.set_default_timeout(PATIENCE)
+    page = context.new_page()
+    page.goto(url)
+    yield page
+    context.close()
+
+
+def downloaded(page: Any, name: str, folder: Path) -> Path:
+    """The file behind a button: image, record or null-text."""
+    with page.expect_download() as coming:
+        page.locator(f"#download-{name}").click()
+    path = folder / str(coming.value.suggested_filename)
+    coming.value.save_as(path)
+    return path
+
+
+def shoot(page: Any, device: str, folder: Path) -> None:
+    """Before, during, after; and the null text that was learnt, replayed. folder: for the null text."""
+
+    def keep(moment: str, **options: Any) -> None:
+        page.wait_for_timeout(1500)  # until all that moves stands still
+        page.screenshot(path=IMAGES / f"ui-{device}-{moment}.png", **options)
+
+    page.wait_for_selector("#align")
+    keep("before")
+    page.locator("#reward textarea").fill(REWARD)
+    page.locator("#align").click()
+    page.wait_for_selector("#status:has-text('Step 20')")
+    page.screenshot(path=IMAGES / f"ui-{device}-during.png")
+    page.wait_for_selector("#status:has-text('Done')")
+    keep("after", full_page=True, **({"clip": _from(page, "#answers")} if device == "phone" else {}))
+    file = downloaded(page, "null-text", folder)
+    page.get_by_role("tab", name="Replay").click()
+    page.locator("#file input[type=file]").set_input_files(file)
+    page.wait_for_selector("#file .file-preview")
+    page.locator("#replay-reward textarea").fill("clip")
+    page.locator("#replay").click()
+    page.wait_for_selector("#replayed img >> nth=7")
+    keep("replay", full_page=True)
+
+
+def _from(page: Any, selector: str) -> dict[str, float]:
+    """The page's whole width from an element on, with a little air above."""
+    top, width, height = page.evaluate(
+        "selector => [document.querySelector(selector).getBoundingClientRect().top + scrollY, innerWidth,"
+        " document.documentElement.scrollHeight]",
+        selector,
+    )
+    return {"x": 0, "y": top - 8, "width": width, "height": height - top + 8}
+
+
+if __name__ == "__main__":
+    with served(Engine(["embedded"])) as url, browser() as chromium, tempfile.TemporaryDirectory() as folder:
+        for device in DEVICES:
+            with visit(chromium, url, device) as page:
+                shoot(page, device, Path(folder))

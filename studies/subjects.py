@@ -1,0 +1,146 @@
+"""What costs are measured on: the embedded model, and models of real sizes with random weights (they cost the same)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import nulltta
+from nulltta import rewards
+from nulltta.config import NullTTAConfig
+from nulltta.contracts import GuidedModel, Reward
+from nulltta.embedded.tokenizer import build_tokenizer, token_ids
+from nulltta.models import EMBEDDED
+from nulltta.rewards.clip import ClipScore, Tower
+from nulltta.rewards.preprocess import Preprocess
+
+EXACT = NullTTAConfig.embedded(
+    inner_steps=(4, 12), learning_rate=0.01, num_particles=4, optimise_between=(0.0, 1.0), inner_decoder="full"
+)
+"""The embedded model's settings before any was chosen for its cost."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """pipeline: what `model` adapts. stock: the same weights, frozen and otherwise as diffusers loads them; for models
+    of random weights it is `pipeline` itself. config: without approximations."""
+
+    stock: Any
+
+    pipeline: Any
+    model: GuidedModel
+    reward: Reward
+    config: NullTTAConfig
+
+
+def subject(name: str, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Subject:
+    """ "embedded", or "sd15" at 512² and "sdxl" at 1024² with a ViT-H reward."""
+    if name == "embedded":
+        model = nulltta.load_model("embedded", device=device, dtype=dtype)
+        from diffusers import StableDiffusionPipeline
+
+        stock = StableDiffusionPipeline.from_pretrained(EMBEDDED, dtype=dtype).to(device)
+        for part in (stock.unet, stock.vae, stock.text_encoder):
+            part.requires_grad_(False)
+        return Subject(stock, model.pipeline, model, rewards.load("clip", device=device), EXACT)  # type: ignore[attr-defined]
+    torch.manual_seed(0)
+    with torch.device(device):
+        pipeline = {"sd15": _sd15, "sdxl": _sdxl}[name]()
+        reward = ClipScore(vit_h(), "vit-h")
+    for part in pipeline.components.values():
+        if isinstance(part, torch.nn.Module):
+            part.to(dtype)
+    reward.tower.model.to(dtype)
+    reward.tower.dtype = dtype
+    return Subject(pipeline, pipeline, nulltta.load_model(pipeline), reward, NullTTAConfig(inner_steps=(5, 55)))
+
+
+def vit_h() -> Tower:
+    """CLIP ViT-H/14 of random weights on the current device: PickScore's and HPSv2's tower."""
+    from transformers import CLIPConfig, CLIPModel
+
+    shape = {"hidden_size": 1280, "num_hidden_layers": 32, "num_attention_heads": 16, "intermediate_size": 5120}
+    text = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
+    config = CLIPConfig(
+        vision_config={**shape, "patch_size": 14, "image_size": 224, "hidden_act": "gelu"},
+        text_config={**text, "vocab_size": 49408, "hidden_act": "gelu"}, projection_dim=1024,
+    )  # fmt: skip
+    model = CLIPModel(config).eval().requires_grad_(False)
+    words = build_tokenizer()
+    return Tower(model, Preprocess((224, 224)), lambda prompt: token_ids(words, [prompt]), model.device)
+
+
+def forget_texts(reward: Any) -> None:
+    """Make a reward encode its prompts again, as a scorer does that keeps nothing."""
+    getattr(reward, "tower", reward)._texts.clear()
+
+
+def _vae(scaling_factor: float) -> Any:
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(128, 256, 512, 512), layers_per_block=2, scaling_factor=scaling_factor,
+    )  # fmt: skip
+
+
+def _scheduler() -> Any:
+    from diffusers import DDIMScheduler
+
+    return DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False,
+                         set_alpha_to_one=False, steps_offset=1)  # fmt: skip
+
+
+def _text_encoder(kind: str, width: int, layers: int) -> Any:
+    import transformers
+
+    config = transformers.CLIPTextConfig(hidden_size=width, num_hidden_layers=layers, num_attention_heads=width // 64,
+                                         intermediate_size=4 * width, projection_dim=width)  # fmt: skip
+    return getattr(transformers, kind)(config)
+
+
+def _tokenizer() -> Any:
+    """The embedded model's words, padded to CLIP's length."""
+    words = build_tokenizer()
+    words.model_max_length = 77
+    return words
+
+
+def _sd15() -> Any:
+    from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+
+    unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8)
+    return StableDiffusionPipeline(
+        vae=_vae(0.18215), text_encoder=_text_encoder("CLIPTextModel", 768, 12), tokenizer=_tokenizer(),
+        unet=unet, scheduler=_scheduler(), safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+
+
+def _sdxl() -> Any:
+    from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
+
+    unet = UNet2DConditionModel(
+        sample_size=128, down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"), block_out_channels=(320, 640, 1280),
+        layers_per_block=2, attention_head_dim=(5, 10, 20), cross_attention_dim=2048, use_linear_projection=True,
+        transformer_layers_per_block=(1, 2, 10), addition_embed_type="text_time", addition_time_embed_dim=256,
+        projection_class_embeddings_input_dim=2816,
+    )  # fmt: skip
+    return StableDiffusionXLPipeline(
+        vae=_vae(0.13025), text_encoder=_text_encoder("CLIPTextModel", 768, 12),
+        text_encoder_2=_text_encoder("CLIPTextModelWithProjection", 1280, 32), tokenizer=_tokenizer(),
+        tokenizer_2=_tokenizer(), unet=unet, scheduler=_scheduler(),
+    )  # fmt: skip
+
+
+def embedding(model: Any, rows: int, device: str) -> dict[str, Tensor]:
+    """An embedding of zeros, of the shapes of the model's own."""
+    unet = model.unet
+    length = model.pipeline.text_encoder.config.max_position_embeddings
+    found = {"tokens": torch.zeros(rows, length, unet.config.cross_attention_dim, device=device)}
+    if "pooled" in model.WIRING.tensors:
+        found["pooled"] = torch.zeros(rows, 1280, device=device)
+    return found

@@ -1,0 +1,290 @@
+"""Gradient estimators against closed forms: autograd is exact, zeroth order approaches it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from test_objective import MOVED, _objective
+from torch import Tensor
+from toy import Gaussian, nearness
+
+from nulltta import NullTTAConfig, NullTTAError, align
+from nulltta.algorithm.directions import DIRECTIONS, Span, antithetic, white, word_basis
+from nulltta.algorithm.gradients import ESTIMATORS, ZerothOrder, autograd, scaled_autograd
+from nulltta.algorithm.memory import MicroBatch
+from nulltta.algorithm.objective import Terms
+from nulltta.contracts import Embedding
+from nulltta.rewards.compose import Standardised
+
+B, D = 2, 6
+TARGET = torch.linspace(-1, 1, D)
+
+
+class _Rowwise:
+    """An objective that is the same function of every prompt; counts the rows of its evaluations."""
+
+    def __init__(self, function: Callable[[Embedding], Terms]) -> None:
+        self.function, self.rows = function, list[int]()
+
+    def __call__(self, null: Embedding) -> Terms:
+        self.rows.append(len(null["tokens"]))
+        return self.function(null)
+
+    def at(self, rows: Tensor) -> _Rowwise:
+        return self
+
+
+@_Rowwise
+def _quadratic(null: Embedding) -> Terms:
+    """J = −½‖φ' − target‖² + Σ(φ')³/3, whose gradient is target − φ' + φ'²."""
+    x = null["tokens"]
+    value = -0.5 * (x - TARGET).square().sum(1) + x.pow(3).sum(1) / 3
+    return Terms(value, value, torch.zeros_like(value))
+
+
+def _generators(batch: int = B, seed: int = 0) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(seed + b) for b in range(batch)]
+
+
+NULL = {"tokens": torch.randn(B, D, generator=torch.Generator().manual_seed(5))}
+EXACT = TARGET - NULL["tokens"] + NULL["tokens"].square()
+
+
+def test_autograd_is_the_gradient() -> None:
+    terms, gradient = autograd(_quadratic, NULL)
+    torch.testing.assert_close(gradient["tokens"], EXACT)
+    torch.testing.assert_close(terms.value, _quadratic(NULL).value)
+
+
+def test_four_forward_differences_are_the_published_formula() -> None:
+    terms, gradient = ZerothOrder(4, 0.02, white)(_quadratic, NULL, _generators())
+    for b, generator in enumerate(_generators()):
+        one = {"tokens": NULL["tokens"][b : b + 1]}
+        expected = torch.zeros(D)
+        for v in torch.randn((4, D), generator=generator):
+            moved = {"tokens": one["tokens"] + 0.02 * v}
+            expected += (_quadratic(moved).value - _quadratic(one).value) * v / (4 * 0.02)
+        torch.testing.assert_close(gradient["tokens"][b], expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(terms.value, _quadratic(NULL).value)
+
+
+@pytest.mark.parametrize("directions", [white, antithetic])
+def test_many_directions_approach_the_gradient(directions: Any) -> None:
+    _, gradient = ZerothOrder(20_000, 1e-3, directions, MicroBatch())(_doubled, _as_double(NULL), _generators())
+    cosine = torch.cosine_similarity(gradient["tokens"].float(), EXACT)
+    assert cosine.min() > 0.999
+    torch.testing.assert_close(gradient["tokens"].float(), EXACT, rtol=0.05, atol=0.1)
+
+
+def test_pairs_cancel_the_curvature() -> None:
+    """Per pair (J(φ'+μv) − J(φ'−μv))·v/(2μ): exact along v but for third order; forward differences are not."""
+    (pair,) = antithetic(NULL, _generators(), 2).values()
+    assert torch.equal(pair[:, 0], -pair[:, 1])
+    v = pair[:, 0]
+    along = (EXACT * v).sum(1, keepdim=True) * v
+    radius = 0.3
+    _, gradient = ZerothOrder(2, radius, antithetic)(_quadratic, NULL, _generators())
+    third = v.pow(3).sum(1, keepdim=True) / 3 * radius**2 * v
+    torch.testing.assert_close(gradient["tokens"], along + third, rtol=1e-3, atol=1e-3)
+    _, forward = ZerothOrder(1, radius, white)(_quadratic, NULL, _generators())
+    assert (forward["tokens"] - along).norm() > 2 * (gradient["tokens"] - along).norm()
+
+
+def test_a_subspace_gives_the_gradients_part_in_it() -> None:
+    basis = torch.linalg.qr(torch.randn(D, 2, generator=torch.Generator().manual_seed(1)))[0].T.contiguous()
+    _, gradient = ZerothOrder(20_000, 1e-3, Span({"tokens": basis}), MicroBatch())(
+        _doubled, _as_double(NULL), _generators()
+    )
+    expected = EXACT @ basis.T @ basis * D / 2  # directions are as long as white noise's
+    torch.testing.assert_close(gradient["tokens"].float(), expected, rtol=0.05, atol=0.1)
+
+
+@_Rowwise
+def _doubled(null: Embedding) -> Terms:
+    x = null["tokens"]
+    value = -0.5 * (x - TARGET.double()).square().sum(1) + x.pow(3).sum(1) / 3
+    return Terms(value, value, torch.zeros_like(value))
+
+
+def _as_double(null: Embedding) -> Embedding:
+    return {name: value.double() for name, value in null.items()}
+
+
+@pytest.mark.parametrize("name", ["white", "antithetic"])
+def test_a_prompts_directions_are_its_own(name: str) -> None:
+    directions = DIRECTIONS[name](Gaussian())
+    both = directions(NULL, _generators(), 4)["tokens"]
+    second = {"tokens": NULL["tokens"][1:]}
+    alone = directions(second, _generators(1, seed=1), 4)["tokens"]
+    assert both.shape == (B, 4, D)
+    assert torch.equal(both[1:], alone)
+    assert not torch.equal(both[0], both[1])
+
+
+def test_what_is_not_floating_point_stays() -> None:
+    null = {**NULL, "mask": torch.ones(B, 3, dtype=torch.bool)}
+    seen = []
+
+    @_Rowwise
+    def objective(moved: Embedding) -> Terms:
+        seen.append(moved["mask"])
+        return _quadratic(moved)
+
+    _, gradient = ZerothOrder(2, 0.1, white)(objective, null, _generators())
+    assert torch.cat(seen).all()
+    assert gradient["mask"].dtype == torch.bool
+    assert not gradient["mask"].any()
+
+
+def test_directions_share_batches_of_eight_rows_with_the_same_result() -> None:
+    counted = _Rowwise(_quadratic)
+    _, together = ZerothOrder(8, 0.02, white)(counted, NULL, _generators())
+    _, apart = ZerothOrder(8, 0.02, white, MicroBatch(1))(_quadratic, NULL, _generators())
+    assert counted.rows == [8, 8, 2]  # K + 1 evaluations of 2 prompts
+    torch.testing.assert_close(together, apart)
+
+
+def test_an_objective_at_rows_is_the_objective_of_each() -> None:
+    objective = _objective(conventions="exact")
+    rows = {"mean": torch.stack([MOVED["mean"], MOVED["mean"] + 0.1], dim=1).flatten(0, 1)}
+    many = objective.at(torch.tensor([0, 0, 1, 1]))(rows)
+    for part, first, second in zip(
+        many, objective(MOVED), objective({"mean": MOVED["mean"] + 0.1}), strict=True
+    ):  # fmt: skip
+        torch.testing.assert_close(part.view(2, 2), torch.stack([first, second], dim=1))
+
+
+def test_zeroth_order_approaches_autograd_on_the_whole_objective() -> None:
+    objective = _objective(reward_weight=5.0, kl_weight=0.3, prior_variance=0.2)
+    _, exact = autograd(objective, MOVED)
+    _, estimated = ZerothOrder(4000, 1e-2, antithetic)(objective, MOVED, _generators())
+    assert torch.cosine_similarity(estimated["mean"], exact["mean"]).min() > 0.99
+
+
+def test_word_directions_are_principal_components_of_the_models_own_encodings() -> None:
+    class Worded(Gaussian):
+        def encode(self, prompts: Any, negatives: Any) -> Any:
+            """Words differ along two axes of five, and sit far from the origin."""
+            generator = torch.Generator().manual_seed(0)
+            spread = torch.randn(len(prompts), 2, generator=generator) @ torch.eye(2, 5)
+            return {"tokens": spread + 100.0, "mask": torch.ones(len(prompts), 5, dtype=torch.long)}, {}
+
+    basis = word_basis(Worded(), ["a"] * 40, components=2)
+    assert list(basis) == ["tokens"]
+    torch.testing.assert_close(basis["tokens"] @ basis["tokens"].T, torch.eye(2))
+    torch.testing.assert_close(basis["tokens"][:, 2:], torch.zeros(2, 3), atol=1e-5, rtol=0)
+    null = {"tokens": torch.zeros(B, 5)}
+    (drawn,) = Span(basis)(null, _generators(), 4).values()
+    assert drawn.shape == (B, 4, 5)
+    assert torch.equal(drawn[:, 0], -drawn[:, 1])
+    with pytest.raises(NullTTAError, match="span fewer than 3"):
+        word_basis(Worded(), ["a"] * 40, components=3)
+
+
+def _rounded(images: Tensor, prompts: Any) -> Tensor:
+    """A staircase: no gradient anywhere."""
+    return (nearness(images, prompts) * 50).round() / 50
+
+
+_rounded.differentiable = False  # type: ignore[attr-defined]
+
+
+def test_a_reward_without_gradient_is_raised_by_zeroth_order() -> None:
+    config = NullTTAConfig(
+        num_inference_steps=5,
+        inner_steps=(8, 8),
+        guidance_scale=3.0,
+        learning_rate=0.05,
+        zeroth_order_radius=0.2,
+        zeroth_order_directions="white",
+    )
+    prompts = ["red", "green"] * 4
+    result = align(Gaussian(), prompts, _rounded, config=config, seed=list(range(8)))
+    assert result.problem.config.gradient == "zeroth-order"
+    assert result.problem.config.reward_weight == 50.0
+    still = align(Gaussian(), prompts, _rounded, config=replace(config, inner_steps=(0, 0)), seed=list(range(8)))
+    assert result.rewards.mean() > still.rewards.mean() > result.baseline_rewards.mean()
+
+
+def test_a_zeroth_order_result_does_not_depend_on_the_batch() -> None:
+    config = NullTTAConfig(
+        num_inference_steps=3, inner_steps=(2, 2), guidance_scale=3.0, zeroth_order_directions="white"
+    )
+    both = align(Gaussian(), ["red", "green"], _rounded, config=config, seed=[3, 4])
+    alone = align(Gaussian(), "green", _rounded, config=config, seed=4)
+    torch.testing.assert_close(both.null_text[1].values[-1], alone.null_text[0].values[-1])
+
+
+def test_a_sum_with_a_part_without_gradient_is_not_differentiated() -> None:
+    config = NullTTAConfig(num_inference_steps=2, guidance_scale=3.0, gradient="autograd")
+    with pytest.raises(NullTTAError, match=r"'brightness \+ 0.1\*jpeg' gives no gradient \(its part 'jpeg' has none"):
+        align(Gaussian(), "red", "brightness + 0.1*jpeg", config=config)
+
+
+def test_components_are_reported_and_z_is_measured_on_plain_samples() -> None:
+    config = NullTTAConfig(num_inference_steps=3, inner_steps=(1, 1), guidance_scale=3.0)
+    result = align(
+        Gaussian(), ["red", "green", "red"], "z(brightness) + 0.5*colourfulness", config=config, seed=[0, 1, 9]
+    )
+    assert list(result.reward_components) == list(result.baseline_components) == ["brightness", "colourfulness"]
+    torch.testing.assert_close(result.reward_components["brightness"], result.images.mean((1, 2, 3)))
+    torch.testing.assert_close(result.baseline_components["brightness"], result.baseline.mean((1, 2, 3)))
+    (_, measured), _ = result.problem.reward.terms  # type: ignore[attr-defined]
+    assert isinstance(measured, Standardised)
+    samples = align(Gaussian(), ["red"] * 8, "brightness", config=config, method="plain", seed=list(range(8))).rewards
+    assert isinstance(measured.mean, dict)
+    assert isinstance(measured.deviation, dict)
+    assert measured.mean["red"] == pytest.approx(samples.mean().item(), rel=1e-5)
+    assert measured.deviation["red"] == pytest.approx(samples.std(correction=0).item(), rel=1e-5)
+    alone = align(Gaussian(), "green", "z(brightness) + 0.5*colourfulness", config=config, seed=1)
+    torch.testing.assert_close(result.rewards[1:2], alone.rewards)
+
+
+def test_one_reward_is_its_only_component() -> None:
+    config = NullTTAConfig(num_inference_steps=2, inner_steps=(1, 1), guidance_scale=3.0)
+    result = align(Gaussian(), "red", nearness, config=config)
+    assert list(result.reward_components) == ["nearness"]
+    assert result.reward_components["nearness"] is result.rewards
+
+
+@pytest.mark.parametrize(("directions", "points"), [("white", 5), ("cma", 4)])
+def test_a_run_evaluates_several_directions_in_one_batch(
+    directions: Any, points: int, model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nulltta.algorithm.objective import Objective
+
+    rows: list[int] = []
+    at = Objective.at
+    monkeypatch.setattr(Objective, "at", lambda self, some: rows.append(len(some)) or at(self, some))
+    config = NullTTAConfig(
+        num_inference_steps=2, inner_steps=(1, 1), num_particles=1, gradient="zeroth-order",
+        zeroth_order_directions=directions,
+    )  # fmt: skip
+    align(model, "a cat", "brightness", config=config)
+    assert rows == [points, points]
+
+
+def test_small_gradients_survive_float16_and_large_ones_do_not_overflow() -> None:
+    """dJ/dφ' of 1e-7 is zero in float16's backward pass, and one that S = 2¹² would overflow is taken with less."""
+    slopes = torch.tensor([1e-8, 1e-3, 30.0])[:, None]
+
+    def through_half(null: Embedding) -> Terms:
+        value = (null["tokens"] * 1.0).half().float().mul(slopes).sum(1)  # its gradient passes float16 on the way
+        return Terms(value, value, torch.zeros_like(value))
+
+    null = {"tokens": torch.ones(3, 4)}
+    plain = autograd(through_half, null)[1]["tokens"]
+    assert bool((plain[0] == 0).all())
+    found = scaled_autograd(through_half, null)[1]["tokens"]
+    torch.testing.assert_close(found, slopes.expand(3, 4), rtol=2e-3, atol=0)
+
+
+def test_a_float16_model_is_optimised_with_scaled_gradients() -> None:
+    model = Gaussian()
+    assert ESTIMATORS["autograd"](NullTTAConfig(), model) is autograd
+    model.dtype = torch.float16  # type: ignore[attr-defined]
+    assert ESTIMATORS["autograd"](NullTTAConfig(), model) is scaled_autograd

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from toy import Gaussian, nearness
+
+from nulltta import NullTTAConfig
+from nulltta.algorithm.objective import Objective, guided
+from nulltta.rewards import load
+
+
+def _objective(**settings: Any) -> Objective:
+    model = Gaussian()
+    cond, null = model.encode(["red", "green"], ["", ""])
+    step = model.schedule(10)[3]
+    x = torch.randn((2, 3, 1, 1), generator=torch.Generator().manual_seed(0))
+    config = NullTTAConfig(guidance_scale=3.0, **settings)
+    return Objective(
+        model, load(nearness), ["red", "green"], config, step, x,
+        model.predict(x, step, cond), model.predict(x, step, null), null, anneal=0.7,
+    )  # fmt: skip
+
+
+MOVED = {"mean": torch.tensor([[0.3, -0.2, 0.1], [0.0, 0.5, 0.2]])}
+
+
+def test_guidance_extrapolates_from_null_to_condition() -> None:
+    null, cond = torch.tensor([1.0]), torch.tensor([3.0])
+    assert [guided(null, cond, s).item() for s in (0.0, 1.0, 7.5)] == [1.0, 3.0, 16.0]
+
+
+@pytest.mark.parametrize(("conventions", "factor"), [("paper", 4.0), ("release", 9.0)])
+def test_consistency_is_the_guided_difference_times_its_coefficient(conventions: str, factor: float) -> None:
+    objective = _objective(conventions=conventions)
+    moved = objective.model.predict(objective.x, objective.step, MOVED)
+    difference = (moved - objective.eps_null).flatten(1).square().sum(1)
+    torch.testing.assert_close(objective(MOVED).kl, objective.step.consistency * factor * difference)
+
+
+def test_paper_consistency_is_the_norm_of_the_guided_difference() -> None:
+    objective = _objective()
+    s = objective.config.guidance_scale
+    moved = objective.model.predict(objective.x, objective.step, MOVED)
+    difference = guided(moved, objective.eps_cond, s) - guided(objective.eps_null, objective.eps_cond, s)
+    expected = objective.step.consistency * difference.flatten(1).square().sum(1)
+    torch.testing.assert_close(objective(MOVED).kl, expected)
+
+
+def test_exact_consistency_is_the_gaussians_divergence() -> None:
+    objective = _objective(conventions="exact")
+    s, model, step = objective.config.guidance_scale, objective.model, objective.step
+    eps = model.predict(objective.x, step, MOVED)
+    mean, std = model.step_distribution(objective.x, guided(eps, objective.eps_cond, s), step)
+    reference, _ = model.step_distribution(objective.x, guided(objective.eps_null, objective.eps_cond, s), step)
+    p, q = (torch.distributions.Normal(m, std) for m in (mean, reference))
+    expected = torch.distributions.kl_divergence(p, q).flatten(1).sum(1)
+    torch.testing.assert_close(objective(MOVED).kl, expected)
+
+
+def test_exact_consistency_of_a_deterministic_step_is_zero() -> None:
+    objective = _objective(conventions="exact")
+    deterministic = replace(objective, step=replace(objective.step, eta=0.0))
+    assert deterministic(MOVED).kl.tolist() == [0.0, 0.0]
+
+
+def test_the_value_is_reward_less_consistency_less_prior() -> None:
+    objective = _objective(reward_weight=5.0, kl_weight=0.3, prior_variance=0.02)
+    terms = objective(MOVED)
+    prior = MOVED["mean"].square().sum(1) / (2 * 0.02)
+    torch.testing.assert_close(terms.value, 5.0 * terms.reward - 0.7 * 0.3 * (terms.kl + prior))
+
+
+@pytest.mark.parametrize("regularisers", ["consistency", "prior"])
+def test_either_regulariser_alone(regularisers: str) -> None:
+    settings = {"reward_weight": 5.0, "kl_weight": 0.3, "prior_variance": 0.02}
+    terms = _objective(**settings, regularisers=regularisers)(MOVED)
+    held = {"consistency": terms.kl, "prior": MOVED["mean"].square().sum(1) / (2 * 0.02)}
+    torch.testing.assert_close(terms.value, 5.0 * terms.reward - 0.7 * 0.3 * held[regularisers])
+
+
+def test_at_the_encoded_null_both_regularisers_vanish() -> None:
+    terms = _objective(reward_weight=2.0)(Gaussian().encode(["red"] * 2, [""] * 2)[1])
+    assert terms.kl.tolist() == [0.0, 0.0]
+    torch.testing.assert_close(terms.value, 2.0 * terms.reward)

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from nulltta.algorithm.gradients import autograd
+from nulltta.algorithm.objective import Terms
+from nulltta.algorithm.optimiser import Adam, ascend
+from nulltta.contracts import Embedding
+from nulltta.errors import NullTTAError
+
+
+def test_adam_is_torchs_adam() -> None:
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(2, 5, generator=generator)
+    ours: Embedding = {"tokens": start.clone()}
+    adam = Adam(ours, 0.01)
+    theirs = start.clone().requires_grad_()
+    reference = torch.optim.Adam([theirs], lr=0.01, maximize=True)
+    for _ in range(20):
+        gradient = torch.randn(2, 5, generator=generator)
+        ours = adam.step(ours, {"tokens": gradient}, torch.ones(2, dtype=torch.bool))
+        theirs.grad = gradient.clone()
+        reference.step()
+    torch.testing.assert_close(ours["tokens"], theirs.detach(), rtol=1e-6, atol=1e-7)
+
+
+def test_a_skipped_prompt_is_as_if_the_step_had_not_been() -> None:
+    both, alone = {"tokens": torch.zeros(2, 3)}, {"tokens": torch.zeros(1, 3)}
+    adam, single = Adam(both, 0.1), Adam(alone, 0.1)
+    gradients = torch.randn(6, 2, 3, generator=torch.Generator().manual_seed(0))
+    gradients[::2, 1] = torch.nan
+    for i, gradient in enumerate(gradients):
+        both = adam.step(both, {"tokens": gradient}, torch.tensor([True, i % 2 == 1]))
+        if i % 2 == 1:
+            alone = single.step(alone, {"tokens": gradient[1:]}, torch.tensor([True]))
+    assert torch.equal(both["tokens"][1:], alone["tokens"])
+
+
+def _objective(reward: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[Embedding], Terms]:
+    def objective(null: Embedding) -> Terms:
+        value = reward(null["tokens"])
+        return Terms(value, value, torch.zeros_like(value))
+
+    return objective
+
+
+def _ascend(
+    objective: Callable[[Embedding], Terms], skip: bool = False
+) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    return ascend(
+        objective, {"tokens": torch.zeros(2, 3)}, steps=4, adam=Adam({"tokens": torch.zeros(2, 3)}, 0.1),
+        estimator=autograd, generators=[torch.Generator()] * 2,
+        active=torch.tensor([True, True]), skip_nonfinite=skip,
+    )  # fmt: skip
+
+
+def test_ascent_climbs_and_records_the_reward_before_each_update() -> None:
+    null, rewards = _ascend(_objective(lambda x: -(x - 1).square().sum(1)))
+    assert rewards.shape == (4, 2)
+    assert rewards[0].tolist() == [-3.0, -3.0]
+    assert bool((rewards.diff(dim=0) > 0).all())
+    assert bool((null["tokens"] > 0).all())
+
+
+def test_a_non_finite_objective_fails_the_run() -> None:
+    with pytest.raises(NullTTAError, match="not finite"):
+        _ascend(_objective(lambda x: x.sum(1) / 0))
+
+
+def test_the_release_skips_it_for_that_prompt_alone() -> None:
+    infinite = torch.tensor([torch.inf, 0.0])
+    null, _ = _ascend(_objective(lambda x: x.sum(1) + infinite), skip=True)
+    assert bool((null["tokens"][0] == 0).all())
+    assert bool((null["tokens"][1] > 0).all())

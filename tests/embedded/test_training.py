@@ -1,0 +1,76 @@
+"""Each stage: two steps at the smallest size, stopped and resumed, on the CPU."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from nulltta.embedded.train import autoencoder, decoder, denoiser, judge, scorers
+from nulltta.embedded.train.loop import Budget, Recipe, draws, learning_rate, train
+
+
+def steps(folder: Path, stage: str) -> int:
+    found: int = torch.load(folder / f"{stage}.pt", weights_only=True)["step"]
+    return found
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module, batch in ((autoencoder, 2), (scorers, 4), (denoiser, 2), (judge, 2), (decoder, 2)):
+        monkeypatch.setattr(module, "BATCH", batch)
+    monkeypatch.setattr(autoencoder, "PCA_IMAGES", 32)
+    monkeypatch.setattr(denoiser, "draw_grid", lambda *_: None)
+
+
+@pytest.mark.usefixtures("small")
+def test_every_stage_runs_and_resumes(tmp_path: Path) -> None:
+    stages = {
+        "autoencoder": autoencoder.run,
+        "clip": partial(scorers.run, "clip"),
+        "clip-b": partial(scorers.run, "clip-b"),
+        "judge": judge.run,
+        "decoder": decoder.run,
+        "denoiser": partial(denoiser.run, scenes=8),
+    }
+    for name, run in stages.items():
+        run("cpu", Budget(tmp_path, 1, steps=1))
+        assert steps(tmp_path, name) == 1
+        run("cpu", Budget(tmp_path, 1, steps=2))
+        assert steps(tmp_path, name) == 2
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
+    def result(folder: Path, stops: tuple[int, ...]) -> torch.Tensor:
+        for stop in stops:
+            torch.manual_seed(0)
+            module = torch.nn.Linear(4, 1)
+
+            def loss(draw: object, module: torch.nn.Linear = module) -> tuple[torch.Tensor, dict[str, float]]:
+                return module(torch.randn(8, 4, generator=draw.torch)).pow(2).mean(), {}  # type: ignore[attr-defined]
+
+            train(Recipe("toy", module, loss, 8, ema=0.9), Budget(folder, 1e9, steps=stop))
+        average: torch.Tensor = torch.load(folder / "toy.pt", weights_only=True)["average"]["weight"]
+        return average
+
+    torch.testing.assert_close(result(tmp_path / "a", (60,)), result(tmp_path / "b", (13, 60)))
+    line = json.loads((tmp_path / "a" / "toy.jsonl").read_text().splitlines()[-1])
+    assert line["step"] == 50
+
+
+def test_a_spent_budget_trains_no_further(tmp_path: Path) -> None:
+    module = torch.nn.Linear(2, 1)
+    recipe = Recipe("toy", module, lambda d: (module(torch.ones(1, 2)).sum(), {}), 1)
+    assert train(recipe, Budget(tmp_path, 0)).step == 0
+
+
+def test_draws_and_learning_rate() -> None:
+    assert draws("judge", 3).python.random() == draws("judge", 3).python.random()
+    assert draws("judge", 3).python.random() != draws("clip", 3).python.random()
+    recipe = Recipe("toy", torch.nn.Linear(1, 1), lambda d: (torch.zeros(()), {}), 1, lr=2.0, warmup=10, hold=0.5)
+    assert learning_rate(recipe, 4, 0.0) == pytest.approx(1.0)
+    assert learning_rate(recipe, 100, 0.5) == pytest.approx(2.0)
+    assert learning_rate(recipe, 100, 1.0) == pytest.approx(0.02)

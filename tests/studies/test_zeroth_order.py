@@ -1,0 +1,52 @@
+"""The stand-in that the bench of zeroth order calls its ceiling: near the real size, and differentiable."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from torch import Tensor
+
+from nulltta import rewards
+
+
+@pytest.fixture(scope="module")
+def soft_jpeg() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("soft_jpeg", Path(__file__).parents[2] / "studies" / "soft_jpeg.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _pictures(count: int, seed: int) -> Tensor:
+    """Coloured noise, smoothed more or less: (count, 3, 64, 64)."""
+    noise = torch.randn(count, 3, 64, 64, generator=torch.Generator().manual_seed(seed))
+    frequency = torch.fft.fftfreq(64).square()[:, None] + torch.fft.fftfreq(64).square()
+    fall = torch.linspace(0.5, 2.5, count).view(-1, 1, 1, 1)
+    smooth = torch.fft.ifft2(torch.fft.fft2(noise) / (frequency + 64**-2) ** (fall / 2)).real
+    return (0.5 + 0.2 * smooth / smooth.std((1, 2, 3), keepdim=True)).clamp(0, 1)
+
+
+def test_it_follows_the_size_of_pictures_it_was_not_fitted_to(soft_jpeg: ModuleType) -> None:
+    soft, pictures = soft_jpeg.SoftJpegSize(_pictures(12, seed=0)), _pictures(12, seed=1)
+    sizes = rewards.load("jpeg")(pictures)
+    assert (soft(pictures) - sizes).abs().mean() < 0.1 * sizes.std()
+
+
+def test_its_gradient_makes_a_picture_smaller(soft_jpeg: ModuleType) -> None:
+    pictures, size = _pictures(6, seed=2), rewards.load("jpeg")
+    soft = soft_jpeg.SoftJpegSize(pictures)
+    leaf = pictures.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(soft(leaf).sum(), leaf)
+    uphill = gradient / gradient.square().mean((1, 2, 3), keepdim=True).sqrt()
+    assert bool((size(pictures + 0.005 * uphill) > size(pictures)).all())
+
+
+def test_its_cosine_transform_keeps_lengths(soft_jpeg: ModuleType) -> None:
+    dct = soft_jpeg.SoftJpegSize(_pictures(4, seed=3)).dct
+    torch.testing.assert_close(dct @ dct.T, torch.eye(8), rtol=0, atol=1e-6)
