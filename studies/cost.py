@@ -1,6 +1,6 @@
 """What an image costs, beside a straightforward reference in the same process, alternating: the ratio is the result.
 
-    python studies/cost.py [--model embedded --prompts 1 --prompts 8 --repeats 3] [any setting of `nulltta align`]
+    python -m studies.cost [--model embedded --prompts 1 --prompts 8 --repeats 3] [any setting of `nulltta align`]
 
 The reference (studies/published_loop.py) spends as the published release does: one prompt at a time, both branches with
 gradient in every inner step, the full decoder, prompts encoded by the reward at every call. "exact" is ours of the
@@ -23,11 +23,8 @@ from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
 
-import published_loop
 import torch
 import typer
-from meters import flops, peak_bytes, watching
-from subjects import Subject, forget_texts, subject
 from torch import Tensor
 
 from nulltta.algorithm import randomness, schedules
@@ -39,6 +36,10 @@ from nulltta.config import NullTTAConfig
 from nulltta.contracts import Outcome
 from nulltta.embedded.grammar import tuning_prompts
 from nulltta.runs import record
+
+from . import published_loop
+from .meters import flops, peak_bytes, watching
+from .subjects import Subject, forget_texts, subject
 
 RESULTS = Path(__file__).parent / "results" / "cost.json"
 

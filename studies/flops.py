@@ -1,6 +1,6 @@
 """FLOPs of an image, by torch's counter on the meta device: the release's way, and ours with each decoder.
 
-    python studies/flops.py [--model sd15 --model sdxl --inner-steps 5 55]
+    python -m studies.flops [--model sd15 --model sdxl --inner-steps 5 55]
 
 Prints a Markdown table and writes studies/results/flops.json. No weights and no GPU are needed.
 """
@@ -14,12 +14,13 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from meters import flops
-from subjects import Subject, embedding, subject
 
 from nulltta.algorithm import schedules
 from nulltta.config import NullTTAConfig
 from nulltta.runs import record
+
+from .meters import flops
+from .subjects import Subject, embedding, subject
 
 RESULTS = Path(__file__).parent / "results" / "flops.json"
 TAESD = {"latent_channels": 4}  # diffusers' AutoencoderTiny as published

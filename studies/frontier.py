@@ -1,6 +1,6 @@
 """Reward against cost: each saving on its own, plain sampling and best-of-N, on the embedded model.
 
-    python studies/frontier.py [--prompts 16 --seed 1 --batch-size 8] [--only exact --only plain] [--plot-only]
+    python -m studies.frontier [--prompts 16 --seed 1 --batch-size 8] [--only exact --only plain] [--plot-only]
 
 Every variant samples the same tuning prompts from the same noise. Prints a Markdown table and writes
 studies/results/frontier.json (a variant that is there already, with the same settings, is not run again) and
@@ -21,7 +21,6 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
-from subjects import EXACT
 
 import nulltta
 from nulltta import rewards
@@ -39,6 +38,8 @@ from nulltta.embedded.grammar import tuning_prompts
 from nulltta.evaluation.bootstrap import paired_gain
 from nulltta.evaluation.measures import facts
 from nulltta.runs import record
+
+from .subjects import EXACT
 
 RESULTS = Path(__file__).parent / "results" / "frontier.json"
 PLOT = Path(__file__).parents[1] / "docs" / "images" / "frontier.png"

@@ -1,6 +1,6 @@
 """How cost grows with denoising steps, inner steps and prompts: FLOPs by torch's counter, and seconds, each a line.
 
-    python studies/growth.py [--threads 2]
+    python -m studies.growth [--threads 2]
 
 Prints a Markdown table with, for each, the straight line's R² and writes studies/results/growth.json.
 """
@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 import torch
 import typer
-from cost import by_us
-from meters import flops
-from subjects import Subject, subject
 
 from nulltta.config import NullTTAConfig
 from nulltta.embedded.grammar import tuning_prompts
 from nulltta.runs import record
+
+from .cost import by_us
+from .meters import flops
+from .subjects import Subject, subject
 
 RESULTS = Path(__file__).parent / "results" / "growth.json"
 BASE: dict[str, Any] = {"num_inference_steps": 6, "inner_steps": (3, 3), "optimise_between": (0.0, 1.0)}

@@ -1,6 +1,6 @@
 """Is anything lost or done twice when a batch is killed? 64 rows on the embedded model, each run verified row by row.
 
-    python studies/kills.py [--rows 64 --workers 2] [any setting of `nulltta batch`]
+    python -m studies.kills [--rows 64 --workers 2] [any setting of `nulltta batch`]
 
 Three runs of `nulltta batch`: one undisturbed; one whose process is killed and that is started again; one on Ray that
 has a worker killed, then its process killed, and is started again. Prints a Markdown table. Needs nulltta[ray].

@@ -1,6 +1,6 @@
 """How `nulltta serve` bears load: throughput, latency, whether anything is lost, and whether its memory stays flat.
 
-    python studies/load.py [--model tiny|embedded|DIRECTORY --clients 1,4,16 --requests 48 --soak 200]
+    python -m studies.load [--model tiny|embedded|DIRECTORY --clients 1,4,16 --requests 48 --soak 200]
 
 Starts the server on a free port of 127.0.0.1 and asks it through OpenAI's client. Prints a Markdown table and writes
 studies/results/load.json. "tiny" is the tests' checkpoint of random weights: what is measured is the server.
@@ -77,7 +77,7 @@ def load(
         levels = [serve_level(server, int(each), requests) for each in clients.split(",")]
         memory = resident_over(server, soak)
     about = {
-        "date": f"{datetime.now(UTC):%Y-%m-%d}", "command": f"python studies/load.py {' '.join(sys.argv[1:])}".strip(),
+        "date": f"{datetime.now(UTC):%Y-%m-%d}", "command": f"python -m studies.load {' '.join(sys.argv[1:])}".strip(),
         "model": model, "settings": SETTINGS, "cores": os.cpu_count(), "busy": os.getloadavg()[0],
     }  # fmt: skip
     print(markdown(levels, memory, about))

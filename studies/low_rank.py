@@ -1,6 +1,6 @@
 """How small can a learnt null text's file be? Size, error and the aligned image's change at each rank.
 
-    python studies/low_rank.py [--prompts 16 --rank 1 --rank 2 --rank 4 --rank 8 --reward clip] [any setting of `align`]
+    python -m studies.low_rank [--prompts 16 --rank 1 --rank 2 --rank 4 --rank 8 --reward clip] [any setting of `align`]
 
 Prints two Markdown tables and writes studies/results/low_rank.json. The images are exact replays, with the recorded
 noise: under φ'_t in full, and under each file's.

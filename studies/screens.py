@@ -1,6 +1,6 @@
 """The web page in a real browser: docs/images/ui-*.png show it before, during and after a run, and replaying.
 
-    python studies/screens.py
+    python -m studies.screens
 
 Needs Gradio, Playwright and Chromium: pip install 'nulltta[ui]' playwright, apt install chromium. Its tests visit the
 page in the same way.

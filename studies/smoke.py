@@ -1,6 +1,6 @@
 """Does aligning help? Plain against aligned on prompts of held-out compositions, paired, by measures nobody optimised.
 
-    python studies/smoke.py [--prompts 32 --seed 0 --reward clip] [any setting of `nulltta align`]
+    python -m studies.smoke [--prompts 32 --seed 0 --reward clip] [any setting of `nulltta align`]
 
 Prints a Markdown table and writes studies/results/smoke.json.
 """

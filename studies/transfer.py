@@ -1,6 +1,6 @@
 """What is a learnt null text worth on other seeds and other prompts? Plain against replay, paired.
 
-    python studies/transfer.py [--prompts 16 --seeds 16 --others 4 --other-seeds 4 --reward clip]
+    python -m studies.transfer [--prompts 16 --seeds 16 --others 4 --other-seeds 4 --reward clip]
         [any setting of `align`]
 
 Learns a null text for each prompt on one seed, and samples with it, without reward or gradient: the same prompt with

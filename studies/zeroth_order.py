@@ -1,6 +1,6 @@
 """How to go uphill without derivatives? Cosines of the estimates to the exact gradient, and JPEG size, way by way.
 
-    python studies/zeroth_order.py [--what cosines|tuning|jpeg ... --prompts 16 --seed 0 --batch-size 8 --threads 1]
+    python -m studies.zeroth_order [--what cosines|tuning|jpeg ... --prompts 16 --seed 0 --batch-size 8 --threads 1]
 
 Prints Markdown tables and writes them, part by part, to studies/results/zeroth_order.json. "tuning" compares settings
 on prompts that no table reports on; "jpeg" compares the published way, the others and the preset on the test prompts.
@@ -21,7 +21,6 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
-from soft_jpeg import SoftJpegSize
 
 import nulltta
 from nulltta import rewards
@@ -39,6 +38,8 @@ from nulltta.evaluation.bootstrap import paired_gain
 from nulltta.evaluation.comparison import compare
 from nulltta.evaluation.measures import Measure, held_out_measures
 from nulltta.runs import record
+
+from .soft_jpeg import SoftJpegSize
 
 RESULTS = Path(__file__).parent / "results" / "zeroth_order.json"
 KINDS: tuple[Directions, ...] = ("words", "white", "antithetic")

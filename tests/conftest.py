@@ -9,9 +9,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
 import torch
-from tiny import save_stable_diffusion
 
 import nulltta
+
+from .tiny import save_stable_diffusion
 
 torch.set_num_threads(1)  # tiny tensors: more threads only wait for each other
 

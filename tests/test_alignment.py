@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from toy import Gaussian, nearness
 
 import nulltta
 from nulltta import NullTTAConfig, NullTTAError, Step, align
+from nulltta.testing import Gaussian, nearness
 
 CONFIG = NullTTAConfig(num_inference_steps=4, inner_steps=(1, 2), num_particles=3, guidance_scale=3.0)
 

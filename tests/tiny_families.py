@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tiny import clip_tokenizer, save_stable_diffusion
+
+from .tiny import clip_tokenizer, save_stable_diffusion
 
 
 def _vae(**changes: Any) -> Any:
@@ -387,4 +388,20 @@ CHECKPOINTS: dict[str, Callable[[Path], Path]] = {
     "cogview4": save_cogview4,
     "wan": save_wan,
     "ltx": save_ltx,
+}
+# What the stock call is told beside prompts, latents and the number of steps; "scale" names its guidance scale.
+CALLS: dict[str, dict[str, Any]] = {
+    "pixart": {"use_resolution_binning": False},
+    "sana": {"use_resolution_binning": False, "height": 32, "width": 32},
+    "flux": {"scale": "true_cfg_scale", "guidance_scale": 1.0, "height": 16, "width": 16},
+    "qwen": {"scale": "true_cfg_scale", "height": 32, "width": 32},
+    "wan": {"height": 16, "width": 16, "num_frames": 5},
+    "ltx": {"height": 32, "width": 32, "num_frames": 9},
+}
+# The size, in pixels, of families whose checkpoints have none of their own.
+SIZES: dict[str, dict[str, Any]] = {
+    "flux": {"size": (16, 16)},
+    "qwen": {"size": (32, 32)},
+    "wan": {"size": (16, 16), "frames": 5},
+    "ltx": {"size": (32, 32), "frames": 9},
 }

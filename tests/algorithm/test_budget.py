@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import pytest
 import torch
 from torch import Tensor
-from toy import Gaussian, nearness
 
 from nulltta import NullTTAConfig, NullTTAError, align
 from nulltta.algorithm.budget import Clock, by_step, evaluations, planned, spent
 from nulltta.algorithm.schedules import afforded
+from nulltta.testing import Gaussian, nearness
 
 CONFIG = NullTTAConfig(
     num_inference_steps=10, inner_steps=(2, 8), num_particles=2, guidance_scale=3.0, annealing="auto"

@@ -6,15 +6,16 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from test_gradients import _Rowwise
 from torch import Tensor
-from toy import Gaussian, nearness
 
 from nulltta import NullTTAConfig, NullTTAError, align
 from nulltta.algorithm.cma_es import CMA, Evolution
 from nulltta.algorithm.directions import Span
 from nulltta.algorithm.objective import Terms
 from nulltta.contracts import Embedding
+from nulltta.testing import Gaussian, nearness
+
+from .objectives import Rowwise
 
 B, D, R = 2, 12, 3
 SPAN = Span({"tokens": torch.linalg.qr(torch.randn(D, R, generator=torch.Generator().manual_seed(1)))[0].T})
@@ -25,19 +26,19 @@ NULL: Embedding = {
 TARGET = torch.linspace(-1, 1, D)
 
 
-def _terms(function: Callable[[Tensor], Tensor]) -> _Rowwise:
+def _terms(function: Callable[[Tensor], Tensor]) -> Rowwise:
     def terms(null: Embedding) -> Terms:
         value = function(null["tokens"])
         return Terms(value, value, torch.zeros_like(value))
 
-    return _Rowwise(terms)
+    return Rowwise(terms)
 
 
 QUADRATIC = _terms(lambda x: -(x - TARGET).square().sum(1))
 
 
 def _evolve(
-    objective: _Rowwise = QUADRATIC, steps: int = 6, seeds: tuple[int, ...] = (0, 1), population: int = 8,
+    objective: Rowwise = QUADRATIC, steps: int = 6, seeds: tuple[int, ...] = (0, 1), population: int = 8,
     null: Embedding = NULL, active: Tensor | None = None,
 ) -> tuple[dict[str, Tensor], Tensor]:  # fmt: skip
     active = torch.ones(len(seeds), dtype=torch.bool) if active is None else active
@@ -89,7 +90,7 @@ def test_a_prompts_ascent_is_its_own() -> None:
 
 
 def test_what_is_not_active_stays_and_costs_nothing() -> None:
-    counted = _Rowwise(QUADRATIC)
+    counted = Rowwise(QUADRATIC)
     null, rewards = _evolve(counted, active=torch.tensor([False, True]))
     assert counted.rows == [8] * 6
     assert torch.equal(null["tokens"][0], NULL["tokens"][0])

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from test_objective import MOVED, _objective
 from torch import Tensor
-from toy import Gaussian, nearness
 
 from nulltta import NullTTAConfig, NullTTAError, align
 from nulltta.algorithm.directions import DIRECTIONS, Span, antithetic, white, word_basis
@@ -19,26 +16,15 @@ from nulltta.algorithm.memory import MicroBatch
 from nulltta.algorithm.objective import Terms
 from nulltta.contracts import Embedding
 from nulltta.rewards.compose import Standardised
+from nulltta.testing import Gaussian, nearness
+
+from .objectives import MOVED, Rowwise, gaussian_objective
 
 B, D = 2, 6
 TARGET = torch.linspace(-1, 1, D)
 
 
-class _Rowwise:
-    """An objective that is the same function of every prompt; counts the rows of its evaluations."""
-
-    def __init__(self, function: Callable[[Embedding], Terms]) -> None:
-        self.function, self.rows = function, list[int]()
-
-    def __call__(self, null: Embedding) -> Terms:
-        self.rows.append(len(null["tokens"]))
-        return self.function(null)
-
-    def at(self, rows: Tensor) -> _Rowwise:
-        return self
-
-
-@_Rowwise
+@Rowwise
 def _quadratic(null: Embedding) -> Terms:
     """J = −½‖φ' − target‖² + Σ(φ')³/3, whose gradient is target − φ' + φ'²."""
     x = null["tokens"]
@@ -103,7 +89,7 @@ def test_a_subspace_gives_the_gradients_part_in_it() -> None:
     torch.testing.assert_close(gradient["tokens"].float(), expected, rtol=0.05, atol=0.1)
 
 
-@_Rowwise
+@Rowwise
 def _doubled(null: Embedding) -> Terms:
     x = null["tokens"]
     value = -0.5 * (x - TARGET.double()).square().sum(1) + x.pow(3).sum(1) / 3
@@ -129,7 +115,7 @@ def test_what_is_not_floating_point_stays() -> None:
     null = {**NULL, "mask": torch.ones(B, 3, dtype=torch.bool)}
     seen = []
 
-    @_Rowwise
+    @Rowwise
     def objective(moved: Embedding) -> Terms:
         seen.append(moved["mask"])
         return _quadratic(moved)
@@ -141,7 +127,7 @@ def test_what_is_not_floating_point_stays() -> None:
 
 
 def test_directions_share_batches_of_eight_rows_with_the_same_result() -> None:
-    counted = _Rowwise(_quadratic)
+    counted = Rowwise(_quadratic)
     _, together = ZerothOrder(8, 0.02, white)(counted, NULL, _generators())
     _, apart = ZerothOrder(8, 0.02, white, MicroBatch(1))(_quadratic, NULL, _generators())
     assert counted.rows == [8, 8, 2]  # K + 1 evaluations of 2 prompts
@@ -149,7 +135,7 @@ def test_directions_share_batches_of_eight_rows_with_the_same_result() -> None:
 
 
 def test_an_objective_at_rows_is_the_objective_of_each() -> None:
-    objective = _objective(conventions="exact")
+    objective = gaussian_objective(conventions="exact")
     rows = {"mean": torch.stack([MOVED["mean"], MOVED["mean"] + 0.1], dim=1).flatten(0, 1)}
     many = objective.at(torch.tensor([0, 0, 1, 1]))(rows)
     for part, first, second in zip(
@@ -159,7 +145,7 @@ def test_an_objective_at_rows_is_the_objective_of_each() -> None:
 
 
 def test_zeroth_order_approaches_autograd_on_the_whole_objective() -> None:
-    objective = _objective(reward_weight=5.0, kl_weight=0.3, prior_variance=0.2)
+    objective = gaussian_objective(reward_weight=5.0, kl_weight=0.3, prior_variance=0.2)
     _, exact = autograd(objective, MOVED)
     _, estimated = ZerothOrder(4000, 1e-2, antithetic)(objective, MOVED, _generators())
     assert torch.cosine_similarity(estimated["mean"], exact["mean"]).min() > 0.99

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from toy import Gaussian, nearness
 
 import nulltta
 from nulltta import NullTTAConfig, NullTTAError, align
 from nulltta.algorithm.memory import MicroBatch
 from nulltta.contracts import Embedding, NoiseStep
+from nulltta.testing import Gaussian, nearness
 
 CONFIG = NullTTAConfig(num_inference_steps=4, inner_steps=(1, 3), guidance_scale=3.0, annealing="auto")
 

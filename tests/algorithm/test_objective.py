@@ -1,30 +1,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
-from toy import Gaussian, nearness
 
-from nulltta import NullTTAConfig
-from nulltta.algorithm.objective import Objective, guided
-from nulltta.rewards import load
+from nulltta.algorithm.objective import guided
+from nulltta.testing import Gaussian
 
-
-def _objective(**settings: Any) -> Objective:
-    model = Gaussian()
-    cond, null = model.encode(["red", "green"], ["", ""])
-    step = model.schedule(10)[3]
-    x = torch.randn((2, 3, 1, 1), generator=torch.Generator().manual_seed(0))
-    config = NullTTAConfig(guidance_scale=3.0, **settings)
-    return Objective(
-        model, load(nearness), ["red", "green"], config, step, x,
-        model.predict(x, step, cond), model.predict(x, step, null), null, anneal=0.7,
-    )  # fmt: skip
-
-
-MOVED = {"mean": torch.tensor([[0.3, -0.2, 0.1], [0.0, 0.5, 0.2]])}
+from .objectives import MOVED, gaussian_objective
 
 
 def test_guidance_extrapolates_from_null_to_condition() -> None:
@@ -34,14 +18,14 @@ def test_guidance_extrapolates_from_null_to_condition() -> None:
 
 @pytest.mark.parametrize(("conventions", "factor"), [("paper", 4.0), ("release", 9.0)])
 def test_consistency_is_the_guided_difference_times_its_coefficient(conventions: str, factor: float) -> None:
-    objective = _objective(conventions=conventions)
+    objective = gaussian_objective(conventions=conventions)
     moved = objective.model.predict(objective.x, objective.step, MOVED)
     difference = (moved - objective.eps_null).flatten(1).square().sum(1)
     torch.testing.assert_close(objective(MOVED).kl, objective.step.consistency * factor * difference)
 
 
 def test_paper_consistency_is_the_norm_of_the_guided_difference() -> None:
-    objective = _objective()
+    objective = gaussian_objective()
     s = objective.config.guidance_scale
     moved = objective.model.predict(objective.x, objective.step, MOVED)
     difference = guided(moved, objective.eps_cond, s) - guided(objective.eps_null, objective.eps_cond, s)
@@ -50,7 +34,7 @@ def test_paper_consistency_is_the_norm_of_the_guided_difference() -> None:
 
 
 def test_exact_consistency_is_the_gaussians_divergence() -> None:
-    objective = _objective(conventions="exact")
+    objective = gaussian_objective(conventions="exact")
     s, model, step = objective.config.guidance_scale, objective.model, objective.step
     eps = model.predict(objective.x, step, MOVED)
     mean, std = model.step_distribution(objective.x, guided(eps, objective.eps_cond, s), step)
@@ -61,13 +45,13 @@ def test_exact_consistency_is_the_gaussians_divergence() -> None:
 
 
 def test_exact_consistency_of_a_deterministic_step_is_zero() -> None:
-    objective = _objective(conventions="exact")
+    objective = gaussian_objective(conventions="exact")
     deterministic = replace(objective, step=replace(objective.step, eta=0.0))
     assert deterministic(MOVED).kl.tolist() == [0.0, 0.0]
 
 
 def test_the_value_is_reward_less_consistency_less_prior() -> None:
-    objective = _objective(reward_weight=5.0, kl_weight=0.3, prior_variance=0.02)
+    objective = gaussian_objective(reward_weight=5.0, kl_weight=0.3, prior_variance=0.02)
     terms = objective(MOVED)
     prior = MOVED["mean"].square().sum(1) / (2 * 0.02)
     torch.testing.assert_close(terms.value, 5.0 * terms.reward - 0.7 * 0.3 * (terms.kl + prior))
@@ -76,12 +60,12 @@ def test_the_value_is_reward_less_consistency_less_prior() -> None:
 @pytest.mark.parametrize("regularisers", ["consistency", "prior"])
 def test_either_regulariser_alone(regularisers: str) -> None:
     settings = {"reward_weight": 5.0, "kl_weight": 0.3, "prior_variance": 0.02}
-    terms = _objective(**settings, regularisers=regularisers)(MOVED)
+    terms = gaussian_objective(**settings, regularisers=regularisers)(MOVED)
     held = {"consistency": terms.kl, "prior": MOVED["mean"].square().sum(1) / (2 * 0.02)}
     torch.testing.assert_close(terms.value, 5.0 * terms.reward - 0.7 * 0.3 * held[regularisers])
 
 
 def test_at_the_encoded_null_both_regularisers_vanish() -> None:
-    terms = _objective(reward_weight=2.0)(Gaussian().encode(["red"] * 2, [""] * 2)[1])
+    terms = gaussian_objective(reward_weight=2.0)(Gaussian().encode(["red"] * 2, [""] * 2)[1])
     assert terms.kl.tolist() == [0.0, 0.0]
     torch.testing.assert_close(terms.value, 2.0 * terms.reward)

@@ -10,10 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from published_loop import run as run_release
-from tiny import save_stable_diffusion
 from torch import Tensor
-from toy import Gaussian, nearness
 
 import nulltta
 from nulltta import NullTTAConfig, NullTTAError, align
@@ -22,6 +19,10 @@ from nulltta.algorithm.budget import evaluations, planned
 from nulltta.algorithm.randomness import seeded
 from nulltta.alignment import make_problem
 from nulltta.rewards.closed_form import brightness
+from nulltta.testing import Gaussian, nearness
+from studies.published_loop import run as run_release
+
+from ..tiny import save_stable_diffusion
 
 SHORT = NullTTAConfig(num_inference_steps=5, inner_steps=(1, 3), guidance_scale=3.0, annealing="auto")
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from toy import Gaussian
 
 from nulltta import NullTTAConfig
 from nulltta.algorithm.problem import Problem
 from nulltta.alignment import make_problem
+from nulltta.testing import Gaussian
 
 TARGET = torch.tensor([0.2, 0.4, 0.6])  # of toy.nearness, −‖x − target‖²
 WEIGHTS = torch.tensor([0.5, -1.0, 0.25])

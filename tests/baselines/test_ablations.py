@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from linear import TARGET
 from torch import Tensor
-from toy import Gaussian, nearness
 
 from nulltta import NullTTAConfig, align
 from nulltta.algorithm.sampling import null_tta
 from nulltta.alignment import drain
 from nulltta.contracts import Embedding, NoiseStep
+from nulltta.testing import Gaussian, nearness
+
+from .linear import TARGET
 
 SHORT = NullTTAConfig(
     num_inference_steps=5, inner_steps=(2, 4), guidance_scale=3.0, annealing="auto", learning_rate=0.05

@@ -3,9 +3,7 @@ from __future__ import annotations
 from dataclasses import fields, replace
 
 import torch
-from linear import problem
 from torch import Tensor
-from toy import nearness
 
 from nulltta.algorithm.problem import Problem
 from nulltta.algorithm.sampling import plain
@@ -13,6 +11,9 @@ from nulltta.alignment import drain
 from nulltta.baselines import BestOfN
 from nulltta.baselines.lookahead import initial_latents
 from nulltta.contracts import NoiseStep
+from nulltta.testing import nearness
+
+from .linear import problem
 
 PROMPTS = ["red", "green"]
 

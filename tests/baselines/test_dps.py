@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from linear import guided_means, noises, problem, sampler
-from toy import nearness
 
 from nulltta.algorithm.sampling import plain
 from nulltta.alignment import drain
 from nulltta.baselines import DPS
+from nulltta.testing import nearness
+
+from .linear import guided_means, noises, problem, sampler
 
 
 def test_without_scale_it_is_plain_sampling() -> None:

@@ -9,9 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_families import CHECKPOINTS
 from torch import Tensor
-from toy import Gaussian, nearness
 
 import nulltta
 from nulltta import NullTTAConfig, NullTTAError, align
@@ -20,6 +18,9 @@ from nulltta.algorithm.memory import MicroBatch
 from nulltta.alignment import METHODS
 from nulltta.baselines import BASELINES, DAS, DNO, DPS, BestOfN, FKSteering, ReNO, prompt_embedding, shared_null
 from nulltta.rewards import load
+from nulltta.testing import Gaussian, nearness
+
+from ..tiny_families import CHECKPOINTS
 
 RIVALS: dict[str, Any] = {
     "best-of-n": BestOfN(samples=3),

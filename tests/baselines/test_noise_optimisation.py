@@ -7,9 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from linear import WEIGHTS, guided_means, problem, sampler, slope
 from torch import Tensor
-from toy import Gaussian, nearness
 
 from nulltta import NullTTAConfig, align
 from nulltta.algorithm.problem import Problem
@@ -19,6 +17,9 @@ from nulltta.alignment import drain
 from nulltta.baselines import DNO, ReNO
 from nulltta.baselines.dno import ascend, clipped, log_probability, own_noise
 from nulltta.baselines.reno import log_norm_density
+from nulltta.testing import Gaussian, nearness
+
+from .linear import WEIGHTS, guided_means, problem, sampler, slope
 
 T = 4
 PROMPTS = ["red", "green"]

@@ -8,10 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from linear import guided_means, noises, problem, sampler, tilted
 from torch import Tensor
 from torch.distributions import Normal
-from toy import nearness
 
 from nulltta.algorithm import randomness, schedules
 from nulltta.baselines import DAS, BestOfN, FKSteering
@@ -19,6 +17,9 @@ from nulltta.baselines.lookahead import initial_latents
 from nulltta.baselines.resampling import RESAMPLING
 from nulltta.baselines.smc import Weighted
 from nulltta.contracts import Step
+from nulltta.testing import nearness
+
+from .linear import guided_means, noises, problem, sampler, tilted
 
 N, T = 1500, 4
 

@@ -7,9 +7,10 @@ import re
 from pathlib import Path
 
 import pytest
-from asking import arguments
 
 from nulltta.cli import main
+
+from .asking import arguments
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "batch.md").read_text()
 

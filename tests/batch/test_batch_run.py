@@ -7,12 +7,13 @@ import shlex
 from pathlib import Path
 
 import pytest
-from asking import SHORT, arguments, require_each_row_once, table_of, written
 from PIL import Image
 from pyarrow import parquet
 
 from nulltta.batch.folder import Folder
 from nulltta.cli import main
+
+from .asking import SHORT, arguments, require_each_row_once, table_of, written
 
 ROWS = [{"id": "x", "prompt": "a [red] cat", "seed": 3}, {"id": "../../y", "prompt": "b", "seed": 4}]
 BAD = [{"id": "x", "prompt": "again"}, {"prompt": "c", "seed": -1}, {"prompt": "d", "guidance_scale": 0.5}]

@@ -7,9 +7,9 @@ import sys
 import time
 from pathlib import Path
 
-from asking import SIXTY_FOUR, arguments, require_each_row_once, table_of, written
-
 from nulltta.cli import main
+
+from .asking import SIXTY_FOUR, arguments, require_each_row_once, table_of, written
 
 
 def test_a_killed_run_goes_on_where_it_was(checkpoint: Path, tmp_path: Path) -> None:

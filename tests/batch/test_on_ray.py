@@ -11,10 +11,11 @@ import time
 from pathlib import Path
 
 import pytest
-from asking import SIXTY_FOUR, arguments, require_each_row_once, table_of, written
 
 from nulltta.cli import main
 from nulltta.runs.ray import shares
+
+from .asking import SIXTY_FOUR, arguments, require_each_row_once, table_of, written
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,12 @@ from statistics import fmean
 from typing import Any
 
 import pytest
-from checkpoints import aesthetic_directory, clip_directory, hps_directory, imagereward_directory
 
 from nulltta import NullTTAConfig
 from nulltta.benchmark.paper import MEASURES, TABLES, plan_of
 from nulltta.cli import main
+
+from ..rewards.checkpoints import aesthetic_directory, clip_directory, hps_directory, imagereward_directory
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tiny_families import CHECKPOINTS
+
+from ..tiny_families import CHECKPOINTS
 
 
 @pytest.fixture(scope="session", params=list(CHECKPOINTS))

@@ -18,23 +18,9 @@ from nulltta.algorithm.embeddings import transform
 from nulltta.algorithm.randomness import seeded
 from nulltta.models import flow
 
+from ..tiny_families import CALLS, SIZES
+
 PROMPTS, NEGATIVES = ["a cat", "two red dogs"], ["", "ugly"]
-# What the stock call is told beside prompts, latents and the number of steps; "scale" names its guidance scale.
-CALLS: dict[str, dict[str, Any]] = {
-    "pixart": {"use_resolution_binning": False},
-    "sana": {"use_resolution_binning": False, "height": 32, "width": 32},
-    "flux": {"scale": "true_cfg_scale", "guidance_scale": 1.0, "height": 16, "width": 16},
-    "qwen": {"scale": "true_cfg_scale", "height": 32, "width": 32},
-    "wan": {"height": 16, "width": 16, "num_frames": 5},
-    "ltx": {"height": 32, "width": 32, "num_frames": 9},
-}
-# The size, in pixels, of families whose checkpoints have none of their own.
-SIZES: dict[str, dict[str, Any]] = {
-    "flux": {"size": (16, 16)},
-    "qwen": {"size": (32, 32)},
-    "wan": {"size": (16, 16), "frames": 5},
-    "ltx": {"size": (32, 32), "frames": 9},
-}
 RATES = {"wan": 0.001}  # of 512 tokens nearly all are zeros: the default, 0.01 on each, is far
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")  # NumPy's, in diffusers' DPM solver

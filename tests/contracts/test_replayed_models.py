@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from test_models import CALLS, SIZES
 from torch import Tensor
 
 import nulltta
 from nulltta import NullText, NullTTAConfig, align
 from nulltta.null_text.replay import replay
+
+from ..tiny_families import CALLS, SIZES
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")  # NumPy's, in diffusers' DPM solver
 

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_families import save_cogview4, save_ltx, save_pixart, save_wan
 from torch import Tensor
 
 import nulltta
 from nulltta import NullTTAConfig, NullTTAError, align
 from nulltta.models.flux import QwenImage, pack, unpack
 from nulltta.scoring import score
+
+from ..tiny_families import save_cogview4, save_ltx, save_pixart, save_wan
 
 
 def test_packing_is_diffusers_own_and_comes_undone() -> None:

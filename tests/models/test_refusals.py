@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_families import save_flux, save_qwen
 
 import nulltta
 from nulltta import NullTTAConfig, NullTTAError, align, load_model
+
+from ..tiny_families import save_flux, save_qwen
 
 
 @pytest.fixture

@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_families import save_sdxl
 
 import nulltta
 from nulltta import NullTTAConfig, NullTTAError, align
 from nulltta.algorithm.embeddings import distance
+
+from ..tiny_families import save_sdxl
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import save_stable_diffusion
 
 import nulltta
+
+from ..tiny import save_stable_diffusion
 
 SCHEDULERS: list[dict[str, Any]] = [
     {},

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_families import save_sdxl
 
 import nulltta
 from nulltta import NullTTAConfig, align
+
+from ..tiny_families import save_sdxl
 
 GUIDE = Path(__file__).parent.parent / "docs" / "null-texts.md"
 REPOSITORY = "stabilityai/stable-diffusion-xl-base-1.0"

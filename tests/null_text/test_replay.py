@@ -9,14 +9,15 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import save_stable_diffusion
 from torch import Tensor
-from toy import Gaussian, nearness
 
 import nulltta
 from nulltta import NullText, NullTTAConfig, NullTTAError, align
 from nulltta.null_text.replay import replay
 from nulltta.null_text.row_by_row import RowByRow
+from nulltta.testing import Gaussian, nearness
+
+from ..tiny import save_stable_diffusion
 
 CONFIG = NullTTAConfig(num_inference_steps=4, inner_steps=(2, 2), num_particles=3, guidance_scale=4.0)
 

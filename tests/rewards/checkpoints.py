@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tiny import clip_tokenizer
 from torch import Tensor
+
+from ..tiny import clip_tokenizer
 
 WIDTH, HIDDEN, FEATURES, LAYERS, PATCH, SIDE = 64, 128, 24, 2, 7, 28
 PATCHES = (SIDE // PATCH) ** 2

@@ -4,12 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pictures import picture, tensor
 from PIL import Image
 
 from nulltta import NullTTAError
 from nulltta.rewards import load
 from nulltta.rewards.files import read_image, read_prompts, score_files
+
+from .pictures import picture, tensor
 
 
 def test_pictures_of_a_folder_are_scored_in_order_with_their_parts(tmp_path: Path) -> None:

@@ -8,7 +8,16 @@ from typing import Any
 
 import pytest
 import torch
-from checkpoints import (
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+from nulltta.contracts import Reward
+from nulltta.rewards import load
+from nulltta.rewards.preprocess import CLIP_MEAN, CLIP_STD
+
+from ..tiny import clip_tokenizer
+from .checkpoints import (
     SIDE,
     aesthetic_directory,
     bert_tokenizer,
@@ -20,16 +29,8 @@ from checkpoints import (
     siglip2_directory,
     siglip_directory,
 )
-from pictures import picture, tensor
-from PIL import Image
-from reference import image_reward, mlp, open_clip_features
-from tiny import clip_tokenizer
-from torch import Tensor
-from torch.nn import functional
-
-from nulltta.contracts import Reward
-from nulltta.rewards import load
-from nulltta.rewards.preprocess import CLIP_MEAN, CLIP_STD
+from .pictures import picture, tensor
+from .reference import image_reward, mlp, open_clip_features
 
 PROMPTS = ["a red cat", "the sun over a blue sea"]
 BUILD: dict[str, Callable[[Path], Path]] = {

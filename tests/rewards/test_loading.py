@@ -12,7 +12,13 @@ from typing import Any
 
 import pytest
 import torch
-from checkpoints import (
+from safetensors.torch import load_file, save_file
+
+from nulltta import NullTTAError
+from nulltta.rewards import catalogue, load
+from nulltta.rewards.compose import components
+
+from .checkpoints import (
     aesthetic_directory,
     clip_directory,
     hps_directory,
@@ -21,12 +27,7 @@ from checkpoints import (
     sharded,
     siglip_directory,
 )
-from pictures import picture, tensor
-from safetensors.torch import load_file, save_file
-
-from nulltta import NullTTAError
-from nulltta.rewards import catalogue, load
-from nulltta.rewards.compose import components
+from .pictures import picture, tensor
 
 LEARNED = ["pickscore", "clipscore", "siglip", "vqascore", "aesthetic", "hpsv2", "hpsv2.1", "imagereward"]
 

@@ -6,7 +6,6 @@ import random
 
 import pytest
 import torch
-from pictures import picture, tensor
 from transformers import Qwen2VLImageProcessorPil, Siglip2ImageProcessorPil
 from transformers.models.qwen2_vl import image_processing_pil_qwen2_vl as qwen
 from transformers.models.siglip2 import image_processing_pil_siglip2 as siglip2
@@ -14,6 +13,8 @@ from transformers.models.siglip2 import image_processing_pil_siglip2 as siglip2
 from nulltta import NullTTAError
 from nulltta.rewards.patches import NaflexPatches, QwenPatches, naflex_resize, smart_resize
 from nulltta.rewards.preprocess import Preprocess
+
+from .pictures import picture, tensor
 
 SIZES = [(96, 96), (200, 150), (300, 225), (448, 600)]  # where Pillow 13 too goes across first
 

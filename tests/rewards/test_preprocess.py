@@ -5,13 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from checkpoints import clip_directory
-from pictures import picture, tensor
 from PIL import Image
 
 from nulltta import NullTTAError
 from nulltta.rewards import load
 from nulltta.rewards.preprocess import Preprocess
+
+from .checkpoints import clip_directory
+from .pictures import picture, tensor
 
 SIZES = [(96, 96), (150, 200), (224, 224), (300, 225), (512, 512), (767, 512)]
 

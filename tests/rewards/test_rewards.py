@@ -68,7 +68,7 @@ def test_jpeg_is_the_size_of_the_image_as_given() -> None:
     """The published release scales images in [0, 1] again before coding, and so measures almost black ones."""
     import io
 
-    from pictures import picture, tensor
+    from .pictures import picture, tensor
 
     images = torch.cat([tensor(picture(48, 64, seed)) for seed in range(2)])
     sizes = []

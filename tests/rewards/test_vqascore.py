@@ -10,14 +10,15 @@ from typing import Any
 
 import pytest
 import torch
-from checkpoints import SIDE, clip_directory, instructblip_directory, qwen_directory, sharded
-from pictures import picture, tensor
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from nulltta import NullTTAError
 from nulltta.rewards import REWARDS, catalogue, load
+
+from .checkpoints import SIDE, clip_directory, instructblip_directory, qwen_directory, sharded
+from .pictures import picture, tensor
 
 PROMPTS = ["a red cat", "the sun over a blue sea"]
 BUILD: dict[str, Callable[[Path], Path]] = {

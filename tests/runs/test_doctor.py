@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from toy import Gaussian, nearness
 
 import nulltta
 from nulltta import NullTTAConfig, rewards
 from nulltta.algorithm.budget import evaluations
 from nulltta.runs.doctor import estimate, machine, weights
+from nulltta.testing import Gaussian, nearness
 
 CONFIG = NullTTAConfig(num_inference_steps=4, inner_steps=(1, 3), guidance_scale=3.0, annealing="auto")
 

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-import gates
 import pytest
-from serving import KEY, Running, running
 
 import nulltta
+
+from . import gates
+from .serving import KEY, Running, running
 
 
 @pytest.fixture(scope="session")
@@ -35,7 +36,7 @@ def start(tiny: nulltta.GuidedModel) -> Iterator[Callable[..., Running]]:
 
 @pytest.fixture
 def closed_gate() -> Iterator[threading.Event]:
-    """The gate of `gates:gated`, closed until the test opens it."""
+    """The gate of `gates.gated`, closed until the test opens it."""
     gates.gate.clear()
     yield gates.gate
     gates.gate.set()

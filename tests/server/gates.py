@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+GATED, PICKY = NAMES = (f"{__name__}:gated", f"{__name__}:picky")
 gate = threading.Event()
 gate.set()
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 
-import gates
 import numpy as np
 from openai import OpenAI
 from PIL import Image
@@ -21,8 +20,10 @@ from nulltta.server.engine import Engine
 from nulltta.server.run import Server, listen
 from nulltta.server.settings import Settings
 
+from . import gates
+
 KEY = "sk-test-0123456789abcdef"
-OFFERED = ("brightness", "colourfulness", "target-colour", "gates:gated", "gates:picky")
+OFFERED = ("brightness", "colourfulness", "target-colour", *gates.NAMES)
 SHORT = {"num_inference_steps": 4, "inner_steps": [1, 1], "num_particles": 2, "guidance_scale": 3, "seed": 0}
 
 

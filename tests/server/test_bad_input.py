@@ -6,8 +6,9 @@ import json
 from typing import Any
 
 import pytest
-from serving import KEY, Running
-from wire import ask, body, get, send
+
+from .serving import KEY, Running
+from .wire import ask, body, get, send
 
 MISTAKES: dict[str, tuple[Any, int, str | None, str, str]] = {
     "malformed JSON": (b'{"prompt": ', 400, None, "invalid_json", "not JSON"),

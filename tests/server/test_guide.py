@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from serving import KEY, Running
-from wire import ask, get
+
+from .serving import KEY, Running
+from .wire import ask, get
 
 GUIDE = Path(__file__).parents[2] / "docs" / "server.md"
 

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from serving import KEY, Running
-from wire import ask, body, get
 
 from nulltta.errors import NullTTAError
 from nulltta.server.auth import VARIABLE, Keys, read_keys
 from nulltta.server.pictures import Pictures
 from nulltta.server.settings import Settings, is_loopback
+
+from .serving import KEY, Running
+from .wire import ask, body, get
 
 OTHER = "sk-other-0123456789abcd"
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import date
 
-import load
-from serving import KEY, Running
+from studies import load
+
+from .serving import KEY, Running
 
 
 def test_a_level_and_the_memory(start: Callable[..., Running]) -> None:

@@ -10,10 +10,11 @@ from typing import Any
 import openai
 import pytest
 from openai.types import Image as Answered
-from serving import KEY, SHORT, Running, assert_same, config, picture
 
 import nulltta
 from nulltta.images import to_pil
+
+from .serving import KEY, SHORT, Running, assert_same, config, picture
 
 PROMPT = "a [red] cat, größer"
 

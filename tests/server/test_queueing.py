@@ -16,15 +16,17 @@ import numpy as np
 import openai
 import pytest
 from PIL import Image
-from serving import KEY, Running
-from wire import answer, ask, body, get, send
 
 from nulltta.config import NullTTAConfig
 from nulltta.server.jobs import Job, Work
 from nulltta.server.queue import Queue
 
+from . import gates
+from .serving import KEY, Running
+from .wire import answer, ask, body, get, send
+
 Start = Callable[..., Running]
-GATED = {"reward": "gates:gated"}
+GATED = {"reward": gates.GATED}
 
 
 def waiting(at: Running, count: int) -> None:
@@ -150,7 +152,7 @@ def test_a_fault_is_not_the_neighbours(
 ) -> None:
     at = start()
     first = busy(at)
-    good, bad = send(at, body("good", reward="gates:picky")), send(at, body(prompt, reward="gates:picky"))
+    good, bad = send(at, body("good", reward=gates.PICKY)), send(at, body(prompt, reward=gates.PICKY))
     waiting(at, 2)
     closed_gate.set()
     assert [answer(one)[0] for one in (first, good)] == [200] * 2
@@ -158,7 +160,7 @@ def test_a_fault_is_not_the_neighbours(
     assert (found, answered["error"]["code"]) == (status, code)
     assert "no such thing" not in json.dumps(answered)
     with at.client() as client, pytest.raises(openai.APIError) as refused:  # in a stream, after its status
-        list(client.images.generate(stream=True, extra_body=body(prompt, reward="gates:picky"), prompt=prompt))
+        list(client.images.generate(stream=True, extra_body=body(prompt, reward=gates.PICKY), prompt=prompt))
     assert refused.value.code == code
 
 

@@ -18,10 +18,11 @@ import openai
 import pytest
 from openai import OpenAI
 from PIL import Image
-from serving import KEY, SHORT, assert_same, config
 
 import nulltta
 from nulltta.cli import main
+
+from .serving import KEY, SHORT, assert_same, config
 
 OURS = {"nulltta": {**SHORT, "reward": "brightness"}}
 ENVIRONMENT = {

@@ -16,8 +16,6 @@ from typing import Any
 
 import pytest
 from openai import OpenAI
-from serving import KEY, SHORT, Running
-from wire import ask, body, get
 
 import nulltta
 from nulltta.cli import main
@@ -27,12 +25,16 @@ from nulltta.server import logs
 from nulltta.server.engine import Engine
 from nulltta.server.settings import Settings
 
+from . import gates
+from .serving import KEY, SHORT, Running
+from .wire import ask, body, get
+
 
 def test_rewards(shared: Running) -> None:
     status, answered, _ = get(shared, "/v1/rewards")
     known = {row["id"]: row for row in answered["data"]}
     assert status == 200
-    assert list(known) == ["brightness", "colourfulness", "target-colour", "gates:gated", "gates:picky"]
+    assert list(known) == ["brightness", "colourfulness", "target-colour", *gates.NAMES]
     assert known["brightness"]["differentiable"]
     assert "mean pixel" in known["brightness"]["summary"]
 
@@ -134,10 +136,15 @@ def test_a_missing_extra_says_the_install_line(
 def test_nulltta_serve(checkpoint: Path) -> None:
     """Started, used, and stopped by SIGTERM in the midst of a request, whose client gets its image."""
     command = [sys.executable, "-m", "nulltta.cli", "serve", "--model", str(checkpoint), "--name", "mine"]
-    command += ["--port", "0", "--grace", "600", "--reward", "brightness", "--reward", "gates:picky"]
+    command += ["--port", "0", "--grace", "600", "--reward", "brightness", "--reward", gates.PICKY]
     environment = {**os.environ, "NULLTTA_API_KEY": KEY, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
-        command, env=environment, cwd=Path(__file__).parent, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command,
+        env=environment,
+        cwd=Path(__file__).parents[2],
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     ) as process:
         lines = [json.loads(process.stderr.readline())]
         assert lines[0]["event"] == "listening"
@@ -145,9 +152,7 @@ def test_nulltta_serve(checkpoint: Path) -> None:
             options = {"nulltta": {**SHORT, "reward": "brightness"}}
             client.images.generate(model="mine", prompt="a secret " + "x" * 100, extra_body=options)
             with pytest.raises(Exception, match="internal"):
-                client.images.generate(
-                    prompt="a secret boom", extra_body={"nulltta": {**SHORT, "reward": "gates:picky"}}
-                )
+                client.images.generate(prompt="a secret boom", extra_body={"nulltta": {**SHORT, "reward": gates.PICKY}})
             stream = client.images.generate(
                 prompt="a secret stream", stream=True, partial_images=1,
                 extra_body={"nulltta": {**options["nulltta"], "num_inference_steps": 20}},

@@ -6,7 +6,7 @@ import json
 from http.client import HTTPConnection, HTTPMessage
 from typing import Any
 
-from serving import KEY, SHORT, Running
+from .serving import KEY, SHORT, Running
 
 GENERATE = "/v1/images/generations"
 

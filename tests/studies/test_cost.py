@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import cost
-import flops as counting
 import pytest
 import torch
-from meters import Parts, flops, peak_bytes
-from subjects import EXACT, subject
+
+from studies import cost
+from studies import flops as counting
+from studies.meters import Parts, flops, peak_bytes
+from studies.subjects import EXACT, subject
 
 CPU = torch.device("cpu")
 

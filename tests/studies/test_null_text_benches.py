@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from studies import low_rank, transfer
+
 SHORT: dict[str, Any] = {
     "num_inference_steps": 3, "inner_steps": (1, 1), "num_particles": 2, "learning_rate": 0.1, "guidance_scale": 3.0,
 }  # fmt: skip
 
 
-def load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[2] / "studies" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_transfer_is_the_gain_over_plain_of_the_same_seeds(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    transfer, out, plot = load("transfer"), tmp_path / "new" / "transfer.json", tmp_path / "plot.png"
+    out, plot = tmp_path / "new" / "transfer.json", tmp_path / "plot.png"
     transfer.transfer(
         prompts=3, seeds=3, others=2, other_seeds=2, reward="brightness", model=str(checkpoint), out=out, plot=plot,
         **SHORT,
@@ -58,7 +49,6 @@ def test_transfer_is_the_gain_over_plain_of_the_same_seeds(
 
 
 def test_the_share_resamples_null_texts_with_both_their_gains() -> None:
-    transfer = load("transfer")
     whole = [{"m": ([0.0], [float(g)])} for g in (1, 2, 3, 4)]
     half = [{"m": ([1.0, 1.0], [1 + g / 2, 1 + g / 2])} for g in (1, 2, 3, 4)]
     samples = {transfer.ALIGNED: whole, "x": half}
@@ -71,12 +61,12 @@ def test_averaged_is_one_embedding_at_every_step() -> None:
     from nulltta import NullText
 
     null_text = NullText([9, 5, 1], [{"tokens": torch.full((1, 1), float(i))} for i in (0, 3, 9)], "a")
-    assert [float(load("transfer").averaged(null_text).at(t)["tokens"]) for t in (9, 4, 0)] == [4, 4, 4]
+    assert [float(transfer.averaged(null_text).at(t)["tokens"]) for t in (9, 4, 0)] == [4, 4, 4]
 
 
 def test_low_rank_files(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "low_rank.json"
-    load("low_rank").low_rank(prompts=2, rank=[1, 3], reward="brightness", model=str(checkpoint), out=out, **SHORT)
+    low_rank.low_rank(prompts=2, rank=[1, 3], reward="brightness", model=str(checkpoint), out=out, **SHORT)
     record = json.loads(out.read_text())
     by_name = {row["file"]: row for row in record["files"]}
     assert list(by_name) == ["in full, with noise", "float16", "rank 1", "rank 3"]

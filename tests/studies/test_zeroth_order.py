@@ -2,25 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-from types import ModuleType
-
-import pytest
 import torch
 from torch import Tensor
 
 from nulltta import rewards
-
-
-@pytest.fixture(scope="module")
-def soft_jpeg() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("soft_jpeg", Path(__file__).parents[2] / "studies" / "soft_jpeg.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from studies.soft_jpeg import SoftJpegSize
 
 
 def _pictures(count: int, seed: int) -> Tensor:
@@ -32,21 +18,21 @@ def _pictures(count: int, seed: int) -> Tensor:
     return (0.5 + 0.2 * smooth / smooth.std((1, 2, 3), keepdim=True)).clamp(0, 1)
 
 
-def test_it_follows_the_size_of_pictures_it_was_not_fitted_to(soft_jpeg: ModuleType) -> None:
-    soft, pictures = soft_jpeg.SoftJpegSize(_pictures(12, seed=0)), _pictures(12, seed=1)
+def test_it_follows_the_size_of_pictures_it_was_not_fitted_to() -> None:
+    soft, pictures = SoftJpegSize(_pictures(12, seed=0)), _pictures(12, seed=1)
     sizes = rewards.load("jpeg")(pictures)
     assert (soft(pictures) - sizes).abs().mean() < 0.1 * sizes.std()
 
 
-def test_its_gradient_makes_a_picture_smaller(soft_jpeg: ModuleType) -> None:
+def test_its_gradient_makes_a_picture_smaller() -> None:
     pictures, size = _pictures(6, seed=2), rewards.load("jpeg")
-    soft = soft_jpeg.SoftJpegSize(pictures)
+    soft = SoftJpegSize(pictures)
     leaf = pictures.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(soft(leaf).sum(), leaf)
     uphill = gradient / gradient.square().mean((1, 2, 3), keepdim=True).sqrt()
     assert bool((size(pictures + 0.005 * uphill) > size(pictures)).all())
 
 
-def test_its_cosine_transform_keeps_lengths(soft_jpeg: ModuleType) -> None:
-    dct = soft_jpeg.SoftJpegSize(_pictures(4, seed=3)).dct
+def test_its_cosine_transform_keeps_lengths() -> None:
+    dct = SoftJpegSize(_pictures(4, seed=3)).dct
     torch.testing.assert_close(dct @ dct.T, torch.eye(8), rtol=0, atol=1e-6)

@@ -18,7 +18,7 @@ from nulltta.ui.engine import Engine
 
 pytest.importorskip("gradio", reason="needs Gradio: pip install 'nulltta[ui]'")
 pytest.importorskip("playwright", reason="needs Playwright: pip install playwright")
-from screens import CHROMIUM, DEVICES, browser, downloaded, served, visit
+from studies.screens import CHROMIUM, DEVICES, browser, downloaded, served, visit
 
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt install chromium"),

@@ -1,7 +1,8 @@
-"""A diffusion model whose answers are known: data ~ N(m, I), where the embedding is the mean m."""
+"""A diffusion model with known answers, for closed-form tests of methods: data ~ N(m, I), where the embedding is m."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -12,10 +13,14 @@ from nulltta.contracts import Embedding, NoiseStep
 
 
 class Gaussian:
-    """For data N(m, I) every marginal is N(√ᾱ·m, I), so ε(x, m) = √(1−ᾱ)·(x − √ᾱ·m) and x̂0 = √ᾱ·x + (1−ᾱ)·m.
+    """The exact denoiser of data distributed as N(m, I), where the embedding is the mean m.
 
-    Latents and images are (3, 1, 1); "red" is mean 1 in the first channel, "" is mean 0. Counts the branch
-    evaluations, a row each, by whether they carry gradient.
+    Every marginal is N(√ᾱ·m, I), so ε(x, m) = √(1−ᾱ)·(x − √ᾱ·m) and x̂0 = √ᾱ·x + (1−ᾱ)·m. Latents and images are
+    (3, 1, 1). The prompts it knows are "", "red" and "green", with means 0, (1, 0, 0) and (0, 1, 0).
+
+    Attributes:
+        with_gradient: the rows of `predict` that carried gradient so far.
+        without_gradient: the rows of `predict` that carried none.
     """
 
     name = "gaussian"
@@ -30,10 +35,11 @@ class Gaussian:
         return cond, null
 
     def schedule(self, num_inference_steps: int) -> list[NoiseStep]:
+        """Steps of equal length from ᾱ = 0.1 to ᾱ = 1; the sampling steps are the model's own diffusion steps."""
         alpha_bars = torch.linspace(0.1, 1.0, num_inference_steps + 1, dtype=torch.float64).tolist()
         steps = []
         for i, (now, then) in enumerate(pairwise(alpha_bars)):
-            alpha = now / then  # the sampling steps are the model's own diffusion steps
+            alpha = now / then
             steps.append(NoiseStep(num_inference_steps - i, now, then, (1 - alpha) / (2 * alpha * (1 - now))))
         return steps
 
@@ -45,15 +51,16 @@ class Gaussian:
             self.with_gradient += len(x)
         else:
             self.without_gradient += len(x)
-        return (1 - step.alpha_bar) ** 0.5 * (x - step.alpha_bar**0.5 * embedding["mean"][..., None, None])
+        return math.sqrt(1 - step.alpha_bar) * (x - math.sqrt(step.alpha_bar) * embedding["mean"][..., None, None])
 
     def predict_x0(self, x: Tensor, prediction: Tensor, step: NoiseStep) -> Tensor:
-        return (x - (1 - step.alpha_bar) ** 0.5 * prediction) / step.alpha_bar**0.5
+        return (x - math.sqrt(1 - step.alpha_bar) * prediction) / math.sqrt(step.alpha_bar)
 
     def step_distribution(self, x: Tensor, prediction: Tensor, step: NoiseStep) -> tuple[Tensor, float]:
         now, then = step.alpha_bar, step.alpha_bar_previous
-        std = step.eta * ((1 - then) / (1 - now) * (1 - now / then)) ** 0.5
-        return then**0.5 * self.predict_x0(x, prediction, step) + (1 - then - std**2) ** 0.5 * prediction, std
+        std = step.eta * math.sqrt((1 - then) / (1 - now) * (1 - now / then))
+        direction = math.sqrt(1 - then - std**2)
+        return math.sqrt(then) * self.predict_x0(x, prediction, step) + direction * prediction, std
 
     def decode(self, x0: Tensor, detail: str = "full") -> Tensor:
         assert detail == "full"
@@ -61,6 +68,6 @@ class Gaussian:
 
 
 def nearness(images: Tensor, prompts: Sequence[str]) -> Tensor:
-    """−‖x − (0.2, 0.4, 0.6)‖²: a quadratic reward."""
+    """Return −‖x − (0.2, 0.4, 0.6)‖² of each image: a quadratic reward."""
     del prompts
     return -(images.flatten(1) - torch.tensor([0.2, 0.4, 0.6])).square().sum(1)
