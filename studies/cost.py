@@ -1,14 +1,16 @@
-"""What an image costs, beside a straightforward reference in the same process, alternating: the ratio is the result.
+"""What does one image cost? Our implementation beside a straightforward reference, alternating in the same process.
 
-    python -m studies.cost [--model embedded --prompts 1 --prompts 8 --repeats 3] [any setting of `nulltta align`]
+    python studies/cost.py [--model embedded --prompts 1 --prompts 8 --repeats 3] [any setting of `nulltta align`]
 
-The reference (studies/published_loop.py) spends as the published release does: one prompt at a time, both branches with
-gradient in every inner step, the full decoder, prompts encoded by the reward at every call. "exact" is ours of the
-same settings, and samples the same images from the same seeds; "savings" is ours under the settings given, or for the
-embedded model its preset. Prints Markdown and writes studies/results/cost.json. Memory is the most that tensors made
-during a run of two denoising steps held at once, an image in flight. FLOPs are those of one prompt's whole run. Adam
-multiplies the rounding of many steps, so that the greatest difference of a pixel between exact and reference is told
-beside that of the reference and itself with another number of threads.
+The reference (`nulltta.benchmark.costs.published_loop`) spends what the published release spends: it takes one prompt
+at a time, differentiates both branches and the full decoder in every inner step, and encodes the prompt for the reward
+at every call. "exact" is our implementation with the same settings, which samples the same images from the same seeds.
+"savings" is ours with the settings given on the command line, or with the preset of the embedded model.
+
+The script prints Markdown and writes studies/results/cost.json. The ratio of the times is the result. Memory is the
+peak of the tensors made during a run of two denoising steps, per image in flight. FLOPs are those of one prompt's whole
+run. Adam amplifies rounding over many steps, so the largest pixel difference between exact and reference is reported
+beside the difference between two runs of the reference with different numbers of threads.
 """
 
 from __future__ import annotations
@@ -29,17 +31,14 @@ from torch import Tensor
 
 from nulltta.algorithm import randomness, schedules
 from nulltta.algorithm.problem import Problem
-from nulltta.algorithm.sampling import null_tta
-from nulltta.alignment import drain, make_problem
+from nulltta.alignment import align, make_problem
+from nulltta.benchmark.costs import published_loop
+from nulltta.benchmark.costs.meters import flops, peak_bytes, watching
+from nulltta.benchmark.costs.stand_ins import MeasuredModel, forget_texts, measured_model
 from nulltta.cli.flags import config_flags
 from nulltta.config import NullTTAConfig
-from nulltta.contracts import Outcome
 from nulltta.embedded.grammar import tuning_prompts
 from nulltta.runs import record
-
-from . import published_loop
-from .meters import flops, peak_bytes, watching
-from .subjects import Subject, forget_texts, subject
 
 RESULTS = Path(__file__).parent / "results" / "cost.json"
 
@@ -47,7 +46,7 @@ RESULTS = Path(__file__).parent / "results" / "cost.json"
 @config_flags
 def main(
     model: Annotated[str, typer.Option(help="embedded, or sd15 or sdxl with random weights.")] = "embedded",
-    prompts: Annotated[list[int] | None, typer.Option(help="In one batch; may be repeated. [1 and 8]")] = None,
+    prompts: Annotated[list[int] | None, typer.Option(help="Prompts in one batch; may be repeated. [1 and 8]")] = None,
     repeats: int = 3,
     device: str = "cpu",
     dtype: str = "float32",
@@ -57,9 +56,9 @@ def main(
     *,
     settings: dict[str, Any],
 ) -> None:
-    """Measure."""
+    """Measure what one image costs."""
     torch.set_num_threads(threads)
-    thing = subject(model, device, getattr(torch, dtype))
+    thing = measured_model(model, device, getattr(torch, dtype))
     saving = replace(thing.config, **settings) if settings or model != "embedded" else NullTTAConfig.embedded()
     found: dict[str, Any] = {
         "date": f"{datetime.now(UTC):%Y-%m-%d}", "model": model, "device": device, "dtype": dtype, "threads": threads,
@@ -81,18 +80,19 @@ def main(
 Ways = dict[str, Callable[[NullTTAConfig], Tensor]]
 
 
-def _ways(thing: Subject, prompts: Sequence[str]) -> Ways:
+def _ways(thing: MeasuredModel, prompts: Sequence[str]) -> Ways:
     ours = partial(by_us, thing, prompts)
     return {"reference": partial(by_reference, thing, prompts), "exact": ours, "savings": ours}
 
 
-def work(thing: Subject, configs: Mapping[str, NullTTAConfig]) -> dict[str, int]:
-    """FLOPs of one prompt's image."""
+def work(thing: MeasuredModel, configs: Mapping[str, NullTTAConfig]) -> dict[str, int]:
+    """Count the FLOPs of one image, by implementation."""
     return {name: flops(lambda: way(configs[name])) for name, way in _ways(thing, tuning_prompts(1)).items()}  # noqa: B023
 
 
-def difference_by_threads(thing: Subject, threads: int) -> float:
-    """Of a pixel, between the reference and itself with one thread where there are more, or two: what rounding does."""
+def difference_by_threads(thing: MeasuredModel, threads: int) -> float:
+    """Measure what rounding does: the largest pixel difference between two runs of the reference with different numbers
+    of threads."""
     images = []
     for count in (threads, 1 if threads > 1 else 2):
         torch.set_num_threads(count)
@@ -102,9 +102,9 @@ def difference_by_threads(thing: Subject, threads: int) -> float:
 
 
 def compare(
-    thing: Subject, configs: Mapping[str, NullTTAConfig], prompts: Sequence[str], repeats: int, compiled: bool
+    thing: MeasuredModel, configs: Mapping[str, NullTTAConfig], prompts: Sequence[str], repeats: int, compiled: bool
 ) -> dict[str, Any]:
-    """All ways, in turns: seconds, what was evaluated and memory, an image each."""
+    """Measure all implementations in turn: seconds, rows evaluated and memory, per image."""
     ways = _ways(thing, prompts)
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     images: dict[str, Tensor] = {}
@@ -125,9 +125,9 @@ def compare(
 
 
 def _figures(
-    thing: Subject, way: Callable[[NullTTAConfig], Tensor], config: NullTTAConfig, images: int, in_flight: int
+    thing: MeasuredModel, way: Callable[[NullTTAConfig], Tensor], config: NullTTAConfig, images: int, in_flight: int
 ) -> dict[str, Any]:
-    """What an image takes, the clock aside."""
+    """Measure rows and memory per image."""
     short = replace(config, num_inference_steps=2, inner_steps=(1, 1))
     with watching(thing.stock) as theirs, watching(thing.pipeline) as ours:
         way(config)
@@ -140,17 +140,15 @@ def _figures(
     }
 
 
-def by_us(thing: Subject, prompts: Sequence[str], config: NullTTAConfig) -> Tensor:
-    """(B, 3, H, W)."""
-    problem = _posed(thing, config, prompts)
-    outcome: Outcome = drain(null_tta(problem), lambda _: None)[0]
-    return outcome.candidates[torch.arange(len(prompts)), outcome.selected]
+def by_us(thing: MeasuredModel, prompts: Sequence[str], config: NullTTAConfig) -> Tensor:
+    """Sample with our implementation: (B, 3, H, W)."""
+    return align(thing.model, prompts, thing.reward, config=config, seed=list(range(len(prompts)))).images
 
 
-def by_reference(thing: Subject, prompts: Sequence[str], config: NullTTAConfig) -> Tensor:
-    """(B, 3, H, W), one prompt after another, from the same latents and noise."""
+def by_reference(thing: MeasuredModel, prompts: Sequence[str], config: NullTTAConfig) -> Tensor:
+    """Sample with the reference, one prompt after another, from the same latents and noise: (B, 3, H, W)."""
     gamma = schedules.annealing_coefficient(config.annealing, config.num_inference_steps)
-    problem = _posed(thing, config, prompts)
+    problem = make_problem(thing.model, prompts, thing.reward, config, seed=list(range(len(prompts))))
     reward = _forgetful(thing.reward)
     images = []
     for b, prompt in enumerate(prompts):
@@ -161,15 +159,13 @@ def by_reference(thing: Subject, prompts: Sequence[str], config: NullTTAConfig) 
     return torch.stack(images)
 
 
-def _posed(thing: Subject, config: NullTTAConfig, prompts: Sequence[str]) -> Problem:
-    return make_problem(thing.model, prompts, thing.reward, config, seed=list(range(len(prompts))))
-
-
 def _noise(problem: Problem, b: int, latents: Tensor) -> Callable[[int], Tensor]:
     return lambda i: randomness.seeded([problem.seeds[b]], i, latents[:1], len(latents))[0]
 
 
 def _forgetful(reward: Any) -> Callable[[Tensor, Sequence[str]], Tensor]:
+    """Wrap a reward so that it encodes its prompts at every call."""
+
     def fresh(images: Tensor, prompts: Sequence[str]) -> Tensor:
         forget_texts(reward)
         values: Tensor = reward(images, prompts)
@@ -180,7 +176,7 @@ def _forgetful(reward: Any) -> Callable[[Tensor, Sequence[str]], Tensor]:
 
 @contextmanager
 def _compiled(network: Any, on: bool) -> Iterator[None]:
-    """The network compiled, or as it is."""
+    """Compile the network inside the block if `on`."""
     if on:
         network.compile()
     yield
@@ -188,21 +184,24 @@ def _compiled(network: Any, on: bool) -> Iterator[None]:
 
 
 def about(found: Mapping[str, Any]) -> str:
-    """What holds for any number of prompts."""
+    """Format the figures that do not depend on the number of prompts."""
     counts = found["flops"]
-    lines = ["GFLOP an image: " + ", ".join(
+    lines = ["GFLOP per image: " + ", ".join(
         f"{name} {count / 1e9:.0f} ({counts['reference'] / count:.2f}×)" for name, count in counts.items()
     )]  # fmt: skip
     if "difference_by_threads" in found:
-        lines.append(f"Greatest difference of a pixel, reference by threads: {found['difference_by_threads']:.1e}")
+        lines.append(
+            "Largest pixel difference between runs of the reference with different numbers of threads: "
+            f"{found['difference_by_threads']:.1e}"
+        )
     return "\n".join([*lines, ""])
 
 
 def markdown(row: dict[str, Any]) -> str:
-    """A table of one batch size, and the ratios."""
+    """Format the table of one batch size, with the ratios."""
     ways = {name: row[name] for name in ("reference", "exact", "savings")}
     theirs = ways["reference"]
-    lines = [f"| an image, in batches of {row['prompts']} | {' | '.join(ways)} |", "|---" * 4 + "|"]
+    lines = [f"| per image, in batches of {row['prompts']} | {' | '.join(ways)} |", "|---" * 4 + "|"]
     figures = {
         "seconds": ("seconds", "{:.2f}"), "peak_megabytes": ("peak memory, MiB", "{:.1f}"),
     }  # fmt: skip
@@ -213,7 +212,7 @@ def markdown(row: dict[str, Any]) -> str:
         counts = [f"{way['rows'].get(name, 0):.0f}" for way in ways.values()]
         lines.append(f"| {name} | {' | '.join(counts)} |")
     differences = ", ".join(f"{value:.0e}" for value in sorted(row["differences"]))
-    lines += ["", f"Greatest difference of a pixel, exact to reference, by image: {differences}", ""]
+    lines += ["", f"Largest pixel difference between exact and reference, by image: {differences}", ""]
     return "\n".join(lines)
 
 

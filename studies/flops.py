@@ -1,8 +1,9 @@
-"""FLOPs of an image, by torch's counter on the meta device: the release's way, and ours with each decoder.
+"""How many FLOPs does one image take? Counted on the meta device, for the published release and for ours.
 
-    python -m studies.flops [--model sd15 --model sdxl --inner-steps 5 55]
+    python studies/flops.py [--model sd15 --model sdxl --inner-steps 5 55]
 
-Prints a Markdown table and writes studies/results/flops.json. No weights and no GPU are needed.
+Ours is counted with the full and with the tiny decoder. The script prints a Markdown table and writes
+studies/results/flops.json. It needs no weights and no GPU.
 """
 
 from __future__ import annotations
@@ -16,11 +17,10 @@ import torch
 import typer
 
 from nulltta.algorithm import schedules
+from nulltta.benchmark.costs.meters import flops
+from nulltta.benchmark.costs.stand_ins import MeasuredModel, embedding, measured_model
 from nulltta.config import NullTTAConfig
 from nulltta.runs import record
-
-from .meters import flops
-from .subjects import Subject, embedding, subject
 
 RESULTS = Path(__file__).parent / "results" / "flops.json"
 TAESD = {"latent_channels": 4}  # diffusers' AutoencoderTiny as published
@@ -28,11 +28,10 @@ TAESD = {"latent_channels": 4}  # diffusers' AutoencoderTiny as published
 
 @dataclass(frozen=True)
 class Prices:
-    """FLOPs of one row: forward, and forward and backward to the inputs (weights are frozen)."""
+    """The FLOPs of one row: forward alone, and forward with backward to the inputs (weights are frozen)."""
 
     denoiser: tuple[int, int]
     decoder: tuple[int, int]
-    half: tuple[int, int]
     tiny: tuple[int, int]
     reward: tuple[int, int]
 
@@ -42,22 +41,22 @@ def main(
     inner_steps: tuple[int, int] = (5, 55),
     out: Path = RESULTS,
 ) -> None:
-    """Count."""
+    """Count the FLOPs of one image."""
     found: dict[str, Any] = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "versions": record.versions(), "models": {}}
     print(
-        "| model | T, n_min n_max, K | release | ours, full | half | tiny | plain sampling |",
-        "|---" * 7 + "|",
+        "| model | T, n_min n_max, K | release | ours, full decoder | tiny decoder | plain sampling |",
+        "|---" * 6 + "|",
         sep="\n",
     )
     for name in model or ["sd15", "sdxl"]:
-        thing = subject(name, "meta")
+        thing = measured_model(name, "meta")
         config = NullTTAConfig(inner_steps=inner_steps)
         price = prices(thing)
         total = {"release": release(price, config), "full": ours(price, config, price.decoder),
-                 "half": ours(price, config, price.half), "tiny": ours(price, config, price.tiny),
+                 "tiny": ours(price, config, price.tiny),
                  "plain": plain(price, config)}  # fmt: skip
         found["models"][name] = {"prices": vars(price), "totals": total, "inner_steps": inner_steps}
-        cells = [f"{total[k] / 1e12:,.0f} ({total['release'] / total[k]:.1f}×)" for k in ("full", "half", "tiny")]
+        cells = [f"{total[k] / 1e12:,.0f} ({total['release'] / total[k]:.1f}×)" for k in ("full", "tiny")]
         setting = f"{config.num_inference_steps}, {inner_steps[0]} {inner_steps[1]}, {config.num_particles}"
         ends = [f"{total[k] / 1e12:,.0f}" for k in ("release", "plain")]
         print("|", " | ".join([name, setting, ends[0], *cells, ends[1]]), "|")
@@ -65,8 +64,8 @@ def main(
     record.save(found, out)
 
 
-def prices(thing: Subject) -> Prices:
-    """By counting one row of each part."""
+def prices(thing: MeasuredModel) -> Prices:
+    """Count one row of each part."""
     from diffusers import AutoencoderTiny
 
     model: Any = thing.model
@@ -82,13 +81,13 @@ def prices(thing: Subject) -> Prices:
     return Prices(
         denoiser=_both_ways(lambda tokens: model.predict(x, step, null | {"tokens": tokens}), null["tokens"]),
         decoder=_both_ways(lambda x0: model.decode(x0), x),
-        half=_both_ways(lambda x0: model.decode(x0, "half"), x),
         tiny=_both_ways(lambda x0: tiny.decode(x0).sample, x),
         reward=_both_ways(lambda images: thing.reward(images, prompts), pixels),
     )
 
 
 def _both_ways(function: Any, at: torch.Tensor) -> tuple[int, int]:
+    """FLOPs of a call forward, and forward and backward."""
     leaf = at.clone().requires_grad_()
 
     def forward() -> None:
@@ -99,30 +98,31 @@ def _both_ways(function: Any, at: torch.Tensor) -> tuple[int, int]:
 
 
 def _inner(config: NullTTAConfig) -> int:
+    """The number of inner steps of one image."""
     gamma = schedules.annealing_coefficient(config.annealing, config.num_inference_steps)
     return sum(schedules.inner_step_counts(config.num_inference_steps, gamma, config.inner_steps))
 
 
 def _shared(price: Prices, config: NullTTAConfig) -> int:
-    """What both spend on candidates: both branches of K latents T times, decoded and scored T + 1 times."""
+    """FLOPs that both spend on candidates: both branches of K latents T times, decoded and scored T + 1 times."""
     T, K = config.num_inference_steps, config.num_particles
     return 2 * K * T * price.denoiser[0] + K * (T + 1) * (price.decoder[0] + price.reward[0])
 
 
 def release(price: Prices, config: NullTTAConfig) -> int:
-    """Two branches with gradient an inner step; both branches at φ and at φ' a step (published_loop.py)."""
+    """Count the release: two branches with gradient per inner step; both branches at φ and at φ' per denoising step."""
     inner = _inner(config) * (2 * price.denoiser[1] + price.decoder[1] + price.reward[1])
     return inner + 4 * config.num_inference_steps * price.denoiser[0] + _shared(price, config)
 
 
 def ours(price: Prices, config: NullTTAConfig, decoder: tuple[int, int]) -> int:
-    """One branch with gradient an inner step; one branch at φ and at φ' a denoising step."""
+    """Count ours: one branch with gradient per inner step; one branch at φ and at φ' per denoising step."""
     inner = _inner(config) * (price.denoiser[1] + decoder[1] + price.reward[1])
     return inner + 2 * config.num_inference_steps * price.denoiser[0] + _shared(price, config)
 
 
 def plain(price: Prices, config: NullTTAConfig) -> int:
-    """Ordinary sampling, decoded once."""
+    """Count ordinary sampling, decoded once."""
     return 2 * config.num_inference_steps * price.denoiser[0] + price.decoder[0]
 
 

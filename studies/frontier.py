@@ -1,11 +1,11 @@
-"""Reward against cost: each saving on its own, plain sampling and best-of-N, on the embedded model.
+"""How much reward does each saving cost? Every saving on its own, plain sampling and best-of-N, on the embedded model.
 
-    python -m studies.frontier [--prompts 16 --seed 1 --batch-size 8] [--only exact --only plain] [--plot-only]
+    python studies/frontier.py [--prompts 16 --seed 1 --batch-size 8] [--only exact --only plain] [--plot-only]
 
-Every variant samples the same tuning prompts from the same noise. Prints a Markdown table and writes
-studies/results/frontier.json (a variant that is there already, with the same settings, is not run again) and
-docs/images/frontier.png. Differences to `exact` are paired, with 95% bootstrap intervals over prompts. The cosine is
-that of the inner steps' gradient to the exact one, at φ' = φ, over all steps of plain sampling.
+Every variant samples the same tuning prompts from the same noise. The script prints a Markdown table and writes
+studies/results/frontier.json and docs/images/frontier.png; a variant that the file holds already, with the same
+settings, is not run again. Differences to "exact" are paired, with 95% bootstrap intervals over prompts. The cosine
+compares the gradient of the inner steps with the exact one at φ' = φ, over all steps of plain sampling.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from nulltta.algorithm.problem import Problem
 from nulltta.algorithm.sampling import null_tta, plain
 from nulltta.alignment import align, make_problem
 from nulltta.baselines import BestOfN
+from nulltta.benchmark.costs.stand_ins import EXACT
 from nulltta.config import NullTTAConfig
 from nulltta.contracts import GuidedModel, Stream
 from nulltta.embedded.grammar import tuning_prompts
@@ -39,22 +40,18 @@ from nulltta.evaluation.bootstrap import paired_gain
 from nulltta.evaluation.measures import facts
 from nulltta.runs import record
 
-from .subjects import EXACT
-
 RESULTS = Path(__file__).parent / "results" / "frontier.json"
 PLOT = Path(__file__).parents[1] / "docs" / "images" / "frontier.png"
 VARIANTS: Mapping[str, dict[str, Any]] = {
     "exact": {},
-    "half-size decoder": {"inner_decoder": "half"},
     "tiny decoder": {"inner_decoder": "tiny"},
-    "patience 1": {"patience": 1},
     "first half of the steps": {"optimise_between": (0.0, 0.5)},
     "last half": {"optimise_between": (0.5, 1.0)},
     "half, twice as long": {"inner_steps": (2, 6), "learning_rate": 0.02},
     "last third, long steps": {"inner_steps": (3, 8), "learning_rate": 0.025, "optimise_between": (0.66, 1.0)},
     "no inner steps": {"inner_steps": (0, 0)},
 }
-SAMPLES = (2, 4, 8, 16)  # of best-of-N
+SAMPLES = (2, 4, 8, 16)  # N of best-of-N
 
 
 def main(
@@ -62,12 +59,12 @@ def main(
     seed: int = 1,
     batch_size: int = 8,
     threads: int = 1,
-    only: Annotated[list[str] | None, typer.Option(help="Run these variants again, whatever is there.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Run these variants again.")] = None,
     plot_only: bool = False,
     out: Path = RESULTS,
     image: Path = PLOT,
 ) -> None:
-    """Measure what is missing, then print and plot."""
+    """Measure the missing variants, then print and plot all."""
     torch.set_num_threads(threads)
     found: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {"rows": {}}
     model = nulltta.load_model("embedded")
@@ -83,12 +80,13 @@ def main(
         found |= {"date": f"{datetime.now(UTC):%Y-%m-%d}", "threads": threads, "versions": record.versions()}
         out.parent.mkdir(parents=True, exist_ok=True)
         record.save(found, out)
-        print(f"{name}: {found['rows'][name]['seconds']:.1f} s a prompt", flush=True)
+        print(f"{name}: {found['rows'][name]['seconds']:.1f} s per prompt", flush=True)
     print(markdown(found["rows"]))
     plot(found["rows"], image)
 
 
 def _runs() -> Iterator[tuple[str, NullTTAConfig, Callable[[Problem], Stream]]]:
+    """Every variant: its name, settings and method."""
     preset = NullTTAConfig.embedded()
     for name, changes in VARIANTS.items():
         yield name, replace(EXACT, **changes), null_tta
@@ -104,7 +102,7 @@ def measure(
     model: GuidedModel, prompts: Sequence[str], config: NullTTAConfig, method: Callable[[Problem], Stream], seed: int,
     batch_size: int,
 ) -> dict[str, Any]:  # fmt: skip
-    """Scores by prompt, what was evaluated and how long it took."""
+    """Sample with one variant and return its scores by prompt, its evaluations and its time."""
     measures = {name: rewards.load(name) for name in ("clip", "clip-b")} | {"facts": facts()}
     scores: dict[str, list[float]] = {name: [] for name in measures}
     seconds, inner = 0.0, 0
@@ -122,14 +120,14 @@ def measure(
 
 
 def _evaluations(config: NullTTAConfig, method: Callable[[Problem], Stream], inner: float) -> float:
-    """Of the denoiser, forward and back counting two."""
+    """Denoiser evaluations per prompt; a forward pass with a backward pass counts two."""
     if method is null_tta:
         return 2 * inner + evaluations(config)[1]
     return 2 * config.num_inference_steps * getattr(method, "samples", 1)
 
 
 def cosine(model: GuidedModel, prompts: Sequence[str], config: NullTTAConfig, seed: int) -> list[float]:
-    """Mean over the prompts, for each denoising step."""
+    """Return the mean cosine over the prompts at each denoising step."""
     problem = make_problem(model, prompts, "clip", config, seed)
     exact = replace(config, inner_decoder="full")
     x, s = problem.latents[:, 0], config.guidance_scale
@@ -147,11 +145,12 @@ def cosine(model: GuidedModel, prompts: Sequence[str], config: NullTTAConfig, se
 
 
 def _flat(gradient: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """All of a gradient's tensors side by side: (B, numbers)."""
     return torch.cat([value.flatten(1) for value in gradient.values()], dim=1)
 
 
 def markdown(rows: Mapping[str, Any]) -> str:
-    """A row a variant; the difference to exact is paired."""
+    """Format one row per variant; the difference to exact is paired."""
     lines = [
         "| variant | inner steps | evaluations | s | clip | against exact (95% interval) | clip-b | facts | cosine |",
         "|---" * 9 + "|",
@@ -170,7 +169,7 @@ def markdown(rows: Mapping[str, Any]) -> str:
 
 
 def plot(rows: Mapping[str, Any], image: Path) -> None:
-    """Mean reward against seconds a prompt, every variant by name."""
+    """Plot the mean reward against seconds per prompt, every variant by name."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -192,7 +191,7 @@ def plot(rows: Mapping[str, Any], image: Path) -> None:
     baseline = [rows[name] for name in ("plain", *(f"best of {n}" for n in SAMPLES)) if name in rows]
     line = np.array([(row["seconds"], np.mean(row["scores"]["clip"])) for row in baseline])
     axes.plot(*line.T, color="tab:gray", linewidth=0.8)
-    axes.set(xlabel="seconds a prompt, in batches", ylabel="clip (target), mean", ylim=_without_outliers(rows))
+    axes.set(xlabel="seconds per prompt, in batches", ylabel="clip (target), mean", ylim=_without_outliers(rows))
     axes.margins(x=0.12)
     axes.grid(alpha=0.3)
     image.parent.mkdir(parents=True, exist_ok=True)
@@ -200,7 +199,7 @@ def plot(rows: Mapping[str, Any], image: Path) -> None:
 
 
 def _without_outliers(rows: Mapping[str, Any]) -> tuple[float, float]:
-    """From plain sampling up; what falls below it is in the table."""
+    """Limits from plain sampling up; variants below it are in the table only."""
     means = [float(np.mean(row["scores"]["clip"])) for row in rows.values()]
     floor = float(np.mean(rows["plain"]["scores"]["clip"])) if "plain" in rows else min(means)
     room = max(means) - floor
@@ -208,7 +207,7 @@ def _without_outliers(rows: Mapping[str, Any]) -> tuple[float, float]:
 
 
 def _plain(value: Any) -> Any:
-    """As JSON gives it back."""
+    """The value as JSON gives it back."""
     return json.loads(json.dumps(value))
 
 

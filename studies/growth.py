@@ -1,8 +1,9 @@
-"""How cost grows with denoising steps, inner steps and prompts: FLOPs by torch's counter, and seconds, each a line.
+"""How does cost grow with denoising steps, inner steps, candidates and prompts? FLOPs and seconds, each fitted by a
+line.
 
-    python -m studies.growth [--threads 2]
+    python studies/growth.py [--threads 2]
 
-Prints a Markdown table with, for each, the straight line's R² and writes studies/results/growth.json.
+The script prints a Markdown table with the R² of each line and writes studies/results/growth.json.
 """
 
 from __future__ import annotations
@@ -17,13 +18,12 @@ import numpy as np
 import torch
 import typer
 
+from nulltta.alignment import align
+from nulltta.benchmark.costs.meters import flops
+from nulltta.benchmark.costs.stand_ins import MeasuredModel, measured_model
 from nulltta.config import NullTTAConfig
 from nulltta.embedded.grammar import tuning_prompts
 from nulltta.runs import record
-
-from .cost import by_us
-from .meters import flops
-from .subjects import Subject, subject
 
 RESULTS = Path(__file__).parent / "results" / "growth.json"
 BASE: dict[str, Any] = {"num_inference_steps": 6, "inner_steps": (3, 3), "optimise_between": (0.0, 1.0)}
@@ -33,9 +33,9 @@ SWEEPS: dict[str, tuple[int, ...]] = {
 
 
 def main(threads: int = 2, repeats: int = 3, out: Path = RESULTS) -> None:
-    """Sweep one at a time, the rest as in BASE."""
+    """Sweep one setting at a time, the others as in BASE."""
     torch.set_num_threads(threads)
-    thing = subject("embedded")
+    thing = measured_model("embedded")
     found: dict[str, Any] = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "threads": threads, "versions": record.versions()}
     found |= {"base": BASE, "sweeps": {}}
     for name, values in SWEEPS.items():
@@ -45,18 +45,18 @@ def main(threads: int = 2, repeats: int = 3, out: Path = RESULTS) -> None:
     record.save(found, out)
 
 
-def sweep(thing: Subject, name: str, values: tuple[int, ...], repeats: int) -> dict[str, Any]:
-    """FLOPs and the quickest run's seconds at each value, and how straight the lines are."""
+def sweep(thing: MeasuredModel, name: str, values: tuple[int, ...], repeats: int) -> dict[str, Any]:
+    """Measure FLOPs and the seconds of the fastest run at each value, and how straight both lines are."""
     row: dict[str, Any] = {"values": values, "flops": [], "seconds": []}
     for value in values:
         config, prompts = setting(name, value)
-        row["flops"].append(flops(lambda: by_us(thing, prompts, config)))  # noqa: B023 - called at once
+        row["flops"].append(flops(lambda: _sample(thing, prompts, config)))  # noqa: B023 - called at once
         row["seconds"].append(min(_seconds(thing, prompts, config) for _ in range(repeats)))
     return row | {f"{what}_r2": r_squared(values, row[what]) for what in ("flops", "seconds")}
 
 
 def setting(name: str, value: int) -> tuple[NullTTAConfig, list[str]]:
-    """The config and the prompts of a point."""
+    """Return the settings and the prompts of one point of a sweep."""
     config = NullTTAConfig.embedded(**BASE)
     changes: dict[str, dict[str, Any]] = {
         "denoising steps": {"num_inference_steps": value}, "inner steps": {"inner_steps": (value, value)},
@@ -66,19 +66,25 @@ def setting(name: str, value: int) -> tuple[NullTTAConfig, list[str]]:
 
 
 def r_squared(x: tuple[int, ...], y: list[float]) -> float:
-    """Of the straight line through the points."""
+    """Return R² of the least-squares line through the points."""
     fit = np.polyval(np.polyfit(x, y, 1), x)
     return float(1 - np.sum((np.array(y) - fit) ** 2) / np.sum((np.array(y) - np.mean(y)) ** 2))
 
 
-def _seconds(thing: Subject, prompts: list[str], config: NullTTAConfig) -> float:
+def _sample(thing: MeasuredModel, prompts: list[str], config: NullTTAConfig) -> None:
+    """One run, whose images are thrown away."""
+    align(thing.model, prompts, thing.reward, config=config, seed=list(range(len(prompts))))
+
+
+def _seconds(thing: MeasuredModel, prompts: list[str], config: NullTTAConfig) -> float:
+    """The seconds of one run."""
     began = time.perf_counter()
-    by_us(thing, prompts, config)
+    _sample(thing, prompts, config)
     return time.perf_counter() - began
 
 
 def markdown(sweeps: dict[str, Any]) -> str:
-    """A row a sweep."""
+    """Format one row per sweep."""
     lines = ["| | GFLOP | R² of a line | seconds | R² |", "|---" * 5 + "|"]
     for name, row in sweeps.items():
         cells = [" · ".join(f"{v / 1e9:.0f}" for v in row["flops"]), f"{row['flops_r2']:.6f}",

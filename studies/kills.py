@@ -1,9 +1,9 @@
-"""Is anything lost or done twice when a batch is killed? 64 rows on the embedded model, each run verified row by row.
+"""Is anything lost or done twice when a batch is killed? 64 rows on the embedded model, verified row by row.
 
-    python -m studies.kills [--rows 64 --workers 2] [any setting of `nulltta batch`]
+    python studies/kills.py [--rows 64 --workers 2] [any setting of `nulltta batch`]
 
-Three runs of `nulltta batch`: one undisturbed; one whose process is killed and that is started again; one on Ray that
-has a worker killed, then its process killed, and is started again. Prints a Markdown table. Needs nulltta[ray].
+`nulltta batch` runs three times: undisturbed; with its process killed and started again; and on Ray with a worker
+killed, then its process killed and started again. The script prints a Markdown table. It needs nulltta[ray].
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from nulltta.embedded.grammar import test_prompts
 from nulltta.runs.request import flag
 
 Kill = Callable[[subprocess.Popen[bytes], Mapping[str, Any]], None]
-"""Kills something: given the run's process and the record of the row that was finished last."""
+"""Kills something, given the process of the run and the record of the row that was finished last."""
 
 
 @config_flags
 def kills(
-    rows: Annotated[int, typer.Option(help="How many; always the first of the same list.")] = 64,
-    workers: Annotated[int, typer.Option(help="Of Ray.")] = 2,
+    rows: Annotated[int, typer.Option(help="Number of rows, from the beginning of a fixed list.")] = 64,
+    workers: Annotated[int, typer.Option(help="Number of Ray workers.")] = 2,
     batch_size: int = 4,
     *,
     settings: dict[str, Any],
 ) -> None:
-    """Kill batches and verify what is left."""
+    """Kill batches and verify their results."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         table = folder / "prompts.jsonl"
@@ -71,9 +71,9 @@ class Run:
     """A folder and the command that fills it.
 
     Attributes:
-        first: when each row's record was first seen to be written.
-        killed: how many rows were finished when something was killed.
-        seconds: how long the command ran, in all.
+        first: the time of writing that was first seen of each row's record.
+        killed: how many rows were finished at each kill.
+        seconds: how long the command ran in total.
     """
 
     out: Path
@@ -83,7 +83,7 @@ class Run:
     seconds: float = 0.0
 
     def to_the_end(self, at: Mapping[int, Kill]) -> Run:
-        """Start the command and kill what is to be killed as soon as so many rows are finished."""
+        """Start the command, kill as soon as the given numbers of rows are finished, and wait for its end."""
         waiting, began = dict(at), time.perf_counter()
         process = subprocess.Popen([*self.words, "--out", str(self.out)], stderr=subprocess.DEVNULL)
         while process.poll() is None:
@@ -98,34 +98,37 @@ class Run:
         return self
 
     def look(self) -> dict[str, int]:
-        """The records that are there, with the times they were written."""
+        """Return the records in the folder with the times they were written."""
         found = {f"rows/{path.name}": path.stat().st_mtime_ns for path in self.out.glob("rows/[!.]*")}
         for name, written in found.items():
             self.first.setdefault(name, written)
         return found
 
     def table(self) -> list[dict[str, Any]]:
+        """Return the rows of the scores table."""
         from pyarrow import parquet
 
         rows: list[dict[str, Any]] = parquet.read_table(self.out / "scores.parquet").to_pylist()
         return rows
 
     def pixels(self, row: Mapping[str, Any]) -> Any:
+        """Return the picture of a row as an array."""
         with Image.open(self.out / row["image"]) as image:
             return np.asarray(image)
 
 
 def kill_process(process: subprocess.Popen[bytes], _: Mapping[str, Any]) -> None:
+    """Kill the whole run."""
     process.kill()
 
 
 def kill_worker(_: subprocess.Popen[bytes], record: Mapping[str, Any]) -> None:
-    """The one that finished a row last: it is about to do others."""
+    """Kill the worker that finished a row last: it has others to do."""
     os.kill(int(record["worker"].rpartition(":")[2]), signal.SIGKILL)
 
 
 def markdown(runs: Mapping[str, Run], reference: Run) -> str:
-    """A row a run: what is there in the end, and how it differs from the undisturbed one's."""
+    """Format one row per run: its results, and how they differ from those of the undisturbed run."""
     lines = [
         "| run | finished when killed | finished in the end | missing | written twice | largest difference of a score "
         "| pictures the same bit for bit | seconds |",
@@ -134,7 +137,8 @@ def markdown(runs: Mapping[str, Run], reference: Run) -> str:
     expected = {row["id"]: row for row in reference.table()}
     for name, run in runs.items():
         rows = {row["id"]: row for row in run.table()}
-        assert len(rows) == len(run.table()), "an id is in the table twice"
+        if len(rows) != len(run.table()):
+            raise SystemExit(f"{name}: an id is in the table twice")
         twice = sum(run.first[record] != written for record, written in run.look().items())
         apart = max(abs(rows[i]["reward.aligned"] - expected[i]["reward.aligned"]) for i in rows)
         same = sum(bool((run.pixels(rows[i]) == reference.pixels(expected[i])).all()) for i in rows)

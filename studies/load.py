@@ -1,9 +1,10 @@
-"""How `nulltta serve` bears load: throughput, latency, whether anything is lost, and whether its memory stays flat.
+"""How does `nulltta serve` bear load? Throughput, latency, lost requests, and whether its memory stays flat.
 
-    python -m studies.load [--model tiny|embedded|DIRECTORY --clients 1,4,16 --requests 48 --soak 200]
+    python studies/load.py [--model tiny|embedded|DIRECTORY --clients 1,4,16 --requests 48 --soak 200]
 
-Starts the server on a free port of 127.0.0.1 and asks it through OpenAI's client. Prints a Markdown table and writes
-studies/results/load.json. "tiny" is the tests' checkpoint of random weights: what is measured is the server.
+The script starts the server on a free port of 127.0.0.1 and sends requests with OpenAI's client. It prints a Markdown
+table and writes studies/results/load.json. "tiny" is the tests' checkpoint with random weights, so that the server
+itself is measured.
 """
 
 from __future__ import annotations
@@ -40,9 +41,11 @@ SETTINGS = {"reward": "brightness", "num_inference_steps": 4, "inner_steps": [1,
 
 @dataclass(frozen=True)
 class Level:
-    """What so many clients saw, each asking again as soon as it has its answer; seconds.
+    """What a number of clients saw, each sending its next request as soon as it has its answer.
 
-    lost: requests without an answer, with another status than 200, or with an image of another prompt.
+    Attributes:
+        lost: requests without an answer, with another status than 200, or with the image of another prompt.
+        median, p95: latencies in seconds.
     """
 
     clients: int
@@ -56,12 +59,18 @@ class Level:
 
 @dataclass(frozen=True)
 class Server:
-    """address: without /v1."""
+    """A running server.
+
+    Attributes:
+        address: its URL without /v1.
+        key: its API key.
+    """
 
     address: str
     key: str
 
     def metric(self, name: str) -> float:
+        """Read one number from /metrics."""
         asked = urllib.request.Request(f"{self.address}/metrics", headers={"Authorization": f"Bearer {self.key}"})
         with urllib.request.urlopen(asked) as response:
             lines = dict(line.rsplit(" ", 1) for line in response.read().decode().splitlines() if line[0] != "#")
@@ -71,13 +80,13 @@ class Server:
 def load(
     model: str = "tiny", clients: str = "1,4,16", requests: int = 48, soak: int = 200, out: Path = RESULTS
 ) -> None:
-    """Measure every number of clients, then the memory over `soak` requests of four clients."""
+    """Measure each number of clients, then memory over `soak` requests of four clients."""
     with served(model) as server:
         serve_level(server, clients=2, requests=8)  # warm
         levels = [serve_level(server, int(each), requests) for each in clients.split(",")]
         memory = resident_over(server, soak)
     about = {
-        "date": f"{datetime.now(UTC):%Y-%m-%d}", "command": f"python -m studies.load {' '.join(sys.argv[1:])}".strip(),
+        "date": f"{datetime.now(UTC):%Y-%m-%d}", "command": f"python studies/load.py {' '.join(sys.argv[1:])}".strip(),
         "model": model, "settings": SETTINGS, "cores": os.cpu_count(), "busy": os.getloadavg()[0],
     }  # fmt: skip
     print(markdown(levels, memory, about))
@@ -89,7 +98,7 @@ def load(
 
 @contextmanager
 def served(model: str) -> Iterator[Server]:
-    """`nulltta serve` as a process of its own, stopped by SIGTERM."""
+    """Run `nulltta serve` as a process inside the block, and stop it by SIGTERM."""
     key = secrets.token_hex(16)
     with tempfile.TemporaryDirectory() as folder:
         if model == "tiny":
@@ -107,7 +116,7 @@ def served(model: str) -> Iterator[Server]:
 
 
 def serve_level(server: Server, clients: int, requests: int) -> Level:
-    """`requests` requests by so many clients at a time."""
+    """Send `requests` requests from `clients` clients at a time."""
     batches, images = (server.metric(f"nulltta_batch_images_{what}") for what in ("count", "sum"))
     numbers = count()
     began = time.perf_counter()
@@ -130,7 +139,7 @@ def serve_level(server: Server, clients: int, requests: int) -> Level:
 
 
 def resident_over(server: Server, requests: int, every: int = 20) -> list[float]:
-    """Resident megabytes of the server, before and after each `every` requests of four clients."""
+    """Return the server's resident memory in megabytes, before and after each `every` requests of four clients."""
     memory = [_resident(server)]
     for done in range(0, requests, every):
         serve_level(server, clients=4, requests=min(every, requests - done))
@@ -139,9 +148,9 @@ def resident_over(server: Server, requests: int, every: int = 20) -> list[float]
 
 
 def markdown(levels: Sequence[Level], memory: Sequence[float], about: dict[str, Any]) -> str:
-    """A row a number of clients, and a line on memory."""
+    """Format one row per number of clients, and a line on memory."""
     lines = [
-        "| clients | requests | lost | images/s | median latency | 95th percentile | images a batch |",
+        "| clients | requests | lost | images/s | median latency | 95th percentile | images per batch |",
         "|---|---|---|---|---|---|---|",
         *(
             f"| {e.clients} | {e.requests} | {e.lost} | {e.images_per_second:.2f} | {e.median:.2f} s | {e.p95:.2f} s "
@@ -161,21 +170,21 @@ def markdown(levels: Sequence[Level], memory: Sequence[float], about: dict[str, 
 
 
 def _timed(client: OpenAI, prompt: str) -> float | None:
-    """The seconds that a picture took; None if it did not come, or shows by its own text to be another's."""
+    """The seconds that a picture took; None if it did not arrive, or if its metadata name another prompt."""
     began = time.perf_counter()
     try:
         answered = client.images.generate(prompt=prompt, extra_body={"nulltta": SETTINGS})
         encoded = str((answered.data or [])[0].b64_json)
         seconds = time.perf_counter() - began
         shown = Image.open(BytesIO(base64.b64decode(encoded))).info["prompt"]
-    except Exception as error:  # whatever it is, it is one lost
+    except Exception as error:  # any failure counts as one lost request
         print(f"{prompt}: {error!r}", file=sys.stderr)
         return None
     return seconds if shown == prompt else None
 
 
 def _address(process: subprocess.Popen[str], log: Path) -> str:
-    """Where it listens, once its log says so."""
+    """The server's address, once its log tells it."""
     while process.poll() is None:
         lines = log.read_text().splitlines(keepends=True)
         if lines and lines[0].endswith("\n"):
@@ -185,6 +194,7 @@ def _address(process: subprocess.Popen[str], log: Path) -> str:
 
 
 def _resident(server: Server) -> float:
+    """The server's resident memory in megabytes."""
     return server.metric("process_resident_memory_bytes") / 1e6
 
 

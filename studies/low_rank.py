@@ -1,9 +1,9 @@
-"""How small can a learnt null text's file be? Size, error and the aligned image's change at each rank.
+"""How small can the file of a learnt null text be? Its size, its error and the change of the image at each rank.
 
-    python -m studies.low_rank [--prompts 16 --rank 1 --rank 2 --rank 4 --rank 8 --reward clip] [any setting of `align`]
+    python studies/low_rank.py [--prompts 16 --rank 1 --rank 2 --rank 4 --rank 8 --reward clip] [any setting of `align`]
 
-Prints two Markdown tables and writes studies/results/low_rank.json. The images are exact replays, with the recorded
-noise: under φ'_t in full, and under each file's.
+The images are exact replays with the recorded noise, under φ'_t in full and as each file gives it back. The script
+prints two Markdown tables and writes studies/results/low_rank.json.
 """
 
 from __future__ import annotations
@@ -31,22 +31,24 @@ from nulltta.null_text.replay import replay
 from nulltta.runs import record
 from nulltta.scoring import score
 
-ROOT = Path(__file__).parents[1]
+RESULTS = Path(__file__).parent / "results" / "low_rank.json"
 FIRST = 32  # as in studies/transfer.py
 
 
 @config_flags
 def low_rank(
     prompts: int = 16,
-    rank: Annotated[list[int] | None, typer.Option(help="Of the files; may be repeated.")] = None,
+    rank: Annotated[
+        list[int] | None, typer.Option(help="A rank to store files at; may be repeated. [1, 2, 4 and 8]")
+    ] = None,
     seed: int = 0,
     reward: str = "clip",
     model: str = "embedded",
-    out: Path = ROOT / "bench" / "results" / "low_rank.json",
+    out: Path = RESULTS,
     *,
     settings: dict[str, Any],
 ) -> None:
-    """Measure files of low rank."""
+    """Measure files of several ranks."""
     adapted, target, ranks = nulltta.load_model(model), rewards.load(reward), rank or [1, 2, 4, 8]
     config = NullTTAConfig.preset(model, **settings)
     learnt: list[NullText] = []
@@ -65,15 +67,19 @@ def low_rank(
 
 
 def forms(learnt: Sequence[NullText], ranks: Sequence[int]) -> list[dict[str, Any]]:
-    """The mean relative error of the best approximation of each rank, of the stack (T, L, D) as three matrices, and
-    how many numbers its factors hold."""
+    """Approximate the stack (T, L, D) of differences at each rank, arranged as matrices in three ways.
+
+    Returns:
+        One row per arrangement and rank: the mean relative error of the best approximation, and how many numbers its
+        factors hold.
+    """
     rows = []
     stacks = [torch.stack([value["tokens"] for value in n.values]) - n.null["tokens"] for n in learnt]
     T, L, D = stacks[0].shape
     shapes: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {
-        "a row a step: (T, L·D)": (lambda x: x.flatten(1)[None], T + L * D),
-        "a matrix a step: T × (L, D)": (lambda x: x, T * (L + D)),
-        "a row a token: (L, T·D)": (lambda x: x.transpose(0, 1).flatten(1)[None], L + T * D),
+        "one row per step: (T, L·D)": (lambda x: x.flatten(1)[None], T + L * D),
+        "one matrix per step: T × (L, D)": (lambda x: x, T * (L + D)),
+        "one row per token: (L, T·D)": (lambda x: x.transpose(0, 1).flatten(1)[None], L + T * D),
     }
     for name, (matrices, numbers) in shapes.items():
         spectra = [torch.linalg.svdvals(matrices(stack)) for stack in stacks]
@@ -84,7 +90,8 @@ def forms(learnt: Sequence[NullText], ranks: Sequence[int]) -> list[dict[str, An
 
 
 def files(model: GuidedModel, target: Reward, learnt: Sequence[NullText], ranks: Sequence[int]) -> list[dict[str, Any]]:
-    """By form of the file, over the null texts: bytes, relative error, and what becomes of image and reward."""
+    """Save every null text in each form and measure, over the null texts, its bytes, its relative error, and the change
+    of image and reward."""
     plain = [_image(model, n, plain=True) for n in learnt]
     whole = [_image(model, n) for n in learnt]
     gain = _mean(_score(target, n, a) - _score(target, n, b) for n, a, b in zip(learnt, whole, plain, strict=True))
@@ -109,6 +116,7 @@ def files(model: GuidedModel, target: Reward, learnt: Sequence[NullText], ranks:
 
 
 def _through_a_file(null_text: NullText, options: Mapping[str, Any]) -> tuple[NullText, int]:
+    """The null text as its file gives it back, and the file's bytes."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "null-text.safetensors"
         null_text.save(path, **options)
@@ -135,7 +143,7 @@ def _mean(values: Any) -> float:
 
 
 def form_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Markdown: a row a form, a column a rank."""
+    """Format one row per arrangement, one column per rank."""
     ranks = list(dict.fromkeys(row["rank"] for row in rows))
     lines = [f"| the differences as | {' | '.join(f'r = {r}' for r in ranks)} |", "|---" * (len(ranks) + 1) + "|"]
     for form in dict.fromkeys(row["form"] for row in rows):
@@ -145,7 +153,7 @@ def form_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def file_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Markdown."""
+    """Format one row per form of the file."""
     lines = [
         "| file | kB | relative error (worst) | image: mean change (largest) | gain kept |",
         "|---|---|---|---|---|",

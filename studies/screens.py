@@ -1,9 +1,9 @@
-"""The web page in a real browser: docs/images/ui-*.png show it before, during and after a run, and replaying.
+"""How does the web page look? Screenshots of it in a real browser, before, during and after a run, and replaying.
 
-    python -m studies.screens
+    python studies/screens.py
 
-Needs Gradio, Playwright and Chromium: pip install 'nulltta[ui]' playwright, apt install chromium. Its tests visit the
-page in the same way.
+The script writes docs/images/ui-*.png. It needs Gradio, Playwright and Chromium: pip install 'nulltta[ui]' playwright,
+apt install chromium. The page's tests visit it in the same way.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import typer
 from playwright.sync_api import sync_playwright
 
 from nulltta.ui.app import launch
@@ -33,7 +34,7 @@ REWARD = "0.7*clip + 0.3*colourfulness"
 
 @contextmanager
 def served(engine: Engine) -> Iterator[str]:
-    """The page's address."""
+    """Serve the page inside the block; yields its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -45,7 +46,7 @@ def served(engine: Engine) -> Iterator[str]:
 
 @contextmanager
 def browser() -> Iterator[Any]:
-    """Chromium without a window."""
+    """Start Chromium without a window."""
     with sync_playwright() as started:
         chromium = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield chromium
@@ -54,7 +55,7 @@ def browser() -> Iterator[Any]:
 
 @contextmanager
 def visit(browser: Any, url: str, device: str) -> Iterator[Any]:
-    """A page open on a device."""
+    """Open the page on a device."""
     context = browser.new_context(**DEVICES[device])
     context.set_default_timeout(PATIENCE)
     page = context.new_page()
@@ -64,7 +65,7 @@ def visit(browser: Any, url: str, device: str) -> Iterator[Any]:
 
 
 def downloaded(page: Any, name: str, folder: Path) -> Path:
-    """The file behind a button: image, record or null-text."""
+    """Download the file behind a button: image, record or null-text."""
     with page.expect_download() as coming:
         page.locator(f"#download-{name}").click()
     path = folder / str(coming.value.suggested_filename)
@@ -73,10 +74,10 @@ def downloaded(page: Any, name: str, folder: Path) -> Path:
 
 
 def shoot(page: Any, device: str, folder: Path) -> None:
-    """Before, during, after; and the null text that was learnt, replayed. folder: for the null text."""
+    """Take screenshots before, during and after a run, and of a replay of its null text, which goes into `folder`."""
 
     def keep(moment: str, **options: Any) -> None:
-        page.wait_for_timeout(1500)  # until all that moves stands still
+        page.wait_for_timeout(1500)  # until animations have ended
         page.screenshot(path=IMAGES / f"ui-{device}-{moment}.png", **options)
 
     page.wait_for_selector("#align")
@@ -98,7 +99,7 @@ def shoot(page: Any, device: str, folder: Path) -> None:
 
 
 def _from(page: Any, selector: str) -> dict[str, float]:
-    """The page's whole width from an element on, with a little air above."""
+    """The rectangle of the page's full width from an element down, with a small margin above."""
     top, width, height = page.evaluate(
         "selector => [document.querySelector(selector).getBoundingClientRect().top + scrollY, innerWidth,"
         " document.documentElement.scrollHeight]",
@@ -107,8 +108,13 @@ def _from(page: Any, selector: str) -> dict[str, float]:
     return {"x": 0, "y": top - 8, "width": width, "height": height - top + 8}
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Take the screenshots that the documentation shows."""
     with served(Engine(["embedded"])) as url, browser() as chromium, tempfile.TemporaryDirectory() as folder:
         for device in DEVICES:
             with visit(chromium, url, device) as page:
                 shoot(page, device, Path(folder))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,8 +1,8 @@
-"""Does aligning help? Plain against aligned on prompts of held-out compositions, paired, by measures nobody optimised.
+"""Does aligning help? Plain against aligned sampling on held-out compositions, paired, by measures nobody optimised.
 
-    python -m studies.smoke [--prompts 32 --seed 0 --reward clip] [any setting of `nulltta align`]
+    python studies/smoke.py [--prompts 32 --seed 0 --reward clip] [any setting of `nulltta align`]
 
-Prints a Markdown table and writes studies/results/smoke.json.
+The script prints a Markdown table and writes studies/results/smoke.json.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ UNOPTIMISED = ("colourfulness", "brightness")
 
 @config_flags
 def smoke(
-    prompts: Annotated[int, typer.Option(help="How many; always the first of the same list.")] = 32,
+    prompts: Annotated[int, typer.Option(help="Number of prompts, from the beginning of a fixed list.")] = 32,
     seed: int = 0,
     reward: str = "clip",
     model: str = "embedded",
@@ -71,7 +71,7 @@ def smoke(
 def sample(
     prompts: Sequence[str], target: str, source: str, config: NullTTAConfig, seed: int, batch_size: int
 ) -> tuple[list[Comparison], float]:
-    """Plain and aligned images of every prompt from the same noise, by all measures; and the seconds it took."""
+    """Sample every prompt plainly and aligned from the same noise; return all measures, and the seconds it took."""
     model, reward = nulltta.load_model(source), rewards.load(target)
     measures = held_out_measures(model) | {name: rewards.load(name) for name in UNOPTIMISED}
     comparisons: list[Comparison] = []
@@ -84,8 +84,10 @@ def sample(
 
 
 def measure_gains(comparisons: Sequence[Comparison], over: Sequence[Comparison] | None = None) -> dict[str, Gain]:
-    """Of aligned images over plain ones, or over the aligned ones of another run; by measure, each interval from the
-    same fixed stream of resamples."""
+    """Compare aligned images with plain ones, or with the aligned ones of another run, measure by measure.
+
+    Every interval comes from the same fixed stream of resamples.
+    """
     gains = {}
     for name in comparisons[0].scores:
         aligned = [comparison.scores[name].aligned for comparison in comparisons]
@@ -98,14 +100,17 @@ def measure_gains(comparisons: Sequence[Comparison], over: Sequence[Comparison] 
 
 
 def branches(comparison: Comparison, config: NullTTAConfig) -> dict[str, int]:
-    """Denoiser evaluations of one prompt, the cost on any machine: aligned with and without gradient, and plain."""
+    """Count the denoiser evaluations of one prompt: aligned with and without gradient, and plain."""
     with_gradient = sum(len(step.inner_rewards) for step in comparison.trace)
     return {"with_gradient": with_gradient, "without": evaluations(config)[1], "plain": 2 * config.num_inference_steps}
 
 
 def markdown(gains: Mapping[str, Gain], own: Mapping[str, Gain], about: Mapping[str, Any]) -> str:
-    """A row a measure: means, aligned's gain over plain with its 95% interval, the same in standard deviations of
-    plain's scores, and its gain over selection alone: the same candidates, without inner steps."""
+    """Format one row per measure.
+
+    A row holds the means, the gain of aligned over plain with its 95% interval, the same in standard deviations of
+    plain's scores, and the gain over selection alone, which has the same candidates and no inner steps.
+    """
     target = next(iter(gains))
     settings = ", ".join(f"{name} {value}" for name, value in about["config"].items())
     cost = about["branches"]
@@ -132,11 +137,12 @@ def markdown(gains: Mapping[str, Gain], own: Mapping[str, Gain], about: Mapping[
 
 
 def _interval(gain: Gain) -> str:
+    """ "+0.0590 (+0.0423 to +0.0799)"."""
     return f"{gain.mean:+.4f} ({gain.low:+.4f} to {gain.high:+.4f})"
 
 
 def as_json(gain: Gain) -> dict[str, Any]:
-    """A gain's fields, and the gain in standard deviations of plain's scores."""
+    """Return a gain's fields, and the gain in standard deviations of plain's scores."""
     return {**asdict(gain), "in_spreads": gain.in_spreads}
 
 

@@ -1,11 +1,11 @@
-"""What is a learnt null text worth on other seeds and other prompts? Plain against replay, paired.
+"""What is a learnt null text worth on other seeds and other prompts? Plain sampling against replay, paired.
 
-    python -m studies.transfer [--prompts 16 --seeds 16 --others 4 --other-seeds 4 --reward clip]
+    python studies/transfer.py [--prompts 16 --seeds 16 --others 4 --other-seeds 4 --reward clip]
         [any setting of `align`]
 
-Learns a null text for each prompt on one seed, and samples with it, without reward or gradient: the same prompt with
-new seeds, and other prompts with new seeds; each step's own φ'_t, and the average of them all. Prints a Markdown
-table, writes studies/results/transfer.json and docs/images/transfer.png.
+The script learns one null text per prompt on one seed. With each it samples the same prompt with new seeds, and other
+prompts with new seeds, without reward or gradient, once with the φ'_t of each step and once with their average. It
+prints a Markdown table and writes studies/results/transfer.json and docs/images/transfer.png.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from nulltta.runs.figures import GREY, INK, save_figure
 from nulltta.scoring import score
 
 ROOT = Path(__file__).parents[1]
-FIRST = 32  # the prompts before it are studies/smoke.py's
+FIRST = 32  # studies/smoke.py reports on the prompts before it
 Scores: TypeAlias = dict[str, tuple[list[float], list[float]]]
-"""By measure: plain and replay, a pair a sample."""
+"""By measure: the scores of plain sampling and of replay, one pair per sample."""
 ALIGNED, SELECTION = "aligned, the seed it was learnt on", "selection alone, the same seed"
 SAME, OTHERS = "same prompt, new seeds", "other prompts, new seeds"
 VARIANTS = ("each step's own", "their average")
@@ -46,14 +46,14 @@ VARIANTS = ("each step's own", "their average")
 
 @config_flags
 def transfer(
-    prompts: Annotated[int, typer.Option(help="Null texts to learn, one a prompt.")] = 16,
+    prompts: Annotated[int, typer.Option(help="Null texts to learn, one per prompt.")] = 16,
     seeds: Annotated[int, typer.Option(help="New seeds for the prompt it was learnt for.")] = 16,
     others: Annotated[int, typer.Option(help="Other prompts to try each null text on.")] = 4,
     other_seeds: Annotated[int, typer.Option(help="Seeds for each of those.")] = 4,
     seed: int = 0,
     reward: str = "clip",
     model: str = "embedded",
-    out: Path = ROOT / "bench" / "results" / "transfer.json",
+    out: Path = ROOT / "studies" / "results" / "transfer.json",
     plot: Path = ROOT / "docs" / "images" / "transfer.png",
     *,
     settings: dict[str, Any],
@@ -111,7 +111,7 @@ class Study:
         return samples
 
     def _aligned(self, config: NullTTAConfig) -> tuple[list[Scores], list[NullText]]:
-        """The scores of each prompt's plain and aligned images, and what was learnt."""
+        """Align every prompt; return the scores of its plain and aligned images, and the null texts."""
         scores: list[Scores] = []
         kept: list[NullText] = []
         for start in range(0, len(self.prompts), 8):
@@ -126,7 +126,7 @@ class Study:
     def _sampled(
         self, null_text: NullText, prompt: str, seeds: Sequence[int], *, plain: bool = False
     ) -> dict[str, list[float]]:
-        """The scores by measure, one a seed."""
+        """Replay a null text; return the scores by measure, one per seed."""
         images = replay(self.model, null_text, prompt=prompt, seeds=seeds, plain=plain)
         return self._measured(images, [prompt] * len(seeds))
 
@@ -139,23 +139,24 @@ class Study:
 
 
 def averaged(null_text: NullText) -> NullText:
-    """The same average at every step, as where only one negative embedding can be given."""
+    """Return a null text that is the average over the steps at every step, for models that take one negative
+    embedding."""
     return replace(null_text, timesteps=null_text.timesteps[:1], values=[null_text.mean()])
 
 
 def pairs(plain: Mapping[str, Sequence[float]], found: Mapping[str, Sequence[float]]) -> Scores:
-    """Replay's scores beside the first as many of plain's, which are of the same seeds."""
+    """Pair the scores of replay with the first scores of plain sampling, which have the same seeds."""
     return {name: (list(plain[name][: len(scores)]), list(scores)) for name, scores in found.items()}
 
 
 def joined(rows: Sequence[Scores]) -> Scores:
-    """The samples of several prompts, one after the other."""
+    """Join the samples of several prompts."""
     return {name: ([x for row in rows for x in row[name][0]], [x for row in rows for x in row[name][1]])
             for name in rows[0]}  # fmt: skip
 
 
 def cluster_gain(rows: Sequence[Scores], name: str) -> Gain:
-    """The gain of a measure with null texts as the unit: the means of each one's samples are compared, paired."""
+    """Compare the means of each null text's samples, paired: the null text is the unit of resampling."""
     before, after = ([float(np.mean(row[name][i])) for row in rows] for i in (0, 1))
     return paired_gain(before, after, np.random.default_rng(0))
 
@@ -163,8 +164,8 @@ def cluster_gain(rows: Sequence[Scores], name: str) -> Gain:
 def share_of_aligned(
     samples: Mapping[str, Sequence[Scores]], where: str, name: str, resamples: int = 10_000
 ) -> tuple[float, float, float]:
-    """A way's mean gain over the aligned images' mean gain, with the 95% percentile bootstrap interval of that ratio:
-    null texts are resampled, each with both of its gains."""
+    """Return the mean gain of one way of sampling divided by that of the aligned images, with the 95% percentile
+    bootstrap interval of the ratio; null texts are resampled, each with both of its gains."""
     part, whole = (_gains(samples[key], name) for key in (where, ALIGNED))
     picks = np.random.default_rng(0).integers(len(part), size=(resamples, len(part)))
     low, high = np.quantile(part[picks].mean(1) / whole[picks].mean(1), [0.025, 0.975])
@@ -172,8 +173,8 @@ def share_of_aligned(
 
 
 def own_part(samples: Mapping[str, Sequence[Scores]], name: str) -> tuple[float, float, float]:
-    """What the null text adds on the seed it was learnt on to what selecting candidates gives by itself, with its 95%
-    interval over null texts."""
+    """Return what the null text adds to the selection of candidates on the seed it was learnt on, with its 95% interval
+    over null texts."""
     gains = _gains(samples[ALIGNED], name) - _gains(samples[SELECTION], name)
     return (float(gains.mean()), *bootstrap_interval(gains.tolist(), np.random.default_rng(0)))
 
@@ -186,7 +187,8 @@ def _gains(rows: Sequence[Scores], name: str) -> Any:
 def markdown(
     found: Mapping[str, Mapping[str, Gain]], shares: Mapping[str, tuple[float, float, float]], about: Mapping[str, Any]
 ) -> str:
-    """A row a way of sampling: gain of each measure with its interval, and the share of the aligned gain."""
+    """Format one row per way of sampling: the gain of each measure with its interval, and the share of the aligned
+    gain."""
     names = list(next(iter(found.values())))
     headings = ["sampled", f"{names[0]} (target)", "share of the aligned gain", *names[1:]]
     lines = [f"| {' | '.join(headings)} |", "|---" * len(headings) + "|"]
@@ -208,7 +210,8 @@ def markdown(
 
 
 def figure(samples: Mapping[str, Sequence[Scores]], found: Mapping[str, Mapping[str, Gain]]) -> Any:
-    """A panel a measure, a row a way of sampling: each null text's gain as a dot, mean and interval over them."""
+    """Plot one panel per measure and one row per way of sampling: the gain of each null text as a dot, with the mean
+    and its interval."""
     from matplotlib.figure import Figure
 
     names = list(next(iter(found.values())))

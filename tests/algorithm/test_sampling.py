@@ -18,9 +18,9 @@ from nulltta.algorithm import schedules
 from nulltta.algorithm.budget import evaluations, planned
 from nulltta.algorithm.randomness import seeded
 from nulltta.alignment import make_problem
+from nulltta.benchmark.costs.published_loop import run as run_release
 from nulltta.rewards.closed_form import brightness
 from nulltta.testing import Gaussian, nearness
-from studies.published_loop import run as run_release
 
 from ..tiny import save_stable_diffusion
 

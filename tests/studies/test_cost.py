@@ -1,16 +1,16 @@
-"""The meters against counts known by hand, and the FLOPs' formulas against a run that was counted."""
+"""The meters against counts known by hand, and the formulas for FLOPs against a run that was counted."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from types import ModuleType
 
 import pytest
 import torch
 
-from studies import cost
-from studies import flops as counting
-from studies.meters import Parts, flops, peak_bytes
-from studies.subjects import EXACT, subject
+from nulltta.benchmark.costs.meters import PartMeter, flops, peak_bytes
+from nulltta.benchmark.costs.stand_ins import EXACT, measured_model
 
 CPU = torch.device("cpu")
 
@@ -22,7 +22,7 @@ def test_flops_are_those_of_the_products_forward_and_back() -> None:
 
 
 def test_peak_memory_is_what_lives_at_once() -> None:
-    x = torch.zeros(1000)  # made before: it does not count
+    x = torch.zeros(1000)  # made before the call: it does not count
 
     def two_at_a_time() -> None:
         a = x + 1
@@ -36,15 +36,15 @@ def test_peak_memory_is_what_lives_at_once() -> None:
 
 
 def test_rows_are_counted_by_part_and_gradient() -> None:
-    parts = Parts()
-    double = parts.watch("denoiser", lambda x: 2 * x)
+    meter = PartMeter()
+    double = meter.watch("denoiser", lambda x: 2 * x)
     double(torch.zeros(3, 2))
     double(torch.zeros(2, 2, requires_grad=True))
-    assert parts.rows == {"denoiser without gradient": 3, "denoiser with gradient": 2}
+    assert meter.rows == {"denoiser without gradient": 3, "denoiser with gradient": 2}
 
 
-def test_the_flops_of_an_image_are_those_of_a_run_and_of_the_reference() -> None:
-    thing = subject("embedded")
+def test_the_flops_of_an_image_are_those_of_a_run_and_of_the_reference(study: Callable[[str], ModuleType]) -> None:
+    cost, counting, thing = study("cost"), study("flops"), measured_model("embedded")
     config = replace(EXACT, num_inference_steps=3, inner_steps=(2, 2), num_particles=2)
     price = counting.prices(thing)
     assert flops(lambda: cost.by_us(thing, ["a cat"], config)) == pytest.approx(
@@ -52,11 +52,11 @@ def test_the_flops_of_an_image_are_those_of_a_run_and_of_the_reference() -> None
     )
     assert flops(lambda: cost.by_reference(thing, ["a cat"], config)) == pytest.approx(
         counting.release(price, config), rel=0.04
-    )  # its reward encodes the prompt again at every call
+    )  # the reference encodes the prompt for the reward at every call
 
 
-def test_both_ways_sample_the_same_image() -> None:
-    thing = subject("embedded")
+def test_both_implementations_sample_the_same_image(study: Callable[[str], ModuleType]) -> None:
+    cost, thing = study("cost"), measured_model("embedded")
     config = replace(EXACT, num_inference_steps=3, inner_steps=(2, 2), num_particles=2)
     ours, theirs = (way(thing, ["a cat"], config) for way in (cost.by_us, cost.by_reference))
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)

@@ -1,18 +1,20 @@
-"""The benchmark's arithmetic and its table, on the tiny checkpoint."""
+"""The arithmetic and the table of the smoke study, on the tiny checkpoint."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from studies import smoke
 
-
-def test_table_and_record_agree(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_table_and_record_agree(
+    study: Callable[[str], ModuleType], checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "new" / "smoke.json"
-    smoke.smoke(
+    study("smoke").smoke(
         prompts=5, reward="brightness", model=str(checkpoint), batch_size=3, out=out,
         num_inference_steps=4, inner_steps=(1, 2), num_particles=2, learning_rate=0.1,
     )  # fmt: skip

@@ -6,6 +6,7 @@ A developer's install has neither Gradio, which wants an older Pillow than the o
 from __future__ import annotations
 
 import json
+import runpy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ from nulltta.ui.engine import Engine
 
 pytest.importorskip("gradio", reason="needs Gradio: pip install 'nulltta[ui]'")
 pytest.importorskip("playwright", reason="needs Playwright: pip install playwright")
-from studies.screens import CHROMIUM, DEVICES, browser, downloaded, served, visit
+screens = runpy.run_path(str(Path(__file__).parents[2] / "studies" / "screens.py"))
+CHROMIUM, DEVICES = screens["CHROMIUM"], screens["DEVICES"]
+browser, downloaded, served, visit = (screens[name] for name in ("browser", "downloaded", "served", "visit"))
 
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt install chromium"),

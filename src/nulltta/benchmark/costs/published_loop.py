@@ -1,7 +1,7 @@
-"""Null-TTA as its published release spends it, written straight from METHOD's description, for one prompt: both
-branches with gradient in every inner step, the full decoder, torch's Adam, diffusers' own DDIM step.
+"""Null-TTA written straight from the paper (arXiv 2511.20889), for one prompt, at the cost of its published release.
 
-The yardstick of studies/cost.py, and (tests/test_sampling.py) an independent check of `conventions="release"`.
+Every inner step differentiates both branches and the full decoder; Adam is torch's, the DDIM step is diffusers'. It is
+the reference that `studies/cost.py` compares with, and an independent check of `conventions="release"`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,15 @@ from torch import Tensor
 
 
 @dataclass
-class Trace:
-    """initial: (K,) rewards; inner, candidates: rewards by denoising step; image: (3, H, W)."""
+class PublishedTrace:
+    """What the loop saw.
+
+    Attributes:
+        initial: (K,), the rewards of the initial candidates.
+        inner: the reward at each inner step, by denoising step.
+        candidates: the rewards of the K candidates, by denoising step.
+        image: (3, H, W), the best of the last candidates.
+    """
 
     initial: Tensor = field(default_factory=lambda: torch.empty(0))
     inner: list[list[float]] = field(default_factory=list)
@@ -31,14 +38,23 @@ def run(
     latents: Tensor,
     config: Any,
     noise: Callable[[int], Tensor] | None = None,
-) -> Trace:
-    """latents: (K, C, h, w). noise: of denoising step i, (K, C, h, w); the release's, seeded by t, if None."""
+) -> PublishedTrace:
+    """Sample one prompt.
+
+    Args:
+        pipeline: a Stable Diffusion pipeline with a DDIM scheduler.
+        prompt: what to draw.
+        reward: a callable (images, prompts) -> (B,).
+        latents: (K, C, h, w), the initial latents.
+        config: a `NullTTAConfig`.
+        noise: step index -> (K, C, h, w); None for the release's own noise, which is seeded by t.
+    """
     scheduler, s, device = pipeline.scheduler, config.guidance_scale, latents.device
     scheduler.set_timesteps(config.num_inference_steps)
     cond, null = pipeline.encode_prompt(prompt, device, 1, True, negative_prompt="")
     phi = null.clone()
     factor = s**2 if config.conventions == "release" else (s - 1) ** 2
-    trace = Trace()
+    trace = PublishedTrace()
 
     def branches(x: Tensor, t: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
         pair = torch.cat([embedding.expand(len(x), -1, -1), cond.expand(len(x), -1, -1)])

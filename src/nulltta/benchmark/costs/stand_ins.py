@@ -1,4 +1,7 @@
-"""What costs are measured on: the embedded model, and models of real sizes with random weights (they cost the same)."""
+"""The models that costs are measured on: the embedded one, and models of real sizes with random weights.
+
+A model with random weights costs what the published one costs, and needs no download.
+"""
 
 from __future__ import annotations
 
@@ -20,24 +23,30 @@ from nulltta.rewards.preprocess import Preprocess
 EXACT = NullTTAConfig.embedded(
     inner_steps=(4, 12), learning_rate=0.01, num_particles=4, optimise_between=(0.0, 1.0), inner_decoder="full"
 )
-"""The embedded model's settings before any was chosen for its cost."""
+"""Settings for the embedded model without any approximation that saves time."""
 
 
 @dataclass(frozen=True)
-class Subject:
-    """pipeline: what `model` adapts. stock: the same weights, frozen and otherwise as diffusers loads them; for models
-    of random weights it is `pipeline` itself. config: without approximations."""
+class MeasuredModel:
+    """A model with a reward and settings, ready to be measured.
+
+    Attributes:
+        stock: the pipeline as diffusers loads it, with frozen weights; for random weights the same as `pipeline`.
+        pipeline: the pipeline that `model` adapts.
+        model: what `align` samples with.
+        reward: what is raised.
+        config: settings without approximations.
+    """
 
     stock: Any
-
     pipeline: Any
     model: GuidedModel
     reward: Reward
     config: NullTTAConfig
 
 
-def subject(name: str, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Subject:
-    """ "embedded", or "sd15" at 512² and "sdxl" at 1024² with a ViT-H reward."""
+def measured_model(name: str, device: str = "cpu", dtype: torch.dtype = torch.float32) -> MeasuredModel:
+    """Load or make a model: "embedded", or "sd15" at 512² and "sdxl" at 1024² with a ViT-H reward."""
     if name == "embedded":
         model = nulltta.load_model("embedded", device=device, dtype=dtype)
         from diffusers import StableDiffusionPipeline
@@ -45,7 +54,7 @@ def subject(name: str, device: str = "cpu", dtype: torch.dtype = torch.float32) 
         stock = StableDiffusionPipeline.from_pretrained(EMBEDDED, dtype=dtype).to(device)
         for part in (stock.unet, stock.vae, stock.text_encoder):
             part.requires_grad_(False)
-        return Subject(stock, model.pipeline, model, rewards.load("clip", device=device), EXACT)  # type: ignore[attr-defined]
+        return MeasuredModel(stock, model.pipeline, model, rewards.load("clip", device=device), EXACT)  # type: ignore[attr-defined]
     torch.manual_seed(0)
     with torch.device(device):
         pipeline = {"sd15": _sd15, "sdxl": _sdxl}[name]()
@@ -55,11 +64,11 @@ def subject(name: str, device: str = "cpu", dtype: torch.dtype = torch.float32) 
             part.to(dtype)
     reward.tower.model.to(dtype)
     reward.tower.dtype = dtype
-    return Subject(pipeline, pipeline, nulltta.load_model(pipeline), reward, NullTTAConfig(inner_steps=(5, 55)))
+    return MeasuredModel(pipeline, pipeline, nulltta.load_model(pipeline), reward, NullTTAConfig(inner_steps=(5, 55)))
 
 
 def vit_h() -> Tower:
-    """CLIP ViT-H/14 of random weights on the current device: PickScore's and HPSv2's tower."""
+    """Make CLIP ViT-H/14, the tower of PickScore and HPSv2, with random weights on the current device."""
     from transformers import CLIPConfig, CLIPModel
 
     shape = {"hidden_size": 1280, "num_hidden_layers": 32, "num_attention_heads": 16, "intermediate_size": 5120}
@@ -74,7 +83,7 @@ def vit_h() -> Tower:
 
 
 def forget_texts(reward: Any) -> None:
-    """Make a reward encode its prompts again, as a scorer does that keeps nothing."""
+    """Make a reward encode its prompts again, like a scorer that caches nothing."""
     getattr(reward, "tower", reward)._texts.clear()
 
 
@@ -103,7 +112,7 @@ def _text_encoder(kind: str, width: int, layers: int) -> Any:
 
 
 def _tokenizer() -> Any:
-    """The embedded model's words, padded to CLIP's length."""
+    """The embedded model's tokenizer, padded to CLIP's length."""
     words = build_tokenizer()
     words.model_max_length = 77
     return words
@@ -137,7 +146,7 @@ def _sdxl() -> Any:
 
 
 def embedding(model: Any, rows: int, device: str) -> dict[str, Tensor]:
-    """An embedding of zeros, of the shapes of the model's own."""
+    """Make an embedding of zeros with the shapes of the model's own."""
     unet = model.unet
     length = model.pipeline.text_encoder.config.max_position_embeddings
     found = {"tokens": torch.zeros(rows, length, unet.config.cross_attention_dim, device=device)}

@@ -1,6 +1,6 @@
-"""What a run costs: branch evaluations, decodings and reward calls, seconds by part, FLOPs, peak memory.
+"""Meters of a run: rows through denoiser and decoder, seconds by part, FLOPs and peak memory.
 
-Everything is measured from outside, on the modules themselves, so that any sampler of any make can be measured.
+Everything is measured from outside, on the modules themselves, so that any implementation can be measured.
 """
 
 from __future__ import annotations
@@ -19,15 +19,20 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 
-class Parts:
-    """Rows evaluated, with gradient and without, and seconds of forward passes, by part."""
+class PartMeter:
+    """Counts and times the calls of a pipeline's parts.
+
+    Attributes:
+        rows: the number of rows, by part and by whether the call keeps a graph: "denoiser with gradient".
+        seconds: the time of the forward passes, by part.
+    """
 
     def __init__(self) -> None:
         self.rows: Counter[str] = Counter()
         self.seconds: dict[str, float] = defaultdict(float)
 
     def watch(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """`function` of some rows (its first tensor's length), counted and timed as `part`."""
+        """Return `function`, counted and timed as `part`; its first tensor argument says how many rows a call has."""
 
         def watched(*args: Any, **kwargs: Any) -> Any:
             began = _now()
@@ -42,26 +47,29 @@ class Parts:
 
 
 @contextmanager
-def watching(pipeline: Any) -> Iterator[Parts]:
-    """Count and time the pipeline's denoiser and decoder."""
-    parts = Parts()
+def watching(pipeline: Any) -> Iterator[PartMeter]:
+    """Count and time the pipeline's denoiser and decoder inside the block."""
+    meter = PartMeter()
     with ExitStack() as stack:
         for part, module, name in (("denoiser", pipeline.unet, "forward"), ("decoder", pipeline.vae, "decode")):
             original = getattr(module, name)
-            setattr(module, name, parts.watch(part, original))
+            setattr(module, name, meter.watch(part, original))
             stack.callback(setattr, module, name, original)
-        yield parts
+        yield meter
 
 
 def flops(function: Callable[[], Any]) -> int:
-    """Floating-point operations of a call, backward passes included, by torch's formulas; attention as products."""
-    with sdpa_kernel(SDPBackend.MATH), _Flops() as counter:
+    """Count the floating-point operations of a call by torch's formulas.
+
+    Backward passes are included, and attention counts as its matrix products.
+    """
+    with sdpa_kernel(SDPBackend.MATH), _FlopCounter() as counter:
         function()
     return int(counter.total)
 
 
-class _Flops(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """torch's `FlopCounterMode` without its modules' hooks, which `autograd.grad` does not get past."""
+class _FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """torch's `FlopCounterMode` without its module hooks, which `autograd.grad` does not get past."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -76,20 +84,20 @@ class _Flops(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def peak_bytes(function: Callable[[], Any], device: torch.device) -> int:
-    """The most memory that tensors made during a call held at one time."""
+    """Measure the most memory that tensors made during a call hold at one time, in bytes."""
     if device.type == "cuda":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         function()
         return int(torch.cuda.max_memory_allocated() - before)
-    with _Storages() as storages:
+    with _StorageTracker() as tracker:
         function()
-    return int(storages.peak)
+    return int(tracker.peak)
 
 
-class _Storages(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Follows the storages of tensors that operations return, from their first sight to their end."""
+class _StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Follows the storages that operations return, from their first appearance until they are freed."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -111,14 +119,15 @@ class _Storages(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.live += size
         self.peak = max(self.peak, self.live)
 
-        def gone() -> None:
+        def freed() -> None:
             self.seen.discard(key)
             self.live -= size
 
-        weakref.finalize(storage, gone)
+        weakref.finalize(storage, freed)
 
 
 def _tensors(value: Any) -> list[Tensor]:
+    """All tensors in nested lists, tuples and dictionaries."""
     if isinstance(value, Tensor):
         return [value]
     if isinstance(value, dict):
@@ -127,15 +136,18 @@ def _tensors(value: Any) -> list[Tensor]:
 
 
 def _storage(tensor: Tensor) -> int:
+    """The identity of a tensor's storage."""
     return int(tensor.untyped_storage()._cdata)
 
 
 def _first(found: Any) -> Tensor:
+    """The output tensor, alone or first in a tuple."""
     tensor: Tensor = found if isinstance(found, Tensor) else found[0]
     return tensor
 
 
 def _now() -> float:
+    """The clock, once a GPU has finished its work."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
