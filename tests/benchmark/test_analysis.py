@@ -10,20 +10,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nulltta.benchmark.analysis import Panel, Result, compare, panels, verdict
+from nulltta.benchmark.analysis import ArmResult, Panel, compare, panels, verdict
 from nulltta.benchmark.measures import pack
 from nulltta.benchmark.plan import Arm, Plan
 from nulltta.benchmark.report import words
 from nulltta.benchmark.report.document import Grid, Heading, Text, write_html, write_markdown
-from nulltta.benchmark.store import Row
+from nulltta.benchmark.store import ImageRow
 
 PROMPTS = [str(i) for i in range(8)]
 
 
-def rows(name: str, budget: str, target: float, held: float, wobble: float = 0.01) -> list[Row]:
+def rows(name: str, budget: str, target: float, held: float, wobble: float = 0.01) -> list[ImageRow]:
     """Eight prompts, two seeds; prompts differ, a method adds to all of them alike but for a wobble."""
     return [
-        Row(
+        ImageRow(
             f"clip|{budget}|{name}", i, seed, 1.0, 2.0, 30.0, 10.0,
             {"clip": i / 10 + target + wobble * (-1) ** i, "clip-b": i / 10 + held + wobble * (-1) ** seed, "x": None},
         )
@@ -94,7 +94,7 @@ def test_the_conclusion_says_who_is_ahead_and_what_fell(panel: Panel) -> None:
 
 
 def test_the_conclusion_says_what_became_of_the_facts(panel: Panel) -> None:
-    def with_facts(name: str, share: float) -> Result:
+    def with_facts(name: str, share: float) -> ArmResult:
         found = panel.results[name]
         scores = [{**row.scores, "facts": row.prompt / 10 + share} for row in found.rows]
         return replace(found, rows=[replace(row, scores=s) for row, s in zip(found.rows, scores, strict=True)])
@@ -125,11 +125,11 @@ def test_gains_over_a_rival_are_in_plains_deviations(panel: Panel) -> None:
 
 
 def test_diversity_needs_two_seeds() -> None:
-    def row(prompt: int, seed: int, vector: tuple[float, float]) -> Row:
+    def row(prompt: int, seed: int, vector: tuple[float, float]) -> ImageRow:
         scores: Mapping[str, float | None] = {"clip": 1.0}
-        return Row("a", prompt, seed, 1.0, 1.0, 1.0, 0.0, scores, pack(np.array(vector)))
+        return ImageRow("a", prompt, seed, 1.0, 1.0, 1.0, 0.0, scores, pack(np.array(vector)))
 
-    result = Result(
+    result = ArmResult(
         Arm(name="a", target="clip", method="plain"), [row(0, 0, (1, 0)), row(0, 1, (0, 1)), row(1, 0, (1, 0))]
     )
     assert result.of("diversity") == {(0, 0): 1.0}

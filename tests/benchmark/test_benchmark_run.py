@@ -18,15 +18,15 @@ import torch
 import nulltta
 from nulltta import NullTTAConfig, NullTTAError, align
 from nulltta.baselines import DNO
-from nulltta.benchmark.contenders import Task, arm
+from nulltta.benchmark.contenders import ContenderTask, arm
 from nulltta.benchmark.counting import counted
 from nulltta.benchmark.plan import Plan
-from nulltta.benchmark.run import Machine, Sampler, sample
-from nulltta.benchmark.store import ROWS, Row, Store
+from nulltta.benchmark.run import JobSampler, WorkerMachine, sample
+from nulltta.benchmark.store import ROWS, BenchmarkFolder, ImageRow
 
 CONFIG = NullTTAConfig(num_inference_steps=3, guidance_scale=3.0, inner_steps=(1, 2), num_particles=2)
-TASK = Task(config=CONFIG, target="colourfulness")
-ONE = Machine(threads=1)
+TASK = ContenderTask(config=CONFIG, target="colourfulness")
+ONE = WorkerMachine(threads=1)
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def plan(checkpoint: Path) -> Plan:
     )  # fmt: skip
 
 
-def stripped(rows: list[Row]) -> list[dict[str, Any]]:
+def stripped(rows: list[ImageRow]) -> list[dict[str, Any]]:
     """Rows without their times, in order."""
     found = sorted(rows, key=lambda row: row.key)
     return [{k: v for k, v in vars(row).items() if not k.endswith("seconds") and k != "image"} for row in found]
@@ -56,9 +56,9 @@ def test_all_arms_come_on_the_first_prompts_first(plan: Plan) -> None:
 
 
 def test_rows_say_what_was_made(plan: Plan, tmp_path: Path) -> None:
-    store = Store(tmp_path / "new")
+    store = BenchmarkFolder(tmp_path / "new")
     store.resume({}, lambda: (plan, {}))
-    heard: list[Row] = []
+    heard: list[ImageRow] = []
     sample(plan, store, ONE, heard.extend)
     rows = store.rows()
     assert stripped(heard) == approximately(stripped(rows))
@@ -79,7 +79,7 @@ def test_rows_say_what_was_made(plan: Plan, tmp_path: Path) -> None:
 
 
 def test_a_run_goes_on_wherever_it_was_cut(plan: Plan, tmp_path: Path) -> None:
-    whole, cut = Store(tmp_path / "whole"), Store(tmp_path / "cut")
+    whole, cut = BenchmarkFolder(tmp_path / "whole"), BenchmarkFolder(tmp_path / "cut")
     for store in (whole, cut):
         store.resume({"n": 1}, lambda: (plan, {}))
     sample(plan, whole, ONE)
@@ -89,7 +89,7 @@ def test_a_run_goes_on_wherever_it_was_cut(plan: Plan, tmp_path: Path) -> None:
     place.write_bytes(b"".join(lines[:4]) + lines[4][:25])  # a crash in the middle of the fifth row, and of a batch
     assert len(cut.rows()) == 4
     assert place.read_bytes() == b"".join(lines[:4])
-    heard: list[Row] = []
+    heard: list[ImageRow] = []
     sample(plan, cut, ONE, heard.extend)
     assert len(heard) == 14
     assert stripped(cut.rows()) == approximately(stripped(whole.rows()))
@@ -100,7 +100,7 @@ def test_a_run_goes_on_wherever_it_was_cut(plan: Plan, tmp_path: Path) -> None:
 
 
 def test_another_request_does_not_go_on_in_the_same_folder(plan: Plan, tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = BenchmarkFolder(tmp_path)
     store.resume({"seeds": [0, 1], "model": "x"}, lambda: (plan, {}))
     assert store.resume({"seeds": (0, 1), "model": "x"}, lambda: pytest.fail("it is here")) == Plan.from_json(
         json.loads(json.dumps(plan.as_json()))
@@ -116,14 +116,14 @@ def test_another_request_does_not_go_on_in_the_same_folder(plan: Plan, tmp_path:
 def test_files_of_another_make_are_refused(tmp_path: Path, file: str, text: str) -> None:
     (tmp_path / file).write_text(text)
     with pytest.raises(NullTTAError, match=r"is no plan|no row") as caught:
-        Store(tmp_path).plan() if file == "plan.json" else Store(tmp_path).rows()
+        BenchmarkFolder(tmp_path).plan() if file == "plan.json" else BenchmarkFolder(tmp_path).rows()
     assert "\n" not in str(caught.value)
 
 
 def test_workers_make_the_same_rows(plan: Plan, tmp_path: Path) -> None:
-    alone, together = Store(tmp_path / "alone"), Store(tmp_path / "together")
+    alone, together = BenchmarkFolder(tmp_path / "alone"), BenchmarkFolder(tmp_path / "together")
     small = replace(plan, prompts=["a", "b"], seeds=[0])
-    for store, machine in ((alone, ONE), (together, Machine(workers=2, threads=1))):
+    for store, machine in ((alone, ONE), (together, WorkerMachine(workers=2, threads=1))):
         store.resume({}, lambda: (small, {}))
         sample(small, store, machine)
     assert stripped(alone.rows()) == approximately(stripped(together.rows()))
@@ -132,12 +132,13 @@ def test_workers_make_the_same_rows(plan: Plan, tmp_path: Path) -> None:
 @pytest.mark.skipif(shutil.which("ps") is None, reason="ps lists the workers")
 def test_workers_end_with_a_run_that_is_killed(plan: Plan, tmp_path: Path) -> None:
     """They would wait for work for ever."""
-    Store(tmp_path).resume({}, lambda: (replace(plan, seeds=list(range(1000))), {}))
+    BenchmarkFolder(tmp_path).resume({}, lambda: (replace(plan, seeds=list(range(1000))), {}))
     script = (
-        "import sys; from pathlib import Path; from nulltta.benchmark.run import Machine, sample\n"
-        "from nulltta.benchmark.store import Store\n"
+        "import sys; from pathlib import Path; from nulltta.benchmark.run import WorkerMachine, sample\n"
+        "from nulltta.benchmark.store import BenchmarkFolder\n"
         "if __name__ == '__main__':\n"
-        " store = Store(Path(sys.argv[1])); sample(store.plan()[0], store, Machine(workers=2, threads=1))\n"
+        " store = BenchmarkFolder(Path(sys.argv[1]))\n"
+        " sample(store.plan()[0], store, WorkerMachine(workers=2, threads=1))\n"
     )
     (tmp_path / "run.py").write_text(script)
     process = subprocess.Popen([sys.executable, tmp_path / "run.py", tmp_path], cwd=tmp_path)
@@ -164,7 +165,7 @@ def wait_until(true: Callable[[], bool]) -> None:
 
 
 def test_a_failing_job_names_its_arm_and_leaves_the_finished_rows(plan: Plan, tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = BenchmarkFolder(tmp_path)
     broken = replace(plan.arms[2], name="broken", config={**plan.arms[2].config, "learning_rate": 1e38})
     bad = replace(plan, arms=[plan.arms[0], broken])
     store.resume({}, lambda: (bad, {}))
@@ -188,7 +189,7 @@ def test_checkpointed_steps_count_their_second_evaluation(model: Any) -> None:
 
 
 def test_a_sampler_draws_a_prompt_alike_in_any_batch(plan: Plan) -> None:
-    sampler = Sampler(plan, ONE)
+    sampler = JobSampler(plan, ONE)
     torch.set_num_threads(1)
     jobs = list(plan.jobs())
     both, alone = sampler(jobs[2]), sampler(replace(jobs[2], prompts=(1,)))

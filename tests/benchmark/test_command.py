@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from nulltta.benchmark.contenders import ABLATIONS, RIVALS
-from nulltta.benchmark.request import Request, embedded_prompts, parsed
-from nulltta.benchmark.store import Store
+from nulltta.benchmark.request import BenchmarkRequest, embedded_prompts, parsed
+from nulltta.benchmark.store import BenchmarkFolder
 from nulltta.cli import main
 from nulltta.errors import NullTTAError
 
@@ -44,7 +44,7 @@ def test_smoke_on_the_embedded_model(tmp_path: Path, capsys: pytest.CaptureFixtu
         with Image.open(pages / picture) as image:
             image.verify()
     assert not re.search(r'(src|href)="(?!data:)', html)
-    rows = Store(out).rows()
+    rows = BenchmarkFolder(out).rows()
     assert {round(row.forward + row.backward) for row in rows if "plain" not in row.arm} <= set(range(14, 25))
     assert all(set(row.scores) == {"clip", "clip-b", "facts", "colourfulness", "high-frequency"} for row in rows)
     assert "writes them up" in capsys.readouterr().out
@@ -90,7 +90,7 @@ def test_more_may_be_asked_for_and_what_is_there_is_kept(
         return main(["bench", "run", *tiny, *more, *names, "--out", str(out)])
 
     assert run(1, "a\nb\n", "plain", "null-tta") == 0
-    store = Store(out)
+    store = BenchmarkFolder(out)
     found = store.plan()
     assert found is not None
     before, first = store.rows(), found[0]
@@ -219,7 +219,7 @@ def test_reported_prompts_and_tuning_prompts_are_disjoint() -> None:
     reported, tuning = embedded_prompts(64)
     assert not set(reported) & set(tuning)
     with pytest.raises(NullTTAError, match="nothing may be both"):
-        Request(prompts=reported, tuning=[*tuning, reported[3]])
+        BenchmarkRequest(prompts=reported, tuning=[*tuning, reported[3]])
 
 
 def test_budgets() -> None:

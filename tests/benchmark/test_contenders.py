@@ -12,7 +12,17 @@ import torch
 from nulltta import NullTTAConfig, NullTTAError, align
 from nulltta.algorithm.budget import spent
 from nulltta.algorithm.sampling import plain
-from nulltta.benchmark.contenders import ABLATIONS, CONTENDERS, GROUPS, RIVALS, SWEEPS, Task, arm, filled, named
+from nulltta.benchmark.contenders import (
+    ABLATIONS,
+    CONTENDERS,
+    GROUPS,
+    RIVALS,
+    SWEEPS,
+    ContenderTask,
+    arm,
+    filled,
+    named,
+)
 from nulltta.benchmark.counting import counted
 from nulltta.benchmark.plan import Arm
 from nulltta.benchmark.repeated import BestOf
@@ -20,7 +30,7 @@ from nulltta.benchmark.request import settings
 from nulltta.benchmark.tune import GRID
 
 T = 3
-TASK = Task(
+TASK = ContenderTask(
     config=NullTTAConfig(num_inference_steps=T, guidance_scale=3.0, inner_steps=(1, 2), num_particles=2),
     target="colourfulness", unit=0.1, settings={"dno": {"num_inference_steps": 2}},
 )  # fmt: skip

@@ -14,7 +14,7 @@ import numpy as np
 
 from nulltta.benchmark.measures import diversity
 from nulltta.benchmark.plan import Arm, Plan
-from nulltta.benchmark.store import Row
+from nulltta.benchmark.store import ImageRow
 from nulltta.evaluation.bootstrap import Gain, paired_gain
 
 DIVERSITY = "diversity"
@@ -25,11 +25,11 @@ Verdict = Literal["win", "tie", "loss"]
 
 
 @dataclass(frozen=True)
-class Result:
+class ArmResult:
     """One arm's rows."""
 
     arm: Arm
-    rows: Sequence[Row]
+    rows: Sequence[ImageRow]
 
     def values(self, measure: str) -> Values:
         """A measure's values, without those where it says nothing."""
@@ -70,10 +70,10 @@ class Panel:
 
     target: str
     budget: str
-    results: Mapping[str, Result]
+    results: Mapping[str, ArmResult]
 
     @property
-    def plain(self) -> Result:
+    def plain(self) -> ArmResult:
         return self.results[PLAIN]
 
     @property
@@ -103,12 +103,12 @@ class Panel:
         ]
 
 
-def panels(plan: Plan, rows: Iterable[Row]) -> list[Panel]:
+def panels(plan: Plan, rows: Iterable[ImageRow]) -> list[Panel]:
     """A panel a target and budget, in the plan's order; those without plain sampling's rows are left out."""
-    by_arm: dict[str, list[Row]] = defaultdict(list)
+    by_arm: dict[str, list[ImageRow]] = defaultdict(list)
     for row in rows:
         by_arm[row.arm].append(row)
-    results = [Result(arm, by_arm[arm.key]) for arm in plan.arms if by_arm[arm.key]]
+    results = [ArmResult(arm, by_arm[arm.key]) for arm in plan.arms if by_arm[arm.key]]
     found = []
     for target in plan.targets:
         mine = [result for result in results if result.arm.target == target]

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 
 from nulltta.alignment import align
-from nulltta.benchmark.contenders import CONTENDERS, Task, arm
+from nulltta.benchmark.contenders import CONTENDERS, ContenderTask, arm
 from nulltta.benchmark.counting import counted
 from nulltta.contracts import GuidedModel
 from nulltta.errors import InvalidValue
@@ -15,7 +15,7 @@ from nulltta.rewards import load
 PROMPTS = 4
 
 
-def seconds_per_evaluation(name: str, task: Task, model: GuidedModel, prompts: Sequence[str]) -> float:
+def seconds_per_evaluation(name: str, task: ContenderTask, model: GuidedModel, prompts: Sequence[str]) -> float:
     """What an evaluation of a contender takes on this machine, decoding and scoring included, in a batch of four.
 
     Timed at 12T evaluations an image, the cost of six plain samples.
@@ -30,7 +30,7 @@ def seconds_per_evaluation(name: str, task: Task, model: GuidedModel, prompts: S
     return (time.perf_counter() - began) / evaluations.total
 
 
-def evaluations_for(seconds: float, name: str, task: Task, model: GuidedModel, prompts: Sequence[str]) -> int:
+def evaluations_for(seconds: float, name: str, task: ContenderTask, model: GuidedModel, prompts: Sequence[str]) -> int:
     """The evaluations that a contender affords in so many seconds an image."""
     if CONTENDERS[name].fixed:
         return 0

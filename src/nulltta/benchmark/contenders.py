@@ -24,7 +24,7 @@ DIVIDED, MULTIPLIED = ("scale", "reward_weight"), ("temperature", "regularisatio
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task:
+class ContenderTask:
     """What the contenders are set, besides a budget.
 
     Attributes:
@@ -46,7 +46,7 @@ class Task:
         return in_unit(self.settings.get(name, {}), self.unit)
 
 
-Make = Callable[[int, Task], Arm]
+Make = Callable[[int, ContenderTask], Arm]
 
 
 @dataclass(frozen=True)
@@ -100,14 +100,14 @@ def filled(config: NullTTAConfig, budget: int) -> NullTTAConfig:
 def _sampler(method: str, field_name: str, branch: int) -> Make:
     """A method of `field_name` samples or particles, each of 2T evaluations that cost `branch`."""
 
-    def make(budget: int, task: Task) -> Arm:
+    def make(budget: int, task: ContenderTask) -> Arm:
         count = _count(method, budget, each=2 * task.config.num_inference_steps * branch)
         return _arm(method, task, settings={**task.of(method), field_name: count})
 
     return make
 
 
-def _dps(budget: int, task: Task) -> Arm:
+def _dps(budget: int, task: ContenderTask) -> Arm:
     runs = _count("dps", budget, each=4 * task.config.num_inference_steps)
     return replace(_arm("dps", task, settings=task.of("dps")), samples=runs)
 
@@ -115,7 +115,7 @@ def _dps(budget: int, task: Task) -> Arm:
 def _iterated(method: str) -> Make:
     """DNO or ReNO, whose own T may be smaller: n iterations of 2T evaluations, each made twice and differentiated."""
 
-    def make(budget: int, task: Task) -> Arm:
+    def make(budget: int, task: ContenderTask) -> Arm:
         settings = task.of(method)
         T = settings.pop("num_inference_steps", task.config.num_inference_steps)
         iterations = _count(method, budget, each=6 * T, once=2 * T)
@@ -128,7 +128,7 @@ def _iterated(method: str) -> Make:
 def _null_tta(method: str = "null-tta", tuned_as: str = "null-tta", **changes: Any) -> Make:
     """Null-TTA or its kin, with the settings of `tuned_as` but for some changes."""
 
-    def make(budget: int, task: Task) -> Arm:
+    def make(budget: int, task: ContenderTask) -> Arm:
         config = replace(task.config, **{**task.of(tuned_as), **changes}).resolved(differentiable=task.differentiable)
         if config.gradient != "autograd" and "reward_weight" in task.of(tuned_as):
             config = replace(config, reward_weight=config.reward_weight / 2)  # as published: 50 against 100
@@ -137,7 +137,7 @@ def _null_tta(method: str = "null-tta", tuned_as: str = "null-tta", **changes: A
     return make
 
 
-def _selection(budget: int, task: Task) -> Arm:
+def _selection(budget: int, task: ContenderTask) -> Arm:
     """Null-TTA without inner steps: all of the budget goes to candidates."""
     T = task.config.num_inference_steps
     config = replace(task.config, inner_steps=(0, 0), num_particles=_count("selection", budget, each=2 * T))
@@ -150,11 +150,11 @@ def _second_pass(method: str, config: NullTTAConfig) -> int:
     return 2 * K * T + T if method == "shared-null" else 0
 
 
-def _plain(budget: int, task: Task) -> Arm:  # noqa: ARG001 - the same at any
+def _plain(budget: int, task: ContenderTask) -> Arm:  # noqa: ARG001 - the same at any
     return _arm("plain", task)
 
 
-def _arm(method: str, task: Task, settings: Settings | None = None) -> Arm:
+def _arm(method: str, task: ContenderTask, settings: Settings | None = None) -> Arm:
     return Arm(name=method, target=task.target, method=method, settings=settings or {}, config=asdict(task.config))
 
 
@@ -224,7 +224,7 @@ def named(names: list[str]) -> list[str]:
     return list(found)
 
 
-def arm(name: str, budget: int, label: str, task: Task) -> Arm:
+def arm(name: str, budget: int, label: str, task: ContenderTask) -> Arm:
     """The contender's arm at a budget; a fixed one's has no budget.
 
     Raises:

@@ -27,7 +27,7 @@ Numbers = Mapping[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
+class PublishedTable:
     """One experiment.
 
     Attributes:
@@ -45,28 +45,28 @@ class Table:
 
 PLAIN_SD15 = dict(zip(MEASURES, (0.218, 0.279, 5.232, 0.339), strict=True))
 
-TABLES: Mapping[int, Table] = {
-    1: Table(
+TABLES: Mapping[int, PublishedTable] = {
+    1: PublishedTable(
         title="SD-v1.5, target PickScore", target="pickscore", rows={"null-tta": {"inner_steps": (5, 55)}},
         published={
             "plain": PLAIN_SD15, "null-tta": dict(zip(MEASURES, (0.315, 0.294, 5.431, 0.946), strict=True)),
         },
     ),
-    2: Table(
+    2: PublishedTable(
         title="SD-v1.5, target HPSv2", target="hpsv2", rows={"null-tta": {"inner_steps": (5, 115)}},
         published={"plain": PLAIN_SD15, "null-tta": {"hpsv2": 0.428}},
     ),
-    3: Table(
+    3: PublishedTable(
         title="SD-v1.5, target HPSv2: candidates", target="hpsv2",
         rows={f"K = {K}": {"num_particles": K} for K in (1, 2, 3, 4)},
         published={"plain": PLAIN_SD15, "K = 3": {"hpsv2": 0.346}},
     ),
-    4: Table(
+    4: PublishedTable(
         title="SD-v1.5, target HPSv2: annealing", target="hpsv2",
         rows={f"γ = {gamma:g}": {"annealing": gamma} for gamma in (0.0, 0.004, 0.008, 0.016)},
         published={"plain": PLAIN_SD15, "γ = 0.008": {"hpsv2": 0.346}},
     ),
-    5: Table(
+    5: PublishedTable(
         title="SD-v1.5, target HPSv2: weights and inner steps", target="hpsv2",
         rows={
             **{f"λ1 = {weight:g}": {"reward_weight": weight} for weight in (50.0, 100.0, 200.0)},
@@ -75,7 +75,7 @@ TABLES: Mapping[int, Table] = {
         },
         published={"plain": PLAIN_SD15, "λ1 = 100": {"hpsv2": 0.346}, "n_max = 115": {"hpsv2": 0.428}},
     ),
-    6: Table(
+    6: PublishedTable(
         title="SD-v1.5, target JPEG size in kB, zeroth order", target="jpeg",
         rows={
             "null-tta": {
@@ -88,7 +88,7 @@ TABLES: Mapping[int, Table] = {
             "null-tta": {"jpeg": -33.7, "pickscore": 0.204, "aesthetic": 4.649},
         },
     ),
-    7: Table(
+    7: PublishedTable(
         title="SDXL, target PickScore", target="pickscore", rows={"null-tta": {"inner_steps": (5, 45)}}, model=SDXL,
         published={"null-tta": dict(zip(MEASURES, (0.282, 0.293, 5.613, 1.276), strict=True))},
     ),
@@ -96,7 +96,7 @@ TABLES: Mapping[int, Table] = {
 
 
 def plan_of(
-    table: Table,
+    table: PublishedTable,
     model: str,
     prompts: Sequence[str],
     seeds: int,
@@ -129,7 +129,7 @@ def plan_of(
     )  # fmt: skip
 
 
-def forecast(table: Table, plan: Plan) -> list[str]:
+def forecast(table: PublishedTable, plan: Plan) -> list[str]:
     """What a run would do, take and download, line by line; looks at the disk only."""
     images = len(plan.prompts) * len(plan.seeds)
     lines = [f"{table.title}: {plan.model}, {len(plan.prompts)} prompts, seeds {', '.join(map(str, plan.seeds))}"]
@@ -153,7 +153,7 @@ def forecast(table: Table, plan: Plan) -> list[str]:
     return lines
 
 
-def compared(table: Table, panel: Panel) -> list[list[str]]:
+def compared(table: PublishedTable, panel: Panel) -> list[list[str]]:
     """The table's cells: a line a row, ours and, after a slash, the published number."""
     lines = [["", *table.measures]]
     for label, result in panel.results.items():

@@ -52,7 +52,7 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class Job:
+class SamplingJob:
     """Some prompts that one arm samples in one batch, with one seed."""
 
     arm: Arm
@@ -96,7 +96,7 @@ class Plan:
     def images(self) -> int:
         return len(self.arms) * len(self.prompts) * len(self.seeds)
 
-    def jobs(self, done: Collection[Key] = ()) -> Iterator[Job]:
+    def jobs(self, done: Collection[Key] = ()) -> Iterator[SamplingJob]:
         """What is left to do: every arm on the first prompts, then every arm on the next.
 
         A prompt's image does not depend on its batch, so that only what is missing of a batch is sampled.
@@ -107,7 +107,7 @@ class Plan:
                 for arm in self.arms:
                     missing = tuple(i for i in batch if (arm.key, i, seed) not in done)
                     if missing:
-                        yield Job(arm, missing, seed)
+                        yield SamplingJob(arm, missing, seed)
 
     def grown(self, other: Plan) -> Plan:
         """This plan with the other's further arms, prompts and seeds; what it has stays where it is.

@@ -13,11 +13,11 @@ import torch
 from nulltta import rewards
 from nulltta.benchmark import contenders, units
 from nulltta.benchmark.calibrate import evaluations_for
-from nulltta.benchmark.contenders import Task, arm
+from nulltta.benchmark.contenders import ContenderTask, arm
 from nulltta.benchmark.measures import HELD_OUT
 from nulltta.benchmark.plan import Arm, Plan
-from nulltta.benchmark.run import Machine
-from nulltta.benchmark.store import Store
+from nulltta.benchmark.run import WorkerMachine
+from nulltta.benchmark.store import BenchmarkFolder
 from nulltta.config import NullTTAConfig
 from nulltta.contracts import GuidedModel
 from nulltta.embedded.grammar import test_prompts, tuning_prompts
@@ -31,7 +31,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
+class BenchmarkRequest:
     """A benchmark, before anything is measured.
 
     Attributes:
@@ -87,7 +87,7 @@ def parsed(budget: str) -> tuple[str, float]:
     return f"{config.evaluations_budget} evaluations", config.evaluations_budget
 
 
-def prepare(request: Request, store: Store, machine: Machine, say: Say) -> Plan:
+def prepare(request: BenchmarkRequest, store: BenchmarkFolder, machine: WorkerMachine, say: Say) -> Plan:
     """The plan in the store, if it came of the same request; else a new one, its scales and times measured.
 
     Raises:
@@ -96,7 +96,7 @@ def prepare(request: Request, store: Store, machine: Machine, say: Say) -> Plan:
     return store.resume(asdict(request), lambda: made(request, machine, say))
 
 
-def made(request: Request, machine: Machine, say: Say) -> tuple[Plan, dict[str, Any]]:
+def made(request: BenchmarkRequest, machine: WorkerMachine, say: Say) -> tuple[Plan, dict[str, Any]]:
     """The plan of a request, and what was measured for it."""
     torch.set_num_threads(machine.threads_each)
     model = machine.load(request.model)
@@ -119,7 +119,7 @@ def made(request: Request, machine: Machine, say: Say) -> tuple[Plan, dict[str, 
     return plan, {"units": {task.target: task.unit for task in tasks}}
 
 
-def _tasks(request: Request, model: GuidedModel) -> list[Task]:
+def _tasks(request: BenchmarkRequest, model: GuidedModel) -> list[ContenderTask]:
     """One a target, the sums of the trade-off last, each with its scale."""
     config = NullTTAConfig.preset(request.model, **request.config)
 
@@ -130,7 +130,7 @@ def _tasks(request: Request, model: GuidedModel) -> list[Task]:
     if request.trade_off:
         scale |= scales(units.trade_off(request.trade_off, request.weights, scale))
     return [
-        Task(
+        ContenderTask(
             config=config, target=target, unit=unit, differentiable=rewards.load(target).differentiable,
             settings=request.settings,
         )
@@ -145,17 +145,17 @@ def single_task(
     tuning: Sequence[str],
     config: Mapping[str, Any],
     own: Mapping[str, Mapping[str, Any]],
-    machine: Machine,
-) -> tuple[GuidedModel, Task]:
+    machine: WorkerMachine,
+) -> tuple[GuidedModel, ContenderTask]:
     """A model, loaded, and the task of one target on it."""
-    request = Request(model=source, targets=[target], prompts=[], tuning=tuning, config=config, settings=own)
+    request = BenchmarkRequest(model=source, targets=[target], prompts=[], tuning=tuning, config=config, settings=own)
     torch.set_num_threads(machine.threads_each)
     model = machine.load(source)
     [task] = _tasks(request, model)
     return model, task
 
 
-def _arm(name: str, budget: str, task: Task, model: GuidedModel, tuning: Sequence[str]) -> Arm:
+def _arm(name: str, budget: str, task: ContenderTask, model: GuidedModel, tuning: Sequence[str]) -> Arm:
     label, amount = parsed(budget)
     evaluations = evaluations_for(amount, name, task, model, tuning) if budget.endswith("s") else int(amount)
     return arm(name, evaluations, label, task)

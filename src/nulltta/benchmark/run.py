@@ -19,18 +19,18 @@ import torch
 from nulltta.alignment import align
 from nulltta.benchmark.counting import counted
 from nulltta.benchmark.measures import Measures
-from nulltta.benchmark.plan import Job, Plan
-from nulltta.benchmark.store import Row, Store
+from nulltta.benchmark.plan import Plan, SamplingJob
+from nulltta.benchmark.store import BenchmarkFolder, ImageRow
 from nulltta.contracts import GuidedModel
 from nulltta.errors import InvalidValue, NullTTAError
 from nulltta.images import to_pil
 from nulltta.runs.loading import load_silently, usable_device, usual_dtype
 
-OnRows = Callable[[Sequence[Row]], None]
+OnRows = Callable[[Sequence[ImageRow]], None]
 
 
 @dataclass(frozen=True)
-class Machine:
+class WorkerMachine:
     """Where it runs.
 
     Attributes:
@@ -56,16 +56,16 @@ class Machine:
         return load_silently(source, device, self.dtype or usual_dtype(device))
 
 
-class Sampler:
+class JobSampler:
     """A model with the rewards and measures of a plan: what every worker holds."""
 
-    def __init__(self, plan: Plan, machine: Machine) -> None:
+    def __init__(self, plan: Plan, machine: WorkerMachine) -> None:
         self.plan = plan
         self.model = machine.load(plan.model)
         device = next(iter(self.model.encode(["a"], [""])[0].values())).device
         self.measures = Measures(plan.model, plan.targets, plan.measures, device)
 
-    def __call__(self, job: Job) -> list[Row]:
+    def __call__(self, job: SamplingJob) -> list[ImageRow]:
         """Sample and measure one batch.
 
         Raises:
@@ -88,7 +88,7 @@ class Sampler:
         spent = processor if images.device.type == "cpu" else clock
         scores, features = self.measures(images, prompts), self.measures.packed_features(images)
         return [
-            Row(
+            ImageRow(
                 job.arm.key, number, job.seed, spent / n, clock / n,
                 evaluations.forward / n, evaluations.backward / n,
                 {name: values[b] for name, values in scores.items()}, features[b],
@@ -101,7 +101,7 @@ class Sampler:
         return prompt < self.plan.gallery and seed == self.plan.seeds[0]
 
 
-def sample(plan: Plan, store: Store, machine: Machine, on_rows: OnRows = lambda _: None) -> None:
+def sample(plan: Plan, store: BenchmarkFolder, machine: WorkerMachine, on_rows: OnRows = lambda _: None) -> None:
     """Sample what the store lacks of the plan; `on_rows` hears of each batch once it is on the disk.
 
     Raises:
@@ -118,11 +118,11 @@ def sample(plan: Plan, store: Store, machine: Machine, on_rows: OnRows = lambda 
 
 
 @contextmanager
-def _rows_of(plan: Plan, jobs: Sequence[Job], machine: Machine) -> Iterator[Iterator[list[Row]]]:
+def _rows_of(plan: Plan, jobs: Sequence[SamplingJob], machine: WorkerMachine) -> Iterator[Iterator[list[ImageRow]]]:
     """Each job's rows as it ends."""
     if machine.workers == 1:
         torch.set_num_threads(machine.threads_each)
-        yield map(Sampler(plan, machine), jobs)
+        yield map(JobSampler(plan, machine), jobs)
         return
     context, others = multiprocessing.get_context("spawn"), set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(machine.workers, context, _begin, (plan, machine))
@@ -136,7 +136,7 @@ def _rows_of(plan: Plan, jobs: Sequence[Job], machine: Machine) -> Iterator[Iter
     pool.shutdown()
 
 
-def _finished(futures: Sequence[Future[list[Row]]]) -> Iterator[list[Row]]:
+def _finished(futures: Sequence[Future[list[ImageRow]]]) -> Iterator[list[ImageRow]]:
     try:
         for future in as_completed(futures):
             yield future.result()
@@ -146,16 +146,16 @@ def _finished(futures: Sequence[Future[list[Row]]]) -> Iterator[list[Row]]:
         ) from error
 
 
-_sampler: Sampler | None = None  # of a worker
+_sampler: JobSampler | None = None  # of a worker
 
 
-def _begin(plan: Plan, machine: Machine) -> None:
+def _begin(plan: Plan, machine: WorkerMachine) -> None:
     """A worker's start. Ctrl-C is the parent's business; that the parent is gone, however it went, the worker's."""
     global _sampler
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(machine.threads_each)
-    _sampler = Sampler(plan, machine)
+    _sampler = JobSampler(plan, machine)
 
 
 def _end_with_parent() -> None:
@@ -165,7 +165,7 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _work(job: Job) -> list[Row]:
+def _work(job: SamplingJob) -> list[ImageRow]:
     assert _sampler is not None
     return _sampler(job)
 

@@ -10,15 +10,15 @@ from typing import Any
 
 from nulltta.benchmark.plan import Plan
 from nulltta.benchmark.request import single_task
-from nulltta.benchmark.run import Machine, OnRows, sample
-from nulltta.benchmark.store import PLAN, Store
+from nulltta.benchmark.run import OnRows, WorkerMachine, sample
+from nulltta.benchmark.store import PLAN, BenchmarkFolder
 from nulltta.benchmark.tune import GRID, RULE, chosen, tuning_arms
 from nulltta.files import atomic
 from nulltta.runs import record
 
 
 @dataclass(frozen=True, kw_only=True)
-class Search:
+class TuningRequest:
     """What is tuned for: see `nulltta bench tune --help`.
 
     prompts: the tuning prompts, on all of which the target's scale is measured.
@@ -36,9 +36,9 @@ class Search:
     batch_size: int = 8
 
 
-def search(asked: Search, out: Path, machine: Machine, on_plan: Callable[[Plan], OnRows]) -> None:
+def search(asked: TuningRequest, out: Path, machine: WorkerMachine, on_plan: Callable[[Plan], OnRows]) -> None:
     """Sample every try and write settings.json, and tuning.json with the rule and all that was found."""
-    store = Store(out)
+    store = BenchmarkFolder(out)
 
     def made() -> tuple[Plan, dict[str, Any]]:
         _, task = single_task(asked.model, asked.target, asked.prompts, asked.config, {}, machine)

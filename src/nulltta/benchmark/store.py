@@ -25,7 +25,7 @@ GROWING = ("budgets", "contenders", "prompts", "seeds")
 
 
 @dataclass(frozen=True)
-class Row:
+class ImageRow:
     """One image.
 
     Attributes:
@@ -56,7 +56,7 @@ class Row:
         return self.arm, self.prompt, self.seed
 
 
-class Store:
+class BenchmarkFolder:
     """Where rows go.
 
     Raises:
@@ -113,7 +113,7 @@ class Store:
         with atomic(self.folder / PLAN) as temporary:  # every digit: what is resumed is what was begun
             temporary.write_text(json.dumps(plan, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[ImageRow]:
         """All whole rows. A last line that a crash cut short is taken off the file, to be done again."""
         path = self.folder / ROWS
         if not path.exists():
@@ -124,11 +124,11 @@ class Store:
             with path.open("r+b") as file:
                 file.truncate(len(whole))
         try:
-            return [Row(**json.loads(line)) for line in whole.splitlines()]
+            return [ImageRow(**json.loads(line)) for line in whole.splitlines()]
         except (ValueError, TypeError) as error:
             raise InvalidValue(f"'{path}' holds a line that is no row of this benchmark: {error}") from error
 
-    def append(self, rows: Sequence[Row], plan: Plan) -> None:
+    def append(self, rows: Sequence[ImageRow], plan: Plan) -> None:
         """Add finished rows, after their images: on the disk when this returns."""
         for row in rows:
             if row.image is not None:
@@ -146,7 +146,7 @@ class Store:
         return self.folder / IMAGES / f"{number:03d}-{prompt:03d}-{seed}.png"
 
 
-def _record(row: Row) -> dict[str, Any]:
+def _record(row: ImageRow) -> dict[str, Any]:
     """The row in JSON's own types, numbers to six digits."""
     found = asdict(replace(row, image=None))
     del found["image"]

@@ -13,9 +13,9 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from nulltta.benchmark.analysis import PLAIN, Panel, panels
-from nulltta.benchmark.contenders import Settings, Task, arm
+from nulltta.benchmark.contenders import ContenderTask, Settings, arm
 from nulltta.benchmark.plan import Arm, Plan
-from nulltta.benchmark.store import Row
+from nulltta.benchmark.store import ImageRow
 from nulltta.errors import InvalidValue
 
 RULE = " ".join(__doc__.split("Rule: ")[1].split("\n\n")[0].split())
@@ -58,7 +58,7 @@ GRID: Mapping[str, Sequence[Settings]] = {
 four more around the best of those; for the embeddings, all around the embedded model's preset."""
 
 
-def tuning_arms(task: Task, budget: int, grid: Mapping[str, Sequence[Settings]]) -> list[Arm]:
+def tuning_arms(task: ContenderTask, budget: int, grid: Mapping[str, Sequence[Settings]]) -> list[Arm]:
     """Plain sampling, and an arm a contender and setting: "das#2" is the third of its grid."""
     label = f"{budget} evaluations"
     return [
@@ -72,7 +72,7 @@ def tuning_arms(task: Task, budget: int, grid: Mapping[str, Sequence[Settings]])
 
 
 def chosen(
-    plan: Plan, rows: Sequence[Row], held_out: str, grid: Mapping[str, Sequence[Settings]]
+    plan: Plan, rows: Sequence[ImageRow], held_out: str, grid: Mapping[str, Sequence[Settings]]
 ) -> tuple[dict[str, Settings], list[dict[str, Any]]]:
     """The settings by contender, and the record of the search: every try, with its gains over plain sampling."""
     [panel] = panels(plan, rows)

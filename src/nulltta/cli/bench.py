@@ -17,8 +17,8 @@ from nulltta.runs.request import read_prompts
 
 if TYPE_CHECKING:
     from nulltta.benchmark.plan import Plan
-    from nulltta.benchmark.run import Machine, OnRows
-    from nulltta.benchmark.store import Store
+    from nulltta.benchmark.run import OnRows, WorkerMachine
+    from nulltta.benchmark.store import BenchmarkFolder
 
 app = typer.Typer(help="Compare methods at equal cost, with measures that nobody optimised.", no_args_is_help=True)
 
@@ -83,13 +83,13 @@ def run(
 ) -> None:
     """Sample every contender on every prompt and seed; the same command goes on after an interruption."""
     with quiet():
-        from nulltta.benchmark.request import Request, prepare
+        from nulltta.benchmark.request import BenchmarkRequest, prepare
         from nulltta.benchmark.request import settings as read
-        from nulltta.benchmark.run import Machine
-        from nulltta.benchmark.store import Store
+        from nulltta.benchmark.run import WorkerMachine
+        from nulltta.benchmark.store import BenchmarkFolder
 
         reported, tuning = _prompts(model, prompts, prompts_file, tuning_file)
-        request = Request(
+        request = BenchmarkRequest(
             model=model, targets=target or ([] if trade_off else ["clip"]), trade_off=trade_off or (),
             weights=weight or (0.0, 0.25, 0.5, 0.75, 1.0), budgets=budget or ["300"],
             contenders=contender or ["rivals", "ablations"], prompts=reported, tuning=tuning,
@@ -97,7 +97,7 @@ def run(
             config=_given(num_inference_steps=num_inference_steps, guidance_scale=guidance_scale),
             settings=read(settings), batch_size=batch_size, gallery=gallery,
         )  # fmt: skip
-        machine, store = Machine(workers, threads, device, dtype), Store(out)
+        machine, store = WorkerMachine(workers, threads, device, dtype), BenchmarkFolder(out)
         plan = prepare(request, store, machine, lambda line: say("note", line))
         _sample(plan, store, machine)
         print(f"{plan.images} images are in '{out}'; `nulltta bench report {out}` writes them up")
@@ -122,18 +122,18 @@ def tune(
 ) -> None:
     """Choose each contender's settings on the tuning prompts; writes settings.json and tuning.json into FOLDER."""
     with quiet():
-        from nulltta.benchmark.run import Machine
-        from nulltta.benchmark.search import Search, search
-        from nulltta.benchmark.store import Store
+        from nulltta.benchmark.run import WorkerMachine
+        from nulltta.benchmark.search import TuningRequest, search
+        from nulltta.benchmark.store import BenchmarkFolder
 
         _, tuning = _prompts(model, 1, tuning_file, tuning_file)
-        asked = Search(
+        asked = TuningRequest(
             model=model, target=target, budget=budget, held_out=held_out, prompts=tuning, searched=prompts,
             seeds=list(range(seeds)), batch_size=batch_size,
             config=_given(num_inference_steps=num_inference_steps, guidance_scale=guidance_scale),
         )  # fmt: skip
-        with _bar(Store(out)) as on_plan:
-            search(asked, out, Machine(workers, threads, device), on_plan)
+        with _bar(BenchmarkFolder(out)) as on_plan:
+            search(asked, out, WorkerMachine(workers, threads, device), on_plan)
         print(f"look at {out / 'tuning.json'}; give {out / 'settings.json'} to `nulltta bench run --settings`")
 
 
@@ -155,11 +155,11 @@ def calibrate(
         from nulltta.benchmark import calibrate, contenders
         from nulltta.benchmark.request import settings as read
         from nulltta.benchmark.request import single_task
-        from nulltta.benchmark.run import Machine
+        from nulltta.benchmark.run import WorkerMachine
 
         _, tuning = _prompts(model, 1, tuning_file, tuning_file)
         config = _given(num_inference_steps=num_inference_steps, guidance_scale=guidance_scale)
-        live, asked = single_task(model, target, tuning, config, read(settings), Machine(1, threads, device))
+        live, asked = single_task(model, target, tuning, config, read(settings), WorkerMachine(1, threads, device))
         print("contender", "evaluations a second", *(f"in {each:g} s" for each in seconds), sep="\t")
         for name in contenders.named(contender or ["rivals"]):
             if not contenders.CONTENDERS[name].fixed:
@@ -204,8 +204,8 @@ def paper(
     with quiet():
         from nulltta.benchmark.analysis import panels
         from nulltta.benchmark.paper import TABLES, compared, forecast, plan_of
-        from nulltta.benchmark.run import Machine
-        from nulltta.benchmark.store import Store
+        from nulltta.benchmark.run import WorkerMachine
+        from nulltta.benchmark.store import BenchmarkFolder
 
         asked = TABLES[table]
         places = _sources(source or [])
@@ -213,9 +213,9 @@ def paper(
         print("\n".join(forecast(asked, plan)), file=sys.stderr)
         if dry_run:
             return
-        store = Store(out)
+        store = BenchmarkFolder(out)
         plan = store.resume({"table": table, "plan": plan.as_json()}, lambda: (plan, {}))
-        _sample(plan, store, Machine(1, 0, device, dtype))
+        _sample(plan, store, WorkerMachine(1, 0, device, dtype))
         [panel] = panels(plan, store.rows())
         print(asked.title, "ours (gain over plain, 95% interval) / published", sep=": ")
         for line in compared(asked, panel):
@@ -231,7 +231,7 @@ def _sources(given: Sequence[str]) -> dict[str, str]:
     return {name: place for name, _, place in pairs}
 
 
-def _sample(plan: Plan, store: Store, machine: Machine) -> None:
+def _sample(plan: Plan, store: BenchmarkFolder, machine: WorkerMachine) -> None:
     """Sample what is left; Ctrl-C leaves what is finished."""
     from nulltta.benchmark.run import sample
 
@@ -245,7 +245,7 @@ def _sample(plan: Plan, store: Store, machine: Machine) -> None:
 
 
 @contextmanager
-def _bar(store: Store) -> Iterator[Any]:
+def _bar(store: BenchmarkFolder) -> Iterator[Any]:
     """A bar over all images with the time left; yields (plan) -> what is to hear of finished rows."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

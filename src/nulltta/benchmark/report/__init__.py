@@ -7,7 +7,7 @@ from pathlib import Path
 
 from nulltta.benchmark.report.build import Study, blocks
 from nulltta.benchmark.report.document import write_html, write_markdown
-from nulltta.benchmark.store import Store
+from nulltta.benchmark.store import BenchmarkFolder
 from nulltta.errors import InvalidValue
 
 PAGE = "report"
@@ -27,7 +27,7 @@ def write(folders: Sequence[Path], out: Path) -> list[Path]:
 
 def study(folder: Path) -> Study:
     """A folder's plan, what was measured for it, and its rows so far."""
-    store = Store(folder)
+    store = BenchmarkFolder(folder)
     if (found := store.plan()) is None:
         raise InvalidValue(f"'{folder}' holds no benchmark: `nulltta bench run --out {folder}` makes one")
     plan, about = found

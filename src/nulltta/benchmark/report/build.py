@@ -15,7 +15,7 @@ from nulltta.benchmark.plan import Plan
 from nulltta.benchmark.report import figures, words
 from nulltta.benchmark.report.document import Block, Grid, Heading, Items, Picture, Text
 from nulltta.benchmark.report.gallery import gallery
-from nulltta.benchmark.store import Row, Store
+from nulltta.benchmark.store import BenchmarkFolder, ImageRow
 from nulltta.evaluation.bootstrap import Gain
 
 METHOD = (
@@ -33,10 +33,10 @@ class Study:
     about: what plan.json tells beside the plan: the request, the date, versions, units.
     """
 
-    store: Store
+    store: BenchmarkFolder
     plan: Plan
     about: Mapping[str, Any]
-    rows: Sequence[Row]
+    rows: Sequence[ImageRow]
 
     @cached_property
     def panels(self) -> list[Panel]:

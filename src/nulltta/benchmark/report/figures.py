@@ -6,7 +6,7 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from nulltta.benchmark.analysis import OURS, PLAIN, Panel, Result
+from nulltta.benchmark.analysis import OURS, PLAIN, ArmResult, Panel
 from nulltta.benchmark.contenders import ABLATIONS, SWEEPS
 from nulltta.evaluation.bootstrap import Gain
 
@@ -47,7 +47,7 @@ def pareto(panels: Sequence[Panel], held_out: str) -> bytes:
 def against_cost(panels: Sequence[Panel]) -> bytes:
     """The target's gain over denoiser evaluations and over seconds, as spent."""
     figure = _figure(10.4, 4.4)
-    costs: Mapping[str, Callable[[Result], float]] = {
+    costs: Mapping[str, Callable[[ArmResult], float]] = {
         "denoiser evaluations an image": lambda result: result.cost,
         "seconds an image": lambda result: result.seconds,
     }

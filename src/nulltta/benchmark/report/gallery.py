@@ -10,12 +10,12 @@ from PIL import Image, ImageDraw, ImageFont
 
 from nulltta.benchmark.analysis import Panel
 from nulltta.benchmark.plan import Plan
-from nulltta.benchmark.store import Store
+from nulltta.benchmark.store import BenchmarkFolder
 
 SIDE, GAP, TITLE = 128, 4, 14
 
 
-def gallery(store: Store, plan: Plan, panel: Panel, names: Sequence[str]) -> tuple[bytes, list[int]] | None:
+def gallery(store: BenchmarkFolder, plan: Plan, panel: Panel, names: Sequence[str]) -> tuple[bytes, list[int]] | None:
     """A row a prompt, a column a contender, and the prompts' numbers; None where no pictures were kept."""
     seed = plan.seeds[0]
     rows = [
@@ -39,7 +39,9 @@ def gallery(store: Store, plan: Plan, panel: Panel, names: Sequence[str]) -> tup
     return buffer.getvalue(), [prompt for prompt, _ in rows]
 
 
-def _files(store: Store, plan: Plan, panel: Panel, names: Sequence[str], prompt: int, seed: int) -> list[Path]:
+def _files(
+    store: BenchmarkFolder, plan: Plan, panel: Panel, names: Sequence[str], prompt: int, seed: int
+) -> list[Path]:
     """A prompt's pictures in the order of the names; none at all if one is missing."""
     found = [store.image(plan, panel.results[name].arm.key, prompt, seed) for name in names]
     return found if all(path.exists() for path in found) else []
