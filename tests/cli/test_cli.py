@@ -20,7 +20,7 @@ from nulltta import rewards
 from nulltta.cli import main
 from nulltta.config import NullTTAConfig
 from nulltta.errors import NullTTAError
-from nulltta.rewards.files import read_image
+from nulltta.rewards.image_files import read_image
 from nulltta.runs.request import flag
 
 SHORT = ["--num-inference-steps", "3", "--inner-steps", "1", "1", "--num-particles", "2"]

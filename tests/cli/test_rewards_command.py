@@ -13,7 +13,7 @@ import torch
 from nulltta import rewards
 from nulltta.cli import main
 from nulltta.images import save_png, to_pil
-from nulltta.rewards.files import read_image
+from nulltta.rewards.image_files import read_image
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ MISTAKES = {
     "device": ([A, "--prompt", "x", "--device", "abacus"], "device 'abacus'"),
     "batch size": ([A, "--prompt", "x", "--batch-size", "0"], "batch size"),
     "no picture": (["{tmp}/good.csv", A, "--prompt", "x"], "cannot read image '{tmp}/good.csv'"),
-    "cut short": (["{folder}", "--prompts", "{tmp}/good.csv"], "d.png': it is no picture"),
+    "cut short": (["{folder}", "--prompts", "{tmp}/good.csv"], "d.png': it is not an image"),
     "columns": (["{folder}", "--prompts", "{tmp}/columns.csv"], "needs the columns file and prompt"),
     "out is a folder": ([A, "--prompt", "x", "--out", "{tmp}"], "is a folder"),
     "out is in a file": ([A, "--prompt", "x", "--out", "{tmp}/good.csv/scores.csv"], "is not a folder"),

@@ -75,10 +75,10 @@ def test_a_source_is_written_so_that_it_reads_back(source: str) -> None:
 @pytest.mark.parametrize(
     ("text", "source", "says"),
     [
-        ("clip + clipscore", "org/model", "belongs to a reward given by name, not to 'clip [+] clipscore'"),
-        ("clipscore:org/one", "org/two", "not to 'clipscore:org/one'"),
-        ("clipscore", 'a"b', "is no source"),
-        ("clipscore", "", "is no source"),
+        ("clip + clipscore", "org/model", "is for a reward given by name, not for 'clip [+] clipscore'"),
+        ("clipscore:org/one", "org/two", "not for 'clipscore:org/one'"),
+        ("clipscore", 'a"b', "is not a source"),
+        ("clipscore", "", "is not a source"),
     ],
 )
 def test_a_source_that_fits_nowhere_is_refused(text: str, source: str, says: str) -> None:

@@ -8,7 +8,7 @@ from PIL import Image
 
 from nulltta import NullTTAError
 from nulltta.rewards import load
-from nulltta.rewards.files import read_image, read_prompts, score_files
+from nulltta.rewards.image_files import read_image, read_prompts, score_files
 
 from .pictures import picture, tensor
 
@@ -40,7 +40,7 @@ def test_an_unreadable_picture_is_named_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "folder.png").mkdir()
     Image.fromarray(np.full((4, 4), 40_000, np.uint16)).save(tmp_path / "deep.png")
     for name, says in {
-        "cut": "cut short", "text": "no picture", "absent": "no such file", "folder": "directory",
+        "cut": "is truncated", "text": "not an image", "absent": "no such file", "folder": "directory",
         "deep": "more than 8 bits",
     }.items():  # fmt: skip
         with pytest.raises(NullTTAError, match=rf"cannot read image '.*{name}\.png': .*{says}"):
@@ -52,7 +52,7 @@ def test_an_unreadable_picture_is_named_in_one_line(tmp_path: Path) -> None:
     [
         ("name,text\na.png,cat\n", "needs the columns file and prompt, not name, text"),
         ("", "needs the columns file and prompt, not none"),
-        ("file,prompt\n", "lists no pictures"),
+        ("file,prompt\n", "does not list any images"),
         ("file,prompt\na.png,cat\n,dog\n", "line 3 lacks"),
         ("file,prompt\na.png\n", "line 2 lacks"),
         ("file,prompt\na.png,a cat, red\n", "line 2 has more cells"),

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from nulltta.contracts import Reward
+from nulltta.errors import LoadError
 from nulltta.rewards import load
 from nulltta.rewards.preprocess import CLIP_MEAN, CLIP_STD
 
@@ -172,7 +173,7 @@ def test_a_file_is_a_source_too(checkpoints: Any, name: str) -> None:
 def test_siglip_2_reads_lower_case_padded_on_the_right(checkpoints: Any, name: str) -> None:
     reward: Any = _load(name, checkpoints(name))
     a, b, c, end, pad = 6, 7, 8, 1, 0
-    assert reward.tower.tokenize("CAB").tolist() == [[c, a, b, end, *[pad] * 12]]
+    assert reward.encoder.tokenize("CAB").tolist() == [[c, a, b, end, *[pad] * 12]]
 
 
 def test_naflex_reads_a_picture_in_its_own_shape(checkpoints: Any) -> None:
@@ -185,13 +186,13 @@ def test_naflex_reads_a_picture_in_its_own_shape(checkpoints: Any) -> None:
 def test_prompts_are_encoded_once(checkpoints: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     reward: Any = load("clipscore", checkpoints("clipscore"), device="cpu")
     reward(_images(), PROMPTS)
-    monkeypatch.setattr(reward.tower.model, "get_text_features", None)
+    monkeypatch.setattr(reward.encoder.model, "get_text_features", None)
     reward(_images(), PROMPTS[::-1])
 
 
 def test_the_parameters_are_frozen(checkpoints: Any) -> None:
     reward: Any = load("imagereward", checkpoints("imagereward"), device="cpu")
-    for module in (reward.towers, reward.mlp):
+    for module in (reward.model, reward.mlp):
         assert not module.training
         assert not any(parameter.requires_grad for parameter in module.parameters())
 
@@ -206,5 +207,5 @@ def test_imagereward_forgets_what_lies_beyond_its_35_tokens(checkpoints: Any) ->
 def test_an_mlp_of_another_width_is_refused(checkpoints: Any, tmp_path: Path) -> None:
     clip_directory(tmp_path)
     torch.save(mlp_state(17), tmp_path / "sac+logos+ava1-l14-linearMSE.pth")
-    with pytest.raises(ValueError, match="do not lead from 24 features to 1 score"):
+    with pytest.raises(LoadError, match="do not lead from 24 features to 1 score"):
         load("aesthetic", tmp_path, device="cpu")

@@ -82,7 +82,7 @@ def test_a_spoilt_file_is_named(
 ) -> None:  # fmt: skip
     path = build(tmp_path) / file
     _spoilt(path, how)
-    with pytest.raises(NullTTAError, match="is no weights file, or is cut short") as caught:
+    with pytest.raises(NullTTAError, match="is not a weights file, or is truncated") as caught:
         load(name, tmp_path, device="cpu")
     assert file in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -91,7 +91,7 @@ def test_a_spoilt_file_is_named(
 def test_a_torch_file_runs_no_code(tmp_path: Path) -> None:
     path = hps_directory(tmp_path) / "HPS_v2_compressed.pt"
     _spoilt(path, "pickle")
-    with pytest.raises(NullTTAError, match="is no weights file"):
+    with pytest.raises(NullTTAError, match="is not a weights file"):
         load("hpsv2", tmp_path, device="cpu")
 
 
@@ -187,11 +187,11 @@ def test_shards_load_and_a_spoilt_or_missing_one_is_named(
     (index,) = folder.glob("*.index.json")
     if name != "aesthetic":  # whose source is the MLP
         torch.testing.assert_close(load(name, index, device="cpu")(image, ["a"]), expected)
-        with pytest.raises(NullTTAError, match="lists several files: a SHA-256 is of weights in one file"):
+        with pytest.raises(NullTTAError, match="lists several files: a SHA-256 can only be checked for"):
             load(name, folder, device="cpu", sha256="00" * 32)
         gc.collect()
     shards[-1].write_bytes(shards[-1].read_bytes()[:-100])
-    with pytest.raises(NullTTAError, match=f"{shards[-1].name}' is no weights file, or is cut short: [^\n]*$"):
+    with pytest.raises(NullTTAError, match=f"{shards[-1].name}' is not a weights file, or is truncated: [^\n]*$"):
         load(name, folder, device="cpu")
     shards[-1].unlink()
     with pytest.raises(NullTTAError, match=f"reward '{name}' needs {shards[-1].name}: '{folder}' has none$"):
@@ -205,7 +205,7 @@ def test_shards_load_and_a_spoilt_or_missing_one_is_named(
 def test_an_index_that_names_no_files_of_its_directory_is_refused(index: str, tmp_path: Path) -> None:
     sharded(clip_directory(tmp_path))
     (tmp_path / "model.safetensors.index.json").write_text(index)
-    with pytest.raises(NullTTAError, match=r"model.safetensors.index.json' is (not a JSON object|no index)"):
+    with pytest.raises(NullTTAError, match=r"model.safetensors.index.json' is not (a JSON object|an index)"):
         load("clipscore", tmp_path, device="cpu")
 
 
@@ -232,10 +232,10 @@ def test_rewards_that_share_a_tower_load_it_once_and_free_it(tmp_path: Path) -> 
     aesthetic_directory(tmp_path)
     first: Any = load("aesthetic", tmp_path, device="cpu")
     second: Any = load(f"0.5*clipscore:{tmp_path} + brightness", device="cpu")
-    assert first.tower is second.terms[0][1].tower
+    assert first.encoder is second.terms[0][1].encoder
     other: Any = load("clipscore", tmp_path, device="cpu", dtype=torch.float64)
-    assert other.tower is not first.tower
-    tower, weight = weakref.ref(first.tower), weakref.ref(first.tower.model.visual_projection.weight)
+    assert other.encoder is not first.encoder
+    tower, weight = weakref.ref(first.encoder), weakref.ref(first.encoder.model.visual_projection.weight)
     del first
     assert tower() is not None
     del second
@@ -272,7 +272,7 @@ def test_the_catalogue_says_what_each_reward_costs() -> None:
 def test_sources_belong_to_single_learned_rewards() -> None:
     with pytest.raises(NullTTAError, match="loads no file"):
         load("jpeg", "somewhere")
-    with pytest.raises(NullTTAError, match="give each its source in it"):
+    with pytest.raises(NullTTAError, match="write each one's source into the expression"):
         load("clip + jpeg", "somewhere")
     with pytest.raises(NullTTAError, match="by name"):
         load(lambda images, prompts: images.mean((1, 2, 3)), "somewhere")
@@ -294,7 +294,7 @@ def test_your_own_reward_by_import_path(tmp_path: Path, monkeypatch: pytest.Monk
     for text, says in (
         ("mine_of_today:blueness", "no attribute 'blueness'"),
         ("mine_of_tomorrow:redness", "no module 'mine_of_tomorrow'"),
-        ("mine_of_today:number", "is a int: it must be callable"),
+        ("mine_of_today:number", "is of type int: it must be callable"),
     ):
         with pytest.raises(NullTTAError, match=says):
             load(text)

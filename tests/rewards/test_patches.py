@@ -88,5 +88,5 @@ def test_the_gradient_is_that_of_the_filter(patches: QwenPatches | NaflexPatches
 
 
 def test_pictures_more_elongated_than_qwen_takes_are_refused() -> None:
-    with pytest.raises(NullTTAError, match="images of 2×402 pixels: Qwen-VL takes sides of at most 200 to 1"):
+    with pytest.raises(NullTTAError, match="images of 2×402 pixels: Qwen-VL takes images whose sides differ"):
         QwenPatches.from_config({})(torch.rand(1, 3, 2, 402))

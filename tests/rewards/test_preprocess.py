@@ -62,8 +62,8 @@ def test_scores_differ_little_from_those_of_the_official_preprocessing(tmp_path:
     for seed, size in enumerate(SIZES):
         image = picture(*size, seed=seed)
         theirs = torch.from_numpy(processor(image)["pixel_values"][0])[None]
-        features = reward.tower.model.get_image_features(pixel_values=theirs).pooler_output  # type: ignore[attr-defined]
-        text = reward.tower.text_features(["a cat"])  # type: ignore[attr-defined]
+        features = reward.encoder.model.get_image_features(pixel_values=theirs).pooler_output  # type: ignore[attr-defined]
+        text = reward.encoder.text_features(["a cat"])  # type: ignore[attr-defined]
         official = torch.nn.functional.cosine_similarity(features, text)
         ours = reward(tensor(image), ["a cat"])
         differences.append((ours - official).abs())

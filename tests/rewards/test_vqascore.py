@@ -136,9 +136,9 @@ def test_a_bfloat16_model_scores_in_float32(checkpoints: Any, name: str) -> None
     coarse = reward(images, PROMPTS)
     assert coarse.dtype == torch.float32
     torch.testing.assert_close(coarse, exact, rtol=0.2, atol=0)
-    logits = reward.reader.logits(images, PROMPTS)
+    logits = reward.model.logits(images, PROMPTS)
     assert (logits != logits.bfloat16()).float().mean() > 0.9  # not rounded: they would be 0.125 apart near 20
-    assert reward.reader.model.get_input_embeddings().weight.dtype == torch.bfloat16
+    assert reward.model.model.get_input_embeddings().weight.dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -147,10 +147,10 @@ def test_questions_are_tokenised_once_and_parameters_frozen(
 ) -> None:
     reward: Any = load("vqascore", checkpoints(name), device="cpu")
     expected = reward(_images(name), PROMPTS)
-    monkeypatch.setattr(reward.reader, "words", None)
+    monkeypatch.setattr(reward.model, "words", None)
     assert torch.equal(reward(_images(name), PROMPTS), expected)
-    assert not reward.reader.model.training
-    assert not any(parameter.requires_grad for parameter in reward.reader.model.parameters())
+    assert not reward.model.model.training
+    assert not any(parameter.requires_grad for parameter in reward.model.model.parameters())
 
 
 @pytest.mark.parametrize("name", ["qwen", "instructblip-t5"])
@@ -172,7 +172,7 @@ def test_shards_load_and_a_spoilt_or_missing_one_is_named(copied: Any, name: str
     shard = sharded(folder, kind)[-1]
     torch.testing.assert_close(load("vqascore", folder, device="cpu")(_images(name), PROMPTS), expected)
     shard.write_bytes(shard.read_bytes()[:-100])
-    with pytest.raises(NullTTAError, match=f"{shard.name}' is no weights file, or is cut short: [^\n]*$"):
+    with pytest.raises(NullTTAError, match=f"{shard.name}' is not a weights file, or is truncated: [^\n]*$"):
         load("vqascore", folder, device="cpu")
     shard.unlink()
     with pytest.raises(NullTTAError, match=f"needs {shard.name}: '{folder}' has none$"):
@@ -185,11 +185,11 @@ def test_a_tensor_that_is_missing_or_misshapen_is_not_made_up(copied: Any, name:
     state = load_file(path)
     key = next(key for key in state if key.endswith("norm2.weight"))
     save_file({**state, key: torch.ones(3)}, path, {"format": "pt"})
-    with pytest.raises(NullTTAError, match=r"model.safetensors' is no such \w+: .* has another shape for '.*norm2"):
+    with pytest.raises(NullTTAError, match=r"model.safetensors' is not such a \w+: .* has another shape for '.*norm2"):
         load("vqascore", path.parent, device="cpu")
     del state[key]
     save_file(state, path, {"format": "pt"})
-    with pytest.raises(NullTTAError, match=r"model.safetensors' is no such \w+: the file lacks '.*norm2.weight'$"):
+    with pytest.raises(NullTTAError, match=r"model.safetensors' is not such a \w+: the file lacks '.*norm2.weight'$"):
         load("vqascore", path.parent, device="cpu")
 
 
@@ -198,7 +198,7 @@ def test_a_tensor_that_is_missing_or_misshapen_is_not_made_up(copied: Any, name:
     [
         ("qwen", "config.json", "needs config.json: "),
         ("qwen", "preprocessor_config.json", "needs preprocessor_config.json or processor_config.json: "),
-        ("qwen", "tokenizer.json", r"needs a tokenizer \(tokenizer.json\): sought in "),
+        ("qwen", "tokenizer.json", r"needs a tokenizer \(tokenizer.json\): none was found in "),
         ("qwen", "chat_template.jinja", "needs chat_template.json: "),
         ("instructblip-t5", "processor_config.json", "needs preprocessor_config.json or processor_config.json: "),
         ("instructblip-t5", "qformer_tokenizer/tokenizer.json", r"a tokenizer \(qformer_tokenizer/tokenizer.json\)"),
@@ -221,7 +221,7 @@ def test_a_chat_template_of_the_processor_serves_too(copied: Any) -> None:
     template.unlink()
     assert torch.equal(load("vqascore", folder, device="cpu")(_images("qwen"), PROMPTS), expected)
     (folder / "chat_template.json").write_text(json.dumps({"chat_template": "{{ messages[0]['role'] }}"}))
-    with pytest.raises(NullTTAError, match="the tokenizer's chat template gives a picture 0 places, not 1"):
+    with pytest.raises(NullTTAError, match="the tokenizer's chat template gives an image 0 places, not 1"):
         load("vqascore", folder, device="cpu")
 
 
@@ -281,8 +281,8 @@ def test_a_cached_repository_needs_no_network(tmp_path: Path, monkeypatch: pytes
 
 
 def test_on_a_gpu_only_the_large_model_is_in_half_precision_of_itself() -> None:
-    assert [name for name, entry in REWARDS.items() if entry.dtype(torch.device("cuda")) != torch.float32] == [
+    assert [name for name, known in REWARDS.items() if known.default_dtype(torch.device("cuda")) != torch.float32] == [
         "vqascore"
     ]
-    assert REWARDS["vqascore"].dtype(torch.device("cuda")) == torch.bfloat16
-    assert REWARDS["vqascore"].dtype(torch.device("cpu")) == torch.float32
+    assert REWARDS["vqascore"].default_dtype(torch.device("cuda")) == torch.bfloat16
+    assert REWARDS["vqascore"].default_dtype(torch.device("cpu")) == torch.float32

@@ -15,7 +15,7 @@ from nulltta.cli.messages import quiet
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from nulltta.rewards.catalogue import Row
+    from nulltta.rewards.catalogue import ListedReward
 
 app = typer.Typer(help="List the rewards that can be named, or score pictures with them.")
 
@@ -66,7 +66,7 @@ def score(
         )  # fmt: skip
 
 
-def _table(rows: list[Row]) -> Table:
+def _table(rows: list[ListedReward]) -> Table:
     """A reward a row; licence and source of its weights stand under what it is, so that 80 columns are enough."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table

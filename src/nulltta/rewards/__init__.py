@@ -1,4 +1,4 @@
-"""`load`: from a name, an expression or a callable to a `Reward`."""
+"""Rewards: `load` turns a name, an expression or a callable into a `Reward`."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from torch import Tensor
 
 from nulltta.contracts import Reward
 from nulltta.errors import InvalidValue
-from nulltta.rewards import user
-from nulltta.rewards.catalogue import REWARDS, Request, catalogue
+from nulltta.rewards.catalogue import REWARDS, catalogue
 from nulltta.rewards.compose import Custom, Standardised, WeightedSum
 from nulltta.rewards.expression import Name, Node, Standard, Sum, parse
+from nulltta.rewards.import_path import import_reward
+from nulltta.rewards.request import RewardRequest
 
-__all__ = ["ABOUT", "REWARDS", "build", "catalogue", "load"]
-
-ABOUT = {name: entry.summary for name, entry in REWARDS.items()}
+__all__ = ["REWARDS", "build", "catalogue", "load"]
 
 
 def load(
@@ -29,39 +28,49 @@ def load(
     dtype: torch.dtype | None = None,
     sha256: str | None = None,
 ) -> Reward:
-    """A reward by name, by expression, or your own callable (images (B, 3, H, W) in [0, 1], prompts) -> (B,).
+    """Load a reward by its name or by an expression, or wrap a callable.
 
     Args:
-        reward: "pickscore"; "0.7*pickscore + 0.3*(aesthetic - jpeg)"; "z(pickscore, 0.21, 0.01) + z(aesthetic)";
-            "clipscore:org/model" (a name and its source); "package.module:function" (your own); or a callable.
-        source: of one name: a hub id, a directory or a file, instead of the usual hub id.
-        device: of the towers; default: the GPU if there is one.
-        dtype: of the towers; default: float32, on a GPU bfloat16 for vqascore. Scores are float32 whatever it is.
-        sha256: what the weights file must hash to.
+        reward: a name ("pickscore"), a name with its source ("clipscore:org/model"), an expression
+            ("0.7*pickscore + 0.3*(aesthetic - jpeg)", "z(pickscore, 0.21, 0.01) + z(aesthetic)"), the import path of
+            your own ("package.module:function"), a `Reward`, or a callable
+            (images (B, 3, H, W) in [0, 1], prompts) -> scores (B,).
+        source: for a single name, a hub id, a directory or a file to load instead of the usual hub id.
+        device: where networks run; by default the GPU if there is one.
+        dtype: the precision of networks; by default float32, and bfloat16 on a GPU for large language models. Scores
+            are float32 in either case.
+        sha256: for a single name, the checksum that its weights file must have.
 
     Raises:
-        NullTTAError: unknown name (the known ones are listed), a malformed expression, a file that is missing, cut
-            short or another, or not a callable.
+        InvalidValue: if the name is unknown, the expression is malformed, or the argument cannot be called.
+        LoadError: if weights are missing, are truncated or do not match the reward.
     """
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if isinstance(reward, str):
         node = parse(reward)
         if isinstance(node, Name):
-            return _named(node, source, place, dtype, sha256)
+            return _named(node, source, where, dtype, sha256)
         if source is not None or sha256 is not None:
-            raise InvalidValue(f"'{reward}' has several parts: give each its source in it, as in clipscore:org/model")
-        return build(node, lambda name: _named(name, None, place, dtype, None))
+            raise InvalidValue(
+                f"'{reward}' has several parts: write each one's source into the expression, as in clipscore:org/model"
+            )
+        return build(node, lambda name: _named(name, None, where, dtype, None))
     if source is not None:
-        raise InvalidValue("a source belongs to a reward given by name")
+        raise InvalidValue("a source can only be given for a reward by name")
     if isinstance(reward, Reward):
         return reward
     if callable(reward):
         return Custom(reward, getattr(reward, "__name__", type(reward).__name__))
-    raise InvalidValue(f"a {type(reward).__name__} is no reward: give a name, an expression or a callable")
+    raise InvalidValue(f"a {type(reward).__name__} is not a reward: give a name, an expression or a callable")
 
 
 def build(node: Node, named: Callable[[Name], Reward]) -> Reward:
-    """The reward of a parsed expression; named: the reward of a name in it."""
+    """Build the reward of a parsed expression.
+
+    Args:
+        node: the expression.
+        named: returns the reward of a name in it.
+    """
     match node:
         case Name():
             return named(node)
@@ -74,14 +83,18 @@ def build(node: Node, named: Callable[[Name], Reward]) -> Reward:
 def _named(
     node: Name, source: str | Path | None, device: torch.device, dtype: torch.dtype | None, sha256: str | None
 ) -> Reward:
+    """Load one name of an expression: a known reward, or an import path."""
     if node.word in REWARDS:
-        entry = REWARDS[node.word]
-        made = entry.make(Request(node.word, source or node.argument, device, dtype or entry.dtype(device), sha256))
+        known = REWARDS[node.word]
+        request = RewardRequest(
+            node.word, source or node.argument, device, dtype or known.default_dtype(device), sha256
+        )
+        reward = known.load(request)
         if node.argument is not None:
-            made.name = str(node)  # of two sources, two names: scores are reported by name
-        return made
+            reward.name = str(node)  # scores are reported by name, and two sources must not share one
+        return reward
     if node.argument is not None:
-        return user.load(node.word, node.argument)
+        return import_reward(node.word, node.argument)
     near = get_close_matches(node.word, REWARDS, n=1)
     hint = f"did you mean '{near[0]}'? " if near else ""
     raise InvalidValue(f"unknown reward '{node.word}': {hint}known are {', '.join(REWARDS)}")

@@ -1,4 +1,4 @@
-"""BLIP's image tower and image-grounded text encoder, under ImageReward's key names, in transformers' modules."""
+"""BLIP's image encoder and image-grounded text encoder: ImageReward's tensor names in transformers' modules."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from nulltta.errors import InvalidValue
+from nulltta.errors import LoadError
 
 IGNORED = (
     "text_encoder.embeddings.position_ids",  # 0, 1, 2, ...
-    "vision_proj.weight", "vision_proj.bias", "text_proj.weight", "text_proj.bias",  # of pretraining: never used
+    "vision_proj.weight", "vision_proj.bias", "text_proj.weight", "text_proj.bias",  # used in pretraining only
 )  # fmt: skip
 _VISUAL = {
     "cls_token": "embeddings.class_embedding", "pos_embed": "embeddings.position_embedding",
@@ -36,7 +36,7 @@ class Blip(nn.Module):
         self.text_encoder = BlipTextModel(BlipTextConfig(**config["text"]), add_pooling_layer=False)
 
     def forward(self, pixels: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
-        """Pixels (B, 3, H, W), ids and mask (B, L) -> the first token's feature (B, F), which has seen both."""
+        """Encode pixels (B, 3, H, W) and token ids and mask (B, L) together as the first token's feature (B, F)."""
         seen = self.visual_encoder(pixel_values=pixels).last_hidden_state  # (B, patches + 1, width)
         read = self.text_encoder(input_ids=ids, attention_mask=mask, encoder_hidden_states=seen, is_decoder=False)
         feature: Tensor = read.last_hidden_state[:, 0]
@@ -44,15 +44,20 @@ class Blip(nn.Module):
 
 
 def remap(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """ImageReward's names without "blip." -> those of `Blip`; an unknown name stays, for the loader to report."""
+    """Rename tensors from ImageReward's names, without "blip.", to those of `Blip`.
+
+    Unknown names are kept, so that the loader reports them.
+    """
     return {_renamed(name): tensor for name, tensor in state.items()}
 
 
 def config(state: Mapping[str, Tensor], what: str) -> dict[str, Any]:
-    """Sizes read off the checkpoint's shapes; heads are 64 wide, as in BLIP's ViT-L and BERT.
+    """Read the sizes of the networks off the shapes of a checkpoint's tensors.
+
+    Attention heads are 64 wide, as in BLIP's ViT-L and BERT.
 
     Raises:
-        NullTTAError: a tensor that tells a size is missing.
+        LoadError: if a tensor that tells a size is missing.
     """
     try:
         width, _, patch, _ = state["visual_encoder.patch_embed.proj.weight"].shape
@@ -75,14 +80,16 @@ def config(state: Mapping[str, Tensor], what: str) -> dict[str, Any]:
             },
         }  # fmt: skip
     except KeyError as error:
-        raise InvalidValue(f"{what}: the file lacks {error}") from error
+        raise LoadError(f"{what}: the file lacks {error}") from error
 
 
 def _count(state: Mapping[str, Tensor], prefix: str) -> int:
+    """Count the layers under a prefix."""
     return len({name[len(prefix) :].split(".")[0] for name in state if name.startswith(prefix)})
 
 
 def _renamed(name: str) -> str:
+    """Return one tensor's new name."""
     tower, _, rest = name.partition(".")
     if tower != "visual_encoder":
         return name

@@ -1,98 +1,104 @@
-"""Rewards that are the cosine of a CLIP tower: clipscore, pickscore, and the base of hpsv2 and aesthetic."""
+"""Cosines of CLIP encoders: clipscore and pickscore, and the image encoder of aesthetic."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
-from weakref import WeakValueDictionary
 
-import torch
 from torch import Tensor
-from torch.nn import functional
 
-from nulltta.errors import InvalidValue
-from nulltta.rewards import sources, weights
+from nulltta.contracts import Reward
+from nulltta.errors import LoadError
+from nulltta.rewards import checkpoint_files, state_dict
+from nulltta.rewards.dual_encoder import DualEncoder
 from nulltta.rewards.preprocess import Preprocess
+from nulltta.rewards.request import RewardRequest
+from nulltta.rewards.sharing import shared
 
-OPENAI = "openai/clip-vit-large-patch14"  # its tokenizer is every CLIP's
-T = TypeVar("T")
+OPENAI = "openai/clip-vit-large-patch14"
+"""Its tokenizer serves every CLIP."""
 _POSITIONS = ("text_model.embeddings.position_ids", "vision_model.embeddings.position_ids")
 
 
-class Tower:
-    """A frozen two-tower model (CLIP, SigLIP) with its preprocessing and tokenizer. Made by `tower`, and shared.
+class ClipScore(Reward):
+    """The cosine of image and prompt, (B,) in [-1, 1].
 
-    Features are unit vectors (B, F), at least float32 whatever the tower's dtype. Prompts are encoded once.
+    CLIPScore (Hessel et al., arXiv 2104.08718) without its factor 2.5 and without clipping at 0. PickScore (Kirstain
+    et al., arXiv 2305.01569) is the same with its own weights.
+
+    Args:
+        encoder: the CLIP.
+        name: the reward's name.
+        scaled: whether to multiply by the model's logit scale (about 100), as PickScore's authors do before a softmax.
+            Published tables of alignment methods do not.
     """
 
-    def __init__(
-        self, model: Any, preprocess: Callable[[Tensor], Any], tokenize: Callable[[str], Tensor], device: torch.device
-    ) -> None:
-        self.model, self.preprocess, self.tokenize, self.device = model, preprocess, tokenize, device
-        self.dtype: torch.dtype = next(model.parameters()).dtype
-        self._texts: dict[str, Tensor] = {}
+    differentiable = True
 
-    def image_features(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) in [0, 1] -> (B, F), with gradient."""
-        pixels = self.preprocess(images.to(self.device)).to(self.dtype)
-        return unit(self.model.get_image_features(pixel_values=pixels).pooler_output)
+    def __init__(self, encoder: DualEncoder, name: str, *, scaled: bool = False) -> None:
+        self.name, self.encoder = name, encoder
+        self.scale = float(encoder.model.logit_scale.float().exp()) if scaled else 1.0
 
-    @torch.no_grad()
-    def text_features(self, prompts: Sequence[str]) -> Tensor:
-        """(B, F), without gradient; a prompt's features are kept."""
-        for prompt in dict.fromkeys(prompts):
-            if prompt not in self._texts:
-                found = self.model.get_text_features(input_ids=self.tokenize(prompt).to(self.device))
-                self._texts[prompt] = unit(found.pooler_output)[0]
-        return torch.stack([self._texts[prompt] for prompt in prompts])
-
-    def cosine(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        """(B,) in [-1, 1], on the tower's device."""
-        return (self.image_features(images) * self.text_features(prompts)).sum(-1)
+    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        return (self.scale * self.encoder.cosine(images, prompts)).to(images.device)
 
 
-_TOWERS: WeakValueDictionary[tuple[str, str, torch.dtype], Any] = WeakValueDictionary()
+def loader(hub: str, *, scaled: bool = False) -> Callable[[RewardRequest], ClipScore]:
+    """Make the loader of a `ClipScore` whose weights are usually those of a hub id."""
+
+    def load(request: RewardRequest) -> ClipScore:
+        encoder = load_encoder(request, request.source or hub, request.sha256)
+        return ClipScore(encoder, request.name, scaled=scaled)
+
+    return load
 
 
-def shared(path: Path, device: torch.device, dtype: torch.dtype, make: Callable[[], T]) -> T:
-    """The tower of a weights file: made once, shared by the rewards that hold it, freed with the last of them."""
-    key = (str(path.resolve()), str(device), dtype)
-    found: T | None = _TOWERS.get(key)
-    if found is None:
-        found = _TOWERS[key] = make()
-    return found
+def load_encoder(request: RewardRequest, source: str | Path, sha256: str | None = None) -> DualEncoder:
+    """Load transformers' `CLIPModel` from a directory, a hub id, or a weights file beside its config.json.
 
+    Args:
+        request: whose name, device and dtype are used.
+        source: where the CLIP is.
+        sha256: the checksum that its weights must have.
 
-def tower(
-    source: str | Path, device: torch.device, dtype: torch.dtype, *, reward: str, sha256: str | None = None
-) -> Tower:
-    """transformers' `CLIPModel` from a directory, a hub id or a weights file beside its config.json."""
-    path = sources.find(source, sources.WEIGHTS, reward=reward, sha256=sha256)
+    Raises:
+        LoadError: if the source is not a CLIP, or if a file is missing or damaged.
+    """
+    reward, device, dtype = request.name, request.device, request.dtype
+    path = checkpoint_files.find(source, checkpoint_files.WEIGHTS, reward=reward, sha256=sha256)
 
-    def make() -> Tower:
+    def make() -> DualEncoder:
         from transformers import CLIPConfig, CLIPModel
 
         home = str(path.parent)
-        settings = sources.read_json(home if (path.parent / "config.json").is_file() else source, "config.json",
-                                     reward=reward)  # fmt: skip
+        beside = (path.parent / "config.json").is_file()
+        settings = checkpoint_files.read_json(home if beside else source, "config.json", reward=reward)
         if settings.get("model_type") != "clip":
-            raise InvalidValue(f"reward '{reward}': '{source}' is a {settings.get('model_type')} model, not a CLIP")
+            raise LoadError(f"reward '{reward}': '{source}' is a {settings.get('model_type')} model, not a CLIP")
         config = CLIPConfig.from_dict(settings)
-        model = weights.fill(
-            lambda: CLIPModel(config), weights.read(*sources.shards(path, source, reward=reward)),
-            what=f"'{path}' is no such CLIP", device=device, dtype=dtype, ignore=_POSITIONS,
+        model = state_dict.fill(
+            lambda: CLIPModel(config), state_dict.read(*checkpoint_files.shards(path, source, reward=reward)),
+            what=f"'{path}' is not such a CLIP", device=device, dtype=dtype, ignore=_POSITIONS,
         )  # fmt: skip
         preprocess = _preprocess(source, reward, config.vision_config.image_size)
-        tokenize = tokenizer([home, sources.folder(source)], config.text_config.max_position_embeddings, reward)
-        return Tower(model, preprocess, tokenize, device)
+        places = [home, checkpoint_files.folder(source)]
+        tokenize = tokenizer(places, config.text_config.max_position_embeddings, reward)
+        return DualEncoder(model, preprocess, tokenize, device)
 
     return shared(path, device, dtype, make)
 
 
 def tokenizer(places: Sequence[str], length: int, reward: str) -> Callable[[str], Tensor]:
-    """A prompt -> token ids (1, n), cut to the tower's length; without padding, which a causal tower ignores."""
-    words = sources.tokenizer("CLIPTokenizer", list(dict.fromkeys([*places, OPENAI])), reward=reward)
+    """Load CLIP's tokenizer from the first of several places, or from the hub.
+
+    Returns:
+        A function from a prompt to token ids (1, n), truncated to `length` and not padded, since a causal text
+        encoder ignores what follows the end token.
+
+    Raises:
+        LoadError: if no tokenizer is found.
+    """
+    words = checkpoint_files.tokenizer("CLIPTokenizer", [*places, OPENAI], reward=reward)
 
     def tokenize(prompt: str) -> Tensor:
         ids: Tensor = words([prompt], truncation=True, max_length=length, return_tensors="pt").input_ids
@@ -101,33 +107,9 @@ def tokenizer(places: Sequence[str], length: int, reward: str) -> Callable[[str]
     return tokenize
 
 
-class ClipScore:
-    """The cosine of image and prompt, (B,) in [-1, 1]: Hessel et al., arXiv 2104.08718, without its factor 2.5 and
-    without cutting at 0. PickScore (Kirstain et al., arXiv 2305.01569) is the same, of its own weights.
-
-    scaled: multiply by the model's logit scale (about 100), as PickScore's authors do before a softmax; published
-        tables of alignment methods do not.
-    """
-
-    differentiable = True
-
-    def __init__(self, tower: Tower, name: str, *, scaled: bool = False) -> None:
-        self.name = name
-        self.tower = tower
-        self.scale = float(tower.model.logit_scale.float().exp()) if scaled else 1.0
-
-    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        return (self.scale * self.tower.cosine(images, prompts)).to(images.device)
-
-
 def _preprocess(source: str | Path, reward: str, image_size: int) -> Preprocess:
-    """The source's own image processor; where a directory has none, the tower's size with CLIP's figures."""
-    place = Path(sources.folder(source))
-    if place.is_dir() and not any((place / name).is_file() for name in sources.PROCESSOR):
+    """Read the source's own image processor; a directory without one gets CLIP's, of the encoder's size."""
+    place = Path(checkpoint_files.folder(source))
+    if place.is_dir() and not any((place / name).is_file() for name in checkpoint_files.PROCESSOR):
         return Preprocess((image_size, image_size))
-    return Preprocess.from_config(sources.image_processor(source, reward=reward))
-
-
-def unit(features: Tensor) -> Tensor:
-    """Features (B, F) of length 1, at least float32."""
-    return functional.normalize(features if features.dtype == torch.float64 else features.float(), dim=-1)
+    return Preprocess.from_config(checkpoint_files.image_processor(source, reward=reward))

@@ -1,9 +1,9 @@
-"""Reward expressions, parsed by a small grammar and never evaluated.
+"""Reward expressions such as "0.7*clip + 0.3*colourfulness": parsed by a small grammar, never evaluated.
 
 sum    = ["-"] term (("+" | "-") term)*
 term   = [number "*"] factor
 factor = name | "(" sum ")" | "z" "(" sum ["," ["-"] number "," number] ")"
-name   = word [":" argument], argument = anything without spaces and ()+*," or anything in double quotes
+name   = word [":" argument], argument = anything in double quotes, or anything without spaces and ()+*,"
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from nulltta.errors import InvalidValue, NullTTAError
+from nulltta.errors import InvalidValue
 
-DEEPEST = 16  # parentheses in each other
-LONGEST = 500  # characters, where others than the program's own user write it
+DEEPEST = 16
+"""The deepest nesting of parentheses."""
+LONGEST = 500
+"""The longest untrusted expression, in characters."""
 RGB = re.compile("#[0-9a-fA-F]{6}")
 _BARE = re.compile(r'[^\s()+*,"]+')  # an argument that needs no quotes
 _TOKEN = re.compile(
@@ -29,13 +31,13 @@ _TOKEN = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """A reward, and what it is asked for: "clip", "target-colour:#ff8800", "clipscore:org/model"."""
+    """A reward's name and its argument, if it has one: "clip", "target-colour:#ff8800", "clipscore:org/model"."""
 
     word: str
     argument: str | None = None
 
     def __str__(self) -> str:
-        """As it is written in an expression."""
+        """Return the name as it is written in an expression."""
         if self.argument is None:
             return self.word
         return f"{self.word}:{self.argument}" if _BARE.fullmatch(self.argument) else f'{self.word}:"{self.argument}"'
@@ -43,14 +45,14 @@ class Name:
 
 @dataclass(frozen=True, slots=True)
 class Sum:
-    """Σ weight·node."""
+    """A weighted sum Σ weight·node."""
 
     terms: tuple[tuple[float, Node], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Standard:
-    """(node − mean)/deviation; None where they are to be measured."""
+    """A standardised reward (node − mean)/deviation; both are None if they are still to be measured."""
 
     node: Node
     mean: float | None = None
@@ -61,12 +63,13 @@ Node: TypeAlias = Name | Sum | Standard
 
 
 def parse(text: str) -> Node:
-    """ "0.7*clip + 0.3*colourfulness" -> Sum(((0.7, Name("clip")), (0.3, Name("colourfulness")))).
+    """Parse an expression: "0.7*clip + 0.3*jpeg" -> Sum(((0.7, Name("clip")), (0.3, Name("jpeg")))).
 
-    A hyphen between letters belongs to the name: write spaces around a minus. One term of weight 1 is itself.
+    A hyphen between letters belongs to the name, so a minus needs spaces around it. A sum of one term of weight 1 is
+    returned as that term.
 
     Raises:
-        NullTTAError: the expression is malformed; the message points at the place.
+        InvalidValue: if the expression is malformed; the message points at the place.
     """
     parser = _Parser(text, _tokens(text))
     node = parser.sum(depth=0)
@@ -75,7 +78,7 @@ def parse(text: str) -> Node:
 
 
 def walk(node: Node) -> Iterator[Node]:
-    """The node and all below it, from the left."""
+    """Yield a node and all nodes below it, from left to right."""
     yield node
     match node:
         case Standard(part):
@@ -86,15 +89,15 @@ def walk(node: Node) -> Iterator[Node]:
 
 
 def names(node: Node) -> list[Name]:
-    """All rewards in an expression, from the left."""
+    """Return the names in an expression, from left to right."""
     return [part for part in walk(node) if isinstance(part, Name)]
 
 
 def parse_foreign(text: str) -> Node:
-    """`parse` for what others than the program's own user write: nor is it long.
+    """Parse an untrusted expression, which must not be long either.
 
     Raises:
-        NullTTAError: it is malformed or too long.
+        InvalidValue: if the expression is malformed or longer than `LONGEST`.
     """
     if len(text) > LONGEST:
         raise InvalidValue(f"a reward of {len(text)} characters is too long: {LONGEST} at most")
@@ -102,31 +105,32 @@ def parse_foreign(text: str) -> Node:
 
 
 def is_colour(name: Name) -> bool:
-    """Whether it is "target-colour:#RRGGBB", whose argument is no source."""
+    """Return whether a name is "target-colour:#RRGGBB", whose argument is not a source."""
     return name.word == "target-colour" and RGB.fullmatch(name.argument or "") is not None
 
 
 def with_source(text: str, source: str | None) -> str:
-    """A reward by name, asked for from a source: "clipscore", "org/model" -> "clipscore:org/model".
+    """Write a source into an expression: "clipscore", "org/model" -> "clipscore:org/model".
 
     Raises:
-        NullTTAError: it is no name alone, or has a source already.
+        InvalidValue: if the expression is more than one name, if the name has a source already, or if the source
+            cannot be written into an expression.
     """
     if source is None:
         return text
     node = parse(text)
     if not isinstance(node, Name) or node.argument is not None:
         raise InvalidValue(
-            f"a source of its own belongs to a reward given by name, not to '{text}': "
+            f"a separate source is for a reward given by name, not for '{text}': "
             "write sources into an expression, as in 0.7*clipscore:org/model + 0.3*aesthetic"
         )
     if not source or '"' in source:
-        raise InvalidValue(f"'{source}' is no source: give a hub id, a directory or a file")
+        raise InvalidValue(f"'{source}' is not a source: give a hub id, a directory or a file")
     return str(Name(node.word, source))
 
 
 def written(node: Node) -> str:
-    """The expression that `parse` reads as this node, weights to ten digits."""
+    """Write a node as the expression that `parse` reads back, with weights to ten digits."""
     match node:
         case Name():
             return str(node)
@@ -141,12 +145,13 @@ def written(node: Node) -> str:
 
 
 def _term(weight: float, part: Node) -> str:
+    """Write a term of a sum whose sign has been written already."""
     text = f"({written(part)})" if isinstance(part, Sum) else written(part)
     return text if weight == 1 else f"{weight:.10g}*{text}"
 
 
 class _Parser:
-    """Recursive descent over the tokens (kind, value, place)."""
+    """A recursive descent parser of tokens (kind, value, place)."""
 
     def __init__(self, text: str, tokens: list[tuple[str, str, int]]) -> None:
         self.text, self.tokens = text, tokens
@@ -208,6 +213,7 @@ class _Parser:
 
 
 def _tokens(text: str) -> list[tuple[str, str, int]]:
+    """Cut an expression into tokens (kind, value, place)."""
     tokens, place = [], 0
     while text[place:].strip():
         match = _TOKEN.match(text, place)
@@ -218,6 +224,7 @@ def _tokens(text: str) -> list[tuple[str, str, int]]:
     return [*tokens, ("end", "", len(text))]
 
 
-def _malformed(text: str, place: int) -> NullTTAError:
+def _malformed(text: str, place: int) -> InvalidValue:
+    """Make the error for a fault at a place of the text."""
     where = f"at '{text[place:].strip()}'" if text[place:].strip() else "at its end"
-    return NullTTAError(f"reward '{text}' is malformed {where}: write it like '0.7*clip + 0.3*colourfulness'")
+    return InvalidValue(f"reward '{text}' is malformed {where}: write it like '0.7*clip + 0.3*colourfulness'")

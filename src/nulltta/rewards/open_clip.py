@@ -1,4 +1,4 @@
-"""open_clip's checkpoints (HPSv2's are such) in transformers' `CLIPModel`: the same numbers under other names."""
+"""Checkpoints of open_clip, such as HPSv2's, in transformers' `CLIPModel`: the same tensors under other names."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from nulltta.errors import InvalidValue
+from nulltta.errors import LoadError
 
 IGNORED = ("attn_mask",)  # a constant
 _BLOCK = re.compile(r"(?P<visual>visual\.)?transformer\.resblocks\.(?P<layer>\d+)\.(?P<rest>.+)")
@@ -34,17 +34,21 @@ _TRANSPOSED = {"text_projection": "text_projection.weight", "visual.proj": "visu
 
 
 def remap(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """open_clip's names -> transformers' names; a name that is not open_clip's stays, for the loader to report."""
+    """Rename tensors from open_clip's names to transformers'.
+
+    Names that are not open_clip's are kept, so that the loader reports them.
+    """
     return {new: value for name, tensor in state.items() for new, value in _renamed(name, tensor)}
 
 
 def config(state: Mapping[str, Tensor], what: str) -> dict[str, Any]:
-    """The sizes of a CLIP, as transformers' `CLIPConfig` takes them, read off an open_clip checkpoint's shapes.
+    """Read the sizes of a CLIP, as transformers' `CLIPConfig` takes them, off the shapes of a checkpoint's tensors.
 
-    The number of heads leaves no trace in shapes: they are 64 wide, but 80 in ViT-H-14's image tower (width 1280).
+    The number of attention heads leaves no trace in shapes. Heads are 64 wide, except in ViT-H-14's image encoder
+    (width 1280), where they are 80 wide.
 
     Raises:
-        NullTTAError: a tensor that tells a size is missing.
+        LoadError: if a tensor that tells a size is missing.
     """
     try:
         vision_width, _, patch, _ = state["visual.conv1.weight"].shape
@@ -67,10 +71,11 @@ def config(state: Mapping[str, Tensor], what: str) -> dict[str, Any]:
             },
         }  # fmt: skip
     except KeyError as error:
-        raise InvalidValue(f"{what}: the file lacks {error}") from error
+        raise LoadError(f"{what}: the file lacks {error}") from error
 
 
 def _depth(state: Mapping[str, Tensor], prefix: str) -> dict[str, Any]:
+    """Read the number and the width of the layers under a prefix."""
     layers = {name[len(prefix) :].split(".")[0] for name in state if name.startswith(prefix)}
     return {
         "num_hidden_layers": len(layers), "intermediate_size": len(state[f"{prefix}0.mlp.c_fc.bias"]),
@@ -79,6 +84,7 @@ def _depth(state: Mapping[str, Tensor], prefix: str) -> dict[str, Any]:
 
 
 def _renamed(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """Yield one tensor under its new name; the three projections of attention come in one tensor and leave in three."""
     block = _BLOCK.fullmatch(name)
     if block is None:
         if name in _TRANSPOSED:

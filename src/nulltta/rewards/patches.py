@@ -1,4 +1,4 @@
-"""Pictures of any shape as the patches that a tower of variable resolution reads, in differentiable torch."""
+"""Images cut into the patches that encoders of variable resolution read, in differentiable torch."""
 
 from __future__ import annotations
 
@@ -16,14 +16,19 @@ from nulltta.rewards.preprocess import Preprocess
 
 @dataclass(frozen=True, slots=True)
 class QwenPatches:
-    """Images (B, 3, H, W) in [0, 1] -> patches (B·h·w, 3·frames·patch²) and their grid (B, 3), rows of (1, h, w).
+    """Cut images (B, 3, H, W) in [0, 1] into patches (B·h·w, 3·frames·patch²), with their grid (B, 3) of (1, h, w).
 
-    What transformers' `Qwen2VLImageProcessor` makes: nearly the picture's own size, sides that are multiples of
-    patch·merge; the patches that the tower merges stand next to each other; a still is `frames` equal frames. Pixels
-    differ from its PIL version's as little as `Preprocess` says, and not at all where nothing is resized.
+    This is what transformers' `Qwen2VLImageProcessor` does. Images keep nearly their own size, with sides that are
+    multiples of patch·merge; patches that the encoder merges are adjacent; a still image is repeated as `frames`
+    frames. Pixels differ from the processor's as little as `Preprocess` says, and not at all if nothing is resized.
 
     Attributes:
-        fewest, most: pixels of the resized picture.
+        preprocess: the filter and the normalisation; its size is replaced by each image's own.
+        patch: the side of a patch, in pixels.
+        merge: the side of the square of patches that become one token.
+        frames: the number of frames in a patch.
+        fewest: the smallest number of pixels of the resized image.
+        most: the largest number of pixels of the resized image.
     """
 
     preprocess: Preprocess
@@ -46,7 +51,7 @@ class QwenPatches:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> QwenPatches:
-        """From a `preprocessor_config.json`, in its old spelling (min_pixels, max_pixels) and its new (size)."""
+        """Read a `preprocessor_config.json`, in the old spelling (min_pixels, max_pixels) or the new one (size)."""
         size = config.get("size") or {}
         return cls(
             _any_size(config), config.get("patch_size", 14), config.get("merge_size", 2),
@@ -58,10 +63,15 @@ class QwenPatches:
 
 @dataclass(frozen=True, slots=True)
 class NaflexPatches:
-    """Images (B, 3, H, W) in [0, 1] -> patches (B, h·w, 3·patch²) and their grid (B, 2), rows of (h, w).
+    """Cut images (B, 3, H, W) in [0, 1] into patches (B, h·w, 3·patch²), h·w ≤ most, with their grid (B, 2) of (h, w).
 
-    What transformers' `Siglip2ImageProcessor` makes, h·w ≤ most, without its padding to `most` patches: pictures of a
-    batch have the same shape, so that none is needed, nor a mask.
+    This is what transformers' `Siglip2ImageProcessor` does, without its padding to `most` patches and its mask, which
+    a batch of images of the same shape does not need.
+
+    Attributes:
+        preprocess: the filter and the normalisation; its size is replaced by each image's own.
+        patch: the side of a patch, in pixels.
+        most: the largest number of patches.
     """
 
     preprocess: Preprocess
@@ -79,18 +89,20 @@ class NaflexPatches:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> NaflexPatches:
-        """From a `preprocessor_config.json`."""
+        """Read a `preprocessor_config.json`."""
         return cls(_any_size(config), config.get("patch_size", 16), config.get("max_num_patches", 256))
 
 
 def smart_resize(height: int, width: int, factor: int, fewest: int, most: int) -> tuple[int, int]:
-    """Qwen2-VL's (height, width): multiples of `factor` near the picture's own, `fewest` to `most` pixels together.
+    """Return Qwen2-VL's (height, width): multiples of `factor` near the image's own, with `fewest` to `most` pixels.
 
     Raises:
-        NullTTAError: one side is more than 200 times the other.
+        InvalidValue: if one side is more than 200 times the other.
     """
     if max(height, width) > 200 * min(height, width):
-        raise InvalidValue(f"images of {height}×{width} pixels: Qwen-VL takes sides of at most 200 to 1")
+        raise InvalidValue(
+            f"images of {height}×{width} pixels: Qwen-VL takes images whose sides differ by a factor of 200 at most"
+        )
     h, w = (round(side / factor) * factor for side in (height, width))
     if h * w > most:
         excess = math.sqrt(height * width / most)
@@ -102,12 +114,14 @@ def smart_resize(height: int, width: int, factor: int, fewest: int, most: int) -
 
 
 def naflex_resize(height: int, width: int, patch: int, most: int) -> tuple[int, int]:
-    """NaFlex's (height, width): the greatest scale of the picture, up to multiples of `patch`, of `most` patches.
+    """Return NaFlex's (height, width): the largest scaled size, rounded up to multiples of `patch`, of `most` patches.
 
-    By bisection to 1e-5, as in SigLIP 2's own code: a closed form would differ where a patch hangs by a thread.
+    The scale is found by bisection to 1e-5, as in SigLIP 2's own code. A closed form would give another size for
+    images at the edge of one more patch.
     """
 
     def patches(scale: float) -> tuple[int, int]:
+        """Return (height, width) in patches."""
         return max(1, math.ceil(height * scale / patch)), max(1, math.ceil(width * scale / patch))
 
     low, high = 1e-6, 100.0
@@ -119,5 +133,5 @@ def naflex_resize(height: int, width: int, patch: int, most: int) -> tuple[int, 
 
 
 def _any_size(config: Mapping[str, Any]) -> Preprocess:
-    """A configured preprocessing but for its size, which is each picture's own."""
+    """Read a preprocessing whose size will be each image's own."""
     return Preprocess.from_config({**config, "size": 0, "do_center_crop": False})

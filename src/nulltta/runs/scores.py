@@ -18,7 +18,7 @@ from nulltta.contracts import Reward
 from nulltta.errors import InvalidValue
 from nulltta.files import as_error, atomic
 from nulltta.rewards.expression import with_source
-from nulltta.rewards.files import read_prompts, score_files
+from nulltta.rewards.image_files import read_prompts, score_files
 from nulltta.runs.folder import refuse_unwritable
 from nulltta.runs.loading import hide_loading_bars, usable_device
 from nulltta.runs.request import require_text

@@ -17,7 +17,8 @@ from nulltta.config import NullTTAConfig
 from nulltta.contracts import GuidedModel, Reward
 from nulltta.embedded.tokenizer import build_tokenizer, token_ids
 from nulltta.models import EMBEDDED
-from nulltta.rewards.clip import ClipScore, Tower
+from nulltta.rewards.clip import ClipScore
+from nulltta.rewards.dual_encoder import DualEncoder
 from nulltta.rewards.preprocess import Preprocess
 
 EXACT = NullTTAConfig.embedded(
@@ -62,13 +63,13 @@ def measured_model(name: str, device: str = "cpu", dtype: torch.dtype = torch.fl
     for part in pipeline.components.values():
         if isinstance(part, torch.nn.Module):
             part.to(dtype)
-    reward.tower.model.to(dtype)
-    reward.tower.dtype = dtype
+    reward.encoder.model.to(dtype)
+    reward.encoder.dtype = dtype
     return MeasuredModel(pipeline, pipeline, nulltta.load_model(pipeline), reward, NullTTAConfig(inner_steps=(5, 55)))
 
 
-def vit_h() -> Tower:
-    """Make CLIP ViT-H/14, the tower of PickScore and HPSv2, with random weights on the current device."""
+def vit_h() -> DualEncoder:
+    """Make CLIP ViT-H/14, the encoder of PickScore and HPSv2, with random weights on the current device."""
     from transformers import CLIPConfig, CLIPModel
 
     shape = {"hidden_size": 1280, "num_hidden_layers": 32, "num_attention_heads": 16, "intermediate_size": 5120}
@@ -79,12 +80,12 @@ def vit_h() -> Tower:
     )  # fmt: skip
     model = CLIPModel(config).eval().requires_grad_(False)
     words = build_tokenizer()
-    return Tower(model, Preprocess((224, 224)), lambda prompt: token_ids(words, [prompt]), model.device)
+    return DualEncoder(model, Preprocess((224, 224)), lambda prompt: token_ids(words, [prompt]), model.device)
 
 
 def forget_texts(reward: Any) -> None:
     """Make a reward encode its prompts again, like a scorer that caches nothing."""
-    getattr(reward, "tower", reward)._texts.clear()
+    getattr(reward, "encoder", reward)._texts.clear()
 
 
 def _vae(scaling_factor: float) -> Any:

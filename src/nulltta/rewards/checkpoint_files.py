@@ -1,4 +1,4 @@
-"""Where the files of a reward are: a file, a directory, or a repository of the hub, in its cache or downloaded."""
+"""Finding the files of a checkpoint: a file, a directory, or a repository of the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nulltta.errors import InvalidValue
+from nulltta.errors import LoadError, first_line
 
 WEIGHTS = (
     "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json",
@@ -18,16 +18,16 @@ PROCESSOR = ("preprocessor_config.json", "processor_config.json")
 _INDEX = ".index.json"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _SHARD = re.compile(r"\w[\w.-]*\.(safetensors|bin)")
-_CHUNK = 1 << 24
+_CHUNK = 1 << 24  # bytes read at a time while hashing
 
 
 def find(source: str | Path, names: Sequence[str], *, reward: str, sha256: str | None = None) -> Path:
-    """The first of `names` that the source has, as a local path; a source that is a file is itself the answer.
+    """Return the local path of the first of `names` that the source has; a source that is a file is returned itself.
 
-    The hub's cache is asked first, so that what is cached needs no network.
+    The hub's cache is searched before the network is used, so that a cached file can be loaded offline.
 
     Raises:
-        NullTTAError: none is there, and the message says which file is wanted; or its checksum is another.
+        LoadError: if the source has none of the files, or if the file's checksum is not `sha256`.
     """
     path = Path(source).expanduser()
     if path.is_file():
@@ -36,9 +36,9 @@ def find(source: str | Path, names: Sequence[str], *, reward: str, sha256: str |
         for name in names:
             if (path / name).is_file():
                 return _verified(path / name, sha256)
-        raise InvalidValue(f"reward '{reward}' needs {' or '.join(names)}: '{source}' has none")
+        raise LoadError(f"reward '{reward}' needs {' or '.join(names)}: '{source}' has none")
     if not _HUB_ID.fullmatch(str(source)):
-        raise InvalidValue(f"reward '{reward}' needs {' or '.join(names)}: there is no '{source}'")
+        raise LoadError(f"reward '{reward}' needs {' or '.join(names)}: there is no '{source}'")
     for name in names:
         if (cached := cached_file(str(source), name)) is not None:
             return _verified(cached, sha256)
@@ -46,7 +46,7 @@ def find(source: str | Path, names: Sequence[str], *, reward: str, sha256: str |
 
 
 def cached_file(repository: str, name: str) -> Path | None:
-    """A file of the hub, if it is in the local cache."""
+    """Return the path of a hub repository's file if it is in the local cache."""
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(repository, name)
@@ -54,10 +54,10 @@ def cached_file(repository: str, name: str) -> Path | None:
 
 
 def shards(path: Path, source: str | Path, *, reward: str) -> list[Path]:
-    """The files of the weights at `path`: itself, or those that it lists, where it is an index of `source`.
+    """Return the files that hold the weights: `path` itself or, if it is an index, the files of `source` it lists.
 
     Raises:
-        NullTTAError: the index is none, or a file that it lists is missing: the message names it.
+        LoadError: if the index is malformed, or if a file that it lists is missing.
     """
     if not path.name.endswith(_INDEX):
         return [path]
@@ -65,7 +65,7 @@ def shards(path: Path, source: str | Path, *, reward: str) -> list[Path]:
 
 
 def is_cached(repository: str, names: Sequence[str]) -> bool:
-    """Whether the first of `names` that the hub's cache has is there whole, shards included."""
+    """Return whether the hub's cache has one of `names` and, if the first it has is an index, every shard of it."""
     found = next((path for name in names if (path := cached_file(repository, name))), None)
     if found is None or not found.name.endswith(_INDEX):
         return found is not None
@@ -73,29 +73,43 @@ def is_cached(repository: str, names: Sequence[str]) -> bool:
 
 
 def folder(source: str | Path) -> str:
-    """Where a source's other files are: the directory of a file, else the source itself."""
+    """Return where a source's other files are: the directory of a file, otherwise the source itself."""
     path = Path(source).expanduser()
     return str(path.parent) if path.is_file() else str(source)
 
 
 def read_json(source: str | Path, name: str, *, reward: str) -> dict[str, Any]:
-    """A JSON object of the source. Raises NullTTAError where it is missing or none."""
+    """Read a JSON object of the source.
+
+    Raises:
+        LoadError: if the file is missing or does not hold a JSON object.
+    """
     return _object(find(folder(source), [name], reward=reward), reward)
 
 
 def image_processor(source: str | Path, *, reward: str) -> dict[str, Any]:
-    """The settings of a source's image processor: preprocessor_config.json, or the part of processor_config.json
-    where transformers 5 puts them. Raises NullTTAError where both are missing."""
+    """Read the settings of a source's image processor, from preprocessor_config.json or, as transformers 5 writes
+    them, from a part of processor_config.json.
+
+    Raises:
+        LoadError: if both files are missing or malformed.
+    """
     settings = _object(find(folder(source), PROCESSOR, reward=reward), reward)
     inner = settings.get("image_processor", settings)
     return inner if isinstance(inner, dict) else settings
 
 
 def tokenizer(kind: str, places: Sequence[str], *, reward: str, subfolder: str = "") -> Any:
-    """transformers' tokenizer of class `kind` from the first place (a directory, a hub id) that has one.
+    """Load a tokenizer from the first of several places that has one.
+
+    Args:
+        kind: the name of its class in transformers.
+        places: directories and hub ids.
+        reward: the reward's name, for messages.
+        subfolder: the folder of the tokenizer in its place.
 
     Raises:
-        NullTTAError: none has; the message says where it was sought.
+        LoadError: if none of the places has a tokenizer, or if one in a directory does not load.
     """
     import transformers
     from huggingface_hub.errors import StrictDataclassError
@@ -109,19 +123,15 @@ def tokenizer(kind: str, places: Sequence[str], *, reward: str, subfolder: str =
             return getattr(transformers, kind).from_pretrained(place, subfolder=subfolder)
         except (OSError, ValueError, ImportError, LookupError, StrictDataclassError) as error:
             if local:
-                raise InvalidValue(
+                raise LoadError(
                     f"reward '{reward}': the tokenizer in '{place}' does not load: {first_line(error)}"
                 ) from error
     file = f"{subfolder}/tokenizer.json" if subfolder else "tokenizer.json"
-    raise InvalidValue(f"reward '{reward}' needs a tokenizer ({file}): sought in {', '.join(places)}")
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, on one line, at most 160 characters."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:160]
+    raise LoadError(f"reward '{reward}' needs a tokenizer ({file}): none was found in {', '.join(places)}")
 
 
 def _download(repository: str, names: Sequence[str], reward: str) -> Path:
+    """Download the first of `names` that the repository has."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
@@ -130,43 +140,45 @@ def _download(repository: str, names: Sequence[str], reward: str) -> Path:
         try:
             return Path(hf_hub_download(repository, name))
         except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
-            raise InvalidValue(
+            raise LoadError(
                 f"reward '{reward}' needs {name} of {repository}: it is not in the hub's cache and cannot be "
                 "downloaded (offline); give source=, a directory or file that holds it"
             ) from error
         except EntryNotFoundError as error:
             missing = error
         except (HfHubHTTPError, OSError, ValueError) as error:
-            raise InvalidValue(f"reward '{reward}' needs {name} of {repository}: {first_line(error)}") from error
-    raise InvalidValue(f"reward '{reward}' needs {' or '.join(names)}: {repository} has none") from missing
+            raise LoadError(f"reward '{reward}' needs {name} of {repository}: {first_line(error)}") from error
+    raise LoadError(f"reward '{reward}' needs {' or '.join(names)}: {repository} has none") from missing
 
 
 def _object(path: Path, reward: str) -> dict[str, Any]:
+    """Read a file that must hold a JSON object."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise InvalidValue(f"reward '{reward}': '{path}' is not JSON") from error
+        raise LoadError(f"reward '{reward}': '{path}' is not JSON") from error
     if not isinstance(value, dict):
-        raise InvalidValue(f"reward '{reward}': '{path}' is not a JSON object")
+        raise LoadError(f"reward '{reward}': '{path}' is not a JSON object")
     return value
 
 
 def _listed(path: Path, reward: str) -> list[str]:
-    """The files that an index names, {"weight_map": {tensor: file}}; none of them a path out of its directory."""
+    """Return the files named in an index {"weight_map": {tensor: file}}, refusing paths out of its directory."""
     names = _object(path, reward).get("weight_map")
     if not isinstance(names, dict) or not names or not all(_SHARD.fullmatch(str(name)) for name in names.values()):
-        raise InvalidValue(f"reward '{reward}': '{path}' is no index: its weight_map must name a file for each tensor")
+        raise LoadError(f"reward '{reward}': '{path}' is not an index: its weight_map must name a file per tensor")
     return sorted(set(names.values()))
 
 
 def _verified(path: Path, sha256: str | None) -> Path:
+    """Return the path after comparing the file's checksum, if one is given."""
     if sha256 is not None:
         if path.name.endswith(_INDEX):
-            raise InvalidValue(f"'{path}' lists several files: a SHA-256 is of weights in one file")
+            raise LoadError(f"'{path}' lists several files: a SHA-256 can only be checked for weights in one file")
         digest = hashlib.sha256()
         with path.open("rb") as file:
             while chunk := file.read(_CHUNK):
                 digest.update(chunk)
         if digest.hexdigest() != sha256.lower():
-            raise InvalidValue(f"'{path}' has SHA-256 {digest.hexdigest()}, not {sha256}")
+            raise LoadError(f"'{path}' has SHA-256 {digest.hexdigest()}, not {sha256}")
     return path

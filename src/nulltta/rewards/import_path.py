@@ -1,4 +1,4 @@
-"""Your own reward by import path: "package.module:function"."""
+"""A user's own reward by its import path: "package.module:function"."""
 
 from __future__ import annotations
 
@@ -13,14 +13,18 @@ from nulltta.errors import InvalidValue
 from nulltta.rewards.compose import Custom
 
 
-def load(module: str, attribute: str) -> Reward:
-    """What `attribute` of `module` is: a `Reward`, a class of one that needs no arguments, or a callable
-    (images (B, 3, H, W) in [0, 1], prompts) -> (B,). Modules of the current directory are found too.
+def import_reward(module: str, attribute: str) -> Reward:
+    """Import a reward from a module, which may lie in the current directory.
 
-    Errors that your module raises on its own are not caught.
+    Exceptions that the module itself raises while it is imported are not caught.
+
+    Args:
+        module: the dotted name of the module.
+        attribute: a `Reward`, a class whose constructor takes no arguments and makes one, or a callable
+            (images (B, 3, H, W) in [0, 1], prompts) -> scores (B,).
 
     Raises:
-        NullTTAError: there is no such module or attribute, or it cannot be called.
+        InvalidValue: if the module or the attribute does not exist, or if the attribute is not callable.
     """
     name = f"{module}:{attribute}"
     here = str(Path.cwd())
@@ -38,5 +42,5 @@ def load(module: str, attribute: str) -> Reward:
     if isinstance(found, Reward):
         return found
     if not callable(found):
-        raise InvalidValue(f"reward '{name}' is a {type(found).__name__}: it must be callable")
+        raise InvalidValue(f"reward '{name}' is of type {type(found).__name__}: it must be callable")
     return Custom(found, name)

@@ -1,0 +1,245 @@
+"""Vision-language models that are asked a question about an image: the logits of the first token of their answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from nulltta.errors import InvalidValue, LoadError, first_line
+from nulltta.rewards import checkpoint_files, state_dict
+from nulltta.rewards.patches import QwenPatches
+from nulltta.rewards.preprocess import Preprocess
+from nulltta.rewards.request import RewardRequest
+from nulltta.rewards.sharing import shared
+
+CLASSES = {"qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration", "instructblip": "InstructBlipForConditionalGeneration"}
+"""The supported classes of transformers, by the model_type in config.json."""
+
+
+class VisionLanguageModel(Protocol):
+    """A frozen vision-language model. Each question is tokenised once."""
+
+    def token(self, text: str) -> int:
+        """Return the id of a text that is a single token.
+
+        Raises:
+            LoadError: if the tokenizer cuts it into several.
+        """
+        ...
+
+    def logits(self, images: Tensor, questions: Sequence[str]) -> Tensor:
+        """Return the logits (B, vocabulary) of the first token of the answers, in float32 at least, with gradient.
+
+        Args:
+            images: (B, 3, H, W) in [0, 1].
+            questions: one per image.
+
+        Raises:
+            InvalidValue: if a question contains one of the model's special tokens.
+        """
+        ...
+
+
+class QwenVL:
+    """Qwen2.5-VL (Bai et al., arXiv 2502.13923), asked through its own chat template with the image first.
+
+    Raises:
+        LoadError: if the chat template does not give the image exactly one place.
+    """
+
+    def __init__(self, model: Any, patches: QwenPatches, words: Any) -> None:
+        self.model, self.patches, self.words = _with_precise_logits(model), patches, words
+        self.image = int(model.config.image_token_id)
+        self._ids: dict[str, Tensor] = {}
+        if (places := int((self._conversation("") == self.image).sum())) != 1:
+            raise LoadError(f"the tokenizer's chat template gives an image {places} places, not 1")
+
+    def token(self, text: str) -> int:
+        return _single_token(self.words, text)
+
+    def logits(self, images: Tensor, questions: Sequence[str]) -> Tensor:
+        patches, grid = self.patches(images.to(self.model.device))
+        seen = int(grid[0].prod()) // self.patches.merge**2  # the tokens that the language model reads per image
+        rows = [self._conversation(question) for question in questions]
+        ids, mask = _batch(
+            [row.repeat_interleave(torch.where(row == self.image, seen, 1)) for row in rows], grid.device
+        )
+        return _last_logits(
+            self.model, mask, input_ids=ids, mm_token_type_ids=(ids == self.image).int(),
+            pixel_values=patches, image_grid_thw=grid,
+        )  # fmt: skip
+
+    def _conversation(self, question: str) -> Tensor:
+        """Return the token ids (n,) of a question, one of which stands for the image."""
+        if question not in self._ids:
+            _refuse_special_tokens(self.words, question)
+            content = [{"type": "image"}, {"type": "text", "text": question}]
+            text = self.words.apply_chat_template(
+                [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+            )
+            self._ids[question] = self.words(text, return_tensors="pt").input_ids[0]
+        return self._ids[question]
+
+
+class InstructBlip:
+    """InstructBLIP (Dai et al., arXiv 2305.06500) on Flan-T5 or Vicuna, asked the bare question, which its Q-Former
+    reads too.
+
+    Raises:
+        LoadError: if the model's configuration has no token for images.
+    """
+
+    def __init__(self, model: Any, preprocess: Preprocess, words: Any, instructions: Any) -> None:
+        self.model, self.preprocess = _with_precise_logits(model), preprocess
+        self.words, self.instructions = words, instructions
+        self.dtype = model.vision_model.dtype
+        self._ids: dict[str, tuple[Tensor, Tensor]] = {}
+        if model.config.image_token_id is None:
+            raise LoadError("InstructBLIP's config.json lacks image_token_index: it is a version from before 2024")
+
+    def token(self, text: str) -> int:
+        return _single_token(self.words, text)
+
+    def logits(self, images: Tensor, questions: Sequence[str]) -> Tensor:
+        config, device = self.model.config, self.model.device
+        texts, instructions = zip(*(self._tokens(question) for question in questions), strict=True)
+        ids, mask = _batch(texts, device)
+        qformer_ids, qformer_mask = _batch(instructions, device)
+        inputs = {
+            "pixel_values": self.preprocess(images.to(device)).to(self.dtype), "input_ids": ids,
+            "qformer_input_ids": qformer_ids, "qformer_attention_mask": qformer_mask,
+        }  # fmt: skip
+        if config.use_decoder_only_language_model:
+            return _last_logits(self.model, mask, **inputs)
+        start = torch.full((len(ids), 1), config.text_config.decoder_start_token_id, device=device)
+        found: Tensor = self.model(**inputs, attention_mask=mask, decoder_input_ids=start, use_cache=False).logits
+        return found[:, 0]
+
+    def _tokens(self, question: str) -> tuple[Tensor, Tensor]:
+        """Return token ids (n,) for the language model, the image's before the question's, and for the Q-Former."""
+        if question not in self._ids:
+            _refuse_special_tokens(self.words, question)
+            config = self.model.config
+            text, instruction = (
+                w([question], return_tensors="pt").input_ids[0] for w in (self.words, self.instructions)
+            )
+            if len(instruction) > (most := config.qformer_config.max_position_embeddings):
+                raise InvalidValue(f"prompt of {len(instruction)} tokens: InstructBLIP's Q-Former reads {most}")
+            image = torch.full((config.num_query_tokens,), config.image_token_id)
+            self._ids[question] = torch.cat([image, text]), instruction
+        return self._ids[question]
+
+
+def load_model(request: RewardRequest, hub: str) -> VisionLanguageModel:
+    """Load a vision-language model as `save_pretrained` of model and processor leave it.
+
+    Args:
+        request: its source is a directory or a hub id; the class follows from its config.json.
+        hub: the usual hub id.
+
+    Raises:
+        LoadError: if the class is not one of `CLASSES`, or if a file is missing or damaged.
+    """
+    reward, source = request.name, request.source or hub
+    if Path(source).expanduser().is_file():
+        raise LoadError(f"reward '{reward}': '{source}' is a file: give the checkpoint's directory or its hub id")
+    kind = checkpoint_files.read_json(source, "config.json", reward=reward).get("model_type")
+    if kind not in CLASSES:
+        raise LoadError(
+            f"reward '{reward}': '{source}' is a {kind} model, not one of the supported "
+            f"{' and '.join(CLASSES.values())}"
+        )
+    path = checkpoint_files.find(source, checkpoint_files.WEIGHTS, reward=reward, sha256=request.sha256)
+
+    def make() -> VisionLanguageModel:
+        for shard in checkpoint_files.shards(path, source, reward=reward):
+            state_dict.check(shard)  # transformers would not say which shard is damaged
+        pixels = checkpoint_files.image_processor(source, reward=reward)
+        places = [str(path.parent), str(source)]
+        words = checkpoint_files.tokenizer("AutoTokenizer", places, reward=reward)
+        if kind == "qwen2_5_vl":
+            if words.chat_template is None:  # the processor has it, and not the tokenizer
+                settings = checkpoint_files.read_json(source, "chat_template.json", reward=reward)
+                words.chat_template = settings.get("chat_template")
+            return QwenVL(_frozen(path, kind, request), QwenPatches.from_config(pixels), words)
+        instructions = checkpoint_files.tokenizer("AutoTokenizer", places, reward=reward, subfolder="qformer_tokenizer")
+        return InstructBlip(_frozen(path, kind, request), Preprocess.from_config(pixels), words, instructions)
+
+    return shared(path, request.device, request.dtype, make)
+
+
+def _frozen(path: Path, kind: str, request: RewardRequest) -> Any:
+    """Load a model's weights, refusing what transformers would fill with random numbers."""
+    import transformers
+    from huggingface_hub.errors import StrictDataclassError
+
+    what = f"'{path}' is not such a {CLASSES[kind]}"
+    try:
+        model, found = getattr(transformers, CLASSES[kind]).from_pretrained(
+            path.parent, dtype=request.dtype, local_files_only=True, output_loading_info=True,
+            ignore_mismatched_sizes=True,
+        )  # fmt: skip
+    except (OSError, ValueError, RuntimeError, LookupError, ImportError, StrictDataclassError) as error:
+        raise LoadError(f"{what}: {first_line(error)}") from error
+    state_dict.require_match(
+        what, missing=sorted(found["missing_keys"]), misshapen=sorted(name for name, *_ in found["mismatched_keys"])
+    )
+    return model.to(request.device).eval().requires_grad_(False)
+
+
+def _batch(rows: Sequence[Tensor], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Stack token ids of several lengths as ids and mask (B, L).
+
+    They are padded on the right, which a causal model does not look at, so that a row does not depend on the others.
+    """
+    masks = [torch.ones_like(row) for row in rows]
+    return pad_sequence(list(rows), batch_first=True).to(device), pad_sequence(masks, batch_first=True).to(device)
+
+
+def _last_logits(model: Any, mask: Tensor, **inputs: Tensor) -> Tensor:
+    """Compute a causal model's logits (B, vocabulary) after each row's last token, and no others."""
+    ends = mask.sum(1) - 1
+    kept = torch.tensor(sorted(set(ends.tolist())), device=ends.device)  # (U,): most rows end at the same place
+    logits: Tensor = model(**inputs, attention_mask=mask, use_cache=False, logits_to_keep=kept).logits  # (B, U, ·)
+    return logits[torch.arange(len(ends)), torch.searchsorted(kept, ends)]
+
+
+def _single_token(words: Any, text: str) -> int:
+    """Return the id of a text that is one token."""
+    ids: list[int] = words(text, add_special_tokens=False).input_ids
+    if len(ids) != 1:
+        raise LoadError(f"the tokenizer cuts '{text}' into {len(ids)} tokens: its probability is not one token's")
+    return ids[0]
+
+
+def _refuse_special_tokens(words: Any, text: str) -> None:
+    """Refuse a prompt that contains the image's token or one that ends a turn: it would ask another question."""
+    special = {i for i, token in words.added_tokens_decoder.items() if token.special} - {words.unk_token_id}
+    if found := [i for i in words(text, add_special_tokens=False).input_ids if i in special]:
+        raise InvalidValue(f"prompt with the model's own special token '{words.convert_ids_to_tokens(found[0])}'")
+
+
+class _Float32Head(nn.Module):
+    """An output embedding in float32: in bfloat16, logits near 20 are 0.125 apart, a factor of 1.13 in probability."""
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.head = deepcopy(head).float()  # a copy, because the input embedding may share the weight
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        logits: Tensor = self.head(hidden.float())
+        return logits
+
+
+def _with_precise_logits(model: Any) -> Any:
+    """Give a model in half precision an output embedding in float32."""
+    head = model.get_output_embeddings()
+    if head.weight.dtype in (torch.bfloat16, torch.float16):
+        model.set_output_embeddings(_Float32Head(head))
+    return model
