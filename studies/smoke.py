@@ -78,7 +78,7 @@ def sample(
     began = time.perf_counter()
     for start in range(0, len(prompts), batch_size):
         batch = prompts[start : start + batch_size]
-        comparisons += compare(model, batch, reward, measures=measures, config=config, seed=seed)
+        comparisons += compare(nulltta.align(model, batch, reward, config=config, seed=seed), measures)
         print(f"{len(comparisons)}/{len(prompts)}", file=sys.stderr)
     return comparisons, time.perf_counter() - began
 

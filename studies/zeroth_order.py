@@ -169,7 +169,7 @@ def jpeg(
         began, compared = time.perf_counter(), []
         for start in range(0, len(prompts), batch_size):
             batch = prompts[start : start + batch_size]
-            compared += compare(model, batch, target, measures=measures, config=config, seed=seed)
+            compared += compare(nulltta.align(model, batch, target, config=config, seed=seed), measures)
         gains = {}
         for measure in measures:
             pairs = [comparison.scores[measure] for comparison in compared]

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
+import nulltta
 from nulltta.batch.folder import Folder
 from nulltta.cli import main
 
@@ -196,17 +197,15 @@ def test_ctrl_c_keeps_what_is_finished(
     row: int, kept: int, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    from nulltta.batch.worker import compare
-
     def interrupted(model, prompts, *rest, **named):
         if prompts == [ROWS[row - 1]["prompt"]]:
             raise KeyboardInterrupt
-        return compare(model, prompts, *rest, **named)
+        return nulltta.align(model, prompts, *rest, **named)
 
     out = tmp_path / "out"
     words = [*arguments(table_of(ROWS, tmp_path), checkpoint, out), "--batch-size", "1"]
     with monkeypatch.context() as patch:
-        patch.setattr("nulltta.batch.worker.compare", interrupted)
+        patch.setattr("nulltta.runs.loading.align", interrupted)
         assert main(words) == 130
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith("interrupted: 1 of 2 rows are finished" if kept else "interrupted: nothing was written")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -12,13 +12,13 @@ from nulltta.batch.rows import Row
 from nulltta.batch.tasks import batches, tasks
 from nulltta.config import NullTTAConfig
 from nulltta.errors import NullTTAError
-from nulltta.runs.request import Request
+from nulltta.runs.request import RunSettings
 
-COMMON = Request(prompts=["-"], config=NullTTAConfig(), model="some/model", reward="brightness", seed=4)
+COMMON = RunSettings(config=NullTTAConfig(), model="some/model", reward="brightness")
 
 
 def of(*cells: dict[str, Any], settings: dict[str, Any] | None = None) -> Any:
-    return tasks([Row(i, cell) for i, cell in enumerate(cells, start=1)], COMMON, settings or {})
+    return tasks([Row(i, cell) for i, cell in enumerate(cells, start=1)], COMMON, settings, seed=4)
 
 
 def test_a_row_overrides_what_was_given_for_all() -> None:
@@ -31,10 +31,10 @@ def test_a_row_overrides_what_was_given_for_all() -> None:
     first, second = (task.request for task in found)
     assert [task.id for task in found] == ["1", "12"]
     assert (first.prompts, first.seed, first.negative_prompt) == (["a"], 4, "")
-    assert first.config == NullTTAConfig(num_inference_steps=20, guidance_scale=5.0)
+    assert first.settings.config == NullTTAConfig(num_inference_steps=20, guidance_scale=5.0)
     assert (second.prompts, second.seed, second.negative_prompt) == (["b"], 9, "n")
-    assert second.config == NullTTAConfig(num_inference_steps=20, guidance_scale=3, inner_steps=(1, 2))
-    assert (second.reward, second.model) == ("brightness", "some/model")
+    assert second.settings.config == NullTTAConfig(num_inference_steps=20, guidance_scale=3, inner_steps=(1, 2))
+    assert (second.settings.reward, second.settings.model) == ("brightness", "some/model")
 
 
 BAD = {
@@ -92,8 +92,8 @@ def test_nothing_that_a_user_wrote_is_in_a_name_and_everything_counts() -> None:
     ]  # fmt: skip
     names = [of(cell)[0][0].name for cell in cells]
     others = [
-        tasks([Row(1, cells[0])], Request(prompts=["-"], config=NullTTAConfig(), **change), {})[0][0].name
-        for change in ({"model": "other/model", "seed": 4}, {"reward": "clip", "seed": 4}, {"guard": "clip", "seed": 4})
+        tasks([Row(1, cells[0])], replace(COMMON, **change), seed=4)[0][0].name
+        for change in ({"model": "other/model"}, {"reward": "clip"}, {"guard": "clip"})
     ]
     assert len({*names, *others}) == len(names) + len(others)
     assert all(re.fullmatch("[0-9a-f]{20}", name) for name in (*names, *others))

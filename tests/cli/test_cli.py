@@ -191,7 +191,7 @@ MISTAKES = {
     "too many steps": (["a", "--num-inference-steps", "2000"], "--num-inference-steps 2000"),
     "negative seed": (["a", "--seed", "-1"], "seed"),
     "huge seed": (["a", "--seed", "x"], "--seed"),
-    "batch size": (["a", "--batch-size", "0"], "batch size"),
+    "batch size": (["a", "--batch-size", "0"], "--batch-size must be"),
     "unknown device": (["a", "--device", "abacus"], "device 'abacus'"),
     "no such device": (["a", "--device", "cuda:99"], "device 'cuda:99'"),
     "unknown type": (["a", "--dtype", "int8"], "--dtype"),
@@ -235,7 +235,7 @@ def test_a_failure_after_the_first_batch_keeps_it(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "nulltta.runs.align.compare", failing_on("b", NullTTAError("reward 'brightness' is not finite"))
+        "nulltta.runs.loading.align", failing_on("b", NullTTAError("reward 'brightness' is not finite"))
     )
     assert main([*arguments(checkpoint, tmp_path / "out", "a", "b", "c"), "--batch-size", "1"]) == 2
     [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
@@ -257,13 +257,12 @@ def test_a_full_disk_is_one_line(
 
 
 def failing_on(prompt: str, error: BaseException):
-    """`compare`, but raising at a prompt."""
-    from nulltta.evaluation.comparison import compare
+    """`align`, but raising at a prompt."""
 
     def fake(model, prompts, reward, **rest):
         if prompt in prompts:
             raise error
-        return compare(model, prompts, reward, **rest)
+        return nulltta.align(model, prompts, reward, **rest)
 
     return fake
 
@@ -273,7 +272,7 @@ def test_ctrl_c_keeps_what_is_finished(
     interrupted_at: str, kept: int, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("nulltta.runs.align.compare", failing_on(interrupted_at, KeyboardInterrupt()))
+    monkeypatch.setattr("nulltta.runs.loading.align", failing_on(interrupted_at, KeyboardInterrupt()))
     out = tmp_path / "out"
     assert main([*arguments(checkpoint, out, "a", "b"), "--batch-size", "1"]) == 130
     line = capsys.readouterr().err.splitlines()[-1]

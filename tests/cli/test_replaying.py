@@ -143,7 +143,7 @@ MISTAKES = {
     "guidance": (["{kept}", "--guidance-scale", "1"], "--guidance-scale 1 leaves the null text without effect"),
     "unknown reward": (["{kept}", "--reward", "brightnes"], "did you mean 'brightness'"),
     "unwritable": (["{kept}", "--out", "{tmp}/empty/out"], "is not a folder"),
-    "batch size": (["{kept}", "--batch-size", "0"], "batch size"),
+    "batch size": (["{kept}", "--batch-size", "0"], "--batch-size must be"),
 }
 
 

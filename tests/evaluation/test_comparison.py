@@ -20,10 +20,8 @@ from nulltta.evaluation.measures import facts
 def test_scores_are_of_the_images_beside_them(model: nulltta.GuidedModel, config: nulltta.NullTTAConfig) -> None:
     brightness, colourfulness = rewards.load("brightness"), rewards.load("colourfulness")
     steps = []
-    found = compare(
-        model, ["a", "b"], brightness, measures={"colourfulness": colourfulness}, config=config, seed=[3, 4],
-        on_step=steps.append,
-    )  # fmt: skip
+    result = nulltta.align(model, ["a", "b"], brightness, config=config, seed=[3, 4], on_step=steps.append)
+    found = compare(result, {"colourfulness": colourfulness})
     assert len(steps) == config.num_inference_steps
     assert [(c.prompt, c.seed) for c in found] == [("a", 3), ("b", 4)]
     for c in found:
@@ -37,8 +35,8 @@ def test_scores_are_of_the_images_beside_them(model: nulltta.GuidedModel, config
 
 def test_traces_are_each_prompts_own(model: nulltta.GuidedModel, config: nulltta.NullTTAConfig) -> None:
     brightness = rewards.load("brightness")
-    pair = compare(model, ["a", "b"], brightness, config=config)
-    [alone] = compare(model, ["b"], brightness, config=config)
+    pair = compare(nulltta.align(model, ["a", "b"], brightness, config=config))
+    [alone] = compare(nulltta.align(model, ["b"], brightness, config=config))
     assert pair[1].initial_rewards.tolist() == pytest.approx(alone.initial_rewards.tolist(), abs=1e-5)
     assert pair[0].initial_rewards.tolist() != pytest.approx(alone.initial_rewards.tolist(), abs=1e-5)
     for step, expected in zip(pair[1].trace, alone.trace, strict=True):
@@ -53,7 +51,7 @@ def test_roles_are_in_order_and_z_is_measured_for_the_guard_too(
 ) -> None:
     total, guard = rewards.load("0.5*brightness + z(colourfulness)"), rewards.load("z(sharpness)")
     measures = {"brightness": rewards.load("jpeg"), "jpeg": rewards.load("jpeg")}
-    [found] = compare(model, ["a"], total, measures=measures, config=config, guard=guard)
+    [found] = compare(nulltta.align(model, ["a"], total, config=config, guard=guard), measures)
     assert {name: score.role for name, score in found.scores.items()} == {
         total.name: "target", "brightness": "component", "colourfulness": "component", "z(sharpness)": "guard",
         "jpeg": "held out",

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from nulltta import NullTTAConfig
-from nulltta.runs.request import Request
+from nulltta.runs.request import AlignRequest, RunSettings
 from nulltta.ui.engine import Engine
 
 
@@ -19,8 +19,11 @@ def engine(checkpoint: Path) -> Engine:
 def request_of(engine: Engine, config: NullTTAConfig):  # type: ignore[no-untyped-def]
     """A short run's request, changed as asked."""
 
-    def made(**changes: object) -> Request:
-        asked = {"prompts": ["a cat"], "config": config, "reward": "brightness", "model": engine.models[0]}
-        return Request(**{**asked, "save_null_text": "exact", "seed": 4, **changes})  # type: ignore[arg-type]
+    def made(**changes: object) -> AlignRequest:
+        settings = {"config": config, "reward": "brightness", "model": engine.models[0]}
+        own = {"prompts": ["a cat"], "save_null_text": "exact", "seed": 4}
+        shared = settings | {name: value for name, value in changes.items() if name not in own}
+        asked = own | {name: value for name, value in changes.items() if name in own}
+        return AlignRequest(**asked, settings=RunSettings(**shared))  # type: ignore[arg-type]
 
     return made

@@ -11,17 +11,17 @@ import torch
 from PIL import Image
 
 from nulltta import NullText, NullTTAError
-from nulltta.runs.request import Request
+from nulltta.runs.request import AlignRequest
 from nulltta.ui import history, show
 from nulltta.ui.engine import Engine
 from nulltta.ui.history import Entry
 from nulltta.ui.replays import replayed
 from nulltta.ui.run import run
 
-RequestOf = Callable[..., Request]
+RequestOf = Callable[..., AlignRequest]
 
 
-def kept(engine: Engine, request: Request, root: Path, steps: int | None = None) -> Entry:
+def kept(engine: Engine, request: AlignRequest, root: Path, steps: int | None = None) -> Entry:
     """A run's entry, stopped after so many steps."""
     stop, taken = threading.Event(), 0
     stream = run(engine, request, stop)

@@ -9,11 +9,11 @@ import torch
 
 import nulltta
 from nulltta import NullTTAError
-from nulltta.runs.request import Request
+from nulltta.runs.request import AlignRequest
 from nulltta.ui.engine import MOST_PROMPTS, Engine
 from nulltta.ui.run import Finished, Progress, run
 
-RequestOf = Callable[..., Request]
+RequestOf = Callable[..., AlignRequest]
 
 
 def followed(steps: Generator[Progress, None, Finished]) -> tuple[list[Progress], Finished]:
@@ -28,7 +28,10 @@ def followed(steps: Generator[Progress, None, Finished]) -> tuple[list[Progress]
 def test_a_page_shows_every_step_of_the_run_that_align_makes(engine: Engine, request_of: RequestOf) -> None:
     asked = request_of(prompts=["a cat", "a dog"])
     seen, finished = followed(run(engine, asked, threading.Event()))
-    result = nulltta.align(engine.model(asked.model), asked.prompts, "brightness", config=asked.config, seed=asked.seed)
+    shared = asked.settings
+    result = nulltta.align(
+        engine.model(shared.model), asked.prompts, "brightness", config=shared.config, seed=asked.seed
+    )
     assert [len(progress.trace) for progress in seen] == [1, 2, 3]
     assert all(torch.equal(p.trace[-1].candidate_rewards, s.candidate_rewards)
                for p, s in zip(seen, result.trace, strict=True))  # fmt: skip

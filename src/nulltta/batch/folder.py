@@ -98,7 +98,7 @@ class Folder:
             "id": task.id, "prompt": task.prompt, "negative_prompt": task.request.negative_prompt,
             "seed": task.request.seed, "image": f"images/{task.name}.png",
             "null_text": None if null_text is None else f"null_texts/{task.name}.safetensors",
-            "scores": _scores(comparison), "settings": asdict(task.request.config),
+            "scores": _scores(comparison), "settings": asdict(task.request.settings.config),
             "worker": f"{platform.node()}:{os.getpid()}",
         }  # fmt: skip
         note = {"id": task.id, "prompt": task.prompt, "seed": str(task.request.seed)}

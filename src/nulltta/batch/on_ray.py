@@ -18,7 +18,7 @@ from nulltta.batch.tasks import Failure, Task
 from nulltta.batch.worker import Worker
 from nulltta.errors import InvalidValue, NullTTAError
 from nulltta.runs.ray import connect, first_line, machines, require_ray, shares
-from nulltta.runs.request import Request
+from nulltta.runs.request import RunSettings
 
 TRIES = 4
 """How often a batch is begun whose worker dies: one that brings its worker down must not do so for ever."""
@@ -35,20 +35,20 @@ class OnRay:
     address: str | None = None
     workers: int | None = None
 
-    def __call__(self, common: Request, folder: Folder) -> Engine:
+    def __call__(self, settings: RunSettings, folder: Folder) -> Engine:
         """Raises NullTTAError if Ray is not installed or no cluster answers."""
         ray = require_ray("data")
         connect(ray, self.address)
         _be_quiet(ray)
-        if Path(common.model).is_dir():
-            common = replace(common, model=str(Path(common.model).absolute()))
-        workers, share = shares(machines(ray), self.workers, common.device)
+        if Path(settings.model).is_dir():
+            settings = replace(settings, model=str(Path(settings.model).absolute()))
+        workers, share = shares(machines(ray), self.workers, settings.device)
 
         def engine(work: Sequence[Sequence[Task]], advance: Advance) -> Iterator[Outcome]:
             del advance  # the steps stay where they are made
             try:
                 with redirect_stdout(sys.stderr):  # where Ray says that a worker died
-                    yield from _outcomes(ray, work, (common, folder), min(workers, len(work)), share)
+                    yield from _outcomes(ray, work, (settings, folder), min(workers, len(work)), share)
             except ray.exceptions.RayError as error:
                 raise InvalidValue(f"Ray failed: {first_line(error)}") from error
             finally:
@@ -70,7 +70,7 @@ class _RayWorker:
     """`Worker` as Ray Data calls it. A mistake of the caller's travels as an answer: raised, it would be taken for
     the machine's and tried again."""
 
-    def __init__(self, common: Request, folder: Folder) -> None:
+    def __init__(self, settings: RunSettings, folder: Folder) -> None:
         self.refusal = ""
         try:
             if not folder.path.is_dir():
@@ -78,7 +78,7 @@ class _RayWorker:
                     f"machine '{platform.node()}' does not see '{folder.path}': give a folder on a file system that "
                     "all machines share"
                 )
-            self.worker = Worker(common, folder)
+            self.worker = Worker(settings, folder)
         except NullTTAError as error:
             self.refusal = str(error)
 
@@ -100,7 +100,7 @@ class _RayWorker:
 
 
 def _outcomes(
-    ray: Any, work: Sequence[Sequence[Task]], worker: tuple[Request, Folder], workers: int, share: dict[str, int]
+    ray: Any, work: Sequence[Sequence[Task]], worker: tuple[RunSettings, Folder], workers: int, share: dict[str, int]
 ) -> Iterator[Outcome]:
     """A batch a block, so that a worker's death puts one batch back; one that was given up is tried row by row."""
     # Until 2.64 a worker's retries can be set in this way only, though Ray warns of its end.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
@@ -12,7 +12,7 @@ from nulltta.batch.folder import Advance, Folder, Outcome, Record
 from nulltta.batch.rows import read, require_pyarrow
 from nulltta.batch.tasks import Failure, Task, batches, tasks
 from nulltta.errors import InvalidValue, NullTTAError
-from nulltta.runs.request import Request
+from nulltta.runs.request import RunSettings
 
 TABLE_EVERY = 10.0  # seconds between writings of the table; the records of finished rows are on the disk at once
 
@@ -21,15 +21,15 @@ Engine: TypeAlias = Callable[[Sequence[Sequence[Task]], Advance], Iterator[Outco
 """Does batches, in any order; where it sees the denoising steps, it tells how much of a batch each was."""
 
 
-EngineMaker: TypeAlias = Callable[[Request, Folder], Engine]
+EngineMaker: TypeAlias = Callable[[RunSettings, Folder], Engine]
 """What all rows share, the folder -> an engine with its models loaded, or its workers at hand."""
 
 
-def locally(common: Request, folder: Folder) -> Engine:
+def locally(settings: RunSettings, folder: Folder) -> Engine:
     """One worker in this process."""
     from nulltta.batch.worker import Worker
 
-    worker = Worker(common, folder)
+    worker = Worker(settings, folder)
     return lambda work, advance: (worker.work(batch, advance) for batch in work)
 
 
@@ -37,13 +37,18 @@ def locally(common: Request, folder: Folder) -> Engine:
 class Asked:
     """All that `nulltta batch` is asked for.
 
-    common: what a row gets that says nothing else; settings: the configuration's fields given for all rows.
+    Attributes:
+        settings: what the rows share.
+        config: the fields of the configuration that were given for all rows; those of a row come on top.
+        seed, negative_prompt: those of rows that have none.
     """
 
     table: Path
     out: Path
-    common: Request
-    settings: dict[str, Any]
+    settings: RunSettings
+    config: Mapping[str, Any]
+    seed: int = 0
+    negative_prompt: str = ""
     engine: EngineMaker = locally
 
 
@@ -103,7 +108,7 @@ def run(asked: Asked, meter: Meter) -> Standing:
     """
     require_pyarrow()
     rows = read(asked.table)
-    found, failures = tasks(rows, asked.common, asked.settings)
+    found, failures = tasks(rows, asked.settings, asked.config, asked.seed, asked.negative_prompt)
     folder = Folder(asked.out.absolute())
     with folder.claimed():
         finished = {task.row: record for task in found if (record := folder.record(task)) is not None}
@@ -111,9 +116,9 @@ def run(asked: Asked, meter: Meter) -> Standing:
         pending = [task for task in found if task.row not in finished]
         try:
             if pending:
-                engine = asked.engine(asked.common, folder)
+                engine = asked.engine(asked.settings, folder)
                 meter.begin(standing)
-                _follow(engine(batches(pending, asked.common.batch_size), meter.advance), standing, folder, meter)
+                _follow(engine(batches(pending, asked.settings.batch_size), meter.advance), standing, folder, meter)
         except (KeyboardInterrupt, NullTTAError) as end:
             if not standing.finished:
                 raise

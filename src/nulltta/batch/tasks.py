@@ -13,7 +13,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 from nulltta.batch.rows import Row
 from nulltta.config import NullTTAConfig
 from nulltta.errors import InvalidValue, NullTTAError
-from nulltta.runs.request import Request, require_text
+from nulltta.prompts import require_text
+from nulltta.runs.request import AlignRequest, RunSettings
 
 SETTINGS = tuple(field.name for field in fields(NullTTAConfig))
 COLUMNS = ("id", "prompt", "negative_prompt", "seed", *SETTINGS)
@@ -26,7 +27,7 @@ class Task:
 
     row: int
     id: str
-    request: Request
+    request: AlignRequest
 
     @property
     def prompt(self) -> str:
@@ -38,7 +39,11 @@ class Task:
 
         So nothing that a user wrote becomes a path, and a row that was changed is another one.
         """
-        apart = {"id": self.id, "dtype": self.request.dtype, "tiny_decoder": self.request.tiny_decoder}
+        apart = {
+            "id": self.id,
+            "dtype": self.request.settings.dtype,
+            "tiny_decoder": self.request.settings.tiny_decoder,
+        }
         asked = {**apart, **self.request.arguments()}
         return hashlib.blake2b(json.dumps(asked, sort_keys=True).encode(), digest_size=10).hexdigest()
 
@@ -52,17 +57,25 @@ class Failure:
     reason: str
 
 
-def tasks(rows: Sequence[Row], common: Request, settings: Mapping[str, Any]) -> tuple[list[Task], list[Failure]]:
+def tasks(
+    rows: Sequence[Row],
+    settings: RunSettings,
+    config: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    negative_prompt: str = "",
+) -> tuple[list[Task], list[Failure]]:
     """Each row's task, or what is wrong with it.
 
     Args:
-        common: what a row gets that says nothing else; its prompts are not looked at.
-        settings: the configuration's fields that were given for all rows; a row's own come on top.
+        settings: what the rows share.
+        config: the fields of the configuration that were given for all rows; those of a row come on top.
+        seed, negative_prompt: those of rows that have none.
 
     Raises:
         NullTTAError: there is an unknown column, or none of prompts.
     """
     _require_known_columns(rows)
+    common = {"seed": seed, "negative_prompt": negative_prompt, **(config or {})}
     found: list[Task] = []
     failures: list[Failure] = []
     first: dict[str, int] = {}  # id -> the row that has it
@@ -73,7 +86,7 @@ def tasks(rows: Sequence[Row], common: Request, settings: Mapping[str, Any]) -> 
             if name in first:
                 raise InvalidValue(f"its id is that of row {first[name]}: ids must differ")
             first[name] = row.number
-            found.append(_task(row, name, common, settings))
+            found.append(_task(row, name, settings, common))
         except (NullTTAError, OverflowError) as error:  # the latter: a number of hundreds of digits
             failures.append(Failure(row.number, name, str(error)))
     return found, failures
@@ -83,7 +96,7 @@ def batches(pending: Iterable[Task], size: int) -> list[list[Task]]:
     """Tasks of the same settings and negative prompt together, at most `size`, in order of their first."""
     groups: dict[tuple[NullTTAConfig, str], list[Task]] = {}
     for task in pending:
-        groups.setdefault((task.request.config, task.request.negative_prompt), []).append(task)
+        groups.setdefault((task.request.settings.config, task.request.negative_prompt), []).append(task)
     return [group[i : i + size] for group in groups.values() for i in range(0, len(group), size)]
 
 
@@ -109,20 +122,23 @@ def _id(row: Row) -> str:
     return str(given)
 
 
-def _task(row: Row, name: str, common: Request, settings: Mapping[str, Any]) -> Task:
-    cells = {"prompt": "", "negative_prompt": common.negative_prompt, "seed": common.seed, **row.cells}
+def _task(row: Row, name: str, settings: RunSettings, common: Mapping[str, Any]) -> Task:
+    cells = {"prompt": "", **row.cells}
+    cells = {"seed": common["seed"], "negative_prompt": common["negative_prompt"], **cells}
     for column in ("prompt", "negative_prompt"):
         if not isinstance(cells[column], str):
             raise InvalidValue(f"{column} must be text, not {cells[column]!r}")
-    require_text(name)
+    require_text(name, "its id")
     seed = _unfloated(cells["seed"])
     if type(seed) is not int or not 0 <= seed < 2**63:
         raise InvalidValue(f"a seed is a whole number, 0 or more and below 2^63, not {seed!r}")
     own = {column: _typed(column, cells[column]) for column in SETTINGS if column in cells}
-    config = NullTTAConfig.preset(common.model, **{**settings, **own})
-    request = replace(
-        common, prompts=[cells["prompt"]], negative_prompt=cells["negative_prompt"], seed=seed, config=config
-    )
+    given = {column: value for column, value in common.items() if column in SETTINGS}
+    config = NullTTAConfig.preset(settings.model, **{**given, **own})
+    request = AlignRequest(
+        prompts=[cells["prompt"]], settings=replace(settings, config=config), seed=seed,
+        negative_prompt=cells["negative_prompt"],
+    )  # fmt: skip
     return Task(row.number, name, request)
 
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from nulltta.batch.folder import Advance, Folder, Outcome
 from nulltta.batch.tasks import Failure, Task
 from nulltta.errors import NullTTAError
-from nulltta.evaluation.comparison import Comparison, compare
-from nulltta.runs.align import load
-from nulltta.runs.request import Request
+from nulltta.evaluation.comparison import Comparison
+from nulltta.runs.loading import load
+from nulltta.runs.request import RunSettings
 
 
 class Worker:
@@ -19,9 +19,9 @@ class Worker:
         NullTTAError: the model or a reward does not load.
     """
 
-    def __init__(self, common: Request, folder: Folder) -> None:
+    def __init__(self, settings: RunSettings, folder: Folder) -> None:
         self.folder = folder
-        _, self._model, self._common = load(common)
+        self._loaded = load(settings)
 
     def work(self, batch: Sequence[Task], advance: Advance | None = None) -> Outcome:
         """Finish the rows of a batch that are not finished yet.
@@ -51,12 +51,12 @@ class Worker:
 
     def _compare(self, batch: Sequence[Task], advance: Advance) -> list[Comparison]:
         shared = batch[0].request
-        share = len(batch) / shared.config.num_inference_steps
-        own = {
-            "config": shared.config, "seed": [task.request.seed for task in batch],
-            "negative_prompt": shared.negative_prompt, "on_step": lambda _: advance(share),
-        }  # fmt: skip
-        return compare(self._model, [task.prompt for task in batch], **{**self._common, **own})
+        config = shared.settings.config
+        share = len(batch) / config.num_inference_steps
+        return self._loaded.compare(
+            [task.prompt for task in batch], seed=[task.request.seed for task in batch],
+            negative_prompt=shared.negative_prompt, config=config, on_step=lambda _: advance(share),
+        )  # fmt: skip
 
 
 def _reason(error: Exception) -> str:

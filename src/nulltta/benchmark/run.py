@@ -24,7 +24,8 @@ from nulltta.benchmark.store import BenchmarkFolder, ImageRow
 from nulltta.contracts import GuidedModel
 from nulltta.errors import InvalidValue, NullTTAError
 from nulltta.images import to_pil
-from nulltta.runs.loading import load_silently, usable_device, usual_dtype
+from nulltta.runs.loading import load_model
+from nulltta.runs.request import ModelSettings
 
 OnRows = Callable[[Sequence[ImageRow]], None]
 
@@ -52,8 +53,7 @@ class WorkerMachine:
 
     def load(self, source: str) -> GuidedModel:
         """A model, where and as it is to run; without libraries' bars, as here is one already."""
-        device = usable_device(self.device)
-        return load_silently(source, device, self.dtype or usual_dtype(device))
+        return load_model(ModelSettings(model=source, device=self.device, dtype=self.dtype))
 
 
 class JobSampler:

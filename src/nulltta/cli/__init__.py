@@ -14,7 +14,7 @@ from nulltta.cli.flags import config_flags
 from nulltta.cli.messages import INTERRUPTED, quiet, say
 from nulltta.config import NullTTAConfig
 from nulltta.errors import NullTTAError
-from nulltta.runs.request import Request, flag, read_prompts
+from nulltta.runs.request import AlignRequest, RunSettings, flag, read_prompts
 from nulltta.server.settings import Settings
 
 MISTAKE = 2  # the exit code after a mistake
@@ -87,11 +87,14 @@ def align(
     settings: dict[str, Any],
 ) -> None:
     """Sample pictures of PROMPT whose reward was raised, beside plain ones from the same noise."""
-    request = Request(
-        prompts=read_prompts(prompts or [], prompts_file), config=NullTTAConfig.preset(model, **settings), model=model,
-        reward=reward, reward_source=reward_source, seed=seed, out=out, negative_prompt=negative_prompt, guard=guard,
-        save_null_text=save_null_text, batch_size=batch_size, micro_batch=micro_batch, method=method,
-        tiny_decoder=tiny_decoder, compile=compiled, device=device, dtype=dtype,
+    shared = RunSettings(
+        config=NullTTAConfig.preset(model, **settings), model=model, reward=reward, reward_source=reward_source,
+        guard=guard, batch_size=batch_size, micro_batch=micro_batch, method=method, tiny_decoder=tiny_decoder,
+        compile=compiled, device=device, dtype=dtype,
+    )  # fmt: skip
+    request = AlignRequest(
+        prompts=read_prompts(prompts or [], prompts_file), settings=shared, seed=seed, negative_prompt=negative_prompt,
+        save_null_text=save_null_text, out=out,
     )  # fmt: skip
     with quiet():
         from nulltta.runs.align import run
@@ -104,6 +107,8 @@ def _in_flags(message: str) -> str:
     """Config fields in a message as the flags they are here."""
     from dataclasses import fields
 
-    for name in (field.name for kind in (NullTTAConfig, Settings) for field in fields(kind) if "_" in field.name):
+    for name in (
+        field.name for kind in (NullTTAConfig, RunSettings, Settings) for field in fields(kind) if "_" in field.name
+    ):
         message = message.replace(name, flag(name))
     return message

@@ -18,7 +18,7 @@ from nulltta.cli.flags import config_flags
 from nulltta.cli.messages import INTERRUPTED, quiet, say
 from nulltta.config import NullTTAConfig
 from nulltta.errors import InvalidValue
-from nulltta.runs.request import Request
+from nulltta.runs.request import RunSettings
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -75,10 +75,9 @@ def batch(
     """  # fmt: skip
     if engine == "local" and (ray_address, workers) != (None, None):
         raise InvalidValue("--ray-address and --workers go with --engine ray")
-    common = Request(
-        prompts=["-"], config=NullTTAConfig.preset(model, **settings), model=model, reward=reward, seed=seed,
-        negative_prompt=negative_prompt, guard=guard, batch_size=batch_size, micro_batch=micro_batch, method=method,
-        tiny_decoder=tiny_decoder, compile=compiled, device=device, dtype=dtype,
+    shared = RunSettings(
+        config=NullTTAConfig.preset(model, **settings), model=model, reward=reward, guard=guard, batch_size=batch_size,
+        micro_batch=micro_batch, method=method, tiny_decoder=tiny_decoder, compile=compiled, device=device, dtype=dtype,
     )  # fmt: skip
     with quiet():
         from nulltta.batch.run import Asked, locally, run
@@ -87,13 +86,19 @@ def batch(
         if reward_source is not None:
             from nulltta.rewards.expression import with_source
 
-            common = replace(common, reward=with_source(reward, reward_source))
+            shared = replace(shared, reward=with_source(reward, reward_source))
         if engine == "ray":
             from nulltta.batch.on_ray import OnRay
 
             maker = OnRay(ray_address, workers)
         with _meter() as meter:
-            standing = run(Asked(table=table, out=out, common=common, settings=settings, engine=maker), meter)
+            standing = run(
+                Asked(
+                    table=table, out=out, settings=shared, config=settings, seed=seed, negative_prompt=negative_prompt,
+                    engine=maker,
+                ),
+                meter,
+            )  # fmt: skip
         _conclude(standing, out)
     raise typer.Exit(INTERRUPTED if standing.interrupted else SOME_FAILED if standing.failures else 0)
 

@@ -12,6 +12,7 @@ import typer
 from nulltta.cli.flags import DEVICE, REWARD_SOURCE, config_flags
 from nulltta.cli.messages import quiet
 from nulltta.config import NullTTAConfig
+from nulltta.runs.request import RunSettings
 
 if TYPE_CHECKING:
     from nulltta.runs.doctor import Estimate, Machine
@@ -37,14 +38,16 @@ def doctor(
     """Say what this machine is and how long a prompt would take on it, from a few timed evaluations."""
     config = NullTTAConfig.preset(model, **settings)
     with quiet():
-        from nulltta import rewards
         from nulltta.runs.doctor import estimate, machine
-        from nulltta.runs.loading import load_silently, usable_device, usual_dtype
+        from nulltta.runs.loading import load, usable_device
 
-        place = usable_device(device)
-        about = machine(place)
-        loaded = load_silently(model, place, dtype or usual_dtype(place))
-        found = estimate(loaded, rewards.load(reward, reward_source, device=place), config, batch_size)
+        shared = RunSettings(
+            config=config, model=model, reward=reward, reward_source=reward_source, batch_size=batch_size,
+            device=device, dtype=dtype,
+        )  # fmt: skip
+        about = machine(usable_device(device))
+        loaded = load(shared)
+        found = estimate(loaded.model, loaded.reward, config, batch_size)
     if as_json:
         print(json.dumps({"machine": asdict(about), "packages": _packages(), "estimate": asdict(found)}, indent=1))
     else:

@@ -9,8 +9,7 @@ import typer
 
 from nulltta.cli.flags import DEVICE, REWARD_SOURCE
 from nulltta.cli.messages import INTERRUPTED, quiet
-from nulltta.runs.replay_request import Replay
-from nulltta.runs.request import read_prompts
+from nulltta.runs.request import ModelSettings, ReplayRequest, read_prompts
 
 
 def replay(
@@ -41,10 +40,11 @@ def replay(
     ] = None,
 ) -> None:
     """Sample pictures under the learnt null text of FILE: no reward, no gradient, plain sampling's cost."""
-    asked = Replay(
-        file=file, model=model, seeds=seeds, prompts=read_prompts(prompt or [], prompts_file),
+    asked = ReplayRequest(
+        file=file, settings=ModelSettings(model=model, device=device, dtype=dtype), seeds=seeds,
+        prompts=read_prompts(prompt or [], prompts_file),
         num_inference_steps=num_inference_steps, guidance_scale=guidance_scale, eta=eta, exact=exact, plain=plain,
-        reward=reward, reward_source=reward_source, out=out, batch_size=batch_size, device=device, dtype=dtype,
+        reward=reward, reward_source=reward_source, out=out, batch_size=batch_size,
     )  # fmt: skip
     with quiet():
         from nulltta.runs.replay import run

@@ -6,13 +6,14 @@ import os
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from nulltta.cli.flags import COMPILE, DEVICE, DTYPE, MODEL, TINY_DECODER, Dtype
 from nulltta.cli.messages import quiet
 from nulltta.errors import InvalidValue
+from nulltta.runs.request import ModelSettings
 from nulltta.server.auth import VARIABLE, read_keys
 from nulltta.server.settings import Settings
 
@@ -105,7 +106,9 @@ def serve(
         raise InvalidValue("--ray-address and --replicas go with --engine ray")
     if Path(model).is_dir():
         model = str(Path(model).absolute())  # it is loaded elsewhere
-    load = partial(_load, model, device, dtype, tiny_decoder=tiny_decoder, compile=compiled)
+    load = partial(
+        _load, ModelSettings(model=model, device=device, dtype=dtype, tiny_decoder=tiny_decoder, compile=compiled)
+    )
     with quiet():
         if engine == "ray":
             from nulltta.server.on_ray import OnRay
@@ -117,9 +120,8 @@ def serve(
             run(settings, load)
 
 
-def _load(model: str, device: str | None, dtype: Dtype | None, **options: Any) -> GuidedModel:
-    """Where it is to run."""
-    from nulltta.runs.loading import load_silently, usable_device, usual_dtype
+def _load(settings: ModelSettings) -> GuidedModel:
+    """Load the model in the process that serves it."""
+    from nulltta.runs.loading import load_model
 
-    place = usable_device(device)
-    return load_silently(model, place, dtype or usual_dtype(place), **options)
+    return load_model(settings)

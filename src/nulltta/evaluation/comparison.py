@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from nulltta.alignment import Result, align
-from nulltta.config import NullTTAConfig
-from nulltta.contracts import GuidedModel, OnStep, Reward, Step
+from nulltta.alignment import Result
+from nulltta.contracts import Step
 from nulltta.evaluation.measures import Measure
 from nulltta.null_text.value import NullText
 from nulltta.scoring import score
-
-if TYPE_CHECKING:
-    pass
 
 Role = Literal["target", "component", "guard", "held out"]
 """What a measure was to the run: raised, a part of what was raised, watched, or neither."""
@@ -58,36 +54,16 @@ class Comparison:
     null_text: NullText | None = None
 
 
-def compare(
-    model: GuidedModel,
-    prompts: Sequence[str],
-    reward: Reward,
-    *,
-    measures: Mapping[str, Measure] | None = None,
-    config: NullTTAConfig | None = None,
-    seed: int | Sequence[int] = 0,
-    negative_prompt: str = "",
-    guard: Reward | None = None,
-    on_step: OnStep | None = None,
-    method: str = "null-tta",
-    micro_batch: int | None = None,
-) -> list[Comparison]:
-    """Align a batch, sample it plainly too, and measure both: one `Comparison` a prompt, in order.
+def compare(result: Result, measures: Mapping[str, Measure] | None = None) -> list[Comparison]:
+    """Sample what `align` aligned plainly too, and measure both: one `Comparison` per prompt, in order.
 
-    measures: more of them besides the target; see `held_out_measures`.
+    Args:
+        result: what `align` returned.
+        measures: more measures besides the reward and the guard; see `held_out_measures`.
 
     Raises:
-        NullTTAError: as `align` does.
+        NullTTAError: if a reward or a measure fails, or memory runs out.
     """
-    result = align(
-        model, prompts, reward, config=config, seed=seed, negative_prompt=negative_prompt, guard=guard,
-        on_step=on_step, method=method, micro_batch=micro_batch,
-    )  # fmt: skip
-    return comparisons(result, measures)
-
-
-def comparisons(result: Result, measures: Mapping[str, Measure] | None = None) -> list[Comparison]:
-    """A run's result beside plain sampling, both measured: one `Comparison` a prompt, in order."""
     prompts = result.problem.prompts
     plain, aligned = result.baseline.detach(), result.images.detach()
     values = _values(result)

@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import Any
 
 from rich.console import Console
 
-from nulltta import rewards
-from nulltta.contracts import GuidedModel
 from nulltta.errors import InvalidValue, NullTTAError
-from nulltta.evaluation.comparison import compare
-from nulltta.evaluation.measures import held_out_measures
-from nulltta.rewards.expression import with_source
 from nulltta.runs.folder import Output, refuse_unwritable
-from nulltta.runs.loading import hide_loading_bars, load_silently, usable_device, usual_dtype
-from nulltta.runs.request import Request
+from nulltta.runs.loading import load
+from nulltta.runs.request import AlignRequest
 from nulltta.runs.tables import progress, score_tables
 
 
-def run(request: Request) -> bool:
+def run(request: AlignRequest) -> bool:
     """Do what is asked, saying how it goes; false if Ctrl-C ended it early, with finished prompts on the disk.
 
     Raises:
@@ -30,15 +24,19 @@ def run(request: Request) -> bool:
     notes, clock = Console(stderr=True), _Clock()
     refuse_unwritable(request.out)
     with notes.status("loading model and rewards"):
-        request, model, parts = load(request)
+        loaded = load(request.settings)
+    request = replace(request, settings=loaded.settings)
     output = Output(request)
     clock.lap("loading")
-    prompts, size = request.prompts, request.batch_size
+    prompts, size = request.prompts, request.settings.batch_size
     batches = [prompts[i : i + size] for i in range(0, len(prompts), size)]
     try:
-        with progress(notes, parts["reward"].name, len(batches), request.config.num_inference_steps) as on_step:
+        steps = request.settings.config.num_inference_steps
+        with progress(notes, loaded.reward.name, len(batches), steps) as on_step:
             for batch in batches:
-                comparisons = compare(model, batch, on_step=on_step, **parts)
+                comparisons = loaded.compare(
+                    batch, seed=request.seed, negative_prompt=request.negative_prompt, on_step=on_step
+                )
                 clock.lap("sampling")
                 output.add(comparisons, clock.seconds)
                 clock.lap("writing")
@@ -57,7 +55,7 @@ def run(request: Request) -> bool:
     return _conclude(request, output, notes)
 
 
-def _conclude(request: Request, output: Output, notes: Console) -> bool:
+def _conclude(request: AlignRequest, output: Output, notes: Console) -> bool:
     """The last line: where to look, and what is missing."""
     finished = len(output.finished) == len(request.prompts)
     picture = "comparison.png" if len(request.prompts) == 1 else "contact-sheet.png"
@@ -67,32 +65,9 @@ def _conclude(request: Request, output: Output, notes: Console) -> bool:
     return finished
 
 
-def _done(request: Request, output: Output) -> str:
+def _done(request: AlignRequest, output: Output) -> str:
     finished, asked = len(output.finished), len(request.prompts)
     return f"{finished} of {asked} prompts are finished and in '{request.out}', not the last {asked - finished}"
-
-
-def load(request: Request) -> tuple[Request, GuidedModel, dict[str, Any]]:
-    """The request with nothing left to find out, the model and the rest of `compare`'s arguments; the rewards are
-    loaded first, as their mistakes are found more quickly."""
-    device = usable_device(request.device)
-    dtype = request.dtype or usual_dtype(device)
-    hide_loading_bars()
-    sourced = with_source(request.reward, request.reward_source)
-    reward = rewards.load(sourced, device=device)
-    guard = None if request.guard is None else rewards.load(request.guard, device=device)
-    request = replace(
-        request, reward=sourced, reward_source=None, device=str(device), dtype=dtype,
-        config=request.config.resolved(differentiable=reward.differentiable),
-    )  # fmt: skip
-    model = load_silently(
-        request.model, device, dtype, tiny_decoder=request.tiny_decoder, compile=request.compile
-    )  # fmt: skip
-    return request, model, {
-        "reward": reward, "guard": guard, "measures": held_out_measures(model, device),
-        "config": request.config, "seed": request.seed, "negative_prompt": request.negative_prompt,
-        "method": request.method, "micro_batch": request.micro_batch,
-    }  # fmt: skip
 
 
 class _Clock:

@@ -16,7 +16,7 @@ from nulltta.evaluation.comparison import Comparison, Score
 from nulltta.files import as_error
 from nulltta.images import save_png, to_pil
 from nulltta.runs import figures, interrupts, record
-from nulltta.runs.request import Request
+from nulltta.runs.request import AlignRequest
 
 Status = Literal["running", "finished", "interrupted", "failed"]
 
@@ -36,7 +36,7 @@ class Output:
         NullTTAError: the folder, or a file in it, cannot be written.
     """
 
-    def __init__(self, request: Request, folder: Path | None = None) -> None:
+    def __init__(self, request: AlignRequest, folder: Path | None = None) -> None:
         self.folder = folder or request.out
         self.finished: list[tuple[str, Mapping[str, Score]]] = []
         self._request = request

@@ -1,47 +1,131 @@
-"""Before models and rewards are loaded: that their device is there, and that loading is not chatty."""
+"""From the settings of a run to its loaded model and rewards."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import torch
 
-from nulltta.contracts import GuidedModel
-from nulltta.errors import InvalidValue
-from nulltta.models import load_model
+from nulltta import models, rewards
+from nulltta.alignment import Result, align
+from nulltta.config import NullTTAConfig
+from nulltta.contracts import GuidedModel, OnStep, Reward
+from nulltta.errors import InvalidValue, first_line
+from nulltta.evaluation.comparison import Comparison, compare
+from nulltta.evaluation.measures import Measure, held_out_measures
+from nulltta.rewards.expression import with_source
+from nulltta.runs.request import ModelSettings, RunSettings
+
+Settings = TypeVar("Settings", bound=ModelSettings)
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """The settings of a run with everything loaded that they name.
+
+    Attributes:
+        settings: with the device, the type, the reward's source and the kind of gradient resolved.
+        measures: what images are measured by besides the reward and the guard.
+    """
+
+    settings: RunSettings
+    model: GuidedModel
+    reward: Reward
+    guard: Reward | None
+    measures: Mapping[str, Measure]
+
+    def align(
+        self,
+        prompts: Sequence[str],
+        *,
+        seed: int | Sequence[int] = 0,
+        negative_prompt: str = "",
+        config: NullTTAConfig | None = None,
+        on_step: OnStep | None = None,
+    ) -> Result:
+        """Align a batch of prompts under these settings; `config` replaces that of the settings.
+
+        Raises:
+            NullTTAError: as `nulltta.align` does.
+        """
+        return align(
+            self.model, prompts, self.reward, config=config or self.settings.config, method=self.settings.method,
+            seed=seed, negative_prompt=negative_prompt, guard=self.guard, on_step=on_step,
+            micro_batch=self.settings.micro_batch,
+        )  # fmt: skip
+
+    def compare(self, prompts: Sequence[str], **options: Any) -> list[Comparison]:
+        """Align a batch of prompts as `align` does, sample it plainly too, and measure both."""
+        return compare(self.align(prompts, **options), self.measures)
+
+
+def load(settings: RunSettings) -> LoadedRun:
+    """Load the rewards and the model of a run, the rewards first: their mistakes are found more quickly.
+
+    Raises:
+        NullTTAError: if the device cannot be used, or the model or a reward does not load.
+    """
+    settings = resolved(settings)
+    hide_loading_bars()
+    reward_name = with_source(settings.reward, settings.reward_source)
+    reward = rewards.load(reward_name, device=settings.device)
+    guard = None if settings.guard is None else rewards.load(settings.guard, device=settings.device)
+    config = settings.config.resolved(differentiable=reward.differentiable)
+    settings = replace(settings, reward=reward_name, reward_source=None, config=config)
+    model = load_model(settings)
+    return LoadedRun(settings, model, reward, guard, held_out_measures(model, settings.device))
+
+
+def load_model(settings: ModelSettings) -> GuidedModel:
+    """Load the model that the settings name, with no progress bars but those of downloads.
+
+    Raises:
+        NullTTAError: if the device cannot be used or the model does not load.
+    """
+    from diffusers.utils import logging
+
+    settings = resolved(settings)
+    hide_loading_bars()
+    logging.disable_progress_bar()
+    return models.load_model(
+        settings.model, device=settings.device, dtype=getattr(torch, str(settings.dtype)),
+        tiny_decoder=settings.tiny_decoder, compile=settings.compile,
+    )  # fmt: skip
+
+
+def resolved(settings: Settings) -> Settings:
+    """Return the settings with the device and the type that they leave open filled in.
+
+    Raises:
+        InvalidValue: if the device cannot be used.
+    """
+    device = usable_device(settings.device)
+    return replace(settings, device=str(device), dtype=settings.dtype or _usual_dtype(device))
 
 
 def usable_device(name: str | None) -> torch.device:
-    """The device of that name, after a try; of none, the GPU if there is one.
+    """Return the device of that name, or the GPU if there is one where the name is None.
 
     Raises:
-        NullTTAError: there is no such device here.
+        InvalidValue: if the device cannot be used here.
     """
     name = name or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         return torch.empty(1, device=name).device
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise InvalidValue(f"device '{name}' cannot be used: {str(error).splitlines()[0]}") from error
+        raise InvalidValue(f"device '{name}' cannot be used: {first_line(error)}") from error
 
 
 def hide_loading_bars() -> None:
-    """transformers' bars, which count files on the disk; downloads keep theirs."""
+    """Turn off transformers' progress bars, which count files on the disk; downloads keep theirs."""
     from huggingface_hub.utils.tqdm import enable_progress_bars
     from transformers.utils import logging
 
-    logging.disable_progress_bar()  # turns the downloads' off as well
+    logging.disable_progress_bar()  # this turns the bars of downloads off as well
     enable_progress_bars()
 
 
-def load_silently(source: str, device: torch.device, dtype: str, **options: Any) -> GuidedModel:
-    """`load_model`, with its options, without bars but the downloads'."""
-    from diffusers.utils import logging
-
-    hide_loading_bars()
-    logging.disable_progress_bar()
-    return load_model(source, device=device, dtype=getattr(torch, dtype), **options)
-
-
-def usual_dtype(device: torch.device) -> str:
-    """What a model runs in where nothing else is asked for."""
+def _usual_dtype(device: torch.device) -> str:
     return "float32" if device.type == "cpu" else "bfloat16"

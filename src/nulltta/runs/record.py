@@ -17,7 +17,7 @@ import nulltta
 from nulltta.contracts import Step
 from nulltta.evaluation.comparison import Comparison
 from nulltta.files import atomic
-from nulltta.runs.request import Request
+from nulltta.runs.request import AlignRequest
 
 FORMAT = 1
 _NUMBERS = re.compile(r'\[\n([^][{}"]*)\n *]')  # a list of numbers in indented JSON, whose strings hold no newline
@@ -29,11 +29,11 @@ def versions() -> dict[str, str]:
     return {"nulltta": nulltta.__version__, "python": platform.python_version(), **packages}
 
 
-def of_request(request: Request) -> dict[str, Any]:
+def of_request(request: AlignRequest) -> dict[str, Any]:
     """What is known before the run: the settings, how to ask for them again, the versions."""
     return {
         "format": FORMAT, "command": shlex.join(request.command()), "arguments": request.arguments(),
-        "device": request.device, "dtype": request.dtype, "versions": versions(),
+        "device": request.settings.device, "dtype": request.settings.dtype, "versions": versions(),
     }  # fmt: skip
 
 

@@ -24,13 +24,13 @@ from nulltta.null_text.value import NullText
 from nulltta.rewards.expression import with_source
 from nulltta.runs.folder import refuse_unwritable
 from nulltta.runs.gains import gain_table
-from nulltta.runs.loading import hide_loading_bars, load_silently, usable_device, usual_dtype
+from nulltta.runs.loading import hide_loading_bars, load_model, resolved
 from nulltta.runs.replay_folder import ReplayOutput, Sample, exactness
-from nulltta.runs.replay_request import Replay
+from nulltta.runs.request import ReplayRequest
 from nulltta.scoring import score
 
 
-def run(asked: Replay) -> bool:
+def run(asked: ReplayRequest) -> bool:
     """Do what is asked, saying how it goes; false if Ctrl-C ended it early, with finished pictures on the disk.
 
     Raises:
@@ -75,18 +75,17 @@ def run(asked: Replay) -> bool:
     return finished
 
 
-def _load(asked: Replay, null_text: NullText) -> tuple[Replay, GuidedModel, dict[str, Measure]]:
+def _load(asked: ReplayRequest, null_text: NullText) -> tuple[ReplayRequest, GuidedModel, dict[str, Measure]]:
     """What is asked with nothing left to find out, the model and the measures, the target first."""
-    device = usable_device(asked.device)
-    dtype = asked.dtype or usual_dtype(device)
+    asked = replace(asked, settings=resolved(asked.settings))
+    device = asked.settings.device
     hide_loading_bars()
     target: Reward | None = None
     if asked.reward is not None:
         asked = replace(asked, reward=with_source(asked.reward, asked.reward_source), reward_source=None, plain=True)
         target = rewards.load(asked.reward, device=device)
-    model = load_silently(asked.model, device, dtype)
+    model = load_model(asked.settings)
     null_text.require_fit(model)
-    asked = replace(asked, device=str(device), dtype=dtype)
     if target is None:
         return asked, model, {}
     held_out = {name: measure for name, measure in held_out_measures(model, device).items() if name != target.name}
@@ -94,7 +93,7 @@ def _load(asked: Replay, null_text: NullText) -> tuple[Replay, GuidedModel, dict
 
 
 def _samples(
-    asked: Replay,
+    asked: ReplayRequest,
     prompts: Sequence[str],
     model: GuidedModel,
     null_text: NullText,
@@ -125,7 +124,7 @@ def _replayed(model: GuidedModel, null_text: NullText, **how: Any) -> Tensor:
         raise InvalidValue("out of memory: lower --batch-size") from error
 
 
-def _batches(asked: Replay) -> list[Sequence[int | None]]:
+def _batches(asked: ReplayRequest) -> list[Sequence[int | None]]:
     if asked.exact:
         return [[None]]
     seeds = asked.seed_list()

@@ -20,7 +20,7 @@ from nulltta.runs import interrupts, record
 from nulltta.runs.figures import save_figure
 from nulltta.runs.folder import Status
 from nulltta.runs.grid import Cell, grid_figure
-from nulltta.runs.replay_request import Replay
+from nulltta.runs.request import ReplayRequest
 
 ROUNDING = 1e-4  # of a pixel's range: what another batch size or number of threads may change in float32
 
@@ -40,14 +40,14 @@ class ReplayOutput:
     """Writes 000.png, 001.png, ... as they come, with 000-plain.png beside them, and result.json after each batch;
     every file appears whole or not at all. `finished`: what is on the disk."""
 
-    def __init__(self, asked: Replay, null_text: NullText, config: NullTTAConfig) -> None:
+    def __init__(self, asked: ReplayRequest, null_text: NullText, config: NullTTAConfig) -> None:
         self.asked, self.folder = asked, asked.out
         self.finished: list[Sample] = []
         learnt = {"prompt": null_text.prompt, "steps": len(null_text.timesteps), **null_text.about}
         self._record: dict[str, Any] = {
             "format": record.FORMAT, "command": shlex.join(asked.command()), "null_text": learnt,
             "config": {name: getattr(config, name) for name in SAMPLING},
-            "device": asked.device, "dtype": asked.dtype, "versions": record.versions(),
+            "device": asked.settings.device, "dtype": asked.settings.dtype, "versions": record.versions(),
         }  # fmt: skip
         if asked.exact:
             self._record["max_difference"] = None

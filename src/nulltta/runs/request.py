@@ -1,84 +1,204 @@
-"""What a run is asked for. Free of torch, so that the command line answers quickly."""
+"""What is asked of a run: the settings that all its prompts share, and the requests of `align` and `replay`.
+
+Nothing here imports torch, so that the command line reports a mistake at once.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from nulltta.config import NullTTAConfig
+from nulltta.config import NullTTAConfig, whole
 from nulltta.errors import InvalidValue
+from nulltta.prompts import require_prompt, require_prompts, require_text
+from nulltta.runs.seeds import parse_seeds
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
-    """All that `nulltta align` is asked for, its presets filled in. Errors: `NullTTAError` names what is wrong."""
+class ModelSettings:
+    """Which model a run uses, where it runs and how.
 
-    prompts: Sequence[str]
+    Attributes:
+        model: "embedded", a diffusers directory or a hub id.
+        device: "cpu", "cuda", "cuda:1", ...; None for the GPU if there is one.
+        dtype: the name of a torch type; None for float32 on the CPU and bfloat16 on a GPU.
+        tiny_decoder: the directory or hub id of an `AutoencoderTiny` for `inner_decoder="tiny"`.
+        compile: whether to compile the denoiser and the decoder.
+    """
+
+    model: str = "embedded"
+    device: str | None = None
+    dtype: str | None = None
+    tiny_decoder: str | None = None
+    compile: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings(ModelSettings):
+    """What all prompts of a run share.
+
+    Attributes:
+        config: the settings of the method.
+        reward: the reward to raise: a name or an expression.
+        reward_source: where the weights of a reward given by name are.
+        guard: a second reward, which is watched and never optimised.
+        method: a name in `nulltta.alignment.METHODS`.
+        batch_size: how many prompts are sampled at a time.
+        micro_batch: how many prompts or candidates go through the networks at once; None for all of them.
+
+    Raises:
+        InvalidValue: if `batch_size` is below 1.
+    """
+
     config: NullTTAConfig
     reward: str = "clip"
     reward_source: str | None = None
-    model: str = "embedded"
-    seed: int = 0
-    negative_prompt: str = ""
     guard: str | None = None
-    device: str | None = None
-    dtype: str | None = None
+    method: str = "null-tta"
     batch_size: int = 8
     micro_batch: int | None = None
-    method: str = "null-tta"
-    tiny_decoder: str | None = None
-    compile: bool = False
-    save_null_text: str | None = None
+
+    def __post_init__(self) -> None:
+        whole(self, "batch_size", at_least=1)
+
+    def options(self) -> dict[str, Any]:
+        """Every setting by the name of its command-line flag."""
+        own = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "config"}
+        return own | asdict(self.config)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignRequest:
+    """What `nulltta align` is asked for.
+
+    Attributes:
+        prompts: what the pictures should show.
+        settings: what the prompts share.
+        seed: the seed of the initial noise, the same for every prompt.
+        negative_prompt: the null text to start from.
+        save_null_text: whether to keep what was learnt: "small", or "exact" with the noise of the run.
+        out: the folder for pictures and result.json.
+
+    Raises:
+        InvalidValue: if there is no prompt, a prompt is empty or not text, or the seed is negative.
+    """
+
+    prompts: Sequence[str]
+    settings: RunSettings
+    seed: int = 0
+    negative_prompt: str = ""
+    save_null_text: Literal["small", "exact"] | None = None
     out: Path = Path("out")
 
     def __post_init__(self) -> None:
-        if not self.prompts:
-            raise InvalidValue("no prompt: say what the picture should show")
-        for prompt in (*self.prompts, self.negative_prompt):
-            require_text(prompt)
-        if any(not prompt.strip() for prompt in self.prompts):
-            raise InvalidValue("a prompt is empty: say what the picture should show")
-        if self.seed < 0:
-            raise InvalidValue(f"a seed is a whole number, 0 or more, not {self.seed}")
-        if self.batch_size < 1:
-            raise InvalidValue(f"the batch size must be 1 or more, not {self.batch_size}")
+        require_prompts(self.prompts)
+        require_text(self.negative_prompt, "a negative prompt")
+        whole(self, "seed", at_least=0)
 
     def command(self) -> list[str]:
-        """The command line that asks for this, every setting spelt out."""
-        flags: dict[str, Any] = {
-            "model": self.model, "reward": self.reward, "seed": self.seed, "negative_prompt": self.negative_prompt,
-            "guard": self.guard, "device": self.device, "dtype": self.dtype, "batch_size": self.batch_size,
-            "micro_batch": self.micro_batch, "method": self.method, "tiny_decoder": self.tiny_decoder,
-            "compile": self.compile,
-            "save_null_text": self.save_null_text, "out": self.out, **asdict(self.config),
-        }  # fmt: skip
-        words = ["nulltta", "align"]
-        for name, value in flags.items():
-            if value is not False and value not in (None, ""):  # an option that is off has no words
-                values = () if value is True else value if isinstance(value, tuple) else (value,)
-                words += [flag(name), *map(str, values)]
-        return [*words, "--", *self.prompts]
+        """Return the command line that asks for this, every setting spelt out."""
+        own = {name: getattr(self, name) for name in ("seed", "negative_prompt", "save_null_text", "out")}
+        return command_line("align", self.settings.options() | own, self.prompts)
 
     def arguments(self) -> dict[str, Any]:
-        """The keyword arguments that ask `nulltta.align` for this; reading it, make `config` a NullTTAConfig."""
+        """Return the keyword arguments that ask `nulltta.align` for this, with `config` as a dictionary."""
+        settings = self.settings
         return {
-            "model": self.model, "prompts": list(self.prompts), "reward": self.reward, "config": asdict(self.config),
-            "seed": self.seed, "negative_prompt": self.negative_prompt, "guard": self.guard, "method": self.method,
+            "model": settings.model, "prompts": list(self.prompts), "reward": settings.reward,
+            "config": asdict(settings.config), "seed": self.seed, "negative_prompt": self.negative_prompt,
+            "guard": settings.guard, "method": settings.method,
         }  # fmt: skip
 
 
-def require_text(text: str, what: str = "a prompt") -> None:
-    """What a terminal handed over as bytes that are no UTF-8 could be neither tokenized nor recorded."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidValue(f"{what} is not UTF-8 text") from error
+@dataclass(frozen=True, kw_only=True)
+class ReplayRequest:
+    """What `nulltta replay` is asked for.
+
+    Attributes:
+        file: a null text.
+        settings: the model to replay it with.
+        seeds: seeds and ranges of them, as in "0-7" or "0,3,5"; None for seed 0.
+        prompts: what to show; none for the prompt that the null text was learnt for.
+        num_inference_steps, guidance_scale, eta: None for the recorded value.
+        exact: whether to make the recorded picture again, from the noise in the file.
+        plain: whether to sample plainly too, to compare with.
+        reward: a reward to score both with; None to score nothing.
+        reward_source: where the weights of a reward given by name are.
+        batch_size: how many pictures are sampled at a time.
+        out: the folder for pictures and result.json.
+
+    Raises:
+        InvalidValue: if a value is out of range, or `exact` is combined with what would change the picture.
+    """
+
+    file: Path
+    settings: ModelSettings = ModelSettings()
+    seeds: str | None = None
+    prompts: Sequence[str] = ()
+    num_inference_steps: int | None = None
+    guidance_scale: float | None = None
+    eta: float | None = None
+    exact: bool = False
+    plain: bool = False
+    reward: str | None = None
+    reward_source: str | None = None
+    batch_size: int = 8
+    out: Path = Path("out")
+
+    def __post_init__(self) -> None:
+        require_text(str(self.file), "the name of the file")
+        for prompt in self.prompts:
+            require_prompt(prompt)
+        whole(self, "batch_size", at_least=1)
+        self.seed_list()
+        changed = {"seeds": self.seeds, "prompt": self.prompts or None, **self.changes()}
+        if self.exact and (given := [flag(name) for name, value in changed.items() if value is not None]):
+            raise InvalidValue(f"makes the recorded picture again: leave out {', '.join(given)}", field="exact")
+
+    def seed_list(self) -> list[int]:
+        """Return the seeds, one per picture of a prompt."""
+        return [0] if self.seeds is None else parse_seeds(self.seeds)
+
+    def changes(self) -> dict[str, Any]:
+        """Return the settings that differ from the recorded ones, by name."""
+        named = {name: getattr(self, name) for name in ("num_inference_steps", "guidance_scale", "eta")}
+        return {name: value for name, value in named.items() if value is not None}
+
+    def command(self) -> list[str]:
+        """Return the command line that asks for this, every option spelt out."""
+        own = {field.name: getattr(self, field.name) for field in fields(self)}
+        file, settings, prompts = own.pop("file"), own.pop("settings"), own.pop("prompts")
+        return command_line("replay", {**asdict(settings), **own, "prompt": list(prompts)}, [str(file)])
+
+
+def command_line(command: str, options: Mapping[str, Any], arguments: Sequence[str]) -> list[str]:
+    """Return a `nulltta` command line as words.
+
+    Args:
+        command: the name of the command.
+        options: the value of each option by its name. None, False and "" are left out, True is the flag alone, a tuple
+            is several words after one flag, and a list repeats the flag.
+        arguments: the words after the options.
+    """
+    words = ["nulltta", command]
+    for name, value in options.items():
+        if value is True:
+            words.append(flag(name))
+        elif isinstance(value, list):
+            words += [word for each in value for word in (flag(name), str(each))]
+        elif value is not False and value not in (None, ""):
+            words += [flag(name), *map(str, value if isinstance(value, tuple) else (value,))]
+    return [*words, "--", *arguments]
 
 
 def read_prompts(given: Sequence[str], file: Path | None) -> list[str]:
-    """The prompts of the command line, then the file's, one a line; blank lines are skipped."""
+    """Return the given prompts, then those of a file with one prompt per line; blank lines are skipped.
+
+    Raises:
+        InvalidValue: if the file cannot be read or holds no prompt.
+    """
     prompts = list(given)
     if file is not None:
         try:
@@ -87,18 +207,18 @@ def read_prompts(given: Sequence[str], file: Path | None) -> list[str]:
             reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
             raise InvalidValue(f"cannot read prompts from '{file}': {reason}") from error
         if not any(line.strip() for line in lines):
-            raise InvalidValue(f"'{file}' holds no prompts: write one a line")
+            raise InvalidValue(f"'{file}' holds no prompts: write one per line")
         prompts += [line.strip() for line in lines if line.strip()]
     return prompts
 
 
 def flag(name: str) -> str:
-    """ "inner_steps" -> "--inner-steps"."""
+    """Return the command-line flag of a setting: "inner_steps" -> "--inner-steps"."""
     return f"--{name.replace('_', '-')}"
 
 
 def number_or_word(text: str) -> float | str:
-    """ "0.008" -> 0.008, "auto" -> "auto"."""
+    """Parse a value that is a number or a word: "0.008" -> 0.008, "auto" -> "auto"."""
     try:
         return float(text)
     except ValueError:

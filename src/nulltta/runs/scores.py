@@ -17,11 +17,11 @@ from nulltta import rewards
 from nulltta.contracts import Reward
 from nulltta.errors import InvalidValue
 from nulltta.files import as_error, atomic
+from nulltta.prompts import require_text
 from nulltta.rewards.expression import with_source
 from nulltta.rewards.image_files import read_prompts, score_files
 from nulltta.runs.folder import refuse_unwritable
 from nulltta.runs.loading import hide_loading_bars, usable_device
-from nulltta.runs.request import require_text
 
 Scored = tuple[str, str, Mapping[str, float]]
 """(file, prompt, score by name)."""
@@ -76,7 +76,7 @@ def _pictures(asked: Scoring) -> list[tuple[Path, str]]:
         return read_prompts(asked.prompts, asked.images[0])
     if asked.prompt is None or not asked.prompt.strip():
         raise InvalidValue("no prompt: say with --prompt what the pictures should show")
-    require_text(asked.prompt)
+    require_text(asked.prompt, "a prompt")
     for image in asked.images:
         require_text(str(image), "a file's name")
         if image.is_dir():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 
@@ -11,9 +11,9 @@ from nulltta.algorithm.problem import Problem
 from nulltta.alignment import make_problem
 from nulltta.contracts import GuidedModel, Reward
 from nulltta.errors import InvalidValue
-from nulltta.evaluation.measures import Measure, held_out_measures
-from nulltta.runs.loading import hide_loading_bars, load_silently, usable_device, usual_dtype
-from nulltta.runs.request import Request
+from nulltta.evaluation.measures import held_out_measures
+from nulltta.runs.loading import LoadedRun, hide_loading_bars, load_model, resolved
+from nulltta.runs.request import AlignRequest, ModelSettings
 from nulltta.ui.weights import require_offered
 
 MOST_PROMPTS = 8
@@ -34,37 +34,36 @@ class Engine:
     def __init__(
         self, models: Sequence[str], reward: str = "clip", device: str | None = None, dtype: str | None = None
     ) -> None:
-        self.models, self.reward, self.device = tuple(models), reward, usable_device(device)
-        self.dtype = dtype or usual_dtype(self.device)
+        self.models, self.reward = tuple(models), reward
+        self.settings = resolved(ModelSettings(device=device, dtype=dtype))
+        self.device = str(self.settings.device)
         self.model = lru_cache(maxsize=1)(self._model)
         self.reward_of = lru_cache(maxsize=2)(self._load_reward)  # a target and a guard
         hide_loading_bars()
         self.reward_of(reward)
         self.model(self.models[0])
 
-    def posed(self, request: Request) -> tuple[Request, Problem]:
-        """The request with nothing left to find out, and the problem that it poses.
+    def posed(self, request: AlignRequest) -> tuple[LoadedRun, Problem]:
+        """The request's settings with everything loaded, and the problem that it poses.
 
         Raises:
             NullTTAError: it asks for what is not offered, or poses no problem.
         """
         _require_few(request.prompts, request.negative_prompt)
-        reward = self.reward_of(request.reward)
-        guard = None if request.guard is None else self.reward_of(request.guard)
-        model, config = self.model(request.model), request.config.resolved(differentiable=reward.differentiable)
-        request = replace(request, config=config, device=str(self.device), dtype=self.dtype)
-        return request, make_problem(
+        settings = request.settings
+        reward = self.reward_of(settings.reward)
+        guard = None if settings.guard is None else self.reward_of(settings.guard)
+        model, config = self.model(settings.model), settings.config.resolved(differentiable=reward.differentiable)
+        settings = replace(settings, config=config, device=self.device, dtype=self.settings.dtype)
+        problem = make_problem(
             model, request.prompts, reward, config, request.seed, request.negative_prompt, guard=guard
         )
-
-    def measures(self, request: Request) -> Mapping[str, Measure]:
-        """What else to measure."""
-        return held_out_measures(self.model(request.model), self.device)
+        return LoadedRun(settings, model, reward, guard, held_out_measures(model, self.device)), problem
 
     def _model(self, name: str) -> GuidedModel:
         if name not in self.models:
             raise InvalidValue(f"model '{name}' is not offered here: choose one of {', '.join(self.models)}")
-        return load_silently(name, self.device, self.dtype)
+        return load_model(replace(self.settings, model=name))
 
     def _load_reward(self, expression: str) -> Reward:
         require_offered(expression, self.reward)

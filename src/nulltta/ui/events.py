@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import gradio as gr
 
 from nulltta.config import NullTTAConfig
 from nulltta.errors import InvalidValue, NullTTAError
-from nulltta.runs.request import Request
+from nulltta.runs.request import AlignRequest, RunSettings
 from nulltta.ui import history, page, show
 from nulltta.ui.controls import settings
 from nulltta.ui.engine import Engine
@@ -62,13 +62,16 @@ def wire_run(engine: Engine, folder: Path, ask: page.Ask, outcome: page.Outcome,
 
     def work(
         request: gr.Request, past: list[Entry], prompts: str, reward: str, seed: Any, model: str, negative: str,
-        guard: str, form: str, *values: Any,
+        guard: str, form: Literal["small", "exact"], *values: Any,
     ) -> Iterator[Shown]:  # fmt: skip
         try:
-            asked = Request(
-                prompts=[line.strip() for line in prompts.splitlines() if line.strip()], reward=reward, model=model,
-                config=settings(ask.controls, values, model), negative_prompt=negative, save_null_text=form,
-                guard=None if guard == page.NO_GUARD else guard, seed=_whole(seed),
+            shared = RunSettings(
+                config=settings(ask.controls, values, model), model=model, reward=reward,
+                guard=None if guard == page.NO_GUARD else guard,
+            )  # fmt: skip
+            asked = AlignRequest(
+                prompts=[line.strip() for line in prompts.splitlines() if line.strip()], settings=shared,
+                seed=_whole(seed), negative_prompt=negative, save_null_text=form,
             )  # fmt: skip
             finished = yield from _followed(outcome, asked, run(engine, asked, stops.of(request)))
             past = history.added(past, history.keep(finished, folder))
@@ -93,7 +96,7 @@ def wire_run(engine: Engine, folder: Path, ask: page.Ask, outcome: page.Outcome,
 
 
 def _followed(
-    outcome: page.Outcome, asked: Request, steps: Generator[Progress, None, Finished]
+    outcome: page.Outcome, asked: AlignRequest, steps: Generator[Progress, None, Finished]
 ) -> Generator[Shown, None, Finished]:
     """What a run shows while it goes on; its value is what came of it."""
     while True:

@@ -16,8 +16,8 @@ from nulltta.algorithm.problem import Problem
 from nulltta.alignment import METHODS, as_result, recorded
 from nulltta.contracts import Outcome, Step
 from nulltta.errors import InvalidValue
-from nulltta.evaluation.comparison import Comparison, comparisons
-from nulltta.runs.request import Request
+from nulltta.evaluation.comparison import Comparison, compare
+from nulltta.runs.request import AlignRequest
 from nulltta.ui.engine import Engine
 
 
@@ -49,7 +49,7 @@ class Finished:
         seconds: from the first step to the last measure.
     """
 
-    request: Request
+    request: AlignRequest
     comparisons: Sequence[Comparison]
     candidates: Tensor
     candidate_rewards: Tensor
@@ -57,7 +57,7 @@ class Finished:
     seconds: float
 
 
-def run(engine: Engine, request: Request, stop: threading.Event) -> Generator[Progress, None, Finished]:
+def run(engine: Engine, request: AlignRequest, stop: threading.Event) -> Generator[Progress, None, Finished]:
     """Align, then sample plainly and measure both. After `stop` no further step begins, and what is kept is the best so
     far: each prompt's clean estimate of the highest reward.
 
@@ -65,11 +65,12 @@ def run(engine: Engine, request: Request, stop: threading.Event) -> Generator[Pr
         NullTTAError: as `align` does, or it was stopped before there was anything to keep.
     """
     began = time.perf_counter()
-    request, problem = engine.posed(request)
+    loaded, problem = engine.posed(request)
+    request = replace(request, settings=loaded.settings)
     outcome, trace, stopped = yield from _until(stop, problem)
     result = as_result(problem, outcome, trace)
     return Finished(
-        request, comparisons(result, engine.measures(request)), outcome.candidates.cpu(), outcome.rewards.cpu(),
+        request, compare(result, loaded.measures), outcome.candidates.cpu(), outcome.rewards.cpu(),
         len(trace) if stopped else None, time.perf_counter() - began,
     )  # fmt: skip
 

@@ -13,7 +13,7 @@ from nulltta.algorithm.budget import planned
 from nulltta.evaluation.comparison import Comparison, Score
 from nulltta.images import to_pil
 from nulltta.runs.figures import number
-from nulltta.runs.request import Request
+from nulltta.runs.request import AlignRequest
 from nulltta.ui.plots import colour, legend, reward_curve
 from nulltta.ui.replays import Replayed
 from nulltta.ui.run import Finished, Progress
@@ -39,9 +39,9 @@ def under_way(progress: Progress) -> str:
     return status(words, share=done / progress.steps)
 
 
-def live(request: Request, progress: Progress) -> str:
+def live(request: AlignRequest, progress: Progress) -> str:
     """Each prompt's clean estimate, and the course of the reward."""
-    ahead = planned(request.config)[len(progress.trace) :]
+    ahead = planned(request.settings.config)[len(progress.trace) :]
     prompts = request.prompts
     pictures = "".join(
         f'<img src="{data_uri(progress.preview[b : b + 1])}" alt="{escape(prompt)}" '
@@ -57,7 +57,7 @@ def live(request: Request, progress: Progress) -> str:
 def done(finished: Finished) -> str:
     """What a run came to, in a line."""
     kept = "" if finished.stopped_after is None else (
-        f"Stopped after {finished.stopped_after} of {finished.request.config.num_inference_steps} steps: "
+        f"Stopped after {finished.stopped_after} of {finished.request.settings.config.num_inference_steps} steps: "
         "the best clean estimate so far was kept, and there is no null text. "
     )  # fmt: skip
     return status(f"{kept}Done in {duration(finished.seconds)}.")
