@@ -74,7 +74,7 @@ def prices(thing: MeasuredModel) -> Prices:
     size = model.unet.config.sample_size
     x = torch.zeros(1, model.unet.config.in_channels, size, size, device=device)
     null = embedding(model, 1, device)
-    tiny = getattr(model, "tiny_decoder", None) or AutoencoderTiny(**TAESD).to(device).eval().requires_grad_(False)
+    tiny = model.tiny_decoder or AutoencoderTiny(**TAESD).to(device).eval().requires_grad_(False)
     pixels = torch.zeros(1, 3, 8 * size, 8 * size, device=device)
     prompts = ["a cat"]
     thing.reward(pixels, prompts)  # text features are encoded once

@@ -27,7 +27,7 @@ from nulltta import rewards
 from nulltta.algorithm import schedules
 from nulltta.algorithm.budget import evaluations
 from nulltta.algorithm.gradients import autograd
-from nulltta.algorithm.objective import Objective, guide, predict_branches
+from nulltta.algorithm.objective import Objective, predict_branches
 from nulltta.algorithm.problem import Problem
 from nulltta.algorithm.sampling import null_tta, plain
 from nulltta.alignment import align, make_problem
@@ -139,7 +139,7 @@ def cosine(model: GuidedModel, prompts: Sequence[str], config: NullTTAConfig, se
         objective = Objective(model, problem.reward, problem.prompts, config, step, x, cond, null, problem.null, anneal)
         ours, theirs = (_flat(autograd(J, problem.null)[1]) for J in (objective, replace(objective, config=exact)))
         found.append(torch.cosine_similarity(ours, theirs).mean().item())
-        mean, std = model.step_distribution(x, guide(model, null, cond, s), step)
+        mean, std = model.step_distribution(x, model.guide(null, cond, s), step)
         x = mean + std * problem.noise(i, step, x, particles=1)[:, 0]
     return found
 

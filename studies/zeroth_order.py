@@ -38,7 +38,7 @@ from nulltta.algorithm.budget import spent
 from nulltta.algorithm.directions import DIRECTIONS
 from nulltta.algorithm.embeddings import transform
 from nulltta.algorithm.gradients import ZerothOrder, autograd
-from nulltta.algorithm.objective import Objective, guide
+from nulltta.algorithm.objective import Objective
 from nulltta.alignment import align, make_problem
 from nulltta.config import Directions, NullTTAConfig
 from nulltta.contracts import GuidedModel, Reward
@@ -147,7 +147,7 @@ def _objectives(model: GuidedModel, prompts: Sequence[str], seed: int) -> Iterat
             if i in (len(steps) // 8, len(steps) // 2, 7 * len(steps) // 8):
                 yield Objective(model, problem.reward, problem.prompts, problem.config, step, x, cond, null,
                                 problem.null, schedules.regularisation(i, gamma))  # fmt: skip
-            mean, std = model.step_distribution(x, guide(model, null, cond, s), step)
+            mean, std = model.step_distribution(x, model.guide(null, cond, s), step)
             x = mean + std * problem.noise(i, step, x, particles=1)[:, 0]
 
 
@@ -182,14 +182,14 @@ def jpeg(
                "soft_jpeg_correlation": soft.correlation, "seconds_per_prompt": seconds}  # fmt: skip
 
 
-class SoftJpegSize:
+class SoftJpegSize(Reward):
     """A differentiable stand-in for the size of a JPEG, which shows what a reward loses by having no gradient.
 
     The score in −kB is a + b·Σ log2(1 + |q|) over the quantised but unrounded coefficients q of an image's 8×8 blocks,
     as a coefficient takes about that many bits. a and b are fitted to `JpegSize` on the images given.
     """
 
-    name, differentiable = "soft-jpeg", True
+    name = "soft-jpeg"
 
     def __init__(self, images: Tensor) -> None:
         blank = io.BytesIO()

@@ -210,7 +210,7 @@ def _initial_latents(model: GuidedModel, seeds: Sequence[int], particles: int, g
     """(B, K, C, h, w): the caller's latents, checked, or the seeds' own."""
     if given is None:
         return randomness.initial_latents(model, seeds, particles)
-    shape = tuple(model.initial_latents(1, torch.Generator().manual_seed(0)).shape[1:])
+    shape = model.latent_shape
     latents = given[None] if given.dim() == len(shape) + 1 and len(seeds) == 1 else given
     if latents.shape[:2] != (len(seeds), particles) or tuple(latents.shape[2:]) != shape:
         raise InvalidValue(f"latents have shape {tuple(given.shape)}: expected {(len(seeds), particles, *shape)}")

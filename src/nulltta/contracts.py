@@ -6,9 +6,10 @@ B counts prompts, K candidates ("particles") of one prompt, N any batch of laten
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -41,57 +42,163 @@ class NoiseStep:
     eta: float = 1.0
 
 
-@runtime_checkable
-class GuidedModel(Protocol):
-    """A frozen diffusion model as the core sees it: one branch at a time, guidance is the core's business.
+class GuidedModel(ABC):
+    """A frozen diffusion model that predicts one branch at a time; guidance is applied by the caller.
 
-    A family whose pipeline does more than plain classifier-free guidance may also have `guided(null, cond, scale)`;
-    a model that computes in float16 says so by `dtype`, and one that can recompute activations instead of keeping
-    them does so after `checkpoint()`. A model of a video decodes to (N, F, 3, H, W), and a reward's score of it is the
+    A subclass defines `name`, `latent_shape` and the abstract methods. Everything else that is asked of a model is
+    declared here with a default. A video model decodes to (N, F, 3, H, W), and a reward's score of a video is the
     mean over its frames.
+
+    Attributes:
+        name: the name under which results are reported; `NullTTAConfig.preset` looks settings up by it.
+        pipeline: the diffusers pipeline behind the model; None if there is none.
+        scheduler: the scheduler whose noise levels the model takes; None if there is none.
     """
 
     name: str
+    pipeline: Any = None
+    scheduler: Any = None
 
+    @property
+    @abstractmethod
+    def latent_shape(self) -> tuple[int, ...]:
+        """The shape of one latent, (C, h, w)."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type in which the denoiser computes. Gradients through float16 are computed with loss scaling."""
+        return torch.float32
+
+    @abstractmethod
     def encode(self, prompts: Sequence[str], negatives: Sequence[str]) -> tuple[Embedding, Embedding]:
-        """Prompts and negative prompts -> (c, φ), each with first dimension B, in float32, without gradient."""
-        ...
+        """Encode B prompts and B negative prompts.
 
+        Returns:
+            (c, φ), each with first dimension B, in float32 and without gradient.
+        """
+
+    @abstractmethod
     def schedule(self, num_inference_steps: int) -> Sequence[NoiseStep]:
-        """The denoising steps, noisiest first."""
-        ...
+        """Return the denoising steps, noisiest first."""
 
     def initial_latents(self, batch: int, generator: torch.Generator) -> Tensor:
-        """x_T: (batch, C, h, w)."""
-        ...
+        """Draw x_T, (batch, C, h, w). Default: standard normal noise."""
+        return torch.randn((batch, *self.latent_shape), generator=generator, device=generator.device)
+
+    @abstractmethod
+    def predict(self, x: Tensor, step: NoiseStep, embedding: Embedding) -> Tensor:
+        """Evaluate one branch of the denoiser at x (N, C, h, w): ε, v or velocity, (N, C, h, w)."""
+
+    def guide(self, null: Tensor, cond: Tensor, scale: float) -> Tensor:
+        """Combine the two branches' predictions. Default: classifier-free guidance, ε̃ = ε(φ) + s·(ε(c) − ε(φ))."""
+        return null + scale * (cond - null)
+
+    @abstractmethod
+    def predict_x0(self, x: Tensor, prediction: Tensor, step: NoiseStep) -> Tensor:
+        """Return x̂0, Tweedie's estimate of the clean latent, (N, C, h, w)."""
+
+    @abstractmethod
+    def step_distribution(self, x: Tensor, prediction: Tensor, step: NoiseStep) -> tuple[Tensor, float]:
+        """Return the Gaussian from which the next latent is drawn: its mean (N, C, h, w) and standard deviation."""
+
+    @abstractmethod
+    def decode(self, x0: Tensor, detail: str = "full") -> Tensor:
+        """Decode clean latents (N, C, h, w) to images (N, 3, H, W) in [0, 1], with gradient.
+
+        Args:
+            x0: clean latents.
+            detail: "full"; or "tiny" for the model's small decoder, where it has one.
+
+        Raises:
+            InvalidValue: if the model has no decoder of that detail.
+        """
+
+    def enable_checkpointing(self) -> None:  # noqa: B027 - optional
+        """Recompute activations in the backward pass from now on instead of storing them. Default: do nothing."""
+
+    def to_pipeline(self, x: Tensor) -> Tensor:
+        """Convert latents (N, C, h, w) to the layout in which `pipeline` holds them. Default: the same."""
+        return x
+
+    def from_pipeline(self, latents: Tensor) -> Tensor:
+        """Convert the pipeline's latents to (N, C, h, w); the inverse of `to_pipeline`."""
+        return latents
+
+
+class ModelWrapper(GuidedModel):
+    """A model that answers as another one does; subclasses override what they change.
+
+    Attributes:
+        model: the wrapped model.
+    """
+
+    def __init__(self, model: GuidedModel) -> None:
+        self.model = model
+        self.name, self.pipeline, self.scheduler = model.name, model.pipeline, model.scheduler
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        return self.model.latent_shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.dtype
+
+    def encode(self, prompts: Sequence[str], negatives: Sequence[str]) -> tuple[Embedding, Embedding]:
+        return self.model.encode(prompts, negatives)
+
+    def schedule(self, num_inference_steps: int) -> Sequence[NoiseStep]:
+        return self.model.schedule(num_inference_steps)
+
+    def initial_latents(self, batch: int, generator: torch.Generator) -> Tensor:
+        return self.model.initial_latents(batch, generator)
 
     def predict(self, x: Tensor, step: NoiseStep, embedding: Embedding) -> Tensor:
-        """One branch of the denoiser at x (N, C, h, w) -> ε, v or velocity (N, C, h, w)."""
-        ...
+        return self.model.predict(x, step, embedding)
+
+    def guide(self, null: Tensor, cond: Tensor, scale: float) -> Tensor:
+        return self.model.guide(null, cond, scale)
 
     def predict_x0(self, x: Tensor, prediction: Tensor, step: NoiseStep) -> Tensor:
-        """x̂0, Tweedie's estimate of the clean latent (N, C, h, w)."""
-        ...
+        return self.model.predict_x0(x, prediction, step)
 
     def step_distribution(self, x: Tensor, prediction: Tensor, step: NoiseStep) -> tuple[Tensor, float]:
-        """The stochastic step as the Gaussian it is: mean (N, C, h, w) and deviation of the next latent."""
-        ...
+        return self.model.step_distribution(x, prediction, step)
 
     def decode(self, x0: Tensor, detail: str = "full") -> Tensor:
-        """Clean latents (N, C, h, w) -> images (N, 3, H, W) in [0, 1], with gradient."""
-        ...
+        return self.model.decode(x0, detail)
+
+    def enable_checkpointing(self) -> None:
+        self.model.enable_checkpointing()
+
+    def to_pipeline(self, x: Tensor) -> Tensor:
+        return self.model.to_pipeline(x)
+
+    def from_pipeline(self, latents: Tensor) -> Tensor:
+        return self.model.from_pipeline(latents)
 
 
-@runtime_checkable
-class Reward(Protocol):
-    """A measure of better, higher being better."""
+class Reward(ABC):
+    """A measure of image quality; higher is better.
+
+    A plain callable (images, prompts) -> (B,) is accepted wherever a reward is: `nulltta.rewards.load` wraps it.
+
+    Attributes:
+        name: the name under which scores are reported.
+        differentiable: whether scores carry a gradient with respect to the images.
+    """
 
     name: str
-    differentiable: bool
+    differentiable: bool = True
 
+    @abstractmethod
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Images (B, 3, H, W) in [0, 1] and their B prompts -> scores (B,)."""
-        ...
+        """Score images (B, 3, H, W) in [0, 1] for their B prompts: (B,)."""
+
+    @property
+    def without_gradient(self) -> tuple[str, ...]:
+        """The names of the parts that have no gradient; empty if the reward is differentiable."""
+        return () if self.differentiable else (self.name,)
 
 
 class Selector(Protocol):

@@ -46,7 +46,7 @@ def score(reward: Reward, images: Tensor, prompts: Sequence[str], *, allow_nan: 
 def require_differentiable(reward: Reward, instead: str) -> None:
     """Refuse a reward that says it has no gradient; instead: what the caller can do."""
     if not reward.differentiable:
-        parts = getattr(reward, "without_gradient", ())
+        parts = [part for part in reward.without_gradient if part != reward.name]
         which = f" (its part {', '.join(map(repr, parts))} has none)" if parts else ""
         raise InvalidValue(f"reward '{reward.name}' gives no gradient{which}: {instead}")
 

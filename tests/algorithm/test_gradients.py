@@ -270,7 +270,9 @@ def test_small_gradients_survive_float16_and_large_ones_do_not_overflow() -> Non
 
 
 def test_a_float16_model_is_optimised_with_scaled_gradients() -> None:
-    model = Gaussian()
-    assert ESTIMATORS["autograd"](NullTTAConfig(), model) is autograd
-    model.dtype = torch.float16  # type: ignore[attr-defined]
+    class Half(Gaussian):
+        dtype = torch.float16
+
+    model = Half()
+    assert ESTIMATORS["autograd"](NullTTAConfig(), Gaussian()) is autograd
     assert ESTIMATORS["autograd"](NullTTAConfig(), model) is scaled_autograd

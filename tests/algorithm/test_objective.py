@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from nulltta.algorithm.objective import guided
 from nulltta.testing import Gaussian
 
 from .objectives import MOVED, gaussian_objective
@@ -13,7 +12,7 @@ from .objectives import MOVED, gaussian_objective
 
 def test_guidance_extrapolates_from_null_to_condition() -> None:
     null, cond = torch.tensor([1.0]), torch.tensor([3.0])
-    assert [guided(null, cond, s).item() for s in (0.0, 1.0, 7.5)] == [1.0, 3.0, 16.0]
+    assert [Gaussian().guide(null, cond, s).item() for s in (0.0, 1.0, 7.5)] == [1.0, 3.0, 16.0]
 
 
 @pytest.mark.parametrize(("conventions", "factor"), [("paper", 4.0), ("release", 9.0)])
@@ -26,9 +25,9 @@ def test_consistency_is_the_guided_difference_times_its_coefficient(conventions:
 
 def test_paper_consistency_is_the_norm_of_the_guided_difference() -> None:
     objective = gaussian_objective()
-    s = objective.config.guidance_scale
+    s, model = objective.config.guidance_scale, objective.model
     moved = objective.model.predict(objective.x, objective.step, MOVED)
-    difference = guided(moved, objective.eps_cond, s) - guided(objective.eps_null, objective.eps_cond, s)
+    difference = model.guide(moved, objective.eps_cond, s) - model.guide(objective.eps_null, objective.eps_cond, s)
     expected = objective.step.consistency * difference.flatten(1).square().sum(1)
     torch.testing.assert_close(objective(MOVED).kl, expected)
 
@@ -37,8 +36,8 @@ def test_exact_consistency_is_the_gaussians_divergence() -> None:
     objective = gaussian_objective(conventions="exact")
     s, model, step = objective.config.guidance_scale, objective.model, objective.step
     eps = model.predict(objective.x, step, MOVED)
-    mean, std = model.step_distribution(objective.x, guided(eps, objective.eps_cond, s), step)
-    reference, _ = model.step_distribution(objective.x, guided(objective.eps_null, objective.eps_cond, s), step)
+    mean, std = model.step_distribution(objective.x, model.guide(eps, objective.eps_cond, s), step)
+    reference, _ = model.step_distribution(objective.x, model.guide(objective.eps_null, objective.eps_cond, s), step)
     p, q = (torch.distributions.Normal(m, std) for m in (mean, reference))
     expected = torch.distributions.kl_divergence(p, q).flatten(1).sum(1)
     torch.testing.assert_close(objective(MOVED).kl, expected)

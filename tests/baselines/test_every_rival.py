@@ -153,8 +153,10 @@ def test_a_reward_without_gradient_is_refused_by_those_that_need_one(name: str) 
 
 @pytest.mark.parametrize("name", GRADIENT)
 def test_float16_is_refused_by_those_that_differentiate_through_it(name: str) -> None:
-    model = Gaussian()
-    model.dtype = torch.float16  # type: ignore[attr-defined]
+    class Half(Gaussian):
+        dtype = torch.float16
+
+    model = Half()
     config = NullTTAConfig(num_inference_steps=3, num_particles=1, guidance_scale=3.0)
     with pytest.raises(NullTTAError, match="bfloat16 or float32"):
         align(model, "red", nearness, config=config, method=RIVALS[name])

@@ -164,7 +164,7 @@ def stock_images(family: str, folder: Path, model: Any, x: Tensor, eta: float, n
     stock = DiffusionPipeline.from_pretrained(folder, **absent)
     stock.set_progress_bar_config(disable=True)
     options = dict(CALLS.get(family, {}))
-    pack: Callable[[Tensor], Tensor] = getattr(model, "to_pipeline", lambda latents: latents)
+    pack: Callable[[Tensor], Tensor] = model.to_pipeline
     scale = options.pop("scale", "guidance_scale")
     if _is_diffusion(model):
         stock.scheduler = _recorded_ddim().from_config(model.scheduler.config)

@@ -39,7 +39,7 @@ def test_a_kept_null_text_replays_in_the_stock_pipeline(family: str, folder: Pat
     assert kept.latents is not None
     call = dict(CALLS.get(family, {}))
     scale = call.pop("scale", "guidance_scale")
-    pack = getattr(model, "to_pipeline", lambda latents: latents)
+    pack = model.to_pipeline
     call |= {"num_inference_steps": 3, scale: 4.0, "latents": pack(kept.latents[None]), "output_type": "pt"}
     model.pipeline.set_progress_bar_config(disable=True)
     with kept.apply(model.pipeline, exact=True, **SIZES.get(family, {})):

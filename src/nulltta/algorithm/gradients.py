@@ -171,12 +171,7 @@ def zeroth_order(config: NullTTAConfig, model: GuidedModel) -> ZerothOrder:
     return ZerothOrder(config.zeroth_order_samples, config.zeroth_order_radius, directions)
 
 
-def in_float16(model: GuidedModel) -> bool:
-    """Whether the model says (its optional `dtype`) that it computes in float16."""
-    return getattr(model, "dtype", torch.float32) == torch.float16
-
-
 ESTIMATORS: Mapping[str, Callable[[NullTTAConfig, GuidedModel], GradientEstimator]] = {
-    "autograd": lambda config, model: scaled_autograd if in_float16(model) else autograd,  # noqa: ARG005
+    "autograd": lambda config, model: scaled_autograd if model.dtype == torch.float16 else autograd,  # noqa: ARG005
     "zeroth-order": zeroth_order,
 }

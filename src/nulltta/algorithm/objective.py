@@ -19,17 +19,6 @@ from nulltta.contracts import Embedding, GuidedModel, NoiseStep, Reward
 from nulltta.scoring import require_graph, score
 
 
-def guided(null: Tensor, cond: Tensor, scale: float) -> Tensor:
-    """Classifier-free guidance: ε̃ = ε(φ) + s·(ε(c) − ε(φ))."""
-    return null + scale * (cond - null)
-
-
-def guide(model: GuidedModel, null: Tensor, cond: Tensor, scale: float) -> Tensor:
-    """ε̃ by the model's own rule, its optional `guided(null, cond, scale)`, or else by `guided`."""
-    rule = getattr(model, "guided", guided)
-    return torch.as_tensor(rule(null, cond, scale))
-
-
 def predict_branches(
     model: GuidedModel, x: Tensor, step: NoiseStep, null: Embedding, cond: Embedding
 ) -> tuple[Tensor, Tensor]:
@@ -79,7 +68,7 @@ class Objective:
         """
         cfg = self.config
         eps = self.model.predict(self.x, self.step, null)  # ε(x_t, φ'), (B, C, h, w)
-        guided_eps = guide(self.model, eps, self.eps_cond, cfg.guidance_scale)  # ε̃(x_t, φ')
+        guided_eps = self.model.guide(eps, self.eps_cond, cfg.guidance_scale)  # ε̃(x_t, φ')
         images = self.model.decode(self.model.predict_x0(self.x, guided_eps, self.step), cfg.inner_decoder)
         rewards = score(self.reward, images, self.prompts, allow_nan=cfg.conventions == "release")
         if images.requires_grad and not bool(rewards.isnan().any()):
@@ -104,7 +93,7 @@ class Objective:
         s = self.config.guidance_scale
         if self.config.conventions == "release":
             return s**2 * self.step.consistency * squared_norm(eps - self.eps_null)
-        moved, held = (guide(self.model, null, self.eps_cond, s) for null in (eps, self.eps_null))
+        moved, held = (self.model.guide(null, self.eps_cond, s) for null in (eps, self.eps_null))
         if self.config.conventions == "exact":
             return self._gaussian_kl(moved, held)
         return self.step.consistency * squared_norm(moved - held)

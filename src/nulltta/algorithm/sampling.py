@@ -17,7 +17,7 @@ from nulltta.algorithm.cma_es import evolution
 from nulltta.algorithm.embeddings import distance, take, where
 from nulltta.algorithm.gradients import ESTIMATORS, in_micro_batches
 from nulltta.algorithm.memory import MicroBatch
-from nulltta.algorithm.objective import Objective, guide, predict_branches
+from nulltta.algorithm.objective import Objective, predict_branches
 from nulltta.algorithm.optimiser import GradientAscent, InnerLoop
 from nulltta.algorithm.problem import Problem
 from nulltta.contracts import Embedding, NoiseStep, Outcome, Step, Stream
@@ -42,7 +42,7 @@ def plain(problem: Problem) -> Stream:
     x = initial = p.latents[:, 0]
     zeros = torch.zeros(len(x))
     for i, step in enumerate(p.schedule()):
-        eps = guide(p.model, *predict_branches(p.model, x, step, p.null, p.cond), s)
+        eps = p.model.guide(*predict_branches(p.model, x, step, p.null, p.cond), s)
         preview = p.model.decode(p.model.predict_x0(x, eps, step))
         mean, std = p.model.step_distribution(x, eps, step)
         x = mean + std * p.noise(i, step, x, particles=1)[:, 0]
@@ -90,7 +90,7 @@ def null_tta(problem: Problem) -> Stream:
             null, eps, active = _guarded(p, step, x, eps_cond, (before, null), (eps_null, eps), active)
         nulls.append(null)
 
-        mean, std = p.model.step_distribution(x, guide(p.model, eps, eps_cond, s), step)  # 2c. K candidates x_{t−1}
+        mean, std = p.model.step_distribution(x, p.model.guide(eps, eps_cond, s), step)  # 2c. K candidates x_{t−1}
         latents = mean[:, None] + std * p.noise(i, step, x, K)
         drawn = _candidates(p, latents, steps[i + 1] if i + 1 < len(steps) else None, null)
         selected = p.selector(drawn.rewards, p.generators(i, "select"))
@@ -111,7 +111,7 @@ def _candidates(p: Problem, latents: Tensor, step: NoiseStep | None, null: Embed
         x0 = eps = eps_cond = x
         if step is not None:
             eps, eps_cond = predict_branches(p.model, x, step, take(null, owners), take(p.cond, owners))
-            x0 = p.model.predict_x0(x, guide(p.model, eps, eps_cond, p.config.guidance_scale), step)
+            x0 = p.model.predict_x0(x, p.model.guide(eps, eps_cond, p.config.guidance_scale), step)
         images = p.model.decode(x0)
         prompts = [p.prompts[owner] for owner in owners.tolist()]
         return (
@@ -138,7 +138,7 @@ def _guarded(
     and stays there. Returns (φ', ε(x_t, φ'), active)."""
     assert p.guard is not None
     before, after = nulls
-    guided_eps = [guide(p.model, eps, eps_cond, p.config.guidance_scale) for eps in predictions]
+    guided_eps = [p.model.guide(eps, eps_cond, p.config.guidance_scale) for eps in predictions]
     images = [p.model.decode(p.model.predict_x0(x, eps, step)) for eps in guided_eps]
     reference, moved = (score(p.guard, image, p.prompts) for image in images)
     kept = (moved >= reference).cpu()
@@ -156,7 +156,7 @@ def _inner_loop(p: Problem) -> InnerLoop:
     if config.gradient == "autograd":
         require_differentiable(p.reward, "set gradient to zeroth-order or auto")
     # A gradient's rows take more memory than a candidate's.
-    memory = MicroBatch(p.memory.rows, getattr(p.model, "checkpoint", None))
+    memory = MicroBatch(p.memory.rows, p.model.enable_checkpointing)
     return GradientAscent(config, in_micro_batches(ESTIMATORS[config.gradient](config, p.model), memory))
 
 

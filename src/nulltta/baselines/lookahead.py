@@ -12,8 +12,7 @@ from torch import Tensor
 
 from nulltta.algorithm import randomness
 from nulltta.algorithm.embeddings import take
-from nulltta.algorithm.gradients import in_float16
-from nulltta.algorithm.objective import guide, predict_branches
+from nulltta.algorithm.objective import predict_branches
 from nulltta.algorithm.problem import Problem
 from nulltta.contracts import NoiseStep
 from nulltta.errors import InvalidValue
@@ -32,7 +31,7 @@ class View(NamedTuple):
 def require_gradient(p: Problem) -> None:
     """Refuse a reward without gradient, a model in float16, and what `refuse_guard` does."""
     require_differentiable(p.reward, "this method needs one; null-tta, best-of-n and fk do without")
-    if in_float16(p.model):
+    if p.model.dtype == torch.float16:
         raise InvalidValue("this method's gradients underflow in float16: load the model in bfloat16 or float32")
     refuse_guard(p)
 
@@ -89,7 +88,7 @@ def move(p: Problem, x: Tensor, eps: Tensor, step: NoiseStep) -> tuple[Tensor, f
 def guided(p: Problem, x: Tensor, step: NoiseStep, owners: Tensor) -> Tensor:
     """ε̃(x_t) of latents (n, C, h, w) of the prompts `owners` (n,), with gradient where x has one."""
     eps_null, eps_cond = predict_branches(p.model, x, step, take(p.null, owners), take(p.cond, owners))
-    return guide(p.model, eps_null, eps_cond, p.config.guidance_scale)
+    return p.model.guide(eps_null, eps_cond, p.config.guidance_scale)
 
 
 def reward_gradient(p: Problem, rewards: Tensor, of: Tensor) -> Tensor:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, cast
 
 from torch import Tensor
 
-from nulltta.algorithm.objective import guide
 from nulltta.algorithm.problem import Problem
 from nulltta.algorithm.sampling import null_tta
-from nulltta.contracts import GuidedModel, Stream
+from nulltta.contracts import ModelWrapper, Stream
 
 
 def prompt_embedding(problem: Problem) -> Stream:
@@ -21,19 +19,13 @@ def prompt_embedding(problem: Problem) -> Stream:
 
     Cost: as `null_tta`.
     """
-    model = cast(GuidedModel, _Exchanged(problem.model))
+    model = _Exchanged(problem.model)
     outcome = yield from null_tta(replace(problem, model=model, cond=problem.null, null=problem.cond))
     return replace(outcome, nulls=())
 
 
-class _Exchanged:
-    """A model whose guidance takes what is called null for the condition, and the condition for the null."""
+class _Exchanged(ModelWrapper):
+    """A model whose guidance takes the null branch for the conditional one, and the other way round."""
 
-    def __init__(self, model: GuidedModel) -> None:
-        self.model = model
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.model, name)
-
-    def guided(self, null: Tensor, cond: Tensor, scale: float) -> Tensor:
-        return guide(self.model, cond, null, scale)
+    def guide(self, null: Tensor, cond: Tensor, scale: float) -> Tensor:
+        return self.model.guide(cond, null, scale)

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
 
+from nulltta.contracts import Reward
 from nulltta.errors import InvalidValue
 
 from . import WEIGHTS
@@ -30,10 +31,8 @@ def features(found: Any) -> Tensor:
     return functional.normalize(tensor.float(), dim=-1)
 
 
-class Scorer:
+class Scorer(Reward):
     """`scorer(images, prompts)`: cosine similarity (B,), differentiable in the images; parameters frozen."""
-
-    differentiable = True
 
     def __init__(self, name: str, model: Any, tokenizer: Any) -> None:
         self.name = name

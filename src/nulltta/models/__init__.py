@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -154,7 +153,6 @@ def _equipped(model: Any, tiny_decoder: Any, compiled: bool) -> GuidedModel:
     if tiny_decoder is not None:
         tiny.attach(model, tiny_decoder)
     denoisers = model.WIRING.denoisers_of(model.pipeline)
-    model.dtype, model.checkpoint = denoisers[0].dtype, partial(_checkpoint, denoisers)
     networks = [*denoisers, getattr(model.vae, "decoder", model.vae)]
     if denoisers == [getattr(model.pipeline, "unet", None)] and denoisers[0].device.type == "cuda":
         for network in networks:
@@ -163,13 +161,6 @@ def _equipped(model: Any, tiny_decoder: Any, compiled: bool) -> GuidedModel:
         network.compile()
     equipped: GuidedModel = model
     return equipped
-
-
-def _checkpoint(denoisers: Sequence[Any]) -> None:
-    """From now on, activations of the denoisers' blocks are computed again in the backward pass."""
-    for denoiser in denoisers:
-        if denoiser._supports_gradient_checkpointing:
-            denoiser.enable_gradient_checkpointing()
 
 
 def _require_supported(family: str) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from nulltta.contracts import NoiseStep
 from nulltta.errors import InvalidValue
+from nulltta.models.shared import PipelineModel
 
 
 class Diffusion:
@@ -65,3 +66,21 @@ class Diffusion:
         else:
             weight = beta / (2 * (1 - beta) * (1 - alpha_bar))
         return NoiseStep(t, alpha_bar, float(previous), weight)
+
+
+class DiffusionModel(PipelineModel):
+    """A pipeline's adapter whose noise levels and steps are those of `process`."""
+
+    process: Diffusion
+
+    def schedule(self, num_inference_steps: int) -> list[NoiseStep]:
+        """DDIM's timesteps, spaced as the checkpoint's scheduler says."""
+        return self.process.schedule(num_inference_steps)
+
+    def predict_x0(self, x: Tensor, prediction: Tensor, step: NoiseStep) -> Tensor:
+        """x̂0 of an ε- or v-prediction."""
+        return self.process.predict_x0(x, prediction, step)
+
+    def step_distribution(self, x: Tensor, prediction: Tensor, step: NoiseStep) -> tuple[Tensor, float]:
+        """DDIM's step."""
+        return self.process.step_distribution(x, prediction, step)

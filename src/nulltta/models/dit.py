@@ -13,9 +13,7 @@ from nulltta.contracts import Embedding, NoiseStep
 from nulltta.models import flow
 from nulltta.models.shared import (
     Wiring,
-    decode_images,
     freeze,
-    latents_at_own_size,
     refuse_distilled,
     stack_padded,
     timesteps,
@@ -23,18 +21,11 @@ from nulltta.models.shared import (
 )
 
 
-class AuraFlow:
+class AuraFlow(flow.FlowModel):
     """`AuraFlowPipeline` as a `GuidedModel`. The embedding is {"tokens": (B, 256, D)}, zeros past the text's end at
     first: the denoiser attends to them too, so they are optimised like the others."""
 
     WIRING = Wiring(("transformer",), {"tokens": "encoder_hidden_states"}, batched=True, timestep_scale=1e-3)
-    NULLS = ("text",)
-
-    schedule = flow.own_levels
-    initial_latents = latents_at_own_size
-    predict_x0 = staticmethod(flow.predict_x0)
-    step_distribution = staticmethod(flow.step_distribution)
-    decode = decode_images
 
     def __init__(self, pipeline: Any, name: str = "AuraFlowPipeline") -> None:
         refuse_distilled(pipeline)
@@ -60,7 +51,7 @@ class AuraFlow:
         return output.float()
 
 
-class CogView4:
+class CogView4(flow.FlowModel):
     """`CogView4Pipeline` as a `GuidedModel`.
 
     The embedding is {"tokens": (B, L, D), "length": (B,)}: the pipeline pads a text to a multiple of 16 and masks
@@ -69,12 +60,6 @@ class CogView4:
     """
 
     WIRING = Wiring(("transformer",), {"tokens": "encoder_hidden_states"}, batched=False)
-    NULLS = ("text",)
-
-    initial_latents = latents_at_own_size
-    predict_x0 = staticmethod(flow.predict_x0)
-    step_distribution = staticmethod(flow.step_distribution)
-    decode = decode_images
 
     def __init__(self, pipeline: Any, name: str = "CogView4Pipeline") -> None:
         refuse_distilled(pipeline)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from nulltta.contracts import NoiseStep
 from nulltta.errors import InvalidValue
+from nulltta.models.shared import PipelineModel
 
 
 def schedule(scheduler: Any, num_inference_steps: int, **options: Any) -> list[NoiseStep]:
@@ -36,11 +37,6 @@ def schedule(scheduler: Any, num_inference_steps: int, **options: Any) -> list[N
         NoiseStep(float(t), alpha_bar(now), alpha_bar(then), consistency(now, trained))
         for t, (now, then) in zip(scheduler.timesteps, pairwise(levels), strict=True)
     ]
-
-
-def own_levels(model: Any, num_inference_steps: int) -> list[NoiseStep]:
-    """The checkpoint's noise levels."""
-    return schedule(model.scheduler, num_inference_steps)
 
 
 def shifted(scheduler: Any, num_inference_steps: int, tokens: int) -> list[NoiseStep]:
@@ -103,3 +99,19 @@ def exponential_shift(scheduler: Any, tokens: int, highest: float = 1.15) -> flo
     base, most = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
     low, high = config.get("base_shift", 0.5), config.get("max_shift", highest)
     return float(low + (high - low) * (tokens - base) / (most - base))
+
+
+class FlowModel(PipelineModel):
+    """A pipeline's adapter that predicts velocities, by default at the checkpoint's noise levels."""
+
+    def schedule(self, num_inference_steps: int) -> list[NoiseStep]:
+        """The checkpoint's noise levels."""
+        return schedule(self.scheduler, num_inference_steps)
+
+    def predict_x0(self, x: Tensor, prediction: Tensor, step: NoiseStep) -> Tensor:
+        """x̂0 of a velocity."""
+        return predict_x0(x, prediction, step)
+
+    def step_distribution(self, x: Tensor, prediction: Tensor, step: NoiseStep) -> tuple[Tensor, float]:
+        """The stochastic step of a flow."""
+        return step_distribution(x, prediction, step)

@@ -14,9 +14,7 @@ from nulltta.models import flow
 from nulltta.models.shared import (
     Wiring,
     at_detail,
-    decode_images,
     freeze,
-    noise,
     refuse_distilled,
     stack_padded,
     timesteps,
@@ -52,9 +50,9 @@ def _schedule(model: Flux | QwenImage, num_inference_steps: int) -> list[NoiseSt
     return flow.shifted(model.scheduler, num_inference_steps, height * width // 4)
 
 
-def _initial_latents(model: Flux | QwenImage, batch: int, generator: torch.Generator) -> Tensor:
-    """(batch, C, h, w) for `size`, unpacked."""
-    return noise((batch, model.transformer.config.in_channels // 4, *_latent_size(model)), generator)
+def _latent_shape(model: Flux | QwenImage) -> tuple[int, ...]:
+    """(C, h, w) for `size`, unpacked."""
+    return (model.transformer.config.in_channels // 4, *_latent_size(model))
 
 
 def _from_pipeline(model: Flux | QwenImage, latents: Tensor) -> Tensor:
@@ -62,7 +60,7 @@ def _from_pipeline(model: Flux | QwenImage, latents: Tensor) -> Tensor:
     return unpack(latents, *_latent_size(model))
 
 
-class Flux:
+class Flux(flow.FlowModel):
     """`FluxPipeline` as a `GuidedModel`, with a null branch of its own, as its `true_cfg_scale` has.
 
     The embedding is {"tokens": (B, L, D), "pooled": (B, P)}. Flux-dev also takes a distilled guidance as an input;
@@ -75,16 +73,12 @@ class Flux:
         ("transformer",), {"tokens": "encoder_hidden_states", "pooled": "pooled_projections"}, batched=False,
         timestep_scale=1e-3,
     )  # fmt: skip
-    NULLS = ("text",)
     embedded_guidance = 1.0
 
     schedule = _schedule
-    initial_latents = _initial_latents
-    predict_x0 = staticmethod(flow.predict_x0)
-    step_distribution = staticmethod(flow.step_distribution)
+    latent_shape = property(_latent_shape)
     to_pipeline = staticmethod(pack)
     from_pipeline = _from_pipeline
-    decode = decode_images
 
     def __init__(self, pipeline: Any, name: str = "FluxPipeline") -> None:
         refuse_distilled(pipeline)
@@ -127,7 +121,7 @@ class Flux:
         return {"tokens": tokens.float(), "pooled": pooled.float()}
 
 
-class QwenImage:
+class QwenImage(flow.FlowModel):
     """`QwenImagePipeline` as a `GuidedModel`.
 
     The embedding is {"tokens": (B, L, D), "mask": (B, L)}, as long as the longest text and masked past each one's
@@ -140,12 +134,9 @@ class QwenImage:
         ("transformer",), {"tokens": "encoder_hidden_states", "mask": "encoder_hidden_states_mask"}, batched=False,
         timestep_scale=1e-3,
     )  # fmt: skip
-    NULLS = ("text",)
 
     schedule = _schedule
-    initial_latents = _initial_latents
-    predict_x0 = staticmethod(flow.predict_x0)
-    step_distribution = staticmethod(flow.step_distribution)
+    latent_shape = property(_latent_shape)
     to_pipeline = staticmethod(pack)
     from_pipeline = _from_pipeline
 
@@ -163,7 +154,7 @@ class QwenImage:
         """Each text alone, then padded to the longest and masked."""
         return self._encode(prompts), self._encode(negatives)
 
-    def guided(self, null: Tensor, cond: Tensor, scale: float) -> Tensor:
+    def guide(self, null: Tensor, cond: Tensor, scale: float) -> Tensor:
         """ε̃ = g·‖ε(c)‖/‖g‖ with g = ε(φ) + s·(ε(c) − ε(φ)), the norms over each 2×2 patch."""
         mixed, target = pack(null + scale * (cond - null)), pack(cond)
         rescaled = mixed * (target.norm(dim=-1, keepdim=True) / mixed.norm(dim=-1, keepdim=True))

@@ -16,13 +16,11 @@ from torch import Tensor
 
 from nulltta.contracts import Embedding, NoiseStep
 from nulltta.models import flow
-from nulltta.models.diffusion import Diffusion
+from nulltta.models.diffusion import Diffusion, DiffusionModel
 from nulltta.models.shared import (
     Wiring,
-    decode_images,
     encode_masked,
     freeze,
-    latents_at_own_size,
     refuse_distilled,
     timesteps,
 )
@@ -30,7 +28,7 @@ from nulltta.models.shared import (
 _TENSORS = {"tokens": "encoder_hidden_states", "mask": "encoder_attention_mask"}
 
 
-class PixArtSigma:
+class PixArtSigma(DiffusionModel):
     """`PixArtSigmaPipeline` as a `GuidedModel`: ε-prediction and DDIM steps at its scheduler's spacing.
 
     The embedding is {"tokens": (B, 300, D), "mask": (B, 300)}; the mask is fixed.
@@ -39,21 +37,13 @@ class PixArtSigma:
     WIRING = Wiring(("transformer",), _TENSORS, batched=True)
     NULLS = ("masked", "open")
 
-    initial_latents = latents_at_own_size
-    decode = decode_images
-
     def __init__(self, pipeline: Any, name: str = "PixArtSigmaPipeline", null: str = "masked") -> None:
         refuse_distilled(pipeline)
         freeze(pipeline, "transformer", "vae", "text_encoder")
         self.name, self.pipeline, self.null = name, pipeline, null
         self.transformer, self.vae = pipeline.transformer, pipeline.vae
-        process = Diffusion(pipeline.scheduler)
-        self.scheduler = process.scheduler
-        self.schedule, self.predict_x0, self.step_distribution = (
-            process.schedule,
-            process.predict_x0,
-            process.step_distribution,
-        )
+        self.process = Diffusion(pipeline.scheduler)
+        self.scheduler = self.process.scheduler
 
     def encode(self, prompts: Sequence[str], negatives: Sequence[str]) -> tuple[Embedding, Embedding]:
         """T5's tokens and masks of prompts and negatives; warns of text that is cut."""
@@ -72,7 +62,7 @@ class PixArtSigma:
         return output[:, : x.shape[1]].float()
 
 
-class Sana:
+class Sana(flow.FlowModel):
     """`SanaPipeline` as a `GuidedModel`: flow matching, a deep-compression autoencoder.
 
     The embedding is {"tokens": (B, 300, D), "mask": (B, 300)}; the mask is fixed. Prompts are given the pipeline's own
@@ -81,12 +71,6 @@ class Sana:
 
     WIRING = Wiring(("transformer",), _TENSORS, batched=True, timestep_scale="timestep_scale")
     NULLS = ("masked", "open")
-
-    schedule = flow.own_levels
-    initial_latents = latents_at_own_size
-    predict_x0 = staticmethod(flow.predict_x0)
-    step_distribution = staticmethod(flow.step_distribution)
-    decode = decode_images
 
     def __init__(self, pipeline: Any, name: str = "SanaPipeline", null: str = "masked") -> None:
         refuse_distilled(pipeline)

@@ -12,9 +12,7 @@ from nulltta.contracts import Embedding, NoiseStep
 from nulltta.models import flow
 from nulltta.models.shared import (
     Wiring,
-    decode_images,
     freeze,
-    latents_at_own_size,
     refuse_distilled,
     timesteps,
     warn_if_cut,
@@ -22,7 +20,7 @@ from nulltta.models.shared import (
 )
 
 
-class StableDiffusion3:
+class StableDiffusion3(flow.FlowModel):
     """`StableDiffusion3Pipeline` as a `GuidedModel`, with or without its T5 encoder (text_encoder_3=None).
 
     The embedding is {"tokens": (B, 77 + L, D), "pooled": (B, P)}; without T5 the last L tokens are zeros at first,
@@ -30,12 +28,6 @@ class StableDiffusion3:
     """
 
     WIRING = Wiring(("transformer",), {"tokens": "encoder_hidden_states", "pooled": "pooled_projections"}, batched=True)
-    NULLS = ("text",)
-
-    initial_latents = latents_at_own_size
-    predict_x0 = staticmethod(flow.predict_x0)
-    step_distribution = staticmethod(flow.step_distribution)
-    decode = decode_images
 
     def __init__(self, pipeline: Any, name: str = "StableDiffusion3Pipeline") -> None:
         refuse_distilled(pipeline)

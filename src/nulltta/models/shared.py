@@ -6,13 +6,13 @@ import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nulltta.contracts import Embedding
+from nulltta.contracts import Embedding, GuidedModel
 from nulltta.errors import InvalidValue
 from nulltta.models.frozen import drop_conv_inputs
 
@@ -41,6 +41,52 @@ class Wiring:
     def denoisers_of(self, pipeline: Any) -> list[Any]:
         """Those that are there: Wan 2.1 has one of Wan 2.2's two."""
         return [part for name in self.denoisers if (part := getattr(pipeline, name, None)) is not None]
+
+
+class PipelineModel(GuidedModel):
+    """What every adapter of a diffusers pipeline has.
+
+    Attributes:
+        WIRING: where the stock pipeline puts its null embedding.
+        NULLS: the null texts from which the family can start.
+        vae: the autoencoder.
+        tiny_decoder: the small decoder that `decode(x0, "tiny")` uses; None if there is none.
+    """
+
+    WIRING: ClassVar[Wiring]
+    NULLS: ClassVar[tuple[str, ...]] = ("text",)
+    vae: Any
+    tiny_decoder: Any = None
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """(C, h, w) at the checkpoint's own resolution."""
+        config = denoiser(self.pipeline).config
+        size = config.sample_size
+        return (config.in_channels, *((size, size) if isinstance(size, int) else size))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The denoiser's type."""
+        found: torch.dtype = self.WIRING.denoisers_of(self.pipeline)[0].dtype
+        return found
+
+    def enable_checkpointing(self) -> None:
+        """Switch on gradient checkpointing in every denoiser that supports it."""
+        for part in self.WIRING.denoisers_of(self.pipeline):
+            if part._supports_gradient_checkpointing:
+                part.enable_gradient_checkpointing()
+
+    def decode(self, x0: Tensor, detail: str = "full") -> Tensor:
+        """Images in [0, 1]; no gradient where the decoder's output is clamped.
+
+        Args:
+            x0: clean latents (N, C, h, w).
+            detail: "full"; "half", a quarter of the pixels; "tiny", by `tiny_decoder`.
+        """
+        tiny = self.tiny_decoder if detail == "tiny" else None
+        vae, x0 = (self.vae, at_detail(x0, detail)) if tiny is None else (tiny, x0)
+        return unit_range(vae.decode(unscaled(vae, x0)).sample)
 
 
 def denoiser(pipeline: Any) -> Any:
@@ -74,18 +120,6 @@ def refuse_distilled(pipeline: Any) -> None:
         raise InvalidValue(f"this model is guidance-distilled ({reason}): it has no null branch to optimise")
 
 
-def noise(shape: Sequence[int], generator: torch.Generator) -> Tensor:
-    """Standard normal noise, drawn on the generator's device in float32."""
-    return torch.randn(tuple(shape), generator=generator, device=generator.device)
-
-
-def latents_at_own_size(model: Any, batch: int, generator: torch.Generator) -> Tensor:
-    """(batch, C, h, w) at the checkpoint's own resolution."""
-    config = denoiser(model.pipeline).config
-    size = config.sample_size
-    return noise((batch, config.in_channels, *((size, size) if isinstance(size, int) else size)), generator)
-
-
 def timesteps(value: float, like: Tensor) -> Tensor:
     """(N,), t for each of N latents, in float32."""
     return torch.full((len(like),), value, dtype=torch.float32, device=like.device)
@@ -117,16 +151,6 @@ def encode_masked(
     if null == "open":
         null_mask = torch.ones_like(null_mask)
     return {"tokens": tokens.float(), "mask": mask.long()}, {"tokens": null_tokens.float(), "mask": null_mask.long()}
-
-
-def decode_images(model: Any, x0: Tensor, detail: str = "full") -> Tensor:
-    """Images in [0, 1]; no gradient where the decoder's output is clamped.
-
-    detail: "full"; "half", a quarter of the pixels; "tiny", by the model's `tiny_decoder`, if it was given one.
-    """
-    tiny = getattr(model, "tiny_decoder", None)
-    vae, x0 = (tiny, x0) if tiny is not None and detail == "tiny" else (model.vae, at_detail(x0, detail))
-    return unit_range(vae.decode(unscaled(vae, x0)).sample)
 
 
 def unscaled(vae: Any, x0: Tensor) -> Tensor:

@@ -22,11 +22,11 @@ def attach(model: Any, source: str | Path | Any) -> None:
     """
     denoiser = model.WIRING.denoisers_of(model.pipeline)[0]
     decoder = _load(str(source), denoiser.dtype) if isinstance(source, str | Path) else source
-    wanted = model.initial_latents(1, torch.Generator().manual_seed(0))
+    wanted = model.latent_shape
     given = decoder.config.get("latent_channels")
-    if wanted.dim() != 4 or given != wanted.shape[1]:
+    if len(wanted) != 3 or given != wanted[0]:
         raise InvalidValue(
-            f"the tiny decoder reads latents of {given} channels, {model.name}'s have {tuple(wanted.shape[1:])}: "
+            f"the tiny decoder reads latents of {given} channels, {model.name}'s have {wanted}: "
             f"take the one made for it, such as {PUBLISHED}"
         )
     model.tiny_decoder = decoder.to(denoiser.device).eval().requires_grad_(False)

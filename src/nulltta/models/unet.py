@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from nulltta.contracts import Embedding, NoiseStep
-from nulltta.models.diffusion import Diffusion
+from nulltta.models.diffusion import Diffusion, DiffusionModel
 from nulltta.models.shared import (
     Wiring,
-    decode_images,
     freeze,
-    latents_at_own_size,
     refuse_distilled,
     warn_if_cut,
     with_pooled,
 )
 
 
-class StableDiffusion:
+class StableDiffusion(DiffusionModel):
     """`StableDiffusionPipeline` as a `GuidedModel`; its weights are frozen in place.
 
     The embedding is {"tokens": (B, L, D)}, kept in float32 and cast to the denoiser's type where it is used.
@@ -31,21 +29,13 @@ class StableDiffusion:
     WIRING = Wiring(("unet",), {"tokens": "encoder_hidden_states"}, batched=True)
     NULLS = ("text",)
 
-    initial_latents = latents_at_own_size
-    decode = decode_images
-
     def __init__(self, pipeline: Any, name: str = "StableDiffusionPipeline") -> None:
         refuse_distilled(pipeline)
         freeze(pipeline, "unet", "vae", "text_encoder")
         self.name, self.pipeline = name, pipeline
         self.unet, self.vae = pipeline.unet, pipeline.vae
-        process = Diffusion(pipeline.scheduler)
-        self.scheduler = process.scheduler
-        self.schedule, self.predict_x0, self.step_distribution = (
-            process.schedule,
-            process.predict_x0,
-            process.step_distribution,
-        )
+        self.process = Diffusion(pipeline.scheduler)
+        self.scheduler = self.process.scheduler
 
     def encode(self, prompts: Sequence[str], negatives: Sequence[str]) -> tuple[Embedding, Embedding]:
         """{"tokens": (B, L, D)} of prompts and negatives; warns, naming it, of text past the tokenizer's length."""
@@ -64,7 +54,7 @@ class StableDiffusion:
         return output.float()
 
 
-class StableDiffusionXL:
+class StableDiffusionXL(DiffusionModel):
     """`StableDiffusionXLPipeline` as a `GuidedModel`: two text encoders, a pooled embedding, size conditioning.
 
     The embedding is {"tokens": (B, L, D), "pooled": (B, P)}: both are optimised, each with its own prior term. The
@@ -77,10 +67,7 @@ class StableDiffusionXL:
     WIRING = Wiring(
         ("unet",), {"tokens": "encoder_hidden_states", "pooled": "added_cond_kwargs.text_embeds"}, batched=True
     )
-    NULLS: tuple[str, ...] = ("text", "zeros")
-
-    initial_latents = latents_at_own_size
-    decode = decode_images
+    NULLS: ClassVar[tuple[str, ...]] = ("text", "zeros")
 
     def __init__(self, pipeline: Any, name: str = "StableDiffusionXLPipeline", null: str = "text") -> None:
         refuse_distilled(pipeline)
@@ -89,13 +76,8 @@ class StableDiffusionXL:
         self.unet, self.vae = pipeline.unet, pipeline.vae
         if self.vae.dtype == torch.float16 and self.vae.config.force_upcast:
             self.vae = copy.deepcopy(self.vae).float()  # it overflows in float16; the pipeline keeps its own
-        process = Diffusion(pipeline.scheduler)
-        self.scheduler = process.scheduler
-        self.schedule, self.predict_x0, self.step_distribution = (
-            process.schedule,
-            process.predict_x0,
-            process.step_distribution,
-        )
+        self.process = Diffusion(pipeline.scheduler)
+        self.scheduler = self.process.scheduler
 
     def encode(self, prompts: Sequence[str], negatives: Sequence[str]) -> tuple[Embedding, Embedding]:
         """{"tokens": (B, L, D), "pooled": (B, P)} of prompts and negatives; warns of text that is cut."""

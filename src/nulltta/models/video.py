@@ -21,7 +21,6 @@ from nulltta.models.shared import (
     at_detail,
     encode_masked,
     freeze,
-    noise,
     refuse_distilled,
     timesteps,
     unit_range,
@@ -36,9 +35,9 @@ def _latent_size(model: Wan | LTX) -> tuple[int, int, int]:
     return (model.frames - 1) // time + 1, model.size[0] // space, model.size[1] // space
 
 
-def _initial_latents(model: Wan | LTX, batch: int, generator: torch.Generator) -> Tensor:
-    """(batch, C, F, h, w) for `size` and `frames`."""
-    return noise((batch, model.transformer.config.in_channels, *_latent_size(model)), generator)
+def _latent_shape(model: Wan | LTX) -> tuple[int, ...]:
+    """(C, F, h, w) for `size` and `frames`."""
+    return (model.transformer.config.in_channels, *_latent_size(model))
 
 
 def _scored(model: Wan | LTX, video: Tensor) -> Tensor:
@@ -50,19 +49,15 @@ def _scored(model: Wan | LTX, video: Tensor) -> Tensor:
     return frames[:, kept.to(frames.device)]
 
 
-class Wan:
+class Wan(flow.FlowModel):
     """`WanPipeline` (2.1, and 2.2 with its two denoisers) as a `GuidedModel`.
 
     The embedding is {"tokens": (B, 512, D)}, zeros past the text's end at first.
     """
 
     WIRING = Wiring(("transformer", "transformer_2"), {"tokens": "encoder_hidden_states"}, batched=False)
-    NULLS = ("text",)
 
-    schedule = flow.own_levels
-    initial_latents = _initial_latents
-    predict_x0 = staticmethod(flow.predict_x0)
-    step_distribution = staticmethod(flow.step_distribution)
+    latent_shape = property(_latent_shape)
 
     def __init__(self, pipeline: Any, name: str = "WanPipeline") -> None:
         refuse_distilled(pipeline)
@@ -103,7 +98,7 @@ class Wan:
         return _scored(self, self.vae.decode(unscaled(self.vae, x0)).sample)
 
 
-class LTX:
+class LTX(flow.FlowModel):
     """`LTXPipeline` (LTX-Video) as a `GuidedModel`.
 
     The embedding is {"tokens": (B, 128, D), "mask": (B, 128)}; the mask is fixed. The decoder's own timestep, where it
@@ -117,9 +112,7 @@ class LTX:
     )
     NULLS = ("masked", "open")
 
-    initial_latents = _initial_latents
-    predict_x0 = staticmethod(flow.predict_x0)
-    step_distribution = staticmethod(flow.step_distribution)
+    latent_shape = property(_latent_shape)
 
     def __init__(self, pipeline: Any, name: str = "LTXPipeline", null: str = "masked") -> None:
         refuse_distilled(pipeline)

@@ -84,7 +84,7 @@ def _row(index: int, tensor: Tensor) -> Tensor:
 
 
 def _about(problem: Problem) -> dict[str, Any]:
-    scheduler = getattr(problem.model, "scheduler", None)
+    scheduler = problem.model.scheduler
     return {
         "model": identity(problem.model),
         "model_name": problem.model.name,

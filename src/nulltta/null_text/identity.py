@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from nulltta.contracts import GuidedModel
 from nulltta.models.shared import denoiser
 
 _SAMPLE = 64  # values of each parameter that the fingerprint of a text encoder reads
@@ -21,8 +22,8 @@ def identity(model: Any) -> dict[str, str]:
     architecture agree. text_encoder: a hash of each encoder's kind and size and of a sample of its weights rounded
     to bfloat16, so that a copy in another precision agrees. A model without a pipeline has its class only.
     """
-    pipeline = getattr(model, "pipeline", model)
-    if not hasattr(pipeline, "components"):
+    pipeline = model.pipeline if isinstance(model, GuidedModel) else model
+    if pipeline is None:
         return {"pipeline": type(model).__name__}
     found = {"pipeline": type(pipeline).__name__}
     if (part := denoiser(pipeline)) is not None:

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import wraps
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from nulltta.contracts import NoiseStep
+from nulltta.contracts import GuidedModel, NoiseStep
 from nulltta.errors import InvalidValue
 
 
-def recorded_scheduler(
-    scheduler: Any,
-    model: Any,
-    steps: Sequence[NoiseStep],
-    noise: Sequence[Tensor],
-    pack: Callable[[Tensor], Tensor],
-    unpack: Callable[[Tensor], Tensor],
-) -> Any:
-    """A stand-in for `scheduler` whose i-th step is `step_distribution` at `steps[i]` with `noise[i]` (C, h, w).
-
-    pack, unpack: from the model's layout of latents to the pipeline's, and back.
-    """
+def recorded_scheduler(scheduler: Any, model: GuidedModel, steps: Sequence[NoiseStep], noise: Sequence[Tensor]) -> Any:
+    """Return a stand-in for `scheduler` whose i-th step is `model`'s at `steps[i]`, with `noise[i]` (C, h, w)."""
     base: Any = type(scheduler)
 
     class Recorded(base):  # type: ignore[misc]  # of the pipeline's own class, so that it asks nothing else of it
@@ -50,8 +40,8 @@ def recorded_scheduler(
         def step(self, model_output: Tensor, timestep: Any, sample: Tensor, return_dict: bool = True) -> tuple[Tensor]:
             del timestep, return_dict
             index, self._taken = self._taken, self._taken + 1
-            x = unpack(sample)
-            mean, std = model.step_distribution(x, unpack(model_output), steps[index])
-            return (pack(mean + std * noise[index][None].to(mean)),)
+            x = model.from_pipeline(sample)
+            mean, std = model.step_distribution(x, model.from_pipeline(model_output), steps[index])
+            return (model.to_pipeline(mean + std * noise[index][None].to(mean)),)
 
     return Recorded.from_config(scheduler.config)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nulltta.algorithm import randomness
 from nulltta.algorithm.embeddings import is_free, transform
-from nulltta.algorithm.objective import guide, predict_branches
+from nulltta.algorithm.objective import predict_branches
 from nulltta.config import NullTTAConfig
 from nulltta.contracts import Embedding, GuidedModel
 from nulltta.errors import InvalidValue
@@ -77,7 +77,7 @@ def replay(
         else:
             eps_null, eps_cond = predict_branches(model, x, step, null, cond)
             drawn = randomness.seeded(seeds, i, x, 1)[:, 0]
-        mean, std = model.step_distribution(x, guide(model, eps_null, eps_cond, config.guidance_scale), step)
+        mean, std = model.step_distribution(x, model.guide(eps_null, eps_cond, config.guidance_scale), step)
         x = mean + std * drawn
     return in_batch_of_copies(places.decoded, model.decode, x) if exact else model.decode(x)
 
@@ -189,9 +189,7 @@ def _exact_scheduler(null_text: NullText, pipeline: Any, options: dict[str, Any]
     config = recorded_config(null_text)
     steps = [_with_eta(step, config.eta) for step in model.schedule(config.num_inference_steps)]
     draws = _recording(null_text, [step.timestep for step in steps])[1]
-    pack: Callable[[Tensor], Tensor] = getattr(model, "to_pipeline", lambda latents: latents)
-    unpack: Callable[[Tensor], Tensor] = getattr(model, "from_pipeline", lambda latents: latents)
-    return recorded_scheduler(pipeline.scheduler, model, steps, draws, pack, unpack)
+    return recorded_scheduler(pipeline.scheduler, model, steps, draws)
 
 
 def _recording(null_text: NullText, timesteps: Sequence[float]) -> tuple[Tensor, Sequence[Tensor]]:
@@ -221,9 +219,10 @@ def _require_shapes(learnt: Embedding, encoded: Embedding) -> None:
 
 
 def _require_latents(recorded: Tensor, model: GuidedModel) -> None:
-    expected = tuple(model.initial_latents(1, torch.Generator().manual_seed(0)).shape[1:])
-    if tuple(recorded.shape) != expected:
-        raise InvalidValue(f"the recorded latents have shape {tuple(recorded.shape)}, this model's {expected}")
+    if tuple(recorded.shape) != model.latent_shape:
+        raise InvalidValue(
+            f"the recorded latents have shape {tuple(recorded.shape)}, this model's {model.latent_shape}"
+        )
 
 
 def recorded_config(null_text: NullText) -> NullTTAConfig:

@@ -14,45 +14,23 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from nulltta.contracts import Embedding, GuidedModel, NoiseStep
+from nulltta.contracts import Embedding, ModelWrapper, NoiseStep
 
 BatchPosition: TypeAlias = tuple[int, int]
 """The size of a batch, and a row of it."""
 
 
-class RowByRow:
-    """A `GuidedModel` that answers as `model` does, each row of `encode`, `predict` and `decode` on its own.
-
-    Everything else, `pipeline` and `scheduler` included, is the model's.
-    """
-
-    def __init__(self, model: GuidedModel) -> None:
-        self.model = model
-        self.name = model.name
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.model, name)
+class RowByRow(ModelWrapper):
+    """A model that evaluates each row of `encode`, `predict` and `decode` on its own, and else answers as `model`."""
 
     def encode(self, prompts: Sequence[str], negatives: Sequence[str]) -> tuple[Embedding, Embedding]:
         rows = [self.model.encode([prompt], [negative]) for prompt, negative in zip(prompts, negatives, strict=True)]
         cond, null = ({name: torch.cat([row[i][name] for row in rows]) for name in rows[0][i]} for i in (0, 1))
         return cond, null
 
-    def schedule(self, num_inference_steps: int) -> Sequence[NoiseStep]:
-        return self.model.schedule(num_inference_steps)
-
-    def initial_latents(self, batch: int, generator: torch.Generator) -> Tensor:
-        return self.model.initial_latents(batch, generator)
-
     def predict(self, x: Tensor, step: NoiseStep, embedding: Embedding) -> Tensor:
         rows = [{name: tensor[i : i + 1].clone() for name, tensor in embedding.items()} for i in range(len(x))]
         return torch.cat([self.model.predict(x[i : i + 1].clone(), step, row) for i, row in enumerate(rows)])
-
-    def predict_x0(self, x: Tensor, prediction: Tensor, step: NoiseStep) -> Tensor:
-        return self.model.predict_x0(x, prediction, step)
-
-    def step_distribution(self, x: Tensor, prediction: Tensor, step: NoiseStep) -> tuple[Tensor, float]:
-        return self.model.step_distribution(x, prediction, step)
 
     def decode(self, x0: Tensor, detail: str = "full") -> Tensor:
         return torch.cat([self.model.decode(x0[i : i + 1].clone(), detail) for i in range(len(x0))])

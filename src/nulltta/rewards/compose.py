@@ -15,12 +15,12 @@ class Custom(Reward):
     """A callable (images (B, 3, H, W) in [0, 1], prompts) -> scores (B,) as a `Reward`.
 
     It counts as differentiable unless the callable has a false attribute `differentiable`. A callable that turns out
-    to give no gradient is reported when the gradient is asked for.
+    to give no gradient is reported when the gradient is asked for. A callable with an attribute `name` keeps it.
     """
 
     def __init__(self, function: Callable[[Tensor, Sequence[str]], Tensor], name: str) -> None:
         self.function = function
-        self.name = name
+        self.name = str(getattr(function, "name", name))
         self.differentiable = bool(getattr(function, "differentiable", True))
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:

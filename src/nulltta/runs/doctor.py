@@ -110,7 +110,7 @@ def estimate(
 
 def weights(model: Any, reward: Any) -> int:
     """Bytes of the parameters of a model's pipeline and of a reward's modules."""
-    components = getattr(getattr(model, "pipeline", None), "components", {})
+    components = {} if model.pipeline is None else model.pipeline.components
     modules = [part for part in components.values() if isinstance(part, torch.nn.Module)]
     tower = getattr(getattr(reward, "encoder", reward), "model", None)
     modules += [tower] if isinstance(tower, torch.nn.Module) else []

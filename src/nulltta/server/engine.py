@@ -100,5 +100,5 @@ def _spread(count: int, steps: int) -> list[int]:
 @torch.no_grad()
 def _size(model: GuidedModel, device: torch.device) -> tuple[int, int]:
     """By a try: it also warms the decoder up."""
-    latents = model.initial_latents(1, torch.Generator().manual_seed(0)).to(device)
+    latents = torch.zeros((1, *model.latent_shape), device=device)
     return to_pil(model.decode(latents))[0].size

@@ -9,10 +9,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from nulltta.contracts import Embedding, NoiseStep
+from nulltta.contracts import Embedding, GuidedModel, NoiseStep
 
 
-class Gaussian:
+class Gaussian(GuidedModel):
     """The exact denoiser of data distributed as N(m, I), where the embedding is the mean m.
 
     Every marginal is N(√ᾱ·m, I), so ε(x, m) = √(1−ᾱ)·(x − √ᾱ·m) and x̂0 = √ᾱ·x + (1−ᾱ)·m. Latents and images are
@@ -24,6 +24,7 @@ class Gaussian:
     """
 
     name = "gaussian"
+    latent_shape = (3, 1, 1)
 
     def __init__(self) -> None:
         self.with_gradient = 0
@@ -42,9 +43,6 @@ class Gaussian:
             alpha = now / then
             steps.append(NoiseStep(num_inference_steps - i, now, then, (1 - alpha) / (2 * alpha * (1 - now))))
         return steps
-
-    def initial_latents(self, batch: int, generator: torch.Generator) -> Tensor:
-        return torch.randn((batch, 3, 1, 1), generator=generator)
 
     def predict(self, x: Tensor, step: NoiseStep, embedding: Embedding) -> Tensor:
         if torch.is_grad_enabled() and (x.requires_grad or embedding["mean"].requires_grad):

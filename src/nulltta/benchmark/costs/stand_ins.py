@@ -55,7 +55,7 @@ def measured_model(name: str, device: str = "cpu", dtype: torch.dtype = torch.fl
         stock = StableDiffusionPipeline.from_pretrained(EMBEDDED, dtype=dtype).to(device)
         for part in (stock.unet, stock.vae, stock.text_encoder):
             part.requires_grad_(False)
-        return MeasuredModel(stock, model.pipeline, model, rewards.load("clip", device=device), EXACT)  # type: ignore[attr-defined]
+        return MeasuredModel(stock, model.pipeline, model, rewards.load("clip", device=device), EXACT)
     torch.manual_seed(0)
     with torch.device(device):
         pipeline = {"sd15": _sd15, "sdxl": _sdxl}[name]()
