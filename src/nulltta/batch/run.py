@@ -11,7 +11,9 @@ from typing import Any, Protocol, TypeAlias
 from nulltta.batch.folder import Advance, Folder, Outcome, Record
 from nulltta.batch.rows import read, require_pyarrow
 from nulltta.batch.tasks import Failure, Task, batches, tasks
+from nulltta.config import whole
 from nulltta.errors import InvalidValue, NullTTAError
+from nulltta.prompts import require_text
 from nulltta.runs.request import RunSettings
 
 TABLE_EVERY = 10.0  # seconds between writings of the table; the records of finished rows are on the disk at once
@@ -50,6 +52,10 @@ class Asked:
     seed: int = 0
     negative_prompt: str = ""
     engine: EngineMaker = locally
+
+    def __post_init__(self) -> None:
+        whole(self, "seed", at_least=0)
+        require_text(self.negative_prompt, "a negative prompt")
 
 
 @dataclass
