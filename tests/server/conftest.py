@@ -1,4 +1,4 @@
-"""A real server on loopback around the tiny checkpoint."""
+"""Real servers on a loopback address, which sample from the tiny checkpoint."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ def tiny(checkpoint: Path) -> nulltta.GuidedModel:
 
 @pytest.fixture(scope="session")
 def shared(tiny: nulltta.GuidedModel) -> Iterator[Running]:
-    """With a key and otherwise usual settings, for tests that leave it as it was."""
+    """A server with a key and otherwise default settings, for tests that do not change its state."""
     with running(tiny, keys=(KEY,)) as found:
         yield found
 
 
 @pytest.fixture
 def start(tiny: nulltta.GuidedModel) -> Iterator[Callable[..., Running]]:
-    """Start a server with settings of its own."""
+    """Start servers with settings of their own."""
     with ExitStack() as stack:
         yield lambda **settings: stack.enter_context(running(tiny, **settings))
 
 
 @pytest.fixture
 def closed_gate() -> Iterator[threading.Event]:
-    """The gate of `gates.gated`, closed until the test opens it."""
+    """The gate of the reward `gates:gated`, closed until the test opens it."""
     gates.gate.clear()
     yield gates.gate
     gates.gate.set()

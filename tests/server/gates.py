@@ -1,10 +1,11 @@
-"""Rewards of an operator's own, offered by import path, which tests open, close and break."""
+"""Rewards that are offered by import path, as an operator's own rewards are, and that block or fail on demand."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 GATED, PICKY = NAMES = (f"{__name__}:gated", f"{__name__}:picky")
@@ -13,15 +14,20 @@ gate.set()
 
 
 def gated(images: Tensor, prompts: Sequence[str]) -> Tensor:
-    """Brightness, once the gate is open."""
+    """Return the brightness once the gate is open."""
     assert gate.wait(60)
     return images.mean((1, 2, 3))
 
 
 def picky(images: Tensor, prompts: Sequence[str]) -> Tensor:
-    """Brightness, not finite for a prompt that says "nan", broken by one that says "boom"."""
+    """Return the brightness; fail for prompts that ask for it.
+
+    "boom" raises an error, "full" runs out of memory, and "nan" gives a score that is not finite.
+    """
     if any("boom" in prompt for prompt in prompts):
-        raise LookupError(f"no such thing in {prompts}")
+        raise LookupError(f"/home/operator/secret.txt does not list {prompts}")
+    if any("full" in prompt for prompt in prompts):
+        raise torch.OutOfMemoryError("CUDA out of memory in /home/operator/reward.py")
     scores = images.mean((1, 2, 3)) * 1.0
     for i, prompt in enumerate(prompts):
         if "nan" in prompt:

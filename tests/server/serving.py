@@ -1,4 +1,4 @@
-"""A real server on loopback, in a thread."""
+"""A real server on a loopback address, in a thread."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from openai import OpenAI
 from PIL import Image
 
 import nulltta
-from nulltta.server.engine import Engine
-from nulltta.server.run import Server, listen
-from nulltta.server.settings import Settings
+from nulltta.runs.network import bind
+from nulltta.server.engine import ServerEngine
+from nulltta.server.run import GracefulServer
+from nulltta.server.settings import ServerSettings
 
 from . import gates
 
@@ -29,10 +30,10 @@ SHORT = {"num_inference_steps": 4, "inner_steps": [1, 1], "num_particles": 2, "g
 
 @dataclass
 class Running:
-    """A server at work."""
+    """A running server."""
 
-    engine: Engine
-    server: Server
+    engine: ServerEngine
+    server: GracefulServer
     thread: threading.Thread
     port: int
 
@@ -49,7 +50,7 @@ class Running:
     def until(self, condition: Callable[[], bool]) -> None:
         deadline = time.monotonic() + 60
         while not condition():
-            assert time.monotonic() < deadline, "it never came to pass"
+            assert time.monotonic() < deadline, "the condition never became true"
             time.sleep(0.01)
 
     def stop(self) -> None:
@@ -58,9 +59,10 @@ class Running:
 
 @contextmanager
 def running(model: nulltta.GuidedModel, **settings: Any) -> Iterator[Running]:
-    engine = Engine(model, Settings(**{"rewards": OFFERED, "name": "tiny", "port": 0, "grace": 5, **settings}))
-    with listen("127.0.0.1", 0) as listener:
-        server = Server(engine)
+    given = {"rewards": OFFERED, "name": "tiny", "port": 0, "grace": 5, **settings}
+    engine = ServerEngine(model, ServerSettings(**given))
+    with bind("127.0.0.1", 0) as listener:
+        server = GracefulServer(engine)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         found = Running(engine, server, thread, listener.getsockname()[1])
@@ -76,7 +78,7 @@ def running(model: nulltta.GuidedModel, **settings: Any) -> Iterator[Running]:
 
 
 def config(**changes: Any) -> nulltta.NullTTAConfig:
-    """What SHORT asks for."""
+    """Return the configuration that SHORT asks for, with changes."""
     return nulltta.NullTTAConfig(**{name: value for name, value in {**SHORT, **changes}.items() if name != "seed"})
 
 

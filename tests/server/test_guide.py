@@ -1,4 +1,4 @@
-"""The code that docs/server.md shows."""
+"""The examples of docs/server.md."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_the_guides_client(
 ) -> None:
     at = start(name="embedded", rewards=("clip",))
     [code] = re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.S)
-    [said] = re.findall(r"printed, .*?```\n(.*?)```", GUIDE.read_text(), re.S)
+    [said] = re.findall(r"This printed, .*?```\n(.*?)```", GUIDE.read_text(), re.S)
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
     exec(code.replace("http://127.0.0.1:8000", at.url).replace("15,", "4,"), names)  # short
@@ -44,7 +44,7 @@ def test_the_guides_mistakes(start: Callable[..., Running]) -> None:
 
 
 def answers(at: Running, sent: str) -> tuple[int, Any, Any]:
-    """What comes of a cell of the table."""
+    """Send what a cell of the table describes."""
     if sent == "10 MB":
         return ask(at, b" " * 10_000_000)
     if sent.endswith(" key"):

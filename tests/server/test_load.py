@@ -1,4 +1,4 @@
-"""The load test's arithmetic, on a real server."""
+"""The statistics of the load test, on a real server."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from studies import load
 from .serving import KEY, Running
 
 
-def test_a_level_and_the_memory(start: Callable[..., Running]) -> None:
+def test_throughput_latency_and_memory_are_measured(start: Callable[..., Running]) -> None:
     at = start(keys=(KEY,))
     server = load.Server(at.url, KEY)
     level = load.serve_level(server, clients=3, requests=7)
@@ -35,7 +35,7 @@ def test_a_level_and_the_memory(start: Callable[..., Running]) -> None:
     assert "model tiny, a 1; 2 cores" in table[4]
 
 
-def test_what_does_not_come_is_lost(start: Callable[..., Running]) -> None:
-    at = start(max_steps=3)  # the load's requests ask for more
+def test_a_refused_request_counts_as_lost(start: Callable[..., Running]) -> None:
+    at = start(max_steps=3)  # the load test asks for four
     with at.client() as client:
         assert load._timed(client, "a") is None

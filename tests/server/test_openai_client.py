@@ -1,4 +1,4 @@
-"""OpenAI's own Python client, unchanged, against a real server."""
+"""OpenAI's own Python client, unmodified, with a real server."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_images_are_those_of_align(shared: Running, tiny: nulltta.GuidedModel) -
         assert made["config"]["num_inference_steps"] == SHORT["num_inference_steps"]
 
 
-def test_a_stream_brings_the_previews_and_the_image_of_align(shared: Running, tiny: nulltta.GuidedModel) -> None:
+def test_a_stream_sends_the_previews_and_the_image_of_align(shared: Running, tiny: nulltta.GuidedModel) -> None:
     previews = []
     result = nulltta.align(tiny, PROMPT, "brightness", config=config(), on_step=lambda s: previews.append(s.preview))
     with shared.client() as client:
@@ -75,13 +75,13 @@ def test_a_url_serves_the_picture_without_a_key(shared: Running) -> None:
         assert response.read() == base64.b64decode(inline.b64_json or "")
 
 
-def test_public_url(start: Any) -> None:
+def test_urls_begin_with_the_public_url(start: Any) -> None:
     with start(public_url="https://pictures.example/here/").client() as client:
         [answered] = client.images.generate(prompt="a", response_format="url", extra_body=ours()).data or ()
     assert str(answered.url).startswith("https://pictures.example/here/images/")
 
 
-def test_a_seed_that_was_drawn_is_told_and_repeats_the_image(shared: Running) -> None:
+def test_a_drawn_seed_is_reported_and_repeats_the_image(shared: Running) -> None:
     def one(client: openai.OpenAI, **options: Any) -> tuple[int, Answered]:
         [answered] = client.images.generate(prompt="a", extra_body=ours(**options)).data or ()
         return (answered.model_extra or {})["nulltta"]["seed"], answered
@@ -112,7 +112,7 @@ def test_reward_expressions_and_guards(shared: Running, tiny: nulltta.GuidedMode
     assert (answered.model_extra or {})["nulltta"]["score"] == pytest.approx(float(result.rewards[0]), abs=1e-5)
 
 
-def test_models(shared: Running) -> None:
+def test_the_model_is_listed(shared: Running) -> None:
     with shared.client() as client:
         [model] = client.models.list().data
         assert client.models.retrieve("tiny") == model
@@ -122,7 +122,7 @@ def test_models(shared: Running) -> None:
     assert refused.value.code == "model_not_found"
 
 
-def test_openai_parameters_that_ask_for_what_happens_anyway(shared: Running) -> None:
+def test_openais_parameters_may_describe_what_happens_anyway(shared: Running) -> None:
     with shared.client() as client:
         answer = client.images.generate(
             model="tiny", prompt="a", size="16x16", quality="auto", background="opaque", output_format="png",

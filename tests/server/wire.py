@@ -1,4 +1,4 @@
-"""Requests as they are on the wire, for what no well-behaved client sends."""
+"""Raw HTTP requests, for what OpenAI's client would not send."""
 
 from __future__ import annotations
 
@@ -12,14 +12,22 @@ GENERATE = "/v1/images/generations"
 
 
 def body(prompt: str = "a", **options: Any) -> dict[str, Any]:
-    """A short request for brightness."""
+    """Return the body of a short request whose reward is brightness."""
     return {"prompt": prompt, "nulltta": {**SHORT, "reward": "brightness", **options}}
 
 
 def send(at: Running, body: Any = None, method: str = "POST", path: str = GENERATE,
          headers: dict[str, str | None] | None = None, timeout: float = 120) -> HTTPConnection:  # fmt: skip
-    """Send a request and wait for nothing. body: JSON, bytes, or chunks of them; headers: beside the usual ones, None
-    to leave one out."""
+    """Send a request without waiting for the response.
+
+    Args:
+        at: the server.
+        body: a dictionary to send as JSON, bytes, or an iterable of chunks.
+        method: the HTTP method.
+        path: the path.
+        headers: additional headers; a value of None leaves out one of the usual headers.
+        timeout: seconds.
+    """
     usual = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
     given = {name: value for name, value in {**usual, **(headers or {})}.items() if value is not None}
     connection = HTTPConnection("127.0.0.1", at.port, timeout=timeout)
@@ -28,7 +36,7 @@ def send(at: Running, body: Any = None, method: str = "POST", path: str = GENERA
 
 
 def answer(connection: HTTPConnection) -> tuple[int, Any, HTTPMessage]:
-    """Status, body (parsed if it is JSON) and headers; closes the connection."""
+    """Return status, body (parsed if it is JSON) and headers, and close the connection."""
     response = connection.getresponse()
     content = response.read()
     connection.close()

@@ -15,7 +15,7 @@ from nulltta.cli.messages import INTERRUPTED, quiet, say
 from nulltta.config import NullTTAConfig
 from nulltta.errors import NullTTAError
 from nulltta.runs.request import AlignRequest, RunSettings, flag, read_prompts
-from nulltta.server.settings import Settings
+from nulltta.server.settings import ServerSettings as Settings
 
 MISTAKE = 2  # the exit code after a mistake
 

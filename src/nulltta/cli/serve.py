@@ -15,7 +15,7 @@ from nulltta.cli.messages import quiet
 from nulltta.errors import InvalidValue
 from nulltta.runs.request import ModelSettings
 from nulltta.server.auth import VARIABLE, read_keys
-from nulltta.server.settings import Settings
+from nulltta.server.settings import ServerSettings as Settings
 
 if TYPE_CHECKING:
     from nulltta.contracts import GuidedModel
@@ -111,9 +111,9 @@ def serve(
     )
     with quiet():
         if engine == "ray":
-            from nulltta.server.on_ray import OnRay
+            from nulltta.server.ray_deployment import RayDeployment
 
-            OnRay(ray_address, replicas, device)(settings, load)
+            RayDeployment(ray_address, replicas, device)(settings, load)
         else:
             from nulltta.server.run import serve as run
 

@@ -15,79 +15,83 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 
 from nulltta.rewards import REWARDS
-from nulltta.server.answers import Answer
-from nulltta.server.engine import Engine
+from nulltta.server.engine import ServerEngine
 from nulltta.server.errors import APIError, from_http, from_validation
-from nulltta.server.jobs import Finished, Job
+from nulltta.server.image_store import ImageStore, TemporaryImages
+from nulltta.server.jobs import FinishedImages, ImageJob
 from nulltta.server.limits import size_name
-from nulltta.server.middleware import add_all
-from nulltta.server.pictures import Pictures, Shelf
-from nulltta.server.schemas import Generation
+from nulltta.server.middleware import add_middleware
+from nulltta.server.responses import JobResponse
+from nulltta.server.schemas import GenerationRequest
 
 T = TypeVar("T")
-SWEEP = 60.0  # seconds between two looks for pictures that have expired
+SWEEP_INTERVAL = 60.0
+"""Seconds between two deletions of expired images."""
 
 
-def create_app(engine: Engine, shared: Shelf | None = None) -> FastAPI:
-    """The server as an ASGI application. Its engine's worker runs from its startup to its shutdown.
+def create_app(engine: ServerEngine, images: ImageStore | None = None) -> FastAPI:
+    """Return the server as an ASGI application, whose startup and shutdown start and stop the engine's worker.
 
-    shared: the pictures by URL, where this is one of several servers behind one address.
+    Args:
+        engine: the model and its queue.
+        images: the store for images that are sent as URLs, if several replicas share one; None for a store of its own.
     """
     settings = engine.settings
-    pictures = shared or Pictures(settings.url_lifetime, settings.max_urls)
+    store = images or TemporaryImages(settings.url_lifetime, settings.max_urls)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         engine.worker.start()
-        sweeping = asyncio.create_task(_sweep(pictures))
+        sweeper = asyncio.create_task(_sweep(store))
         yield
-        sweeping.cancel()
+        sweeper.cancel()
         engine.close()
         engine.abort()
-        await asyncio.to_thread(engine.worker.join)  # it ends with the denoising step that it is at
-        pictures.close()
+        await asyncio.to_thread(engine.worker.join)  # the worker finishes the denoising step in progress
+        store.close()
 
-    app = FastAPI(title="nulltta", lifespan=lifespan, docs_url=None, redoc_url=None)  # their pages load foreign scripts
-    add_all(app, settings, engine.metrics)
+    # The documentation pages are off because they load scripts from other hosts.
+    app = FastAPI(title="nulltta", lifespan=lifespan, docs_url=None, redoc_url=None)
+    add_middleware(app, settings, engine.metrics)
     for kind in (APIError, RequestValidationError, HTTPException):
-        app.add_exception_handler(kind, _answer)
-    _add_images(app, engine, pictures)
-    _add_catalogue(app, engine)
-    _add_state(app, engine, alone=shared is None)
+        app.add_exception_handler(kind, _error_response)
+    _add_image_routes(app, engine, store)
+    _add_catalogue_routes(app, engine)
+    _add_health_routes(app, engine, shared=images is not None)
     return app
 
 
-def _add_images(app: FastAPI, engine: Engine, pictures: Shelf) -> None:
-    """What samples, and the pictures by URL."""
+def _add_image_routes(app: FastAPI, engine: ServerEngine, store: ImageStore) -> None:
+    """Add the route that samples images and the one that serves them by URL."""
     settings = engine.settings
 
     @app.post("/v1/images/generations", response_model=None)
-    async def generate(body: Generation, request: Request) -> Response | dict[str, Any]:
+    async def generate(body: GenerationRequest, request: Request) -> Response | dict[str, Any]:
         job = engine.submit(body, request.state.request_id)
-        answer = Answer(job, settings.name, size_name(engine.size))
+        response = JobResponse(job, settings.name, size_name(engine.size))
         if body.stream:
-            return answer.as_stream()
+            return response.as_stream()
         try:
-            finished = await _unless_gone(request, _finished(job))
+            finished = await _unless_disconnected(request, _finished(job))
         finally:
-            job.end()
+            job.cancel()
         if finished is None:
-            return Response(status_code=499)  # nobody reads it; the log does
-        return await answer.as_json(finished, _url(request) if body.response_format == "url" else None)
+            return Response(status_code=499)  # the client is gone; the status is for the log
+        return await response.as_json(finished, _store_and_link(request) if body.response_format == "url" else None)
 
-    def _url(request: Request) -> Callable[[bytes], str]:
+    def _store_and_link(request: Request) -> Callable[[bytes], str]:
         base = (settings.public_url or str(request.base_url)).rstrip("/")
-        return lambda encoded: f"{base}/images/{pictures.add(encoded)}.png"
+        return lambda encoded: f"{base}/images/{store.add(encoded)}.png"
 
     @app.get("/images/{name}.png")
-    def picture(name: str) -> Response:
-        if (found := pictures.find(name)) is None:
-            raise APIError(404, "there is no such picture, or none any more", code="not_found")
+    def image(name: str) -> Response:
+        if (found := store.find(name)) is None:
+            raise APIError(404, "there is no such image, or it has expired", code="not_found")
         return Response(found, media_type="image/png", headers={"cache-control": "private, no-store"})
 
 
-def _add_catalogue(app: FastAPI, engine: Engine) -> None:
-    """What may be asked for."""
+def _add_catalogue_routes(app: FastAPI, engine: ServerEngine) -> None:
+    """Add the routes that list the model and the rewards."""
     settings = engine.settings
     model = {
         "id": settings.name, "object": "model", "created": int(time.time()), "owned_by": "nulltta",
@@ -101,45 +105,48 @@ def _add_catalogue(app: FastAPI, engine: Engine) -> None:
     @app.get("/v1/models/{name:path}")
     def one_model(name: str) -> dict[str, Any]:
         if name != settings.name:
-            message = f"the model '{name}' does not exist: this server's is '{settings.name}'"
+            message = f"the model '{name}' does not exist: this server's model is '{settings.name}'"
             raise APIError(404, message, code="model_not_found", param="model")
         return model
 
     @app.get("/v1/rewards")
-    def offered() -> dict[str, Any]:
-        return {"object": "list", "data": [_about(name) for name in engine.offer.names]}
+    def rewards() -> dict[str, Any]:
+        return {"object": "list", "data": [_describe_reward(name) for name in engine.rewards.names]}
 
 
-def _add_state(app: FastAPI, engine: Engine, *, alone: bool) -> None:
-    """What probes and Prometheus ask."""
+def _add_health_routes(app: FastAPI, engine: ServerEngine, *, shared: bool) -> None:
+    """Add the probes and Prometheus' metrics; shared: whether this server is one of several replicas."""
 
     @app.get("/healthz")
-    def healthy() -> Response:
+    def healthz() -> Response:
         alive = engine.worker.is_alive()
         return JSONResponse({"status": "ok" if alive else "the worker has stopped"}, 200 if alive else 500)
 
     @app.get("/readyz")
-    def ready() -> Response:
-        why = "the server is stopping" if engine.queue.closed else ""
-        return JSONResponse({"status": why or "ready"}, 503 if why else 200)
+    def readyz() -> Response:
+        reason = "the server is stopping" if engine.queue.closed else ""
+        return JSONResponse({"status": reason or "ready"}, 503 if reason else 200)
 
     @app.get("/metrics")
     def metrics() -> Response:
-        if not alone:
-            raise APIError(404, "one of several replicas would answer for itself: ask Ray's metrics", code="not_found")
+        if shared:
+            message = "this is one of several replicas, whose metrics Ray exports together"
+            raise APIError(404, message, code="not_found")
         return PlainTextResponse(generate_latest(engine.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
-def _about(reward: str) -> dict[str, Any]:
-    """Of a known reward, what it is; the operator's own say nothing about themselves."""
-    said: dict[str, Any] = {"id": reward, "object": "reward"}
+def _describe_reward(reward: str) -> dict[str, Any]:
+    """Return OpenAI-style information on a reward; of the operator's own rewards only the name is known."""
+    described: dict[str, Any] = {"id": reward, "object": "reward"}
     if entry := REWARDS.get(reward):
-        said |= {"summary": entry.summary, "differentiable": entry.differentiable, "licence": entry.licence}
-    return said
+        described |= {
+            "summary": entry.summary, "differentiable": entry.differentiable, "licence": entry.licence,
+        }  # fmt: skip
+    return described
 
 
-def _answer(request: Request, error: Exception) -> Response:
-    """Every error in OpenAI's shape."""
+def _error_response(request: Request, error: Exception) -> Response:
+    """Return the response to an exception, in OpenAI's form."""
     if isinstance(error, RequestValidationError):
         error = from_validation(error.errors())
     elif isinstance(error, HTTPException):
@@ -148,16 +155,17 @@ def _answer(request: Request, error: Exception) -> Response:
     return error.response()
 
 
-async def _finished(job: Job) -> Finished:
-    while not isinstance(event := await job.next(within=job.seconds), Finished):
+async def _finished(job: ImageJob) -> FinishedImages:
+    """Wait for the job's images, passing over partial ones."""
+    while not isinstance(event := await job.next(within=job.timeout), FinishedImages):
         pass
     return event
 
 
-async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T | None:
-    """What `work` gives; None, and its end, as soon as the client is gone."""
+async def _unless_disconnected(request: Request, work: Coroutine[Any, Any, T]) -> T | None:
+    """Return the result of `work`; cancel it and return None as soon as the client disconnects."""
     working = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(_gone(request))
+    leaving = asyncio.ensure_future(_disconnected(request))
     try:
         await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
         return working.result() if working.done() else None
@@ -166,12 +174,14 @@ async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T | No
             task.cancel()
 
 
-async def _gone(request: Request) -> None:
+async def _disconnected(request: Request) -> None:
+    """Wait until the client disconnects."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
 
-async def _sweep(pictures: Shelf) -> None:
+async def _sweep(store: ImageStore) -> None:
+    """Delete expired images from time to time."""
     while True:
-        await asyncio.sleep(SWEEP)
-        await asyncio.to_thread(pictures.sweep)
+        await asyncio.sleep(SWEEP_INTERVAL)
+        await asyncio.to_thread(store.sweep)

@@ -1,4 +1,4 @@
-"""API keys: where they come from, and whether a request has one."""
+"""API keys: reading them, and checking a request's key."""
 
 from __future__ import annotations
 
@@ -7,39 +7,50 @@ import hmac
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from nulltta.errors import InvalidValue
+from nulltta.errors import InvalidValue, first_line
 
 VARIABLE = "NULLTTA_API_KEY"
-SHORTEST = 16  # characters
+MIN_LENGTH = 16
+"""The smallest number of characters in a key."""
 
 
 def read_keys(file: Path | None, environment: Mapping[str, str]) -> tuple[str, ...]:
-    """The keys of a file, one a line, so that a new one can be handed out before the old one is withdrawn; without a
-    file, the environment variable's; () where neither is given.
+    """Read the API keys from a file or, without one, from the environment.
+
+    A file holds one key per line, so that a new key can be handed out before the old one is withdrawn.
+
+    Returns:
+        The keys; () if neither a file nor the environment variable is given.
 
     Raises:
-        NullTTAError: the file cannot be read or holds none, or a key is too short or no printable ASCII.
+        InvalidValue: if the file cannot be read or holds no key, or a key is too short or is not printable ASCII.
     """
     if file is not None:
         try:
             keys = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
         except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+            reason = first_line(error) if isinstance(error, OSError) else "it is not UTF-8 text"
             raise InvalidValue(f"cannot read API keys from '{file}': {reason}") from error
-        place = f"'{file}'"
+        source = f"'{file}'"
     elif VARIABLE in environment:
-        keys, place = [environment[VARIABLE].strip()], VARIABLE
+        keys, source = [environment[VARIABLE].strip()], VARIABLE
     else:
         return ()
     if not keys:
-        raise InvalidValue(f"{place} holds no API key: write one a line")
-    if any(len(key) < SHORTEST or not all("!" <= letter <= "~" for letter in key) for key in keys):
-        raise InvalidValue(f"an API key in {place} is not {SHORTEST} or more printable ASCII characters without spaces")
+        raise InvalidValue(f"{source} holds no API key: write one per line")
+    if any(len(key) < MIN_LENGTH or not all("!" <= letter <= "~" for letter in key) for key in keys):
+        raise InvalidValue(
+            f"an API key in {source} is not made of {MIN_LENGTH} or more printable ASCII characters without spaces"
+        )
     return tuple(keys)
 
 
-class Keys:
-    """Compares in a time that tells nothing: digests of equal length, every key each time."""
+class APIKeys:
+    """A set of API keys that is compared in constant time: every key is checked each time, by digests of equal length.
+
+    Args:
+        keys: the accepted keys; the object is false if there are none.
+    """
 
     def __init__(self, keys: Sequence[str]) -> None:
         self._digests = [_digest(key.encode()) for key in keys]
@@ -48,7 +59,7 @@ class Keys:
         return bool(self._digests)
 
     def accept(self, authorization: bytes) -> bool:
-        """authorization: the header's value, "Bearer KEY"."""
+        """Return whether the value of an Authorization header, "Bearer KEY", holds one of the keys."""
         scheme, _, key = authorization.partition(b" ")
         given = _digest(key.strip())
         matches = [hmac.compare_digest(given, digest) for digest in self._digests]

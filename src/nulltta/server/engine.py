@@ -10,95 +10,99 @@ import torch
 from nulltta.alignment import METHODS
 from nulltta.config import NullTTAConfig
 from nulltta.contracts import GuidedModel
-from nulltta.errors import InvalidValue, NullTTAError
+from nulltta.errors import InvalidValue
 from nulltta.images import to_pil
-from nulltta.server.errors import APIError, stopping
-from nulltta.server.jobs import Job, Work
-from nulltta.server.limits import check, check_work
-from nulltta.server.metrics import Metrics
-from nulltta.server.offer import Offer
-from nulltta.server.queue import Queue
-from nulltta.server.schemas import Chosen, Generation
-from nulltta.server.settings import Settings
-from nulltta.server.worker import Worker
+from nulltta.server.errors import APIError, from_invalid_value, stopping
+from nulltta.server.job_queue import JobQueue
+from nulltta.server.jobs import ImageJob, JobSettings
+from nulltta.server.limits import check_job_settings, check_request
+from nulltta.server.metrics import ServerMetrics
+from nulltta.server.rewards import LoadedRewards
+from nulltta.server.schemas import GenerationRequest, RequestOptions
+from nulltta.server.settings import ServerSettings
+from nulltta.server.worker import SamplingWorker
 
 
-class Engine:
-    """A model at work for clients, from `worker.start()` to `close()`.
+class ServerEngine:
+    """Samples for clients, from `worker.start()` to `close()`.
+
+    Args:
+        model: the model.
+        settings: the operator's settings.
 
     Attributes:
-        size: (width, height) of the model's images.
+        size: (width, height) of the model's images, in pixels.
 
     Raises:
-        NullTTAError: a method or a reward of the settings is unknown, or does not load.
+        InvalidValue: if a method or a reward of the settings is unknown.
+        LoadError: if a reward does not load.
     """
 
-    def __init__(self, model: GuidedModel, settings: Settings) -> None:
+    def __init__(self, model: GuidedModel, settings: ServerSettings) -> None:
         if unknown := [method for method in settings.methods if method not in METHODS]:
             raise InvalidValue(f"unknown method '{unknown[0]}': choose among {', '.join(METHODS)}")
         self.model, self.settings = model, settings
         device = next(iter(model.encode([""], [""])[1].values())).device
-        self.offer = Offer(settings.rewards, settings.max_terms, device)
-        self.size = _size(model, device)
-        self.metrics = Metrics()
-        self.queue = Queue(settings.queue_size, settings.batch_size, settings.batch_wait)
+        self.rewards = LoadedRewards(settings.rewards, settings.max_terms, device)
+        self.size = _image_size(model, device)
+        self.metrics = ServerMetrics()
+        self.queue = JobQueue(settings.queue_size, settings.batch_size, settings.batch_wait)
         self.metrics.waiting.set_function(lambda: len(self.queue.waiting()))
-        self.worker = Worker(model, self.offer, self.queue, self.metrics, quote=settings.log_prompts)
+        self.worker = SamplingWorker(model, self.rewards, self.queue, self.metrics, quote=settings.log_prompts)
 
-    def submit(self, request: Generation, request_id: str) -> Job:
+    def submit(self, request: GenerationRequest, request_id: str) -> ImageJob:
         """Put a request into the queue.
 
         Raises:
-            APIError: the request is wrong, the queue is full, or the server is stopping.
+            APIError: if the request is invalid, the queue is full, or the server is stopping.
         """
-        check(request, self.settings, self.size)
-        work = self._work(request.nulltta)
-        check_work(work, self.settings, self.offer)
-        chosen = request.nulltta.seed
-        seed = secrets.randbelow(2**31) if chosen is None else chosen
-        job = Job(
-            request_id, work, request.prompt, request.nulltta.negative_prompt, range(seed, seed + request.n),
-            self.settings.timeout, _spread(request.partial_images, work.config.num_inference_steps),
+        check_request(request, self.settings, self.size)
+        job_settings = self._job_settings(request.nulltta)
+        check_job_settings(job_settings, self.settings, self.rewards)
+        seed = secrets.randbelow(2**31) if request.nulltta.seed is None else request.nulltta.seed
+        job = ImageJob(
+            request_id, job_settings, request.prompt, request.nulltta.negative_prompt, range(seed, seed + request.n),
+            self.settings.timeout, _evenly_spread(request.partial_images, job_settings.config.num_inference_steps),
         )  # fmt: skip
         if not self.queue.put(job):
-            raise stopping() if self.queue.closed else self._full()
+            raise stopping() if self.queue.closed else self._queue_full()
         return job
 
     def close(self) -> None:
-        """Take no more requests, and turn away those that wait; what is being sampled goes on."""
+        """Take no more requests and refuse those that wait; the batch being sampled goes on."""
         for job in self.queue.close():
             job.post(stopping())
 
     def abort(self) -> None:
-        """End what is being sampled, at its next denoising step."""
+        """Stop the batch being sampled, at the end of its current denoising step."""
         for job in self.worker.batch:
             job.post(stopping())
-            job.end()
+            job.cancel()
 
-    def _work(self, options: Chosen) -> Work:
+    def _job_settings(self, options: RequestOptions) -> JobSettings:
+        """Return a request's options with the server's defaults filled in."""
         try:
-            config = NullTTAConfig.preset(self.model.name, **options.settings())
-        except NullTTAError as error:
-            raise APIError(400, str(error), code="invalid_value", param="nulltta") from error
-        return Work(
-            options.reward or self.offer.names[0], options.guard, options.method or self.settings.methods[0], config
-        )
+            config = NullTTAConfig.preset(self.model.name, **options.config_fields())
+        except InvalidValue as error:
+            raise from_invalid_value(error, param="nulltta") from error
+        reward, method = options.reward or self.rewards.names[0], options.method or self.settings.methods[0]
+        return JobSettings(reward, options.guard, method, config)
 
-    def _full(self) -> APIError:
-        """Come back when the batches ahead should be done, by the time that they took so far."""
+    def _queue_full(self) -> APIError:
+        """Return the error that asks to come back when the batches ahead should be done, at their past speed."""
         images = sum(len(job.seeds) for job in self.queue.waiting())
         batches = math.ceil(images / self.settings.batch_size) + 1
         seconds = batches * (self.worker.seconds_per_batch or 1.0)
-        return APIError(429, "too many requests wait: ask again later", code="queue_full", retry_after=seconds)
+        return APIError(429, "too many requests are waiting: ask again later", code="queue_full", retry_after=seconds)
 
 
-def _spread(count: int, steps: int) -> list[int]:
-    """The denoising steps, from 0, after which partial images are shown: evenly between start and end."""
+def _evenly_spread(count: int, steps: int) -> list[int]:
+    """Return the denoising steps, counted from 0, after which `count` partial images are sent."""
     return [done - 1 for done in sorted({(k + 1) * steps // (count + 1) for k in range(count)} - {0})]
 
 
 @torch.no_grad()
-def _size(model: GuidedModel, device: torch.device) -> tuple[int, int]:
-    """By a try: it also warms the decoder up."""
+def _image_size(model: GuidedModel, device: torch.device) -> tuple[int, int]:
+    """Decode a latent to find (width, height), which also warms the decoder up before the first request."""
     latents = torch.zeros((1, *model.latent_shape), device=device)
     return to_pil(model.decode(latents))[0].size

@@ -1,4 +1,4 @@
-"""One request on its way through the queue and the worker, and what the worker tells it."""
+"""One request on its way through the queue and the worker, and the events that the worker posts about it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from nulltta.server.errors import APIError, timed_out
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """What requests must have in common to be sampled together."""
+class JobSettings:
+    """The settings that jobs must have in common to be sampled as one batch."""
 
     reward: str
     guard: str | None
@@ -27,80 +27,89 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True)
-class Preview:
-    """The k-th partial image (3, H, W) in [0, 1], after denoising step `step`, of the request's only prompt."""
+class PartialImage:
+    """An intermediate image of a job with a single image.
 
-    k: int
+    Attributes:
+        index: which of the requested partial images this is, from 0.
+        step: the denoising step that it follows, from 0.
+        image: (3, H, W) in [0, 1], on the CPU.
+    """
+
+    index: int
     step: int
     image: Tensor
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
-    """Images (n, 3, H, W) in [0, 1] on the CPU, and their rewards."""
+class FinishedImages:
+    """A job's images (n, 3, H, W) in [0, 1], on the CPU, and their n rewards."""
 
     images: Tensor
     rewards: Sequence[float]
 
 
-Event: TypeAlias = Preview | Finished | APIError
+JobEvent: TypeAlias = PartialImage | FinishedImages | APIError
 
 
-class Job:
-    """Made in the event loop, which awaits its events; the worker's thread posts them.
+class ImageJob:
+    """A request for images, created in the event loop, which awaits the events that the worker's thread posts.
 
-    Attributes:
-        id: the request's.
-        seeds: one an image.
-        partials: after which denoising steps partial images are wanted.
-        deadline: on the monotonic clock; past it nobody waits for the job.
+    Args:
+        id_: the id of the request.
+        settings: the settings.
+        prompt: the prompt of all images.
+        negative_prompt: the text of the null embedding that the optimisation starts from.
+        seeds: one per image.
+        timeout: the seconds until nobody waits for the job any more.
+        partials: the denoising steps after which partial images are wanted.
     """
 
     def __init__(
-        self, id_: str, work: Work, prompt: str, negative_prompt: str, seeds: Sequence[int], seconds: float,
+        self, id_: str, settings: JobSettings, prompt: str, negative_prompt: str, seeds: Sequence[int], timeout: float,
         partials: Sequence[int] = (),
     ) -> None:  # fmt: skip
-        self.id, self.work, self.prompt, self.negative_prompt = id_, work, prompt, negative_prompt
-        self.seeds, self.partials, self.seconds = seeds, partials, seconds
-        self.deadline = time.monotonic() + seconds
-        self._previews = 0
-        self._ended = threading.Event()
+        self.id, self.settings, self.prompt, self.negative_prompt = id_, settings, prompt, negative_prompt
+        self.seeds, self.partials, self.timeout = seeds, partials, timeout
+        self._deadline = time.monotonic() + timeout
+        self._partials_posted = 0
+        self._cancelled = threading.Event()
         self._loop = asyncio.get_running_loop()
-        self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self._events: asyncio.Queue[JobEvent] = asyncio.Queue()
 
     @property
     def wanted(self) -> bool:
-        """Whether somebody still waits for it."""
-        return not self._ended.is_set() and time.monotonic() < self.deadline
+        """Whether somebody still waits for the job."""
+        return not self._cancelled.is_set() and time.monotonic() < self._deadline
 
-    def end(self) -> None:
-        """Nobody waits for it any more: its client has its answer, or went away."""
-        self._ended.set()
+    def cancel(self) -> None:
+        """Declare that nobody waits for the job any more: its client was served or has disconnected."""
+        self._cancelled.set()
 
-    def post(self, event: Event) -> None:
-        """From any thread: hand over an event."""
-        with suppress(RuntimeError):  # the loop is closed: nobody waits
+    def post(self, event: JobEvent) -> None:
+        """Hand over an event; may be called in any thread."""
+        with suppress(RuntimeError):  # the loop is closed, so nobody waits
             self._loop.call_soon_threadsafe(self._events.put_nowait, event)
 
-    def preview(self, step: int, image: Tensor) -> None:
-        """Post a partial image if one is wanted after this step; one that was posted is not posted again."""
-        if self._previews < len(self.partials) and step == self.partials[self._previews]:
-            self.post(Preview(self._previews, step, image.detach().cpu()))
-            self._previews += 1
+    def post_partial(self, step: int, image: Tensor) -> None:
+        """Post a partial image if one is wanted after this step and was not posted before."""
+        if self._partials_posted < len(self.partials) and step == self.partials[self._partials_posted]:
+            self.post(PartialImage(self._partials_posted, step, image.detach().cpu()))
+            self._partials_posted += 1
 
-    async def next(self, within: float) -> Preview | Finished | None:
-        """The next event; None if there is none within so many seconds.
+    async def next(self, within: float) -> PartialImage | FinishedImages | None:
+        """Return the next event, or None if there is none within that many seconds.
 
         Raises:
-            APIError: the job failed, or its time is up.
+            APIError: if the job failed or its time is up.
         """
-        left = self.deadline - time.monotonic()
+        left = self._deadline - time.monotonic()
         try:
             event = await asyncio.wait_for(self._events.get(), min(within, left))
         except TimeoutError:
             if within < left:
                 return None
-            raise timed_out(self.seconds) from None
+            raise timed_out(self.timeout) from None
         if isinstance(event, APIError):
             raise event
         return event

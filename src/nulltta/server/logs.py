@@ -1,4 +1,4 @@
-"""Structured logs: one JSON object a line on stderr. What may quote a prompt is left out unless that is asked for."""
+"""Structured logs: one JSON object per line on stderr. Text that may quote a prompt is left out unless asked for."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ LOGGER = logging.getLogger("nulltta.server")
 
 
 def write(event: str, level: int = logging.INFO, **fields: Any) -> None:
-    """One line: the event and its fields; those that are None are left out."""
+    """Log an event with its fields, leaving out those that are None."""
     LOGGER.log(level, event, extra={"fields": {name: value for name, value in fields.items() if value is not None}})
 
 
 def failure(event: str, error: BaseException, *, quote: bool, **fields: Any) -> None:
-    """An error's type and where it came from; its message, which may quote a prompt, only with `quote`."""
+    """Log an exception: its type and where it was raised and, if `quote`, its message, which may quote a prompt."""
     frames = [f"{Path(f.filename).name}:{f.lineno} {f.name}" for f in traceback.extract_tb(error.__traceback__)]
     write(
         event, logging.ERROR, error=type(error).__name__, message=str(error) if quote else None, at=frames[-8:],
@@ -28,20 +28,25 @@ def failure(event: str, error: BaseException, *, quote: bool, **fields: Any) -> 
     )  # fmt: skip
 
 
-class Lines(logging.Formatter):
-    """{"time", "level", "event", ...}"""
+class JSONFormatter(logging.Formatter):
+    """Formats a record as {"time", "level", "event", ...}."""
 
     def format(self, record: logging.LogRecord) -> str:
+        """Return the record as one line of JSON."""
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         line = {"time": time, "level": record.levelname.lower(), "event": record.getMessage()}
         return json.dumps(line | getattr(record, "fields", {}), default=str)
 
 
-def set_up(*, quote: bool) -> None:
-    """Write our own events to stderr; warnings become events, without their text unless `quote`: some of them name
-    the words of a prompt that did not fit. Nothing of uvicorn's is needed beside them."""
+def configure(*, quote: bool) -> None:
+    """Send the server's events and all warnings to stderr, and silence uvicorn's own logs.
+
+    Args:
+        quote: whether messages that may quote a prompt are logged. Among them are warnings, some of which name the
+            words of a prompt that did not fit.
+    """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(Lines())
+    handler.setFormatter(JSONFormatter())
     LOGGER.handlers, LOGGER.propagate = [handler], False
     LOGGER.setLevel(logging.INFO)
     for name in ("uvicorn.error", "uvicorn.access", "asyncio"):

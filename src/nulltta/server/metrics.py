@@ -1,4 +1,4 @@
-"""What /metrics tells Prometheus: a registry an engine, so that two of them in one process do not mix."""
+"""The metrics that /metrics exports to Prometheus."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
 
-class Metrics:
-    """Counters and gauges of one server; `registry` holds them."""
+class ServerMetrics:
+    """The counters and gauges of one server, in a registry of its own so that two servers in a process do not mix."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self.requests = self._counter("requests", "Requests answered.", "route", "status")
-        self.request_seconds = self._histogram("request_seconds", "Until a request's answer ended.", _SECONDS, "route")
+        self.request_seconds = self._histogram("request_seconds", "Seconds until a request ended.", _SECONDS, "route")
         self.waiting = self._gauge("waiting_requests", "Requests in the queue.")
         self.running = self._gauge("running_images", "Images being sampled.")
         self.images = self._counter("images", "Images sampled to the end.", "method")
-        self.steps = self._counter("denoising_steps", "Denoising steps taken, of batches.")
-        self.batch_images = self._histogram("batch_images", "Images in a batch.", (1, 2, 4, 8, 16, 32))
-        self.batch_seconds = self._histogram("batch_seconds", "A batch's sampling.", _SECONDS)
+        self.steps = self._counter("denoising_steps", "Denoising steps of batches.")
+        self.batch_images = self._histogram("batch_images", "Images per batch.", (1, 2, 4, 8, 16, 32))
+        self.batch_seconds = self._histogram("batch_seconds", "Seconds to sample a batch.", _SECONDS)
         self.abandoned = self._counter("abandoned_batches", "Batches stopped because nobody waited for them.")
         self.failed = self._counter("failed_batches", "Batches that ended in an error.")
 

@@ -1,5 +1,7 @@
-"""What every request goes through, outermost first: `Watched`, `Guarded`, `Bounded`. Plain ASGI, so that the routes
-still hear of a client that goes away."""
+"""What every request passes through, from the outside in: `RequestLog`, `Authentication`, `BodyLimit`.
+
+These are plain ASGI middlewares because Starlette's base class hides a client's disconnection from the routes.
+"""
 
 from __future__ import annotations
 
@@ -12,37 +14,43 @@ from urllib.parse import urlsplit
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from nulltta.runs.network import is_loopback
 from nulltta.server import logs
-from nulltta.server.auth import Keys
+from nulltta.server.auth import APIKeys
 from nulltta.server.errors import APIError, internal
-from nulltta.server.metrics import Metrics
-from nulltta.server.settings import Settings, is_loopback
+from nulltta.server.metrics import ServerMetrics
+from nulltta.server.settings import ServerSettings
 
-OPEN = ("/healthz", "/readyz", "/images/")  # without a key: probes, and pictures, whose names are secrets
-PATIENCE = 30.0  # seconds for a request's body to arrive
-DRAINED = 64 << 20  # bytes of a body that is too big, read and dropped so that its sender hears why
-
-
-def add_all(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
-    app.add_middleware(Bounded, settings.max_body)
-    app.add_middleware(Guarded, settings)
-    app.add_middleware(Watched, metrics, quote=settings.log_prompts)
+PUBLIC_PATHS = ("/healthz", "/readyz", "/images/")
+"""Paths that need no key: probes, and images, whose names are secrets."""
+BODY_TIMEOUT = 30.0
+"""Seconds within which the body of a request must arrive."""
+MAX_DISCARDED = 64 << 20
+"""Bytes of a body above the limit that are read and discarded, so that its sender receives the error."""
 
 
-class Watched:
-    """Gives each request an id (the answer's x-request-id), logs and counts its end, and answers what nobody caught."""
+def add_middleware(app: FastAPI, settings: ServerSettings, metrics: ServerMetrics) -> None:
+    """Add all middlewares to an application."""
+    app.add_middleware(BodyLimit, settings.max_body)
+    app.add_middleware(Authentication, settings)
+    app.add_middleware(RequestLog, metrics, quote=settings.log_prompts)
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, *, quote: bool) -> None:
+
+class RequestLog:
+    """Gives each request an id (x-request-id in the response), logs and counts it, and handles unexpected errors."""
+
+    def __init__(self, app: ASGIApp, metrics: ServerMetrics, *, quote: bool) -> None:
         self.app, self.metrics, self.quote = app, metrics, quote
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle a request."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         began, status = time.monotonic(), 0
         request_id = f"req_{secrets.token_hex(12)}"
         scope.setdefault("state", {})["request_id"] = request_id
 
-        async def answer(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -51,16 +59,17 @@ class Watched:
             await send(message)
 
         try:
-            await self.app(scope, receive, answer)
+            await self.app(scope, receive, send_with_headers)
         except Exception as error:
             logs.failure("error", error, quote=self.quote, request_id=request_id)
             if not status:
-                await internal(request_id).response()(scope, receive, answer)
+                await internal(request_id).response()(scope, receive, send_with_headers)
         finally:
-            self._ended(scope, status, request_id, time.monotonic() - began)
+            self._log(scope, status, request_id, time.monotonic() - began)
 
-    def _ended(self, scope: Scope, status: int, request_id: str, seconds: float) -> None:
-        route = getattr(scope.get("route"), "path", "other")  # never what the client wrote: that would be any text
+    def _log(self, scope: Scope, status: int, request_id: str, seconds: float) -> None:
+        # The route's pattern, never the path: clients could make up any number of paths and fill logs and metrics.
+        route = getattr(scope.get("route"), "path", "other")
         self.metrics.requests.labels(route, status).inc()
         self.metrics.request_seconds.labels(route).observe(seconds)
         level = logging.DEBUG if route in ("/healthz", "/readyz", "/metrics") else logging.INFO
@@ -70,14 +79,18 @@ class Watched:
         )  # fmt: skip
 
 
-class Guarded:
-    """Asks for an API key. Where there is none to ask for, asks that the request was meant for this machine: else a
-    web page could have its visitor's browser, which reaches loopback addresses, ask in the page's name."""
+class Authentication:
+    """Requires an API key or, on a server without keys, a loopback address in the Host header.
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
-        self.app, self.keys = app, Keys(settings.keys)
+    The second rule keeps web pages out: a page can make its visitor's browser send requests to a loopback address, but
+    under the page's own host name.
+    """
+
+    def __init__(self, app: ASGIApp, settings: ServerSettings) -> None:
+        self.app, self.keys = app, APIKeys(settings.keys)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle a request."""
         if scope["type"] == "http" and (refusal := self._refusal(scope)):
             return await refusal.response()(scope, receive, send)
         return await self.app(scope, receive, send)
@@ -85,10 +98,10 @@ class Guarded:
     def _refusal(self, scope: Scope) -> APIError | None:
         headers = dict(scope["headers"])
         if not self.keys:
-            host = _host(headers.get(b"host", b"").decode("latin-1"))
-            hint = "without an API key this server answers to localhost and loopback addresses only"
-            return None if is_loopback(host) else APIError(403, f"'{host}': {hint}", code="forbidden_host")
-        if scope["path"].startswith(OPEN):
+            host = _host_name(headers.get(b"host", b"").decode("latin-1"))
+            message = f"'{host}': without an API key this server answers to localhost and loopback addresses only"
+            return None if is_loopback(host) else APIError(403, message, code="forbidden_host")
+        if scope["path"].startswith(PUBLIC_PATHS):
             return None
         if b"authorization" not in headers:
             message = "no API key: send it as 'Authorization: Bearer KEY'"
@@ -98,19 +111,20 @@ class Guarded:
         return None
 
 
-class Bounded:
-    """Reads a request's body before anything is done with it, no longer than `limit` bytes."""
+class BodyLimit:
+    """Reads a request's body before the application sees the request, and refuses one above `limit` bytes."""
 
     def __init__(self, app: ASGIApp, limit: int) -> None:
         self.app, self.limit = app, limit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle a request."""
         if scope["type"] != "http" or scope["method"] not in ("POST", "PUT", "PATCH"):
             return await self.app(scope, receive, send)
         try:
-            body = await asyncio.wait_for(self._read(receive), PATIENCE)
+            body = await asyncio.wait_for(self._read(receive), BODY_TIMEOUT)
         except TimeoutError:
-            refusal = APIError(408, f"the body did not arrive within {PATIENCE:g} s", code="timeout")
+            refusal = APIError(408, f"the body did not arrive within {BODY_TIMEOUT:g} s", code="timeout")
             return await refusal.response()(scope, receive, send)
         except APIError as refusal:
             return await refusal.response()(scope, receive, send)
@@ -123,10 +137,10 @@ class Bounded:
 
     async def _read(self, receive: Receive) -> bytes:
         body, size, more = b"", 0, True
-        while more and size <= DRAINED:
+        while more and size <= MAX_DISCARDED:
             message = await receive()
             if message["type"] == "http.disconnect":
-                raise APIError(400, "the body broke off", code="invalid_body")
+                raise APIError(400, "the connection closed before the end of the body", code="invalid_body")
             chunk, more = message.get("body", b""), message.get("more_body", False)
             size += len(chunk)
             body = body + chunk if size <= self.limit else b""
@@ -135,8 +149,8 @@ class Bounded:
         return body
 
 
-def _host(authority: str) -> str:
-    """Without its port; whole where it is none: "[::1]:80" -> "::1"."""
+def _host_name(authority: str) -> str:
+    """Return "::1" of "[::1]:80"; text that is not a valid authority is returned unchanged."""
     try:
         return urlsplit(f"//{authority}").hostname or authority
     except ValueError:

@@ -1,4 +1,4 @@
-"""What `nulltta serve` does: load, listen, and stop without losing what is in progress."""
+"""Starting and stopping a server on this machine."""
 
 from __future__ import annotations
 
@@ -11,25 +11,30 @@ from contextlib import suppress
 import uvicorn
 
 from nulltta.contracts import GuidedModel
-from nulltta.errors import InvalidValue
+from nulltta.runs.network import bind, url
 from nulltta.server import logs
 from nulltta.server.app import create_app
-from nulltta.server.engine import Engine
-from nulltta.server.settings import Settings
+from nulltta.server.engine import ServerEngine
+from nulltta.server.settings import ServerSettings
 
 
-class Server(uvicorn.Server):
-    """uvicorn's, which on its way out turns waiting requests away and gives those in progress their grace."""
+class GracefulServer(uvicorn.Server):
+    """A uvicorn server that on shutdown refuses waiting requests and gives those in progress time to finish.
 
-    def __init__(self, engine: Engine) -> None:
+    The parser is h11, which limits the size of a request's headers. uvicorn would choose httptools where that is
+    installed (Ray installs it), and httptools reads an endless header into memory before any check of ours.
+    """
+
+    def __init__(self, engine: ServerEngine) -> None:
         settings = engine.settings
         super().__init__(uvicorn.Config(
             create_app(engine), host=settings.host, port=settings.port, log_config=None, access_log=False,
-            server_header=False, lifespan="on", timeout_graceful_shutdown=int(settings.grace) + 5,
+            server_header=False, lifespan="on", timeout_graceful_shutdown=int(settings.grace) + 5, http="h11",
         ))  # fmt: skip
         self.engine = engine
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop; returns when all connections are closed."""
         logs.write("stopping", grace=self.engine.settings.grace)
         self.engine.close()
         abort = asyncio.get_running_loop().call_later(self.engine.settings.grace, self.engine.abort)
@@ -37,41 +42,26 @@ class Server(uvicorn.Server):
         abort.cancel()
 
 
-def serve(settings: Settings, load: Callable[[], GuidedModel]) -> None:
-    """Serve until SIGTERM or Ctrl-C; returns when all work has ended. load: gives the model.
+def serve(settings: ServerSettings, load: Callable[[], GuidedModel]) -> None:
+    """Serve until SIGTERM or Ctrl-C; return when no request is in progress any more.
+
+    Args:
+        settings: the operator's settings.
+        load: loads the model.
 
     Raises:
-        NullTTAError: the model or a reward does not load, or the address cannot be listened on.
+        InvalidValue: if the address cannot be listened on, or a reward or a method is unknown.
+        LoadError: if the model or a reward does not load.
     """
-    listener = listen(settings.host, settings.port)
-    with listener:
-        engine = Engine(load(), settings)
-        logs.set_up(quote=settings.log_prompts)
+    with bind(settings.host, settings.port) as listener:
+        engine = ServerEngine(load(), settings)
+        logs.configure(quote=settings.log_prompts)
         logs.write(
-            "listening", address=address(*listener.getsockname()[:2]), model=settings.name,
-            rewards=engine.offer.names, key_needed=bool(settings.keys),
+            "listening", address=url(*listener.getsockname()[:2]), model=settings.name,
+            rewards=engine.rewards.names, key_needed=bool(settings.keys),
         )  # fmt: skip
         listener.listen(2048)
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-        with suppress(KeyboardInterrupt):  # what stopped uvicorn, which hands it on when it has stopped
-            Server(engine).run(sockets=[listener])
+        with suppress(KeyboardInterrupt):  # uvicorn raises it again once it has stopped
+            GracefulServer(engine).run(sockets=[listener])
         logs.write("stopped")
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A bound socket, before anything slow: a taken port is told at once. It does not listen yet."""
-    listener = None
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError as error:
-        if listener is not None:
-            listener.close()
-        raise InvalidValue(f"cannot listen on {host}, port {port}: {error.strerror or error}") from error
-    return listener
-
-
-def address(host: str, port: int) -> str:
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"

@@ -1,6 +1,7 @@
-"""The request of `POST /v1/images/generations`: OpenAI's fields, and ours under `nulltta`.
+"""The request of `POST /v1/images/generations`: OpenAI's fields, and this package's own under `nulltta`.
 
-A field of OpenAI's that would change nothing here may only ask for what happens anyway; others are refused by name.
+A field of OpenAI's that has no effect here accepts only the values that describe what happens anyway. Other fields are
+refused by name.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model,
 from nulltta.config import NullTTAConfig
 
 Whole = Annotated[int, Field(strict=True)]
+"""An integer; "2", 2.0 and true are refused."""
 
 
-def _encodable(text: str) -> str:
-    """JSON can spell half a surrogate pair, which is no text: no tokenizer or answer could hold it."""
+def _require_unicode(text: str) -> str:
+    """Refuse half of a surrogate pair, which JSON can spell but no tokenizer or response can hold."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -24,30 +26,36 @@ def _encodable(text: str) -> str:
     return text
 
 
-def _spoken(text: str) -> str:
+def _require_words(text: str) -> str:
     if not text.strip():
-        raise ValueError("it is empty: say what the picture should show")
+        raise ValueError("it is empty: describe the image")
     return text
 
 
-Text = Annotated[str, AfterValidator(_encodable)]
+Text = Annotated[str, AfterValidator(_require_unicode)]
 
 
-class Strict(BaseModel):
-    """Unknown fields are errors; a field of null is a field not given."""
+class StrictModel(BaseModel):
+    """A model that refuses unknown fields and treats a field that is null as one that is absent."""
 
     model_config = ConfigDict(extra="forbid")
 
     @model_validator(mode="before")
     @classmethod
-    def _without_nulls(cls, data: Any) -> Any:
+    def _drop_nulls(cls, data: Any) -> Any:
         return {name: value for name, value in data.items() if value is not None} if isinstance(data, dict) else data
 
 
-class Chosen(Strict):
-    """What is asked for beside the configuration.
+class RequestOptions(StrictModel):
+    """The options under `nulltta` that are not fields of `NullTTAConfig`.
 
-    seed: of the first image; the next ones' are the numbers that follow. None: drawn, and told in the answer.
+    Attributes:
+        reward: a name or an expression; None for the server's default.
+        guard: a second reward that must not fall.
+        method: None for the server's default.
+        seed: the seed of the first image, those of the others being the numbers that follow. If it is None, one is
+            drawn and reported in the response.
+        negative_prompt: the text of the null embedding that the optimisation starts from.
     """
 
     reward: Text | None = None
@@ -56,24 +64,29 @@ class Chosen(Strict):
     seed: Annotated[Whole, Field(ge=0, lt=2**63)] | None = None
     negative_prompt: Text = ""
 
-    def settings(self) -> dict[str, Any]:
-        """The fields of `NullTTAConfig` that were given."""
+    def config_fields(self) -> dict[str, Any]:
+        """Return the fields of `NullTTAConfig` that were given."""
         return self.model_dump(include={field.name for field in fields(NullTTAConfig)}, exclude_none=True)
 
 
 if TYPE_CHECKING:
-    Options = Chosen
-else:  # and a field a setting of NullTTAConfig, which checks their values itself
+    Options = RequestOptions
+else:  # one more field for each field of NullTTAConfig, which checks their values itself
     _hints = get_type_hints(NullTTAConfig)
     Options = create_model(
-        "Options", __base__=Chosen, **{field.name: (_hints[field.name] | None, None) for field in fields(NullTTAConfig)}
+        "Options",
+        __base__=RequestOptions,
+        **{field.name: (_hints[field.name] | None, None) for field in fields(NullTTAConfig)},
     )
 
+OPTIONS = frozenset(Options.model_fields)
+"""The names of all fields under `nulltta`."""
 
-class Generation(Strict):
-    """A request for n images of a prompt; all fields but the last are OpenAI's."""
 
-    prompt: Annotated[Text, AfterValidator(_spoken)]
+class GenerationRequest(StrictModel):
+    """A request for n images of a prompt. All fields but the last are OpenAI's."""
+
+    prompt: Annotated[Text, AfterValidator(_require_words)]
     model: Text | None = None
     n: Annotated[Whole, Field(ge=1)] = 1
     size: Text = "auto"

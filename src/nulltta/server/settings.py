@@ -1,38 +1,45 @@
-"""What the operator decides. Free of torch and FastAPI, so that mistakes are told before anything is loaded."""
+"""The operator's settings. This module imports neither torch nor FastAPI, so that mistakes are reported at once."""
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass, field
 
 from nulltta.config import number, whole
 from nulltta.errors import InvalidValue
+from nulltta.runs.network import is_loopback
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
-    """All that the server goes by. Errors: `NullTTAError` names what is wrong.
+class ServerSettings:
+    """Everything that the operator of a server decides.
 
     Attributes:
-        rewards: what a request may name, alone or in a sum; the first is what it gets if it names none. () for
-            every reward that needs no download.
-        methods: the same of `nulltta.alignment.METHODS`.
-        keys: any of them opens the API; none leaves it open, which only a loopback address may be.
-        name: of the model, as clients call it.
-        public_url: where clients reach the server, for `response_format: "url"`; None for the host they asked.
-        max_images: n at most, of one request.
-        batch_size: images sampled at a time, at least `max_images`.
-        batch_wait: seconds that an idle worker waits for company after a first request.
-        queue_size: requests that wait at most; the next is told to come back.
-        max_prompt: characters of a prompt and of a negative prompt.
-        max_body: bytes of a request.
-        max_steps, max_inner_steps, max_candidates: of the configuration's num_inference_steps, inner_steps, and
-            num_particles and zeroth_order_samples.
-        max_terms: rewards in one expression.
-        timeout: seconds that a request may take, waiting included.
-        grace: seconds that requests in progress get when the server is told to stop.
-        url_lifetime, max_urls: seconds that a picture's URL lives; pictures kept at most.
+        rewards: the rewards that requests may use, alone or in a sum; the first is the default. () for every reward
+            that needs no download.
+        methods: the methods that requests may use, out of `nulltta.alignment.METHODS`; the first is the default.
+        host: the address to listen on. Without keys it must be a loopback address.
+        port: the port to listen on; 0 for any free one.
+        keys: the API keys; () for a server without authentication.
+        name: the name of the model, as clients call it.
+        public_url: where clients reach the server, for `response_format: "url"`; None for the host they addressed.
+        max_images: the largest `n` of a request.
+        batch_size: the largest number of images that are sampled together, at least `max_images`.
+        batch_wait: the seconds that an idle worker waits for more requests after a first one.
+        queue_size: the largest number of waiting requests; further ones are told to come back.
+        max_prompt: the largest number of characters in a prompt and in a negative prompt.
+        max_body: the largest number of bytes in the body of a request.
+        max_steps: the largest `num_inference_steps`.
+        max_inner_steps: the largest number of `inner_steps`.
+        max_candidates: the largest `num_particles` and `zeroth_order_samples`.
+        max_terms: the largest number of rewards in one expression.
+        timeout: the seconds that a request may take, waiting included.
+        grace: the seconds that requests in progress get when the server is told to stop.
+        url_lifetime: the seconds for which an image can be fetched by URL.
+        max_urls: the largest number of images that are kept for fetching by URL.
         log_prompts: whether logs may quote prompts.
+
+    Raises:
+        InvalidValue: if a setting is out of range, with the setting's name as its field.
     """
 
     rewards: tuple[str, ...] = ()
@@ -67,26 +74,20 @@ class Settings:
         for name in ("batch_wait", "timeout", "grace", "url_lifetime"):
             number(self, name)
         if self.timeout == 0:
-            raise InvalidValue("timeout must be above 0 seconds")
+            raise InvalidValue("must be above 0 seconds", field="timeout")
         if not 0 <= self.port <= 65535:
-            raise InvalidValue(f"port must lie between 0 and 65535, not {self.port}")
+            raise InvalidValue(f"must lie between 0 and 65535, not {self.port}", field="port")
         if self.batch_size < self.max_images:
             raise InvalidValue(
-                f"batch_size {self.batch_size} is below max_images {self.max_images}: a request's images are sampled "
-                "together"
+                f"must be at least the largest number of images per request (max_images {self.max_images}), which are "
+                f"sampled together, not {self.batch_size}",
+                field="batch_size",
             )
         if not self.methods:
-            raise InvalidValue("the server must offer at least one method")
+            raise InvalidValue("must name at least one method", field="methods")
         if not self.keys and not is_loopback(self.host):
             raise InvalidValue(
-                f"refusing to listen on {self.host} without an API key: set NULLTTA_API_KEY or give --api-key-file, "
-                "or listen on 127.0.0.1"
+                f"must be a loopback address such as 127.0.0.1 without an API key, not {self.host}: set "
+                "NULLTTA_API_KEY or give a file of keys (--api-key-file) to listen there",
+                field="host",
             )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address; of names, "localhost" alone is known to be so."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -1,4 +1,4 @@
-"""API keys, addresses, and pictures by URL."""
+"""API keys, addresses, and images by URL."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from nulltta.errors import NullTTAError
-from nulltta.server.auth import VARIABLE, Keys, read_keys
-from nulltta.server.pictures import Pictures
-from nulltta.server.settings import Settings, is_loopback
+from nulltta.errors import InvalidValue, NullTTAError
+from nulltta.runs.network import is_loopback
+from nulltta.server.auth import VARIABLE, APIKeys, read_keys
+from nulltta.server.image_store import TemporaryImages
+from nulltta.server.settings import ServerSettings
 
 from .serving import KEY, Running
 from .wire import ask, body, get
@@ -30,7 +31,7 @@ def test_keys_come_from_a_file_or_else_the_environment(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "\n", "short\n", "with a space 0123456789\n", "ключ-0123456789abcdef\n"])
-def test_no_usable_key(tmp_path: Path, content: str) -> None:
+def test_a_source_without_a_usable_key_is_refused(tmp_path: Path, content: str) -> None:
     file = tmp_path / "keys"
     file.write_text(content)
     with pytest.raises(NullTTAError, match="API key"):
@@ -49,12 +50,12 @@ def test_each_of_several_keys_is_accepted(start: Callable[..., Running]) -> None
     assert KEY not in repr(at.engine.settings)
 
 
-def test_bytes_that_are_no_key() -> None:
-    keys = Keys([KEY])
+def test_malformed_authorization_headers_are_refused() -> None:
+    keys = APIKeys([KEY])
     assert keys.accept(f"bearer  {KEY}".encode())
     assert not keys.accept(b"Bearer \xff\xfe")
     assert not keys.accept(b"")
-    assert not Keys([]).accept(b"Bearer ")
+    assert not APIKeys([]).accept(b"Bearer ")
 
 
 def test_an_open_server_answers_without_a_key(start: Callable[..., Running]) -> None:
@@ -64,13 +65,13 @@ def test_an_open_server_answers_without_a_key(start: Callable[..., Running]) -> 
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "server.example", ""])
-def test_beyond_this_machine_only_with_a_key(host: str) -> None:
+def test_only_a_server_with_keys_listens_beyond_this_machine(host: str) -> None:
     with pytest.raises(NullTTAError, match="without an API key"):
-        Settings(host=host)
-    assert Settings(host=host, keys=(KEY,)).host == host
+        ServerSettings(host=host)
+    assert ServerSettings(host=host, keys=(KEY,)).host == host
 
 
-def test_loopback() -> None:
+def test_loopback_addresses_are_recognised() -> None:
     assert all(map(is_loopback, ("127.0.0.1", "127.8.9.1", "::1", "[::1]", "localhost")))
     assert not any(map(is_loopback, ("0.0.0.0", "localhost.example", "", "1.2.3.4")))
 
@@ -82,30 +83,32 @@ def test_loopback() -> None:
         {"port": 70000}, {"methods": ()}, {"grace": -1},
     ],
 )  # fmt: skip
-def test_settings_that_are_none(wrong: dict[str, Any]) -> None:
-    with pytest.raises(NullTTAError, match=next(iter(wrong)).removesuffix("s")):
-        Settings(**wrong)
+def test_an_invalid_setting_is_named(wrong: dict[str, Any]) -> None:
+    with pytest.raises(InvalidValue) as refused:
+        ServerSettings(**wrong)
+    name = "batch_size" if wrong == {"max_images": 9} else next(iter(wrong))
+    assert str(refused.value).startswith(f"{name} must ")
 
 
-def test_pictures_expire_and_make_room() -> None:
+def test_images_expire_and_make_room() -> None:
     now = 0.0
-    pictures = Pictures(lifetime=10, places=2, now=lambda: now)
-    folder = Path(pictures._folder.name)
+    images = TemporaryImages(lifetime=10, capacity=2, now=lambda: now)
+    folder = images.folder
     assert folder.stat().st_mode & 0o777 == 0o700
-    first, second = pictures.add(b"1"), pictures.add(b"2")
-    assert (pictures.find(first), pictures.find(second)) == (b"1", b"2")
-    third = pictures.add(b"3")
-    assert (pictures.find(first), pictures.find(third)) == (None, b"3")
+    first, second = images.add(b"1"), images.add(b"2")
+    assert (images.find(first), images.find(second)) == (b"1", b"2")
+    third = images.add(b"3")
+    assert (images.find(first), images.find(third)) == (None, b"3")
     assert len(list(folder.iterdir())) == 2
     now = 10.0
-    assert pictures.find(third) is None
-    pictures.sweep()
+    assert images.find(third) is None
+    images.sweep()
     assert list(folder.iterdir()) == []
-    pictures.close()
+    images.close()
     assert not folder.exists()
 
 
-def test_a_url_dies_with_its_picture(start: Callable[..., Running]) -> None:
+def test_the_url_of_a_deleted_image_is_not_found(start: Callable[..., Running]) -> None:
     at = start(max_urls=1)
     urls = [ask(at, body(str(i)) | {"response_format": "url"})[1]["data"][0]["url"] for i in range(2)]
     with pytest.raises(urllib.error.HTTPError, match="404") as gone:

@@ -1,4 +1,4 @@
-"""What the server tells of itself: rewards, metrics, its schema, logs; and `nulltta serve` as its operator meets it."""
+"""What the server reports (rewards, metrics, its schema, logs), and `nulltta serve` as its operator uses it."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from nulltta.cli import main
 from nulltta.config import NullTTAConfig
 from nulltta.errors import NullTTAError
 from nulltta.server import logs
-from nulltta.server.engine import Engine
-from nulltta.server.settings import Settings
+from nulltta.server.engine import ServerEngine
+from nulltta.server.settings import ServerSettings
 
 from . import gates
 from .serving import KEY, SHORT, Running
 from .wire import ask, body, get
 
 
-def test_rewards(shared: Running) -> None:
+def test_the_offered_rewards_are_listed(shared: Running) -> None:
     status, answered, _ = get(shared, "/v1/rewards")
     known = {row["id"]: row for row in answered["data"]}
     assert status == 200
@@ -40,7 +40,7 @@ def test_rewards(shared: Running) -> None:
 
 
 def test_without_a_choice_all_rewards_that_need_no_download_are_offered(tiny: nulltta.GuidedModel) -> None:
-    names = Engine(tiny, Settings()).offer.names
+    names = ServerEngine(tiny, ServerSettings()).rewards.names
     assert names[0] == "clip"
     assert {"jpeg", "target-colour"} < set(names)
     assert "pickscore" not in names
@@ -54,12 +54,14 @@ def test_without_a_choice_all_rewards_that_need_no_download_are_offered(tiny: nu
         ({"methods": ("magic",)}, "unknown method 'magic'"),
     ],
 )
-def test_an_offer_that_is_none(tiny: nulltta.GuidedModel, settings: dict[str, Any], says: str) -> None:
+def test_an_engine_refuses_unknown_rewards_and_methods(
+    tiny: nulltta.GuidedModel, settings: dict[str, Any], says: str
+) -> None:
     with pytest.raises(NullTTAError, match=says):
-        Engine(tiny, Settings(**settings))
+        ServerEngine(tiny, ServerSettings(**settings))
 
 
-def test_metrics(start: Callable[..., Running]) -> None:
+def test_metrics_count_requests_images_and_steps(start: Callable[..., Running]) -> None:
     at = start()
     ask(at, body() | {"n": 3})
     ask(at, b"{")
@@ -80,18 +82,18 @@ def test_the_schema_has_every_setting(shared: Running) -> None:
     assert set(NullTTAConfig.__dataclass_fields__) < set(answered["components"]["schemas"]["Options"]["properties"])
 
 
-def test_a_failure_is_quoted_only_where_that_is_wished(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_errors_message_is_logged_only_on_request(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "nulltta.server"):
         for quote in (False, True):
             try:
                 raise LookupError("a secret prompt")
             except LookupError as error:
                 logs.failure("failed", error, quote=quote, request_id="req_1")
-    hidden, quoted = [json.loads(logs.Lines().format(record)) for record in caplog.records]
+    hidden, quoted = [json.loads(logs.JSONFormatter().format(record)) for record in caplog.records]
     assert quoted["message"] == "a secret prompt"
     assert "secret" not in json.dumps(hidden)
     assert (hidden["error"], hidden["level"], hidden["request_id"]) == ("LookupError", "error", "req_1")
-    assert re.search(r"test_telling\.py:\d+ ", hidden["at"][-1])
+    assert re.search(r"test_reporting\.py:\d+ ", hidden["at"][-1])
 
 
 MISTAKES = {
@@ -102,7 +104,7 @@ MISTAKES = {
     "unknown reward": (["--reward", "beauty"], "unknown reward 'beauty'"),
     "unknown method": (["--method", "magic"], "unknown method 'magic'"),
     "no images": (["--max-images", "0"], "--max-images must be"),
-    "a batch too small": (["--batch-size", "2"], "--batch-size 2 is below --max-images 4"),
+    "a batch too small": (["--batch-size", "2"], "--batch-size must be at least"),
     "a taken port": (["--port", "{taken}"], "Address already in use"),
     "no such address": (["--host", "203.0.113.1", "--api-key-file", "{tmp}/good"], "cannot listen on 203.0.113.1"),
 }
@@ -134,7 +136,7 @@ def test_a_missing_extra_says_the_install_line(
 
 
 def test_nulltta_serve(checkpoint: Path) -> None:
-    """Started, used, and stopped by SIGTERM in the midst of a request, whose client gets its image."""
+    """The server is started, used, and stopped by SIGTERM during a request, whose client still gets its image."""
     command = [sys.executable, "-m", "nulltta.cli", "serve", "--model", str(checkpoint), "--name", "mine"]
     command += ["--port", "0", "--grace", "600", "--reward", "brightness", "--reward", gates.PICKY]
     environment = {**os.environ, "NULLTTA_API_KEY": KEY, "OMP_NUM_THREADS": "1"}
@@ -171,7 +173,7 @@ def test_nulltta_serve(checkpoint: Path) -> None:
     assert events[-1] == "stopped"
     assert {"warning", "sampled", "failed", "request", "stopping"} < set(events)
     assert "secret" not in json.dumps(lines)
-    assert "xxx" not in json.dumps(lines)  # of the words that did not fit, which a warning names
+    assert "xxx" not in json.dumps(lines)  # a warning names the words that did not fit
     served = [line for line in lines if line["event"] == "request"]
     assert [line["status"] for line in served] == [200, 500, 200]
     assert all(re.fullmatch("req_[0-9a-f]{24}", line["request_id"]) for line in served)
