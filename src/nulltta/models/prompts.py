@@ -1,0 +1,58 @@
+"""Prompts that are longer than a model reads are announced, with what it does not see."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+
+def warn_if_cut(pipeline: Any, token_ids: Sequence[tuple[str, Tensor]], texts: Sequence[str]) -> None:
+    """Warn of each text of which every text encoder was given a part only, naming what was lost.
+
+    token_ids: what the encoders were given, by the encoder's name.
+    """
+    rows: dict[str, list[list[int]]] = {}
+    for name, ids in token_ids:
+        rows.setdefault(name, []).extend(ids.reshape(-1, ids.shape[-1]).tolist())
+    for text in dict.fromkeys(texts):
+        losses = [_lost(_tokenizer(pipeline, name), text, seen) for name, seen in rows.items()]
+        known = [loss for loss in losses if loss is not None]
+        if known and all(loss[0] for loss in known):
+            lost, limit = min(known, key=lambda loss: len(loss[0]))
+            warnings.warn(f"the prompt is longer than {limit} tokens; cut off: '{lost}'", stacklevel=4)
+
+
+def _tokenizer(pipeline: Any, encoder: str) -> Any:
+    return getattr(pipeline, encoder.replace("text_encoder", "tokenizer"), None)
+
+
+def _lost(tokenizer: Any, text: str, rows: Sequence[Sequence[int]]) -> tuple[str, int] | None:
+    """What of a text none of the rows holds, and their length; None if that cannot be told."""
+    if tokenizer is None or not callable(tokenizer):
+        return None
+    try:
+        ids = tokenizer(text, add_special_tokens=False, truncation=False, verbose=False).input_ids
+    except (TypeError, ValueError):
+        return None
+    inner = list(ids[1:-1])  # at its edges a text's tokens may merge with what surrounds it
+    if not inner or any(_place(row, inner) for row in rows):
+        return "", 0
+    best = max((_shared(row, inner) for row in rows), default=0)
+    if best == 0:
+        return None  # its own wording was changed before: nothing to compare with
+    return tokenizer.decode(ids[1 + best :], skip_special_tokens=True).strip(), len(rows[0])
+
+
+def _place(row: Sequence[int], part: Sequence[int]) -> bool:
+    return any(list(row[i : i + len(part)]) == list(part) for i in range(len(row) - len(part) + 1))
+
+
+def _shared(row: Sequence[int], part: Sequence[int]) -> int:
+    """How many of the first tokens of `part` end the row, or stand before its closing token."""
+    for count in range(len(part) - 1, 0, -1):
+        if any(list(row[-count - end : len(row) - end]) == list(part[:count]) for end in (0, 1)):
+            return count
+    return 0

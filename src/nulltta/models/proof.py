@@ -1,0 +1,76 @@
+"""The proof that what was found is what the stock pipeline does: predictions and images compared with its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nulltta.errors import InvalidValue
+from nulltta.models.decoding import Decoder
+from nulltta.models.findings import NEGATIVES, PROMPTS, Findings, StandIn, StockCall
+from nulltta.models.recording import StepRecord, Watch, record
+
+TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 8e-2}
+"""Relative to the largest value: what rounding in another order amounts to."""
+
+
+def require_equal(what: str, ours: Tensor, theirs: Tensor, dtype: torch.dtype, found: Findings) -> None:
+    """Refuse what is not equal up to the rounding of a dtype.
+
+    Raises:
+        InvalidValue: with the difference.
+    """
+    del found
+    theirs = theirs.float().reshape(ours.shape) if ours.numel() == theirs.numel() else theirs.float()
+    if ours.shape != theirs.shape:
+        raise InvalidValue(f"{what} has shape {tuple(ours.shape)}, the pipeline's own {tuple(theirs.shape)}")
+    size = max(float(theirs.abs().max()), 1e-6)
+    difference = float((ours.float() - theirs).abs().max()) / size
+    if not difference <= TOLERANCE.get(dtype, 1e-1):
+        raise InvalidValue(f"{what} differs from the pipeline's own by {difference:.1e} of its size: not supported")
+
+
+def prove_decoder(stock: StockCall, found: Findings, decoder: Decoder, steps: int) -> None:
+    """Our images of random clean latents are the pipeline's own.
+
+    Raises:
+        InvalidValue: if they are not.
+    """
+    shape = (1, *found.sample)
+    x0 = torch.randn(shape, generator=torch.Generator().manual_seed(2))
+    template, rows = found.template
+    last = steps - 1
+
+    def on_step(index: int, step: StepRecord) -> Tensor | None:
+        return x0.to(step.sample) if index == last else None
+
+    call = stock.arguments(PROMPTS[:1], NEGATIVES[:1], found.steps)
+    seen = record(stock.pipeline, call, Watch(StandIn(template, rows), on_step, stop_at="end"))
+    theirs = _images(seen.result)
+    flat = x0.flatten(1) if found.from_sample is None else x0.flatten(1)[:, found.from_sample]
+    x = flat.reshape(1, *found.shape)
+    if theirs.dim() == 5:
+        decoder.frames = "all"
+    elif decoder.frames is None and len(found.decoder_input.shape) == 4:
+        decoder.frames = "first"
+    ours = decoder(found, x.to(theirs.device))
+    try:
+        require_equal("the decoded image", ours, theirs, stock.pipeline.vae.dtype, found)
+    except InvalidValue:
+        again = decoder(found, x.to(theirs.device))
+        if not torch.equal(ours, again):
+            raise InvalidValue(
+                "the decoder draws noise that no seed fixes (decoder_inject_noise), which is not supported"
+            ) from None
+        raise
+
+
+def _images(result: Any) -> Tensor:
+    first = result if isinstance(result, Tensor) else result[0]
+    if isinstance(first, list):
+        first = torch.stack([torch.as_tensor(each) for each in first])
+    if not isinstance(first, Tensor):
+        raise InvalidValue(f"the pipeline returns a {type(first).__name__} where output_type='pt' means a tensor")
+    return first

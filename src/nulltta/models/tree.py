@@ -1,0 +1,85 @@
+"""A call's arguments as leaves by path: {"added_cond_kwargs.text_embeds": tensor, "x.0": tensor}.
+
+Containers are dictionaries, lists and tuples; everything else is a leaf. A path names a leaf in the same way in every
+call of one denoiser, which is what lets two calls be compared.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from torch import Tensor
+
+
+def bound(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a call by name; those left at their defaults stay out."""
+    found = inspect.signature(function).bind(*args, **kwargs)
+    named: dict[str, Any] = {}
+    for name, value in found.arguments.items():
+        kind = found.signature.parameters[name].kind
+        named.update(value if kind is inspect.Parameter.VAR_KEYWORD else {name: value})
+    return named
+
+
+def leaves(value: Any, stop: frozenset[str] = frozenset(), prefix: str = "") -> dict[str, Any]:
+    """The leaves of nested containers by path; a container whose path is in `stop` is a leaf."""
+    return dict(_walk(value, stop, prefix))
+
+
+def replaced(value: Any, new: Mapping[str, Any], prefix: str = "") -> Any:
+    """A copy of nested containers with `new` in place of what stands at those paths; other leaves are shared."""
+    if prefix and prefix in new:
+        return new[prefix]
+    items = _items(value)
+    if items is None:
+        return value
+    changed = {key: replaced(inner, new, _join(prefix, key)) for key, inner in items}
+    return changed if isinstance(value, dict) else type(value)(changed.values())
+
+
+def rows(one: Any, two: Any, prefix: str = "") -> Iterator[str]:
+    """The paths of what has twice as many rows in the second of two calls: tensors by their first dimension, and
+    lists whose items are rows.
+
+    Raises:
+        ValueError: with the path of what differs in structure otherwise.
+    """
+    if isinstance(one, Tensor) and isinstance(two, Tensor):
+        if one.dim() and two.dim() and len(two) == 2 * len(one) and one.shape[1:] == two.shape[1:]:
+            yield prefix
+        elif one.shape != two.shape:
+            raise ValueError(prefix)
+        return
+    first, second = _items(one), _items(two)
+    if first is None or second is None:
+        if type(one) is not type(two):
+            raise ValueError(prefix)
+        return
+    if isinstance(one, list) and len(two) == 2 * len(one) and one:
+        yield prefix
+        return
+    if [key for key, _ in first] != [key for key, _ in second]:
+        raise ValueError(prefix)
+    for (key, a), (_, b) in zip(first, second, strict=True):
+        yield from rows(a, b, _join(prefix, key))
+
+
+def _walk(value: Any, stop: frozenset[str], prefix: str) -> Iterator[tuple[str, Any]]:
+    items = None if prefix in stop else _items(value)
+    if items is None:
+        yield prefix, value
+        return
+    for key, inner in items:
+        yield from _walk(inner, stop, _join(prefix, key))
+
+
+def _items(value: Any) -> list[tuple[Any, Any]] | None:
+    if isinstance(value, dict):
+        return list(value.items())
+    return list(enumerate(value)) if type(value) in (list, tuple) else None
+
+
+def _join(prefix: str, key: Any) -> str:
+    return f"{prefix}.{key}" if prefix else str(key)
