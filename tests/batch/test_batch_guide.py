@@ -10,7 +10,7 @@ import pytest
 
 from nulltta.cli import main
 
-from .asking import arguments
+from .tables import arguments
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "batch.md").read_text()
 

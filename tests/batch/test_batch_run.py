@@ -11,10 +11,10 @@ from PIL import Image
 from pyarrow import parquet
 
 import nulltta
-from nulltta.batch.folder import Folder
+from nulltta.batch.folder import BatchFolder
 from nulltta.cli import main
 
-from .asking import SHORT, arguments, require_each_row_once, table_of, written
+from .tables import SHORT, arguments, require_each_row_once, table_of, written
 
 ROWS = [{"id": "x", "prompt": "a [red] cat", "seed": 3}, {"id": "../../y", "prompt": "b", "seed": 4}]
 BAD = [{"id": "x", "prompt": "again"}, {"prompt": "c", "seed": -1}, {"prompt": "d", "guidance_scale": 0.5}]
@@ -22,7 +22,7 @@ BAD = [{"id": "x", "prompt": "again"}, {"prompt": "c", "seed": -1}, {"prompt": "
 
 @pytest.fixture(autouse=True)
 def rewards_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A module in the current directory with a reward that fails for one prompt."""
+    """Provide a module in the current directory with a reward that fails for one prompt."""
     (tmp_path / "picky_reward.py").write_text(
         "def picky(images, prompts):\n"
         "    if 'bad' in prompts:\n"
@@ -32,7 +32,7 @@ def rewards_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def test_good_rows_are_done_and_bad_ones_are_told(
+def test_good_rows_are_finished_and_bad_ones_are_reported(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table = table_of([*ROWS, *BAD], tmp_path)
@@ -52,7 +52,7 @@ def test_good_rows_are_done_and_bad_ones_are_told(
     assert line.endswith(f"{out / 'scores.parquet'}, reasons in {out / 'errors.jsonl'}\n")
 
 
-def test_a_row_that_is_done_is_not_done_again(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_finished_row_is_not_done_again(checkpoint: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     table = table_of(ROWS, tmp_path)
     assert main(arguments(table, checkpoint, out)) == 0
@@ -84,7 +84,7 @@ def test_nothing_to_do_needs_no_model(
     assert capsys.readouterr().out == said
 
 
-def test_a_row_that_fails_takes_no_other_with_it(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_failing_row_does_not_fail_its_neighbours(checkpoint: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     table = table_of([{"prompt": "good"}, {"prompt": "bad"}, {"prompt": "too"}], tmp_path)
     words = [*arguments(table, checkpoint, out), "--reward", "picky_reward:picky"]
@@ -112,7 +112,7 @@ def test_rows_can_differ_in_their_settings_and_a_picture_says_how_it_was_made(ch
     assert result["scores"]["brightness"]["aligned"] == pytest.approx(second["reward.aligned"], abs=1e-4)
 
 
-def test_a_method_that_learns_no_null_text_leaves_none(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_method_without_a_null_text_writes_none(checkpoint: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     words = [*arguments(table_of(ROWS, tmp_path), checkpoint, out), "--method", "plain"]
     assert main(words) == 0
@@ -170,7 +170,7 @@ def test_a_second_run_is_kept_out_and_what_a_killed_one_left_is_removed(
 ) -> None:
     out = tmp_path / "out"
     words = arguments(table_of(ROWS, tmp_path), checkpoint, out)
-    with Folder(out).claimed():
+    with BatchFolder(out).locked():
         assert main(words) == 2
         assert "another run is writing to" in capsys.readouterr().err
     assert not out.exists()

@@ -1,4 +1,4 @@
-"""A run that is killed loses the rows in flight and no others."""
+"""A run that is killed loses the rows in progress and no others."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from pathlib import Path
 
 from nulltta.cli import main
 
-from .asking import SIXTY_FOUR, arguments, require_each_row_once, table_of, written
+from .tables import MANY, arguments, require_each_row_once, table_of, written
 
 
-def test_a_killed_run_goes_on_where_it_was(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_killed_run_is_continued(checkpoint: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    words = [*arguments(table_of(SIXTY_FOUR, tmp_path), checkpoint, out), "--batch-size", "4"]
+    words = [*arguments(table_of(MANY, tmp_path), checkpoint, out), "--batch-size", "4"]
     process = subprocess.Popen([sys.executable, "-m", "nulltta.cli", *words])
     deadline = time.monotonic() + 300  # a busy machine takes long to import torch and diffusers
-    while len(list(out.glob("rows/*.json"))) < 16 and process.poll() is None and time.monotonic() < deadline:
+    while len(list(out.glob("rows/*.json"))) < 8 and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
     process.kill()
     process.wait()
     rows = list(out.glob("rows/*.json"))
-    assert 16 <= len(rows) < 64
+    assert 8 <= len(rows) < len(MANY)
     kept = {
         file: at for file, at in written(out).items() if Path(file).stem in {row.stem for row in rows}
-    }  # the others' are of a row in flight
+    }  # the other files belong to a row in progress
     assert main(words) == 0
     assert kept.items() < written(out).items()
-    require_each_row_once(out, SIXTY_FOUR, checkpoint)
+    require_each_row_once(out, MANY, checkpoint)

@@ -1,4 +1,4 @@
-"""What rows ask for, and what is refused."""
+"""From rows to requests, and what is refused."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from nulltta.batch.rows import Row
+from nulltta.batch.table import TableRow
 from nulltta.batch.tasks import batches, tasks
 from nulltta.config import NullTTAConfig
 from nulltta.errors import NullTTAError
@@ -18,7 +18,7 @@ COMMON = RunSettings(config=NullTTAConfig(), model="some/model", reward="brightn
 
 
 def of(*cells: dict[str, Any], settings: dict[str, Any] | None = None) -> Any:
-    return tasks([Row(i, cell) for i, cell in enumerate(cells, start=1)], COMMON, settings, seed=4)
+    return tasks([TableRow(i, cell) for i, cell in enumerate(cells, start=1)], COMMON, settings, seed=4)
 
 
 def test_a_row_overrides_what_was_given_for_all() -> None:
@@ -42,8 +42,8 @@ BAD = {
     "blank prompt": ({"prompt": " \n"}, "a prompt is empty"),
     "prompt of another type": ({"prompt": 5}, "prompt must be text, not 5"),
     "half a letter": ({"prompt": "\ud800"}, "not UTF-8"),
-    "negative seed": ({"prompt": "a", "seed": -1}, "a seed is a whole number, 0 or more and below 2^63, not -1"),
-    "seed in words": ({"prompt": "a", "seed": "one"}, "a seed is a whole number"),
+    "negative seed": ({"prompt": "a", "seed": -1}, "seed must be a whole number, 0 or more and below 2^63, not -1"),
+    "seed in words": ({"prompt": "a", "seed": "one"}, "seed must be a whole number"),
     "half a seed": ({"prompt": "a", "seed": 0.5}, "not 0.5"),
     "huge seed": ({"prompt": "a", "seed": 2**63}, "below 2^63"),
     "true seed": ({"prompt": "a", "seed": True}, "not True"),
@@ -53,9 +53,9 @@ BAD = {
     "duplicate id": ({"prompt": "a", "id": 7}, "its id is that of row 1"),
     "guidance": ({"prompt": "a", "guidance_scale": 1}, "guidance_scale 1 leaves the null text without effect"),
     "word for a number": ({"prompt": "a", "learning_rate": "fast"}, "learning_rate must be a number"),
-    "list for a number": ({"prompt": "a", "budget": [1]}, "budget is a single value, not [1]"),
-    "number for a list": ({"prompt": "a", "inner_steps": 5}, "inner_steps is two numbers"),
-    "words in a list": ({"prompt": "a", "optimise_between": ["a", "b"]}, "optimise_between is two numbers"),
+    "list for a number": ({"prompt": "a", "budget": [1]}, "budget must be a single value, not [1]"),
+    "number for a list": ({"prompt": "a", "inner_steps": 5}, "inner_steps must be two numbers"),
+    "words in a list": ({"prompt": "a", "optimise_between": ["a", "b"]}, "optimise_between must be two numbers"),
     "nan": ({"prompt": "a", "kl_weight": float("nan")}, "kl_weight must be a number"),
     "hundreds of digits": ({"prompt": "a", "kl_weight": 10**400}, "int too large"),
 }
@@ -92,7 +92,7 @@ def test_nothing_that_a_user_wrote_is_in_a_name_and_everything_counts() -> None:
     ]  # fmt: skip
     names = [of(cell)[0][0].name for cell in cells]
     others = [
-        tasks([Row(1, cells[0])], replace(COMMON, **change), seed=4)[0][0].name
+        tasks([TableRow(1, cells[0])], replace(COMMON, **change), seed=4)[0][0].name
         for change in ({"model": "other/model"}, {"reward": "clip"}, {"guard": "clip"})
     ]
     assert len({*names, *others}) == len(names) + len(others)

@@ -1,5 +1,5 @@
-"""Many prompts from a file, on one machine or on a Ray cluster: resumable, a row at a time.
+"""`nulltta batch`: many prompts from a table, on one machine or on a Ray cluster, resumable row by row.
 
-`rows` reads the file, `tasks` says what each row asks for, `folder` is where finished rows are kept, `worker` does
-them, `engines` and `on_ray` hand them to workers, `run` puts it together.
+`table` reads the rows, `tasks` turns each into a checked request, `folder` keeps the results and `worker` aligns
+batches of rows. `run` puts them together with one worker in this process, `ray_engine` with many on a cluster.
 """

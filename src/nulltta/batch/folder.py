@@ -1,8 +1,8 @@
-"""The folder of a batch: pictures, null texts, a record a finished row, the table of scores, the rows that failed.
+"""The folder of a batch: images, null texts, a record per finished row, the table of scores, and the failed rows.
 
     images/NAME.png  null_texts/NAME.safetensors  rows/NAME.json  scores.parquet  errors.jsonl
 
-NAME is `Task.name`. The record is written last: a row is finished if its record is there.
+NAME is `RowTask.name`. The record is written last: a row is finished if its record exists.
 """
 
 from __future__ import annotations
@@ -18,70 +18,116 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
 
-from nulltta.batch.tasks import Failure, Task
-from nulltta.errors import InvalidValue
+from nulltta.batch.tasks import RowFailure, RowTask
+from nulltta.errors import InvalidValue, first_line
 from nulltta.files import as_error, atomic
 
 if TYPE_CHECKING:
     from nulltta.evaluation.comparison import Comparison
 
 Record: TypeAlias = Mapping[str, Any]
-"""What is known of a finished row: id, prompt, seed, files, scores, settings, who made it."""
-Advance: TypeAlias = Callable[[float], None]
-"""Called with how many rows' worth of work was done."""
+"""The record of a finished row: its id, prompt, seed, files, scores and settings, and the worker that made it."""
+OnAdvance: TypeAlias = Callable[[float], None]
+"""Called with the number of rows whose work was done since the last call, as a fraction."""
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What became of some rows: the records of the finished ones, by row, and why the others are not."""
+class BatchOutcome:
+    """What became of some rows.
+
+    Attributes:
+        finished: the records of the finished rows, by row number.
+        failures: the rows that failed, with the reasons.
+    """
 
     finished: dict[int, Record] = field(default_factory=dict)
-    failures: list[Failure] = field(default_factory=list)
+    failures: list[RowFailure] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
-class Folder:
-    """Where a batch's files are. Every file appears whole or not at all.
+class BatchFolder:
+    """The files of a batch. Every file appears whole or not at all.
 
-    Errors: `NullTTAError` if a file cannot be written.
+    Attributes:
+        path: the folder.
     """
 
     path: Path
 
     @contextmanager
-    def claimed(self) -> Iterator[None]:
-        """Make the folder, and keep other runs out of it until the end, however this one ends; what stayed empty of
-        what was made goes again.
+    def locked(self) -> Iterator[None]:
+        """Create the folder and hold its lock until the end of the block, which keeps other runs out.
+
+        At the end, what this run created and left empty is removed again, so that a mistake leaves nothing behind.
+        Only the holder of the lock removes anything.
 
         Raises:
-            NullTTAError: another run is writing to it.
+            InvalidValue: if another run holds the lock, or the folder cannot be written.
         """
         missing = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
-        inside = [self.path / name for name in ("images", "null_texts", "rows")]
         with as_error(self.path):
-            for folder in inside:
-                folder.mkdir(parents=True, exist_ok=True)
-            lock = (self.path / ".lock").open("w")
+            lock = self._lock()
         try:
-            _hold(lock, self.path)
-            for left in self.path.glob("**/.*.partial"):  # by a run that was killed
-                left.unlink(missing_ok=True)
+            with as_error(self.path):
+                for folder in self._subfolders:
+                    folder.mkdir(exist_ok=True)
+                for left in self.path.glob("**/.*.partial"):  # by a run that was killed
+                    left.unlink(missing_ok=True)
             yield
         finally:
+            self._remove_empty(missing)
             lock.close()
-            for folder in inside:
-                with suppress(OSError):  # it is not empty
-                    folder.rmdir()
-            if [entry.name for entry in self.path.iterdir()] == [".lock"]:
-                (self.path / ".lock").unlink()
-            for folder in missing:
+
+    def _lock(self) -> TextIO:
+        """Lock the folder's lock file, which the system unlocks when this process ends in any way.
+
+        The last run in a folder may have removed the file between our opening and our locking it. A lock on a removed
+        file keeps nobody out, so it is taken again on the file that is there now.
+        """
+        path = self.path / ".lock"
+        while True:
+            self.path.mkdir(parents=True, exist_ok=True)
+            try:
+                lock = path.open("a")
+            except FileNotFoundError:  # the folder was removed
+                continue
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                lock.close()
+                raise InvalidValue(
+                    f"another run is writing to '{self.path}': wait until it ends, or give another folder"
+                ) from error
+            except OSError as error:
+                warnings.warn(
+                    f"the file system of '{self.path}' has no locks ({first_line(error)}): do not start a second run "
+                    "there",
+                    stacklevel=2,
+                )
+                return lock
+            if path.exists() and os.path.samestat(path.stat(), os.fstat(lock.fileno())):
+                return lock
+            lock.close()
+
+    def _remove_empty(self, created: Sequence[Path]) -> None:
+        """Remove empty subfolders and, if nothing else is left, the lock file and the created folders."""
+        for folder in self._subfolders:
+            with suppress(OSError):  # it is not empty
+                folder.rmdir()
+        if [entry.name for entry in self.path.iterdir()] == [".lock"]:
+            (self.path / ".lock").unlink()
+            for folder in created:
                 with suppress(OSError):
                     folder.rmdir()
 
-    def record(self, task: Task) -> Record | None:
-        """What is known of the task's row if it is finished."""
+    @property
+    def _subfolders(self) -> list[Path]:
+        return [self.path / name for name in ("images", "null_texts", "rows")]
+
+    def record(self, task: RowTask) -> Record | None:
+        """Return the record of a task's row; None if the row is not finished."""
         try:
             record: Record = json.loads((self.path / "rows" / f"{task.name}.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -89,8 +135,12 @@ class Folder:
         files = (record["image"], record["null_text"])
         return record if all(file is None or (self.path / file).is_file() for file in files) else None
 
-    def commit(self, task: Task, comparison: Comparison) -> Record:
-        """Write a finished row."""
+    def commit(self, task: RowTask, comparison: Comparison) -> Record:
+        """Write the files of a finished row and return its record.
+
+        Raises:
+            InvalidValue: if a file cannot be written.
+        """
         from nulltta.images import save_png, to_pil
 
         null_text = comparison.null_text
@@ -112,7 +162,11 @@ class Folder:
         return record
 
     def write_table(self, records: Sequence[Record]) -> None:
-        """scores.parquet, a row a record, in their order; none where there are none."""
+        """Write scores.parquet with one row per record, in the given order; remove it if there are no records.
+
+        Raises:
+            InvalidValue: if it cannot be written.
+        """
         path = self.path / "scores.parquet"
         with as_error(self.path):
             if not records:
@@ -123,8 +177,12 @@ class Folder:
             with atomic(path) as temporary:
                 parquet.write_table(_table(records), temporary)
 
-    def write_errors(self, failures: Sequence[Failure]) -> None:
-        """errors.jsonl, a line a row that failed, in their order; none where there are none."""
+    def write_errors(self, failures: Sequence[RowFailure]) -> None:
+        """Write errors.jsonl with one line per failed row, in the given order; remove it if no row failed.
+
+        Raises:
+            InvalidValue: if it cannot be written.
+        """
         path = self.path / "errors.jsonl"
         lines = [json.dumps(asdict(failure), ensure_ascii=False) for failure in failures]
         with as_error(self.path):
@@ -136,7 +194,7 @@ class Folder:
 
 
 def _scores(comparison: Comparison) -> dict[str, float | None]:
-    """ "reward.plain", "reward.aligned" of the target, and both of every other measure by its name."""
+    """Return "reward.plain" and "reward.aligned" of the target, and the same of every other measure by its name."""
     found: dict[str, float | None] = {}
     for name, score in comparison.scores.items():
         label = "reward" if score.role == "target" else name
@@ -149,7 +207,7 @@ def _finite(value: float) -> float | None:
 
 
 def _table(records: Sequence[Record]) -> Any:
-    """A pyarrow.Table: a column a score, the settings as JSON."""
+    """Return a pyarrow.Table with one column per score and the settings as JSON."""
     import pyarrow
 
     texts = ("id", "prompt", "negative_prompt", "image", "null_text")
@@ -159,13 +217,3 @@ def _table(records: Sequence[Record]) -> Any:
         columns[name] = pyarrow.array([record["scores"].get(name) for record in records], pyarrow.float64())
     columns["settings"] = pyarrow.array([json.dumps(record["settings"]) for record in records], pyarrow.string())
     return pyarrow.table(columns)
-
-
-def _hold(lock: IO[str], path: Path) -> None:
-    """Hold the folder's lock, which the system lets go of when this process ends, however it does."""
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise InvalidValue(f"another run is writing to '{path}': wait for its end, or give another folder") from error
-    except OSError as error:
-        warnings.warn(f"'{path}' knows no locks ({error.strerror}): start no second run there", stacklevel=2)

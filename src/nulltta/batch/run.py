@@ -1,4 +1,4 @@
-"""From a table of prompts to a folder of pictures, by whichever engine; free of torch until there is work to do."""
+"""From a table of prompts to a folder of results. Torch is not imported until there is work to do."""
 
 from __future__ import annotations
 
@@ -8,41 +8,51 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
-from nulltta.batch.folder import Advance, Folder, Outcome, Record
-from nulltta.batch.rows import read, require_pyarrow
-from nulltta.batch.tasks import Failure, Task, batches, tasks
+from nulltta.batch.folder import BatchFolder, BatchOutcome, OnAdvance, Record
+from nulltta.batch.table import read, require_pyarrow
+from nulltta.batch.tasks import RowFailure, RowTask, batches, tasks
 from nulltta.config import whole
-from nulltta.errors import InvalidValue, NullTTAError
+from nulltta.errors import NullTTAError
 from nulltta.prompts import require_text
 from nulltta.runs.request import RunSettings
 
-TABLE_EVERY = 10.0  # seconds between writings of the table; the records of finished rows are on the disk at once
+SAVE_INTERVAL = 10.0
+"""Seconds between two writings of the table; the record of a finished row is written at once."""
+
+BatchEngine: TypeAlias = Callable[[Sequence[Sequence[RowTask]], OnAdvance], Iterator[BatchOutcome]]
+"""Works on batches in any order and yields what became of each; calls the second argument as work is done."""
+
+BatchEngineFactory: TypeAlias = Callable[[RunSettings, BatchFolder], BatchEngine]
+"""Prepares an engine, with its model loaded or its workers reserved."""
 
 
-Engine: TypeAlias = Callable[[Sequence[Sequence[Task]], Advance], Iterator[Outcome]]
-"""Does batches, in any order; where it sees the denoising steps, it tells how much of a batch each was."""
+def local_engine(settings: RunSettings, folder: BatchFolder) -> BatchEngine:
+    """Return an engine with one worker in this process.
 
+    Raises:
+        NullTTAError: as `BatchWorker` does.
+    """
+    from nulltta.batch.worker import BatchWorker
 
-EngineMaker: TypeAlias = Callable[[RunSettings, Folder], Engine]
-"""What all rows share, the folder -> an engine with its models loaded, or its workers at hand."""
-
-
-def locally(settings: RunSettings, folder: Folder) -> Engine:
-    """One worker in this process."""
-    from nulltta.batch.worker import Worker
-
-    worker = Worker(settings, folder)
-    return lambda work, advance: (worker.work(batch, advance) for batch in work)
+    worker = BatchWorker(settings, folder)
+    return lambda work, on_advance: (worker.work(batch, on_advance) for batch in work)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
-    """All that `nulltta batch` is asked for.
+class BatchRequest:
+    """What `nulltta batch` is asked for.
 
     Attributes:
-        settings: what the rows share.
-        config: the fields of the configuration that were given for all rows; those of a row come on top.
-        seed, negative_prompt: those of rows that have none.
+        table: the file of rows.
+        out: the folder of the results.
+        settings: the settings that all rows share.
+        config: the fields of the configuration that were given for all rows; a row's own fields override them.
+        seed: the seed of rows without one.
+        negative_prompt: the negative prompt of rows without one.
+        engine: what does the work.
+
+    Raises:
+        InvalidValue: if the seed or the negative prompt is invalid.
     """
 
     table: Path
@@ -51,7 +61,7 @@ class Asked:
     config: Mapping[str, Any]
     seed: int = 0
     negative_prompt: str = ""
-    engine: EngineMaker = locally
+    engine: BatchEngineFactory = local_engine
 
     def __post_init__(self) -> None:
         whole(self, "seed", at_least=0)
@@ -59,31 +69,33 @@ class Asked:
 
 
 @dataclass
-class Standing:
+class BatchProgress:
     """How far a batch is.
 
     Attributes:
-        rows: how many the table has.
-        finished: the records of finished rows, by row.
+        rows: the number of rows in the table.
+        finished: the records of finished rows, by row number.
+        failures: the rows that failed.
         interrupted: whether Ctrl-C ended this run.
     """
 
     rows: int
     finished: dict[int, Record]
-    failures: list[Failure]
+    failures: list[RowFailure]
     interrupted: bool = False
 
     @property
     def settled(self) -> int:
-        """How many rows there is nothing more to do for in this run."""
+        """The number of rows that are finished or have failed."""
         return len(self.finished) + len(self.failures)
 
-    def add(self, outcome: Outcome) -> None:
+    def add(self, outcome: BatchOutcome) -> None:
+        """Take note of what became of some rows."""
         self.finished |= outcome.finished
         self.failures += outcome.failures
 
-    def save(self, folder: Folder) -> None:
-        """Write the table and the failures, in the order of the input."""
+    def save(self, folder: BatchFolder) -> None:
+        """Write the tables of finished and failed rows, in the order of the input."""
         folder.write_table([self.finished[row] for row in sorted(self.finished)])
         folder.write_errors(sorted(self.failures, key=lambda failure: failure.row))
 
@@ -92,56 +104,74 @@ class Standing:
         return f"{len(self.finished)} of {self.rows} rows are finished{failed}"
 
 
-class Meter(Protocol):
-    """Shows how far a batch is."""
+class ProgressDisplay(Protocol):
+    """Shows the progress of a batch."""
 
-    def begin(self, standing: Standing) -> None: ...
+    def begin(self, progress: BatchProgress) -> None:
+        """Show where this run begins."""
+        ...
 
-    def advance(self, rows: float) -> None: ...
+    def advance(self, rows: float) -> None:
+        """Show that the work of that many rows was done, as a fraction."""
+        ...
 
-    def show(self, standing: Standing) -> None: ...
+    def show(self, progress: BatchProgress) -> None:
+        """Show the progress."""
+        ...
 
 
-def run(asked: Asked, meter: Meter) -> Standing:
+def run(request: BatchRequest, display: ProgressDisplay) -> BatchProgress:
     """Finish the rows that are not finished yet.
 
-    A run that ends early, by Ctrl-C or by an error, leaves the table of what is finished; one that was killed leaves
-    the finished rows' records, from which the next run writes it.
+    A run that Ctrl-C or an error ends early leaves the table of the finished rows. A run that is killed leaves the
+    records of the finished rows, from which the next run writes the table.
+
+    Args:
+        request: what to do.
+        display: shows the progress.
+
+    Returns:
+        The progress at the end.
 
     Raises:
-        NullTTAError: the input, the model, a reward or the folder cannot be used; rows finished before stay.
-        KeyboardInterrupt: Ctrl-C came before any row was finished.
+        NullTTAError: if the input, the model, a reward or the folder cannot be used; finished rows are kept.
+        KeyboardInterrupt: if Ctrl-C was pressed before any row was finished.
     """
     require_pyarrow()
-    rows = read(asked.table)
-    found, failures = tasks(rows, asked.settings, asked.config, asked.seed, asked.negative_prompt)
-    folder = Folder(asked.out.absolute())
-    with folder.claimed():
+    rows = read(request.table)
+    found, failures = tasks(rows, request.settings, request.config, request.seed, request.negative_prompt)
+    folder = BatchFolder(request.out.absolute())
+    with folder.locked():
         finished = {task.row: record for task in found if (record := folder.record(task)) is not None}
-        standing = Standing(len(rows), finished, failures)
+        progress = BatchProgress(len(rows), finished, failures)
         pending = [task for task in found if task.row not in finished]
         try:
             if pending:
-                engine = asked.engine(asked.settings, folder)
-                meter.begin(standing)
-                _follow(engine(batches(pending, asked.settings.batch_size), meter.advance), standing, folder, meter)
+                engine = request.engine(request.settings, folder)
+                display.begin(progress)
+                _follow(
+                    engine(batches(pending, request.settings.batch_size), display.advance), progress, folder, display
+                )
         except (KeyboardInterrupt, NullTTAError) as end:
-            if not standing.finished:
+            if not progress.finished:
                 raise
-            standing.save(folder)
+            progress.save(folder)
             if isinstance(end, NullTTAError):
-                raise InvalidValue(f"{end}; {standing}: the same command goes on from there") from end
-            standing.interrupted = True
+                raise NullTTAError(f"{end}; {progress}: the same command continues from there") from end
+            progress.interrupted = True
         else:
-            standing.save(folder)
-    return standing
+            progress.save(folder)
+    return progress
 
 
-def _follow(outcomes: Iterator[Outcome], standing: Standing, folder: Folder, meter: Meter) -> None:
+def _follow(
+    outcomes: Iterator[BatchOutcome], progress: BatchProgress, folder: BatchFolder, display: ProgressDisplay
+) -> None:
+    """Collect, show and save what becomes of the rows."""
     saved = time.monotonic()
     for outcome in outcomes:
-        standing.add(outcome)
-        meter.show(standing)
-        if time.monotonic() - saved > TABLE_EVERY:
-            standing.save(folder)
+        progress.add(outcome)
+        display.show(progress)
+        if time.monotonic() - saved > SAVE_INTERVAL:
+            progress.save(folder)
             saved = time.monotonic()

@@ -1,4 +1,4 @@
-"""What each row of a table asks for, checked; free of torch."""
+"""From the rows of a table to checked requests. This module does not import torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from functools import cached_property
 from typing import Any, get_args, get_origin, get_type_hints
 
-from nulltta.batch.rows import Row
+from nulltta.batch.table import TableRow
 from nulltta.config import NullTTAConfig
 from nulltta.errors import InvalidValue, NullTTAError
 from nulltta.prompts import require_text
@@ -22,8 +22,14 @@ _HINTS = get_type_hints(NullTTAConfig)
 
 
 @dataclass(frozen=True)
-class Task:
-    """One row's picture: which row it is, and the request for its prompt alone."""
+class RowTask:
+    """The work of one row.
+
+    Attributes:
+        row: the row's number, from 1.
+        id: the row's id.
+        request: the request for the row's prompt alone.
+    """
 
     row: int
     id: str
@@ -31,13 +37,14 @@ class Task:
 
     @property
     def prompt(self) -> str:
+        """The row's prompt."""
         return self.request.prompts[0]
 
     @cached_property
     def name(self) -> str:
-        """What its files are called: a hash of all that determines them, the id included.
+        """The name of the row's files: a hash of everything that determines them, the id included.
 
-        So nothing that a user wrote becomes a path, and a row that was changed is another one.
+        Nothing that a user wrote becomes a path, and a row that was changed has other files.
         """
         apart = {
             "id": self.id,
@@ -49,8 +56,8 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
-    """Why a row has no picture."""
+class RowFailure:
+    """The reason why a row has no image."""
 
     row: int
     id: str | None
@@ -58,26 +65,28 @@ class Failure:
 
 
 def tasks(
-    rows: Sequence[Row],
+    rows: Sequence[TableRow],
     settings: RunSettings,
     config: Mapping[str, Any] | None = None,
     seed: int = 0,
     negative_prompt: str = "",
-) -> tuple[list[Task], list[Failure]]:
-    """Each row's task, or what is wrong with it.
+) -> tuple[list[RowTask], list[RowFailure]]:
+    """Return the tasks of the valid rows and the failures of the others.
 
     Args:
-        settings: what the rows share.
-        config: the fields of the configuration that were given for all rows; those of a row come on top.
-        seed, negative_prompt: those of rows that have none.
+        rows: the rows.
+        settings: the settings that all rows share.
+        config: the fields of the configuration that were given for all rows; a row's own fields override them.
+        seed: the seed of rows without one.
+        negative_prompt: the negative prompt of rows without one.
 
     Raises:
-        NullTTAError: there is an unknown column, or none of prompts.
+        InvalidValue: if there is an unknown column, or no column of prompts.
     """
     _require_known_columns(rows)
     common = {"seed": seed, "negative_prompt": negative_prompt, **(config or {})}
-    found: list[Task] = []
-    failures: list[Failure] = []
+    found: list[RowTask] = []
+    failures: list[RowFailure] = []
     first: dict[str, int] = {}  # id -> the row that has it
     for row in rows:
         name = None
@@ -87,33 +96,33 @@ def tasks(
                 raise InvalidValue(f"its id is that of row {first[name]}: ids must differ")
             first[name] = row.number
             found.append(_task(row, name, settings, common))
-        except (NullTTAError, OverflowError) as error:  # the latter: a number of hundreds of digits
-            failures.append(Failure(row.number, name, str(error)))
+        except (NullTTAError, OverflowError) as error:  # OverflowError: a number of hundreds of digits
+            failures.append(RowFailure(row.number, name, str(error)))
     return found, failures
 
 
-def batches(pending: Iterable[Task], size: int) -> list[list[Task]]:
-    """Tasks of the same settings and negative prompt together, at most `size`, in order of their first."""
-    groups: dict[tuple[NullTTAConfig, str], list[Task]] = {}
+def batches(pending: Iterable[RowTask], size: int) -> list[list[RowTask]]:
+    """Group tasks of equal configuration and negative prompt into batches of at most `size`, in order."""
+    groups: dict[tuple[NullTTAConfig, str], list[RowTask]] = {}
     for task in pending:
         groups.setdefault((task.request.settings.config, task.request.negative_prompt), []).append(task)
     return [group[i : i + size] for group in groups.values() for i in range(0, len(group), size)]
 
 
-def _require_known_columns(rows: Iterable[Row]) -> None:
+def _require_known_columns(rows: Iterable[TableRow]) -> None:
     seen = {column: row.number for row in reversed([*rows]) for column in row.cells}  # column -> its first row
     for column in (column for column in seen if column not in COLUMNS):
         near = get_close_matches(str(column), COLUMNS, n=1)
         hint = f"did you mean '{near[0]}'? " if near else ""
         raise InvalidValue(
-            f"unknown column '{column}' in row {seen[column]}: {hint}columns are {', '.join(COLUMNS[:4])} and the "
-            "settings, as in num_inference_steps"
+            f"unknown column '{column}' in row {seen[column]}: {hint}the columns are {', '.join(COLUMNS[:4])} and "
+            "the settings, as in num_inference_steps"
         )
     if seen and "prompt" not in seen:
         raise InvalidValue("there is no column 'prompt'")
 
 
-def _id(row: Row) -> str:
+def _id(row: TableRow) -> str:
     if row.fault:
         raise InvalidValue(row.fault)
     given = row.cells.get("id", row.number)
@@ -122,16 +131,16 @@ def _id(row: Row) -> str:
     return str(given)
 
 
-def _task(row: Row, name: str, settings: RunSettings, common: Mapping[str, Any]) -> Task:
+def _task(row: TableRow, name: str, settings: RunSettings, common: Mapping[str, Any]) -> RowTask:
     cells = {"prompt": "", **row.cells}
     cells = {"seed": common["seed"], "negative_prompt": common["negative_prompt"], **cells}
     for column in ("prompt", "negative_prompt"):
         if not isinstance(cells[column], str):
-            raise InvalidValue(f"{column} must be text, not {cells[column]!r}")
+            raise InvalidValue(f"must be text, not {cells[column]!r}", field=column)
     require_text(name, "its id")
-    seed = _unfloated(cells["seed"])
+    seed = _without_float(cells["seed"])
     if type(seed) is not int or not 0 <= seed < 2**63:
-        raise InvalidValue(f"a seed is a whole number, 0 or more and below 2^63, not {seed!r}")
+        raise InvalidValue(f"must be a whole number, 0 or more and below 2^63, not {seed!r}", field="seed")
     own = {column: _typed(column, cells[column]) for column in SETTINGS if column in cells}
     given = {column: value for column, value in common.items() if column in SETTINGS}
     config = NullTTAConfig.preset(settings.model, **{**given, **own})
@@ -139,21 +148,21 @@ def _task(row: Row, name: str, settings: RunSettings, common: Mapping[str, Any])
         prompts=[cells["prompt"]], settings=replace(settings, config=config), seed=seed,
         negative_prompt=cells["negative_prompt"],
     )  # fmt: skip
-    return Task(row.number, name, request)
+    return RowTask(row.number, name, request)
 
 
 def _typed(column: str, value: Any) -> Any:
-    """A cell as its setting's type, where the configuration itself does not ask."""
+    """Return a cell in the type of its setting; where the configuration checks the type itself, unchanged."""
     hint = _HINTS[column]
     if get_origin(hint) is tuple:
         if not isinstance(value, list) or any(type(part) not in (int, float) for part in value):
-            raise InvalidValue(f"{column} is two numbers, as in [0, 1], not {value!r}")
-        return tuple(_unfloated(part) if int in get_args(hint) else part for part in value)
+            raise InvalidValue(f"must be two numbers, as in [0, 1], not {value!r}", field=column)
+        return tuple(_without_float(part) if int in get_args(hint) else part for part in value)
     if isinstance(value, list | dict):
-        raise InvalidValue(f"{column} is a single value, not {value!r}")
-    return _unfloated(value) if hint is int else value
+        raise InvalidValue(f"must be a single value, not {value!r}", field=column)
+    return _without_float(value) if hint is int else value
 
 
-def _unfloated(value: Any) -> Any:
-    """7.0, as pandas writes a whole number in a column with gaps, as 7."""
+def _without_float(value: Any) -> Any:
+    """Return 7.0, which is how pandas writes 7 in a column with gaps, as 7."""
     return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -1,47 +1,59 @@
-"""What does a batch of rows: a model, a reward, and the folder that the rows go to."""
+"""Aligning batches of rows with a loaded model and reward."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nulltta.batch.folder import Advance, Folder, Outcome
-from nulltta.batch.tasks import Failure, Task
+from nulltta.batch.folder import BatchFolder, BatchOutcome, OnAdvance
+from nulltta.batch.tasks import RowFailure, RowTask
 from nulltta.errors import NullTTAError
 from nulltta.evaluation.comparison import Comparison
 from nulltta.runs.loading import load
 from nulltta.runs.request import RunSettings
 
 
-class Worker:
-    """Aligns rows that share their settings and writes each to the folder.
+class BatchWorker:
+    """Aligns batches of rows and writes each finished row to the folder.
+
+    Args:
+        settings: the settings that all rows share.
+        folder: where finished rows are written.
 
     Raises:
-        NullTTAError: the model or a reward does not load.
+        InvalidValue: if a setting is wrong.
+        LoadError: if the model or a reward does not load.
     """
 
-    def __init__(self, settings: RunSettings, folder: Folder) -> None:
+    def __init__(self, settings: RunSettings, folder: BatchFolder) -> None:
         self.folder = folder
         self._loaded = load(settings)
 
-    def work(self, batch: Sequence[Task], advance: Advance | None = None) -> Outcome:
+    def work(self, batch: Sequence[RowTask], on_advance: OnAdvance | None = None) -> BatchOutcome:
         """Finish the rows of a batch that are not finished yet.
 
-        Where a batch fails, its rows are tried one by one: it may be one row's fault, or too many for the memory.
+        If the batch fails, its rows are tried one by one, because one row may be to blame or the batch too large.
+
+        Args:
+            batch: rows with the same settings and the same negative prompt.
+            on_advance: called after each denoising step.
+
+        Returns:
+            What became of each row.
 
         Raises:
-            NullTTAError: a file cannot be written.
+            InvalidValue: if a file cannot be written.
         """
-        outcome = Outcome({task.row: record for task in batch if (record := self.folder.record(task)) is not None})
+        outcome = BatchOutcome({task.row: record for task in batch if (record := self.folder.record(task)) is not None})
         waiting = [task for task in batch if task.row not in outcome.finished]
         if not waiting:
             return outcome
         try:
-            comparisons = self._compare(waiting, advance or (lambda _: None))
-        except Exception as error:  # whatever a reward or a model raises for a row, the other rows go on
+            comparisons = self._compare(waiting, on_advance or (lambda _: None))
+        except Exception as error:  # whatever a reward or a model raises, the other rows go on
             if len(waiting) == 1:
-                outcome.failures.append(Failure(waiting[0].row, waiting[0].id, _reason(error)))
+                outcome.failures.append(RowFailure(waiting[0].row, waiting[0].id, _reason(error)))
                 return outcome
-            for part in (self.work([task], advance) for task in waiting):
+            for part in (self.work([task], on_advance) for task in waiting):
                 outcome.finished.update(part.finished)
                 outcome.failures.extend(part.failures)
             return outcome
@@ -49,13 +61,13 @@ class Worker:
             outcome.finished[task.row] = self.folder.commit(task, comparison)
         return outcome
 
-    def _compare(self, batch: Sequence[Task], advance: Advance) -> list[Comparison]:
+    def _compare(self, batch: Sequence[RowTask], on_advance: OnAdvance) -> list[Comparison]:
         shared = batch[0].request
         config = shared.settings.config
         share = len(batch) / config.num_inference_steps
         return self._loaded.compare(
             [task.prompt for task in batch], seed=[task.request.seed for task in batch],
-            negative_prompt=shared.negative_prompt, config=config, on_step=lambda _: advance(share),
+            negative_prompt=shared.negative_prompt, config=config, on_step=lambda _: on_advance(share),
         )  # fmt: skip
 
 

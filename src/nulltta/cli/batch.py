@@ -23,7 +23,7 @@ from nulltta.runs.request import RunSettings
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from nulltta.batch.run import EngineMaker, Meter, Standing
+    from nulltta.batch.run import BatchEngineFactory, BatchProgress, ProgressDisplay
 
 SOME_FAILED = 1  # the exit code where rows are in errors.jsonl
 LINE_EVERY = 30.0  # seconds between two lines in a log
@@ -80,22 +80,22 @@ def batch(
         micro_batch=micro_batch, method=method, tiny_decoder=tiny_decoder, compile=compiled, device=device, dtype=dtype,
     )  # fmt: skip
     with quiet():
-        from nulltta.batch.run import Asked, locally, run
+        from nulltta.batch.run import BatchRequest, local_engine, run
 
-        maker: EngineMaker = locally
+        factory: BatchEngineFactory = local_engine
         if reward_source is not None:
             from nulltta.rewards.expression import with_source
 
             shared = replace(shared, reward=with_source(reward, reward_source))
         if engine == "ray":
-            from nulltta.batch.on_ray import OnRay
+            from nulltta.batch.ray_engine import RayEngineFactory
 
-            maker = OnRay(ray_address, workers)
+            factory = RayEngineFactory(ray_address, workers)
         with _meter() as meter:
             standing = run(
-                Asked(
+                BatchRequest(
                     table=table, out=out, settings=shared, config=settings, seed=seed, negative_prompt=negative_prompt,
-                    engine=maker,
+                    engine=factory,
                 ),
                 meter,
             )  # fmt: skip
@@ -104,42 +104,42 @@ def batch(
 
 
 class _Bar:
-    """A `Meter`: a bar over the rows, which also moves within a batch where its steps are seen."""
+    """A `ProgressDisplay`: a bar over the rows, which also moves within a batch where its steps are seen."""
 
     def __init__(self, bar: Progress) -> None:
         self.bar = bar
         self.task = bar.add_task("", total=None, said="loading model and rewards")
 
-    def begin(self, standing: Standing) -> None:
+    def begin(self, standing: BatchProgress) -> None:
         self.bar.reset(self.task, completed=standing.settled)  # so that the time left goes by this run's speed alone
         self.show(standing)
 
     def advance(self, rows: float) -> None:
         self.bar.advance(self.task, rows)
 
-    def show(self, standing: Standing) -> None:
+    def show(self, standing: BatchProgress) -> None:
         self.bar.update(self.task, total=standing.rows, completed=standing.settled, said=_words(standing))
 
 
 class _Lines:
-    """A `Meter` for a log: a line now and then."""
+    """A `ProgressDisplay` for a log: a line now and then."""
 
     def __init__(self) -> None:
         self.next = 0.0
 
-    def begin(self, standing: Standing) -> None:
+    def begin(self, standing: BatchProgress) -> None:
         self.show(standing)
 
     def advance(self, rows: float) -> None: ...
 
-    def show(self, standing: Standing) -> None:
+    def show(self, standing: BatchProgress) -> None:
         if (now := time.monotonic()) >= self.next and standing.settled < standing.rows:
             self.next = now + LINE_EVERY
             print(_words(standing), file=sys.stderr)
 
 
 @contextmanager
-def _meter() -> Iterator[Meter]:
+def _meter() -> Iterator[ProgressDisplay]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -155,7 +155,7 @@ def _meter() -> Iterator[Meter]:
         yield _Bar(bar)
 
 
-def _words(standing: Standing) -> str:
+def _words(standing: BatchProgress) -> str:
     """ "12 of 64 rows are finished, 1 failed; mean reward 0.880 → 0.935"."""
     from nulltta.runs.figures import number
 
@@ -167,10 +167,10 @@ def _words(standing: Standing) -> str:
     return f"{standing}; mean reward {number(plain)} → {number(aligned)}"
 
 
-def _conclude(standing: Standing, out: Path) -> None:
+def _conclude(standing: BatchProgress, out: Path) -> None:
     """The last line: what is done and where it is."""
     if standing.interrupted:
-        say("interrupted", f"{standing}: the same command goes on from there")
+        say("interrupted", f"{standing}: the same command continues from there")
         return
     places = [str(out / "scores.parquet")] * bool(standing.finished)
     places += [f"reasons in {out / 'errors.jsonl'}"] * bool(standing.failures)

@@ -1,4 +1,4 @@
-"""Reading a table of prompts: JSON lines, CSV or Parquet to rows of cells, or the reason why a row is none."""
+"""Reading a table of prompts from JSON lines, CSV or Parquet."""
 
 from __future__ import annotations
 
@@ -10,19 +10,21 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from nulltta.errors import InvalidValue, NullTTAError
+from nulltta.errors import InvalidValue, MissingExtra, NullTTAError, first_line
 
 Cells = dict[str, Any]
 TEXTS = ("id", "prompt", "negative_prompt")
-"""The columns that hold text whatever it looks like."""
+"""The columns whose cells are text even if they look like numbers."""
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One row of a table, cells that are empty left out; or why it is none.
+class TableRow:
+    """One row of a table.
 
     Attributes:
         number: from 1; blank lines and the line of headings are not counted.
+        cells: the cells that are not empty, by column.
+        fault: why the row cannot be read; "" if it can.
     """
 
     number: int
@@ -30,40 +32,41 @@ class Row:
     fault: str = ""
 
 
-def read(path: Path) -> list[Row]:
-    """The rows of a .jsonl, .csv or .parquet file, in order.
+def read(path: Path) -> list[TableRow]:
+    """Return the rows of a .jsonl, .csv or .parquet file, in order.
 
     Raises:
-        NullTTAError: the file cannot be read as what its name says, has no rows, or repeats a column.
+        InvalidValue: if the file cannot be read as what its suffix says, has no rows, or repeats a column.
+        MissingExtra: if pyarrow is needed and is not installed.
     """
     if (reader := READERS.get(path.suffix.lower())) is None:
-        raise InvalidValue(f"'{path}' is no table of prompts: give a {', '.join(READERS)} file")
+        raise InvalidValue(f"'{path}' is not a table of prompts: give a {', '.join(READERS)} file")
     try:
         rows = list(reader(path))
     except (OSError, ValueError, csv.Error) as error:
         if isinstance(error, NullTTAError):
             raise
-        reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else _first_line(error)
+        reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else first_line(error)
         raise InvalidValue(f"cannot read '{path}': {reason}") from error
     if not rows:
         raise InvalidValue(f"'{path}' has no rows")
     return rows
 
 
-def _json_lines(path: Path) -> Iterator[Row]:
+def _json_lines(path: Path) -> Iterator[TableRow]:
     with path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(filter(str.strip, file), start=1):
             yield _json_row(number, line)
 
 
-def _json_row(number: int, line: str) -> Row:
+def _json_row(number: int, line: str) -> TableRow:
     try:
         cells = json.loads(line, object_pairs_hook=_without_repetition)
     except (ValueError, RecursionError) as error:
-        return Row(number, {}, str(error) if isinstance(error, NullTTAError) else f"it is not JSON: {error}")
+        return TableRow(number, {}, str(error) if isinstance(error, NullTTAError) else f"it is not JSON: {error}")
     if not isinstance(cells, dict):
-        return Row(number, {}, 'it is no JSON object such as {"prompt": "a cat"}')
-    return Row(number, {name: value for name, value in cells.items() if value is not None})
+        return TableRow(number, {}, 'it is not a JSON object such as {"prompt": "a cat"}')
+    return TableRow(number, {name: value for name, value in cells.items() if value is not None})
 
 
 def _without_repetition(pairs: list[tuple[str, Any]]) -> Cells:
@@ -73,7 +76,7 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> Cells:
     return cells
 
 
-def _csv(path: Path) -> Iterator[Row]:
+def _csv(path: Path) -> Iterator[TableRow]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         lines = csv.reader(file, strict=True)
         columns = [name.strip() for name in next(lines, [])]
@@ -82,14 +85,14 @@ def _csv(path: Path) -> Iterator[Row]:
         for number, values in enumerate(filter(None, lines), start=1):
             if len(values) == len(columns):
                 given = {name: text for name, text in zip(columns, values, strict=True) if text.strip()}
-                yield Row(number, {name: text if name in TEXTS else _value(text) for name, text in given.items()})
+                yield TableRow(number, {name: text if name in TEXTS else _value(text) for name, text in given.items()})
             else:
                 fault = f"it has {len(values)} cells for {len(columns)} columns: put text with a comma in double quotes"
-                yield Row(number, {}, fault)
+                yield TableRow(number, {}, fault)
 
 
 def _value(text: str) -> Any:
-    """A number, a word, true or false, or several: "5 25" -> [5, 25]."""
+    """Parse a number, a word, true or false, or several of them: "5 25" -> [5, 25]."""
     try:
         return json.loads(text.lower())
     except (ValueError, RecursionError):
@@ -97,16 +100,16 @@ def _value(text: str) -> Any:
         return [_value(word) for word in words] if len(words) > 1 else text
 
 
-def _parquet(path: Path) -> Iterator[Row]:
+def _parquet(path: Path) -> Iterator[TableRow]:
     arrow = require_pyarrow().lib
     from pyarrow import parquet
 
     try:
         table = parquet.read_table(path)
     except arrow.ArrowException as error:
-        raise InvalidValue(f"cannot read '{path}': {_first_line(error)}") from error
+        raise InvalidValue(f"cannot read '{path}': {first_line(error)}") from error
     for number, cells in enumerate(table.to_pylist(), start=1):
-        yield Row(number, {name: value for name, value in cells.items() if not _is_missing(value)})
+        yield TableRow(number, {name: value for name, value in cells.items() if not _is_missing(value)})
 
 
 def _is_missing(value: Any) -> bool:
@@ -114,22 +117,21 @@ def _is_missing(value: Any) -> bool:
 
 
 def require_pyarrow() -> ModuleType:
-    """pyarrow, which reads and writes Parquet.
+    """Return pyarrow, which reads and writes Parquet.
 
     Raises:
-        NullTTAError: it is not installed.
+        MissingExtra: if it is not installed.
     """
     try:
         import pyarrow
     except ImportError as error:
-        raise InvalidValue("Parquet needs pyarrow: pip install 'nulltta[batch]'") from error
+        raise MissingExtra("Parquet", "pyarrow", "batch") from error
     module: ModuleType = pyarrow
     return module
 
 
-def _first_line(error: Exception) -> str:
-    reason = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
-    return str(reason).splitlines()[0]
-
-
-READERS: Mapping[str, Callable[[Path], Iterator[Row]]] = {".jsonl": _json_lines, ".csv": _csv, ".parquet": _parquet}
+READERS: Mapping[str, Callable[[Path], Iterator[TableRow]]] = {
+    ".jsonl": _json_lines,
+    ".csv": _csv,
+    ".parquet": _parquet,
+}

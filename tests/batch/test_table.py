@@ -1,4 +1,4 @@
-"""Tables as people write them, and as pandas does."""
+"""Tables as people write them and as pandas writes them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from nulltta.batch.rows import read
+from nulltta.batch.table import read
 from nulltta.errors import NullTTAError
 
 JSONL = """\ufeff{"id": "007", "prompt": "a \\"cat\\", red", "seed": 7, "inner_steps": [5, 25], "checked": true}
@@ -45,7 +45,7 @@ def test_what_pandas_writes_for_a_missing_number_is_missing(tmp_path: Path) -> N
     [
         ("{'prompt': 'a'}", "it is not JSON: Expecting property name"),
         ('{"prompt": "a"', "it is not JSON: Expecting ',' delimiter"),
-        ('["a"]', "it is no JSON object"),
+        ('["a"]', "it is not a JSON object"),
         ('{"seed": 1, "prompt": "a", "seed": 2}', "it names a column twice"),
         ("[" * 100_000, "it is not JSON"),
     ],

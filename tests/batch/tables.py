@@ -1,4 +1,4 @@
-"""`nulltta batch` on a tiny checkpoint, and what its folder must hold in the end."""
+"""Tables for `nulltta batch` on a tiny checkpoint, and what its folder must hold in the end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SHORT += ["--guidance-scale", "3", "--learning-rate", "0.1"]
 CONFIG = nulltta.NullTTAConfig(
     num_inference_steps=3, inner_steps=(1, 1), num_particles=2, guidance_scale=3.0, learning_rate=0.1
 )
-SIXTY_FOUR = [{"id": f"row-{i}", "prompt": f"picture {i}", "seed": i} for i in range(64)]
+MANY = [{"id": f"row-{i}", "prompt": f"picture {i}", "seed": i} for i in range(32)]
 
 
 def table_of(rows: Sequence[Mapping[str, Any]], folder: Path) -> Path:
@@ -33,14 +33,16 @@ def arguments(table: Path, model: Path, out: Path) -> list[str]:
 
 
 def written(out: Path) -> dict[str, int]:
-    """The pictures, null texts and records of a folder, with the times they were written."""
+    """Return the images, null texts and records of a folder, with the times at which they were written."""
     found = [path for inner in ("images", "null_texts", "rows") for path in (out / inner).glob("[!.]*")]
     return {str(path.relative_to(out)): path.stat().st_mtime_ns for path in found}
 
 
 def require_each_row_once(out: Path, rows: Sequence[Mapping[str, Any]], checkpoint: Path) -> None:
-    """Every row is in the table, once and in order, with its own files, which hold what `align` gives for it alone
-    in another batch, and there is nothing else."""
+    """Check that every row is in the table once and in order, with its own files, and that there is nothing else.
+
+    The files must hold what `align` gives for the row in another batch.
+    """
     model = nulltta.load_model(str(checkpoint), device="cpu")
     seeds = [row["seed"] for row in rows]
     expected = nulltta.align(model, [row["prompt"] for row in rows], "brightness", config=CONFIG, seed=seeds)
@@ -57,7 +59,7 @@ def require_each_row_once(out: Path, rows: Sequence[Mapping[str, Any]], checkpoi
         loaded = nulltta.NullText.load(out / row["null_text"], model)
         assert loaded.prompt == row["prompt"]
         apart, moved = (loaded.values[-1]["tokens"] - other["tokens"] for other in (learnt.values[-1], learnt.null))
-        # Adam moves a coordinate by its full rate whose gradient is rounding: those differ, and change no picture.
+        # Adam moves coordinates whose gradient is only rounding by its full rate: they differ without effect.
         assert float(apart.norm()) < 0.05 * float(moved.norm())
     assert len(written(out)) == 3 * len(rows)
     assert not list(out.glob("**/*.partial"))

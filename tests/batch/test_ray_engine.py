@@ -1,4 +1,4 @@
-"""The engine for many machines, on a cluster of this one's CPUs."""
+"""The engine for many machines, on a cluster of this machine's CPUs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from nulltta.cli import main
 from nulltta.runs.ray import shares
 
-from .asking import SIXTY_FOUR, arguments, require_each_row_once, table_of, written
+from .tables import MANY, arguments, require_each_row_once, table_of, written
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_without_ray_the_line_says_what_to_install(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    words = arguments(table_of(SIXTY_FOUR, tmp_path), checkpoint, tmp_path / "out")
+    words = arguments(table_of(MANY, tmp_path), checkpoint, tmp_path / "out")
     assert main([*words, "--engine", "ray"]) == 2
     assert "pip install 'nulltta[ray]'" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
@@ -50,17 +50,17 @@ def test_without_ray_the_line_says_what_to_install(
 def test_an_address_where_nothing_answers_is_one_line(
     address: str, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("ray", reason="heavy: pip install 'nulltta[ray]'")
-    words = arguments(table_of(SIXTY_FOUR, tmp_path), checkpoint, tmp_path / "out")
+    pytest.importorskip("ray", reason="needs the extra ray")
+    words = arguments(table_of(MANY, tmp_path), checkpoint, tmp_path / "out")
     assert main([*words, "--engine", "ray", "--ray-address", address]) == 2
     assert f"error: no Ray cluster at '{address}': " in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
 def test_a_killed_worker_is_replaced_and_its_rows_are_done_again(checkpoint: Path, tmp_path: Path) -> None:
-    pytest.importorskip("ray", reason="heavy: pip install 'nulltta[ray]'")
+    pytest.importorskip("ray", reason="needs the extra ray")
     out = tmp_path / "out"
-    words = [*arguments(table_of(SIXTY_FOUR, tmp_path), checkpoint, out), "--batch-size", "2"]
+    words = [*arguments(table_of(MANY, tmp_path), checkpoint, out), "--batch-size", "2"]
     ray = ["--engine", "ray", "--ray-address", "local", "--workers", "2"]
     process = subprocess.Popen([sys.executable, "-m", "nulltta.cli", *words, *ray])
     first: dict[str, int] = {}  # when each file was first seen
@@ -70,7 +70,7 @@ def test_a_killed_worker_is_replaced_and_its_rows_are_done_again(checkpoint: Pat
         for file, at in written(out).items():
             first.setdefault(file, at)
         rows = list(out.glob("rows/*.json"))
-        if len(rows) >= 8 and not killed:
+        if len(rows) >= 4 and not killed:
             killed.add(int(json.loads(rows[0].read_text())["worker"].rpartition(":")[2]))
             os.kill(min(killed), signal.SIGKILL)
         time.sleep(0.01)
@@ -79,4 +79,4 @@ def test_a_killed_worker_is_replaced_and_its_rows_are_done_again(checkpoint: Pat
     done = written(out)
     records = {file for file in first if file.startswith("rows/")}
     assert {file: done[file] for file in records} == {file: first[file] for file in records}  # none was done twice
-    require_each_row_once(out, SIXTY_FOUR, checkpoint)
+    require_each_row_once(out, MANY, checkpoint)

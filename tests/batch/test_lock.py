@@ -1,0 +1,59 @@
+"""One run per folder, however many are started."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from nulltta.batch.folder import BatchFolder
+from nulltta.errors import InvalidValue
+
+from .tables import arguments, require_each_row_once, table_of, written
+
+ROWS = [{"id": "x", "prompt": "a cat", "seed": 3}, {"id": "y", "prompt": "a dog", "seed": 4}]
+SLOW = """
+import pathlib, time
+while not pathlib.Path("go").exists():  # a model that takes long to load
+    time.sleep(0.02)
+def brightness(images, prompts):
+    return images.mean((1, 2, 3))
+"""
+
+
+def test_a_refused_run_leaves_the_first_run_alone(checkpoint: Path, tmp_path: Path) -> None:
+    """The first of three processes still loads when the other two are refused, and then finishes all rows."""
+    (tmp_path / "slow_reward.py").write_text(SLOW)
+    out = tmp_path / "out"
+    table = table_of(ROWS, tmp_path)
+    command = [sys.executable, "-m", "nulltta.cli", *arguments(table, checkpoint, out), "--reward"]
+    with subprocess.Popen([*command, "slow_reward:brightness"], cwd=tmp_path) as first:
+        deadline = time.monotonic() + 300  # a busy machine takes long to import torch
+        while not (out / "rows").exists() and first.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        before = sorted(out.rglob("*"))
+        for _ in range(2):
+            other = subprocess.run([*command, "brightness"], cwd=tmp_path, capture_output=True, text=True)
+            assert other.returncode == 2
+            [line] = other.stderr.splitlines()
+            assert line.startswith("error: another run is writing to")
+            assert sorted(out.rglob("*")) == before
+        (tmp_path / "go").touch()
+        assert first.wait(300) == 0
+    require_each_row_once(out, ROWS, checkpoint)
+
+
+def test_a_lock_on_a_removed_file_keeps_nobody_out(tmp_path: Path) -> None:
+    """A run that finds its lock file replaced takes the lock of the new one."""
+    folder = BatchFolder(tmp_path / "out")
+    with folder.locked():
+        (folder.path / "scores.parquet").touch()
+    lock = folder.path / ".lock"
+    first = lock.stat().st_ino
+    with folder.locked(), pytest.raises(InvalidValue, match="another run is writing to"), folder.locked():
+        pass
+    assert lock.stat().st_ino == first
+    assert written(folder.path) == {}
