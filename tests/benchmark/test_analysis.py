@@ -14,7 +14,8 @@ from nulltta.benchmark.analysis import ArmResult, Panel, compare, panels, verdic
 from nulltta.benchmark.measures import pack
 from nulltta.benchmark.plan import Arm, Plan
 from nulltta.benchmark.report import words
-from nulltta.benchmark.report.document import Grid, Heading, Text, write_html, write_markdown
+from nulltta.benchmark.report.content import Protocol, Report, ReportTable
+from nulltta.benchmark.report.render import write_html, write_markdown
 from nulltta.benchmark.store import ImageRow
 
 PROMPTS = [str(i) for i in range(8)]
@@ -136,12 +137,16 @@ def test_diversity_needs_two_seeds() -> None:
     assert math.isnan(result.mean("absent"))
 
 
-def test_a_page_needs_no_markup_of_names(tmp_path: Path) -> None:
-    page = [Heading("<b>", 1), Text("0.5*z(a) & b"), Grid(["", "n|m"], [["a_b", "<1"]])]
-    html = write_html(page, tmp_path / "a.html").read_text()
+def test_names_are_escaped_in_a_page(tmp_path: Path) -> None:
+    table = ReportTable(["", "n|m"], [["a_b", "<1"]])
+    report = Report([["x < y"]], [], [Protocol(["0.5*z(a) & b"], table)], title="<b>")
+    html = write_html(report, tmp_path / "a.html").read_text()
     assert "<h1>&lt;b&gt;</h1>" in html
+    assert "<li>x &lt; y</li>" in html
     assert "<p>0.5*z(a) &amp; b</p>" in html
+    assert "<td>&lt;1</td>" in html
     assert "http" not in html
-    markdown = write_markdown(page, tmp_path / "a.md").read_text()
+    markdown = write_markdown(report, tmp_path / "a.md").read_text()
+    assert "- x \\< y" in markdown
     assert "0.5\\*z(a)" in markdown
     assert "| n\\|m |" in markdown

@@ -115,7 +115,7 @@ def test_another_request_does_not_go_on_in_the_same_folder(plan: Plan, tmp_path:
 @pytest.mark.parametrize(("file", "text"), [("rows.jsonl", "{}\n"), ("rows.jsonl", "x\n"), ("plan.json", "[]")])
 def test_files_of_another_make_are_refused(tmp_path: Path, file: str, text: str) -> None:
     (tmp_path / file).write_text(text)
-    with pytest.raises(NullTTAError, match=r"is no plan|no row") as caught:
+    with pytest.raises(NullTTAError, match=r"is not the plan|is not a row") as caught:
         BenchmarkFolder(tmp_path).plan() if file == "plan.json" else BenchmarkFolder(tmp_path).rows()
     assert "\n" not in str(caught.value)
 

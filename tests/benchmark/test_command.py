@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,7 +39,7 @@ def test_smoke_on_the_embedded_model(tmp_path: Path, capsys: pytest.CaptureFixtu
     for name in (*RIVALS, *ABLATIONS):
         assert f"\n| {name} | " in markdown
         assert f"<td>{name}</td>" in html
-    assert re.search(r"Target clip, 24 evaluations an image, 8 prompts: Null-TTA changes the target by [+-]\d", html)
+    assert re.search(r"Target clip, 24 evaluations per image, 8 prompts: Null-TTA changes the target by [+-]\d", html)
     pictures = re.findall(r"\]\((.+?\.png)\)", markdown)
     assert len(pictures) == html.count("data:image/png;base64,") == 4
     for picture in pictures:
@@ -183,7 +185,11 @@ def test_methods_are_timed(tiny: list[str], capsys: pytest.CaptureFixture[str]) 
     place = tiny.index("--prompts-file")
     command = ["bench", "calibrate", "0.5", "2", *tiny[:place], *tiny[place + 2 :], "--target", "colourfulness"]
     assert main([*command, "--contender", "best-of-n", "--contender", "null-tta"]) == 0
-    lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    said = capsys.readouterr()
+    assert [line for line in said.err.splitlines() if "timing" in line] == [
+        "note: timing best-of-n (1 of 2)", "note: timing null-tta (2 of 2)",
+    ]  # fmt: skip
+    lines = [line.split("\t") for line in said.out.splitlines()]
     assert [line[0] for line in lines] == ["contender", "best-of-n", "null-tta"]
     for line in lines[1:]:
         assert float(line[1]) == pytest.approx(int(line[3]) / 2, rel=0.2, abs=1)
@@ -193,21 +199,102 @@ MISTAKES = {
     "unknown contender": (["--contender", "dsp"], "unknown contender 'dsp'"),
     "budget": (["--budget", "soon"], "not soon"),
     "target": (["--target", "clp"], "did you mean 'clip'"),
+    "measure": (["--measure", "nope"], "unknown reward 'nope'"),
+    "measure of a sum": (["--measure", "clip + "], "clip + "),
+    "part of a trade-off": (["--trade-off", "clip", "nope"], "unknown reward 'nope'"),
+    "weight": (["--trade-off", "clip", "brightness", "--weight", "nan"], "weight must lie between 0 and 1, not nan"),
+    "no prompts": (["--prompts", "0"], "prompts must be 1 or more, not 0"),
+    "fewer prompts": (["--prompts", "-1"], "prompts must be 1 or more, not -1"),
+    "no seeds": (["--seeds", "0"], "seeds must be 1 or more"),
+    "batch size": (["--batch-size", "0"], "must be 1 or more, not 0"),
+    "gallery": (["--gallery", "-1"], "gallery must be 0 or more, not -1"),
+    "steps": (["--num-inference-steps", "0"], "must be a whole number, 1 or more, not 0"),
     "held out": (["--target", "clip-b"], "choose another target"),
     "another model without prompts": (["--model", "a/b"], "give --prompts-file"),
-    "workers": (["--workers", "0"], "workers must be 1 or more"),
+    "workers": (["--workers", "0"], "workers must be 1 or more, not 0"),
+    "threads": (["--threads", "-1"], "threads must be 0 or more, not -1"),
+    "budget of no seconds": (["--budget", "0s"], "not 0s"),
     "settings": (["--settings", "missing.json"], "cannot read settings from 'missing.json'"),
 }
 
 
 @pytest.mark.parametrize(("flags", "says"), MISTAKES.values(), ids=MISTAKES)
-def test_mistakes_are_one_line_and_write_nothing(
-    flags: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_mistakes_are_one_line_before_anything_is_loaded_or_written(
+    flags: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("nulltta.benchmark.run.load_model", lambda *_: pytest.fail("a model is loaded"))
     out = tmp_path / "out"
     assert main(["bench", "run", *flags, "--out", str(out)]) == 2
     assert re.fullmatch(rf"error: .*{re.escape(says)}.*\n", capsys.readouterr().err)
     assert not out.exists()
+
+
+OTHER_MISTAKES = {
+    "tune no prompts": (["tune", "--prompts", "0"], "prompts must be 2 or more, not 0"),
+    "tune budget": (["tune", "--budget", "0"], "budget must be 1 or more, not 0"),
+    "tune held out": (["tune", "--held-out", "nope"], "unknown reward 'nope'"),
+    "tune target": (["tune", "--target", "clip-b"], "choose another target"),
+    "calibrate seconds": (["calibrate", "nan"], "not nans"),
+    "calibrate no time": (["calibrate", "0"], "not 0s"),
+    "calibrate target": (["calibrate", "1", "--target", "nope"], "unknown reward 'nope'"),
+    "calibrate contender": (["calibrate", "1", "--contender", "dsp"], "unknown contender 'dsp'"),
+    "calibrate threads": (["calibrate", "1", "--threads", "-1"], "threads must be 0 or more, not -1"),
+}
+
+
+@pytest.mark.parametrize(("words", "says"), OTHER_MISTAKES.values(), ids=OTHER_MISTAKES)
+def test_mistakes_of_the_other_commands_are_one_line_too(
+    words: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nulltta.benchmark.run.load_model", lambda *_: pytest.fail("a model is loaded"))
+    monkeypatch.chdir(tmp_path)
+    assert main(["bench", *words]) == 2
+    said = capsys.readouterr()
+    assert re.fullmatch(rf"error: .*{re.escape(says)}.*\n", said.err)
+    assert said.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["run", "tune"])
+def test_a_folder_that_cannot_be_written_to_is_refused_before_anything_is_loaded(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nulltta.benchmark.run.load_model", lambda *_: pytest.fail("a model is loaded"))
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/nulltta")):
+        assert main(["bench", command, "--out", str(out)]) == 2
+        assert re.fullmatch(r"error: cannot write to .*\n", capsys.readouterr().err)
+
+
+def test_a_report_into_a_file_is_refused(tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = ["bench", "run", *tiny, "--target", "brightness", "--budget", "30", "--seeds", "1", "--gallery", "0"]
+    assert main([*run, "--contender", "plain", "--contender", "best-of-n", "--out", str(tmp_path / "run")]) == 0
+    (tmp_path / "file").write_text("")
+    capsys.readouterr()
+    assert main(["bench", "report", str(tmp_path / "run"), "--out", str(tmp_path / "file")]) == 2
+    assert "cannot write to" in capsys.readouterr().err
+
+
+def test_a_plan_without_rows_does_not_block_the_corrected_command(
+    tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run that failed before its first image."""
+    out = tmp_path / "run"
+    run = ["bench", "run", *tiny, "--target", "brightness", "--budget", "30", "--seeds", "1"]
+    run += ["--contender", "plain", "--contender", "best-of-n", "--out", str(out)]
+    assert main(run) == 0
+    (out / "rows.jsonl").unlink()
+    assert main([*run, "--measure", "sharpness"]) == 0
+    assert all("sharpness" in row.scores for row in BenchmarkFolder(out).rows())
+
+
+def test_only_our_own_lines_are_said(tiny: list[str], tmp_path: Path) -> None:
+    """Neither loading bars nor warnings of other libraries, in workers either."""
+    run = ["bench", "run", *tiny, "--target", "clip", "--budget", "30", "--seeds", "1", "--workers", "2"]
+    command = [sys.executable, "-m", "nulltta.cli", *run, "--contender", "plain", "--contender", "best-of-n"]
+    ended = subprocess.run([*command, "--out", str(tmp_path / "run")], capture_output=True, text=True, check=True)
+    lines = [line for line in re.split(r"[\r\n]+", ended.stderr) if line.strip()]
+    assert [line for line in lines if not line.startswith(("note: ", "sampling "))] == []
 
 
 def test_a_folder_without_a_benchmark_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

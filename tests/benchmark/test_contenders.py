@@ -26,7 +26,7 @@ from nulltta.benchmark.contenders import (
 from nulltta.benchmark.counting import counted
 from nulltta.benchmark.plan import Arm
 from nulltta.benchmark.repeated import BestOf
-from nulltta.benchmark.request import settings
+from nulltta.benchmark.request import read_settings
 from nulltta.benchmark.tune import GRID
 
 T = 3
@@ -120,11 +120,11 @@ def test_names_and_groups() -> None:
 
 
 def test_every_contender_with_settings_of_its_own_is_tuned_with_as_many_tries() -> None:
-    assert set(settings()) == set(GRID) == set(RIVALS) - {"plain", "best-of-n"}
+    assert set(read_settings()) == set(GRID) == set(RIVALS) - {"plain", "best-of-n"}
     assert len({len(tries) for tries in GRID.values()}) == 1
     for name, tries in GRID.items():
         assert len({str(tried) for tried in tries}) == len(tries)
-        assert {key for tried in tries for key in tried} >= set(settings()[name])
+        assert {key for tried in tries for key in tried} >= set(read_settings()[name])
 
 
 def test_the_best_of_several_runs_is_the_best_and_its_first_is_the_method_itself(model: Any) -> None:

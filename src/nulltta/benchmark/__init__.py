@@ -1,6 +1,7 @@
 """The benchmark: Null-TTA against its rivals at equal cost, with measures that nobody optimised.
 
-A *contender* (`contenders`) makes of a budget an `Arm`: one method with all its settings. A `Plan` holds the arms, the
-prompts and the seeds; `run` samples them, a row an image, and can go on after any interruption; `measures` says what
-is measured, `analysis` what the rows show, and `report` writes it down. `nulltta bench --help` is the way in.
+A *contender* (`contenders`) turns a budget into an `Arm`: one method with all its settings. A `Plan` (`plan`) holds the
+arms, the prompts and the seeds. `run` samples a plan and appends one row per image to a folder (`store`), so that it
+can continue after any interruption. `measures` scores the images, `analysis` compares the arms, and `report` writes the
+result as HTML and Markdown. The command line is `nulltta bench`.
 """

@@ -1,4 +1,4 @@
-"""What the rows show: means, paired gains with their intervals, who is ahead, who is on the frontier."""
+"""The analysis of rows: means, paired gains with their intervals, verdicts and the frontier."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from nulltta.evaluation.bootstrap import Gain, paired_gain
 DIVERSITY = "diversity"
 OURS, PLAIN = "null-tta", "plain"
 Values = Mapping[tuple[int, int], float]
-"""By prompt and seed."""
+"""One value by prompt number and seed."""
 Verdict = Literal["win", "tie", "loss"]
 
 
 @dataclass(frozen=True)
 class ArmResult:
-    """One arm's rows."""
+    """The rows of one arm."""
 
     arm: Arm
     rows: Sequence[ImageRow]
 
     def values(self, measure: str) -> Values:
-        """A measure's values, without those where it says nothing."""
+        """Return the values of a measure, without the images to which it does not apply."""
         found = {(row.prompt, row.seed): row.scores.get(measure) for row in self.rows}
         return {place: value for place, value in found.items() if value is not None}
 
     @cached_property
     def diversities(self) -> Values:
-        """Of each prompt with images of two seeds or more; the seed is 0."""
+        """The diversity of each prompt with images of two or more seeds, under seed 0."""
         packed: dict[int, dict[int, str]] = defaultdict(dict)
         for row in self.rows:
             if row.features is not None:
@@ -47,26 +47,33 @@ class ArmResult:
         return {place: value for place, value in found.items() if not math.isnan(value)}
 
     def of(self, measure: str) -> Values:
+        """Return the values of a measure or of the diversity."""
         return self.diversities if measure == DIVERSITY else self.values(measure)
 
     def mean(self, measure: str) -> float:
-        """Over prompts, of their means over seeds; NaN where there is nothing."""
+        """Return the mean over prompts of their means over seeds; NaN if there is no value."""
         return _mean(by_prompt(self.of(measure)).values())
 
     @property
     def cost(self) -> float:
-        """Denoiser evaluations an image, as counted."""
+        """Denoiser evaluations per image, as counted."""
         return _mean(row.forward + row.backward for row in self.rows)
 
     @property
     def seconds(self) -> float:
-        """An image."""
+        """Seconds per image."""
         return _mean(row.seconds for row in self.rows)
 
 
 @dataclass(frozen=True)
 class Panel:
-    """All arms of one target at one budget, plain sampling among them, by contender's name."""
+    """All arms of one target at one budget, with plain sampling among them.
+
+    Attributes:
+        target: the reward that is raised.
+        budget: its label.
+        results: each arm's result by the contender's name.
+    """
 
     target: str
     budget: str
@@ -74,25 +81,35 @@ class Panel:
 
     @property
     def plain(self) -> ArmResult:
+        """The result of plain sampling."""
         return self.results[PLAIN]
 
     @property
     def measures(self) -> list[str]:
-        """The target first; a measure that says nothing about any image is left out."""
+        """The measures that apply to at least one image, the target first."""
         names = dict.fromkeys([self.target, *(name for row in self.plain.rows for name in row.scores)])
         found = [name for name in names if self.plain.values(name)]
         return [*found, DIVERSITY] if self.plain.diversities else found
 
     def gain(self, name: str, measure: str, over: str = PLAIN) -> Gain | None:
-        """What a contender has over another, prompt by prompt, its spread that of plain's scores; None for fewer than
-        two prompts in common."""
+        """Compare a contender with another one, prompt by prompt.
+
+        Args:
+            name: the contender.
+            measure: what is compared.
+            over: the contender to compare with.
+
+        Returns:
+            The gain, whose `spread` is that of plain's scores; None for fewer than two prompts in common.
+        """
         gain = compare(self.results[over].of(measure), self.results[name].of(measure))
         if gain is None or over == PLAIN:
             return gain
         return replace(gain, spread=stdev(by_prompt(self.plain.of(measure)).values()))
 
     def frontier(self, held_out: str, among: Collection[str]) -> list[str]:
-        """Those of some contenders that no other one of them beats in both target and held-out measure."""
+        """Return those of some contenders that no other one of them beats in both the target and the held-out
+        measure."""
         points = {
             name: (r.mean(self.target), r.mean(held_out)) for name, r in self.results.items() if name in among
         }  # fmt: skip
@@ -104,7 +121,8 @@ class Panel:
 
 
 def panels(plan: Plan, rows: Iterable[ImageRow]) -> list[Panel]:
-    """A panel a target and budget, in the plan's order; those without plain sampling's rows are left out."""
+    """Group rows into one panel per target and budget, in the plan's order; those without plain sampling are left
+    out."""
     by_arm: dict[str, list[ImageRow]] = defaultdict(list)
     for row in rows:
         by_arm[row.arm].append(row)
@@ -122,8 +140,13 @@ def panels(plan: Plan, rows: Iterable[ImageRow]) -> list[Panel]:
 
 
 def compare(before: Values, after: Values) -> Gain | None:
-    """after − before over the prompts and seeds that both have: a prompt's seeds are averaged, then prompts are
-    resampled, as its images are not independent of each other."""
+    """Compare two arms over the prompts and seeds that both have.
+
+    The seeds of a prompt are averaged first and prompts are resampled, as a prompt's images are not independent.
+
+    Returns:
+        The gain after − before; None for fewer than two prompts.
+    """
     common = before.keys() & after.keys()
     first, second = (by_prompt({place: values[place] for place in common}) for values in (before, after))
     if len(first) < 2:
@@ -133,12 +156,12 @@ def compare(before: Values, after: Values) -> Gain | None:
 
 
 def verdict(gain: Gain) -> Verdict:
-    """Whether the interval leaves 0 on one side."""
+    """Return "win" or "loss" if the interval excludes 0, else "tie"."""
     return "win" if gain.low > 0 else "loss" if gain.high < 0 else "tie"
 
 
 def by_prompt(values: Values) -> dict[int, float]:
-    """Each prompt's mean over its seeds."""
+    """Return the mean of each prompt over its seeds."""
     found: dict[int, list[float]] = defaultdict(list)
     for (prompt, _), value in values.items():
         found[prompt].append(value)
@@ -146,5 +169,6 @@ def by_prompt(values: Values) -> dict[int, float]:
 
 
 def _mean(values: Iterable[float]) -> float:
+    """The mean; NaN of no values."""
     found = list(values)
     return fmean(found) if found else math.nan

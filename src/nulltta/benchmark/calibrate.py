@@ -1,37 +1,68 @@
-"""From a budget in seconds to one in denoiser evaluations: a contender is timed on a few tuning prompts."""
+"""`nulltta bench calibrate`: how many evaluations per second each contender makes on this machine."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
-from nulltta.alignment import align
-from nulltta.benchmark.contenders import CONTENDERS, ContenderTask, arm
-from nulltta.benchmark.counting import counted
-from nulltta.contracts import GuidedModel
-from nulltta.errors import InvalidValue
-from nulltta.rewards import load
+import torch
 
-PROMPTS = 4
+from nulltta.benchmark.contenders import CONTENDERS, named
+from nulltta.benchmark.request import Say, check_sampling, check_targets, measured_task, parsed
+from nulltta.benchmark.run import WorkerMachine
+from nulltta.benchmark.timing import seconds_per_evaluation
+from nulltta.config import NullTTAConfig
 
 
-def seconds_per_evaluation(name: str, task: ContenderTask, model: GuidedModel, prompts: Sequence[str]) -> float:
-    """What an evaluation of a contender takes on this machine, decoding and scoring included, in a batch of four.
+@dataclass(frozen=True, kw_only=True)
+class CalibrationRequest:
+    """Which contenders are timed, and for what.
 
-    Timed at 12T evaluations an image, the cost of six plain samples.
+    Attributes:
+        model: what `load_model` takes.
+        target: the reward to raise.
+        seconds: the budgets of interest, in seconds per image.
+        contenders: names of contenders or of groups; those of fixed cost are not timed.
+        prompts: the tuning prompts.
+        config: the fields of `NullTTAConfig` that differ from the model's preset.
+        settings: the contenders' own settings, by name.
+
+    Raises:
+        InvalidValue: if any part is invalid.
     """
-    method, config = arm(name, 12 * task.config.num_inference_steps, "", task).build()
-    batch, reward = list(prompts[:PROMPTS]), load(task.target)
-    if not batch:
-        raise InvalidValue("methods are timed on tuning prompts: give at least one")
-    began = time.perf_counter()
-    with counted(model) as evaluations:
-        align(model, batch, reward, config=config, method=method)
-    return (time.perf_counter() - began) / evaluations.total
+
+    model: str
+    target: str
+    seconds: Sequence[float]
+    contenders: Sequence[str]
+    prompts: Sequence[str]
+    config: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for each in self.seconds:
+            parsed(f"{each:g}s")
+        named(self.contenders)
+        check_sampling(self.prompts, [0], batch_size=1)
+        check_targets(self.model, [self.target])
+        NullTTAConfig.preset(self.model, **self.config)
 
 
-def evaluations_for(seconds: float, name: str, task: ContenderTask, model: GuidedModel, prompts: Sequence[str]) -> int:
-    """The evaluations that a contender affords in so many seconds an image."""
-    if CONTENDERS[name].fixed:
-        return 0
-    return int(seconds / seconds_per_evaluation(name, task, model, prompts))
+def evaluations_per_second(asked: CalibrationRequest, machine: WorkerMachine, say: Say) -> Iterator[tuple[str, float]]:
+    """Yield the name and the rate of each contender, as soon as it is timed.
+
+    Args:
+        asked: what to time.
+        machine: where to run.
+        say: told in one line what happens.
+    """
+    torch.set_num_threads(machine.threads_each)
+    say("measuring the reward's scale on plain samples of the tuning prompts")
+    model = machine.load(asked.model)
+    config = NullTTAConfig.preset(asked.model, **asked.config)
+    task = measured_task(model, asked.target, asked.prompts, config, asked.settings)
+    names = [name for name in named(asked.contenders) if not CONTENDERS[name].fixed]
+    for place, name in enumerate(names):
+        say(f"timing {name} ({place + 1} of {len(names)})")
+        yield name, 1 / seconds_per_evaluation(name, task, model, asked.prompts)

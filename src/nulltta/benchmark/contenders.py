@@ -1,14 +1,14 @@
-"""Who competes, and what each does with a budget of denoiser evaluations.
+"""The contenders, and how each spends a budget of denoiser evaluations.
 
-A forward pass of one branch counts 1, forward and back 2. With T denoising steps a plain sample costs 2T, so a budget
-of B makes N = B/2T samples of best-of-N and particles of FK steering, B/4T particles of DAS and runs of DPS, and
-(B − 2T)/6T iterations of DNO and ReNO, whose checkpointed steps are computed twice and differentiated once. Null-TTA
-and its kin take as many inner steps as the budget leaves beside their candidates.
+A forward pass of one branch counts 1, a forward and a backward pass count 2. With T denoising steps a plain sample
+costs 2T. A budget of B therefore buys N = B/2T samples of best-of-N or particles of FK steering, B/4T particles of DAS
+or runs of DPS, and (B − 2T)/6T iterations of DNO or ReNO, whose checkpointed steps are computed twice and
+differentiated once. Null-TTA and its variants take as many inner steps as the budget leaves beside their candidates.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -20,19 +20,20 @@ from nulltta.errors import InvalidValue
 Settings = Mapping[str, Any]
 
 DIVIDED, MULTIPLIED = ("scale", "reward_weight"), ("temperature", "regularisation")
-"""Settings in the reward's unit: they are kept as if the target's standard deviation over plain samples were 1."""
+"""Settings in the unit of the reward; they are stored as if the target's standard deviation over plain samples were
+1."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ContenderTask:
-    """What the contenders are set, besides a budget.
+    """What the contenders have to do, besides the budget.
 
     Attributes:
-        config: T, guidance and all else that the methods share.
-        target: a reward, by name or expression.
-        unit: the standard deviation of its values over plain samples of the tuning prompts.
-        differentiable: whether it gives a gradient.
-        settings: each contender's own, as tuned, in `unit`s; see `DIVIDED`.
+        config: T, guidance and everything else that the methods share.
+        target: the reward, by name or expression.
+        unit: the standard deviation of the reward over plain samples of the tuning prompts.
+        differentiable: whether the reward gives a gradient.
+        settings: each contender's own settings, as tuned, in `unit`s; see `DIVIDED`.
     """
 
     config: NullTTAConfig
@@ -42,11 +43,12 @@ class ContenderTask:
     settings: Mapping[str, Settings] = field(default_factory=dict)
 
     def of(self, name: str) -> dict[str, Any]:
-        """A contender's settings in the reward's own unit."""
+        """Return the settings of a contender in the reward's own unit."""
         return in_unit(self.settings.get(name, {}), self.unit)
 
 
-Make = Callable[[int, ContenderTask], Arm]
+MakeArm = Callable[[int, ContenderTask], Arm]
+"""(budget in evaluations, task) -> arm; raises InvalidValue for a budget that is too small."""
 
 
 @dataclass(frozen=True)
@@ -54,20 +56,20 @@ class Contender:
     """How a method spends a budget.
 
     Attributes:
-        make: (budget in evaluations, task) -> arm; refuses a budget that does not reach.
-        about: what it is, in a few words.
-        needs_gradient: it cannot raise a reward that has none.
-        fixed: its cost is its own, whatever the budget.
+        make: makes the arm.
+        about: what the contender is, in a few words.
+        needs_gradient: whether it can raise only a reward that gives a gradient.
+        fixed: whether its cost does not depend on the budget.
     """
 
-    make: Make
+    make: MakeArm
     about: str
     needs_gradient: bool = False
     fixed: bool = False
 
 
 def in_unit(settings: Settings, unit: float) -> dict[str, Any]:
-    """Settings stated for a reward of standard deviation 1, for one of standard deviation `unit`."""
+    """Convert settings for a reward of standard deviation 1 into settings for one of standard deviation `unit`."""
     found = dict(settings)
     for name in DIVIDED:
         if name in found:
@@ -79,25 +81,26 @@ def in_unit(settings: Settings, unit: float) -> dict[str, Any]:
 
 
 def filled(config: NullTTAConfig, budget: int) -> NullTTAConfig:
-    """The configuration with as many inner steps as a budget affords: n_min and n_max multiplied until they exceed
-    it, then cut to it in proportion.
+    """Return the configuration with as many inner steps as a budget allows.
+
+    n_min and n_max are multiplied until they exceed the budget, and then cut to it in proportion.
 
     Raises:
-        NullTTAError: the budget does not cover one inner step, or there are none to multiply.
+        InvalidValue: if the budget does not cover one inner step, or if there are none to multiply.
     """
     n_min, n_max = config.inner_steps
     if n_max == 0:
-        raise InvalidValue("inner_steps (0, 0) cannot be multiplied to fill a budget")
+        raise InvalidValue("(0, 0) cannot be multiplied to fill a budget", field="inner_steps")
     times = 1
     while spent(replace(config, inner_steps=(n_min * times, n_max * times), budget=0)) < budget:
         times += 1
     config = replace(config, inner_steps=(n_min * times, n_max * times), budget=budget)
     if spent(config) == spent(replace(config, inner_steps=(0, 0))):
-        raise InvalidValue(f"a budget of {budget} denoiser evaluations leaves no inner step beside the candidates")
+        raise InvalidValue(f"of {budget} denoiser evaluations leaves no inner step beside the candidates", "budget")
     return config
 
 
-def _sampler(method: str, field_name: str, branch: int) -> Make:
+def _sampler(method: str, field_name: str, branch: int) -> MakeArm:
     """A method of `field_name` samples or particles, each of 2T evaluations that cost `branch`."""
 
     def make(budget: int, task: ContenderTask) -> Arm:
@@ -108,11 +111,12 @@ def _sampler(method: str, field_name: str, branch: int) -> Make:
 
 
 def _dps(budget: int, task: ContenderTask) -> Arm:
+    """DPS, as the best of as many runs as fit."""
     runs = _count("dps", budget, each=4 * task.config.num_inference_steps)
     return replace(_arm("dps", task, settings=task.of("dps")), samples=runs)
 
 
-def _iterated(method: str) -> Make:
+def _iterated(method: str) -> MakeArm:
     """DNO or ReNO, whose own T may be smaller: n iterations of 2T evaluations, each made twice and differentiated."""
 
     def make(budget: int, task: ContenderTask) -> Arm:
@@ -125,41 +129,43 @@ def _iterated(method: str) -> Make:
     return make
 
 
-def _null_tta(method: str = "null-tta", tuned_as: str = "null-tta", **changes: Any) -> Make:
-    """Null-TTA or its kin, with the settings of `tuned_as` but for some changes."""
+def _null_tta(method: str = "null-tta", tuned_as: str = "null-tta", **changes: Any) -> MakeArm:
+    """Null-TTA or a variant, with the settings of `tuned_as` except for some changes."""
 
     def make(budget: int, task: ContenderTask) -> Arm:
         config = replace(task.config, **{**task.of(tuned_as), **changes}).resolved(differentiable=task.differentiable)
         if config.gradient != "autograd" and "reward_weight" in task.of(tuned_as):
-            config = replace(config, reward_weight=config.reward_weight / 2)  # as published: 50 against 100
+            config = replace(config, reward_weight=config.reward_weight / 2)  # as published: 50 instead of 100
         return _arm(method, replace(task, config=filled(config, budget - _second_pass(method, config))))
 
     return make
 
 
 def _selection(budget: int, task: ContenderTask) -> Arm:
-    """Null-TTA without inner steps: all of the budget goes to candidates."""
+    """Null-TTA without inner steps: the whole budget goes into candidates."""
     T = task.config.num_inference_steps
     config = replace(task.config, inner_steps=(0, 0), num_particles=_count("selection", budget, each=2 * T))
     return _arm("null-tta", replace(task, config=config.resolved(differentiable=task.differentiable)))
 
 
 def _second_pass(method: str, config: NullTTAConfig) -> int:
-    """What a shared null text costs beyond Null-TTA."""
+    """The evaluations that a shared null text costs beyond Null-TTA."""
     T, K = config.num_inference_steps, config.num_particles
     return 2 * K * T + T if method == "shared-null" else 0
 
 
-def _plain(budget: int, task: ContenderTask) -> Arm:  # noqa: ARG001 - the same at any
+def _plain(budget: int, task: ContenderTask) -> Arm:  # noqa: ARG001 - its cost is fixed
+    """Plain sampling."""
     return _arm("plain", task)
 
 
 def _arm(method: str, task: ContenderTask, settings: Settings | None = None) -> Arm:
+    """An arm of the task's target and configuration."""
     return Arm(name=method, target=task.target, method=method, settings=settings or {}, config=asdict(task.config))
 
 
 def _count(name: str, budget: int, each: int, once: int = 0) -> int:
-    """How many times `each` fits, beside what is spent once."""
+    """How many times `each` fits into the budget beside what is spent once."""
     if budget < once + each:
         raise InvalidValue(f"{name} takes {once + each} denoiser evaluations or more, not {budget}")
     return (budget - once) // each
@@ -167,24 +173,24 @@ def _count(name: str, budget: int, each: int, once: int = 0) -> int:
 
 RIVALS: Mapping[str, Contender] = {
     "plain": Contender(_plain, "ordinary sampling", fixed=True),
-    "best-of-n": Contender(_sampler("best-of-n", "samples", 1), "N plain samples, the best"),
-    "dps": Contender(_dps, "reward gradient at each step; the best of k runs", needs_gradient=True),
-    "das": Contender(_sampler("das", "particles", 2), "SMC with reward gradients", needs_gradient=True),
-    "fk": Contender(_sampler("fk", "particles", 1), "SMC by Feynman-Kac potentials"),
-    "dno": Contender(_iterated("dno"), "all of the sampler's noise optimised", needs_gradient=True),
-    "reno": Contender(_iterated("reno"), "the initial noise optimised", needs_gradient=True),
+    "best-of-n": Contender(_sampler("best-of-n", "samples", 1), "the best of N plain samples"),
+    "dps": Contender(_dps, "the reward's gradient at each step; the best of k runs", needs_gradient=True),
+    "das": Contender(_sampler("das", "particles", 2), "SMC with the reward's gradient", needs_gradient=True),
+    "fk": Contender(_sampler("fk", "particles", 1), "SMC with Feynman-Kac potentials"),
+    "dno": Contender(_iterated("dno"), "all of the sampler's noise is optimised", needs_gradient=True),
+    "reno": Contender(_iterated("reno"), "the initial noise is optimised", needs_gradient=True),
     "prompt-embedding": Contender(
-        _null_tta("prompt-embedding", "prompt-embedding"), "the prompt's embedding in the null text's place"
+        _null_tta("prompt-embedding", "prompt-embedding"), "the prompt embedding is optimised in place of the null text"
     ),
-    "null-tta": Contender(_null_tta(), "the null text optimised at each step"),
+    "null-tta": Contender(_null_tta(), "the null text is optimised at each step"),
 }
 
 ABLATIONS: Mapping[str, Contender] = {
     "selection": Contender(_selection, "no inner steps: the best of K candidates at each step"),
-    "one-candidate": Contender(_null_tta(num_particles=1), "K = 1: nothing to choose from"),
+    "one-candidate": Contender(_null_tta(num_particles=1), "K = 1: no choice among candidates"),
     "no-consistency": Contender(_null_tta(regularisers="prior"), "without the consistency term"),
     "no-prior": Contender(_null_tta(regularisers="consistency"), "without the prior term"),
-    "no-regulariser": Contender(_null_tta(kl_weight=0.0), "λ2 = 0"),
+    "no-regulariser": Contender(_null_tta(kl_weight=0.0), "λ2 = 0: without either term"),
     "every-step": Contender(_null_tta(optimise_between=(0.0, 1.0)), "inner steps at all denoising steps"),
     "zeroth-order": Contender(_null_tta(gradient="zeroth-order"), "without the reward's gradient"),
     "shared-null": Contender(
@@ -210,11 +216,11 @@ CONTENDERS: Mapping[str, Contender] = {**RIVALS, **ABLATIONS, **SWEEPS}
 GROUPS: Mapping[str, Mapping[str, Contender]] = {"rivals": RIVALS, "ablations": ABLATIONS, "sweeps": SWEEPS}
 
 
-def named(names: list[str]) -> list[str]:
-    """Contenders of names and of groups' names, in order, each once.
+def named(names: Sequence[str]) -> list[str]:
+    """Return the contenders of names and names of groups, in order, each once.
 
     Raises:
-        NullTTAError: a name is none.
+        InvalidValue: if a name is unknown.
     """
     found: dict[str, None] = {}
     for name in names:
@@ -225,12 +231,18 @@ def named(names: list[str]) -> list[str]:
 
 
 def arm(name: str, budget: int, label: str, task: ContenderTask) -> Arm:
-    """The contender's arm at a budget; a fixed one's has no budget.
+    """Make the arm of a contender at a budget; the arm of a fixed contender has no budget.
+
+    Args:
+        name: the contender.
+        budget: in denoiser evaluations.
+        label: how the budget is written.
+        task: what is to be done.
 
     Raises:
-        NullTTAError: the budget does not reach, or the target gives no gradient and the contender needs one.
+        InvalidValue: if the budget is too small, or if the contender needs a gradient and the target has none.
     """
     contender = CONTENDERS[name]
     if contender.needs_gradient and not task.differentiable:
-        raise InvalidValue(f"{name} needs a reward with a gradient, which '{task.target}' has not")
+        raise InvalidValue(f"{name} needs a reward with a gradient, and '{task.target}' has none")
     return replace(contender.make(budget, task), name=name, budget="" if contender.fixed else label)

@@ -1,4 +1,4 @@
-"""How many denoiser evaluations were really made: equal cost is measured, not assumed."""
+"""Counting the denoiser evaluations that a method really makes, so that equal cost is measured and not assumed."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Evaluations:
     """Rows of one branch that went through the denoiser.
 
     Attributes:
-        forward: each evaluation; one that is repeated in a backward pass (checkpointing) counts again.
-        backward: those that a gradient went back through.
+        forward: the number of evaluations; one that a backward pass repeats (checkpointing) counts again.
+        backward: the number of evaluations that a gradient went back through.
     """
 
     forward: int = 0
@@ -26,23 +26,23 @@ class Evaluations:
 
     @property
     def total(self) -> int:
-        """The cost: a forward pass 1, a forward and a backward pass 2."""
+        """The cost: 1 for a forward pass, 2 for a forward and a backward pass."""
         return self.forward + self.backward
 
 
 @contextmanager
 def counted(model: GuidedModel) -> Iterator[Evaluations]:
-    """Count what the model's denoiser is asked for inside the block."""
+    """Count the evaluations of the model's denoiser inside the block."""
     found, predict = Evaluations(), model.predict
 
-    def back(gradient: Tensor) -> None:
+    def count_backward(gradient: Tensor) -> None:
         found.backward += len(gradient)
 
     def watched(x: Tensor, step: NoiseStep, embedding: Embedding) -> Tensor:
         found.forward += len(x)
         prediction = predict(x, step, embedding)
         if prediction.requires_grad:
-            prediction.register_hook(back)  # type: ignore[no-untyped-call]
+            prediction.register_hook(count_backward)  # type: ignore[no-untyped-call]
         return prediction
 
     patched: Any = model

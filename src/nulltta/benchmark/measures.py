@@ -1,4 +1,4 @@
-"""What every image is measured by: the target, and what nobody optimised."""
+"""The measures of every image: the target, and measures that nobody optimised."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nulltta.rewards.compose import parts
 from nulltta.scoring import score
 
 HELD_OUT = "clip-b"
-"""The embedded world's second scorer, trained apart and never a target here."""
+"""The second scorer of the embedded model, which is trained apart and never a target here."""
 FACTS, HIGH_FREQUENCY = "facts", "high-frequency"
 Features = Callable[[Tensor], Tensor]
 """Images (B, 3, H, W) -> unit vectors (B, F), whose distances say how different images are."""
@@ -25,7 +25,16 @@ Features = Callable[[Tensor], Tensor]
 class Measures:
     """The measures of a benchmark, loaded once.
 
-    targets: by expression; the parts of a sum are measured too.
+    Args:
+        model: the name of the model; the embedded one has a held-out scorer, a judge and features.
+        targets: rewards by expression; the parts of a sum are measured too.
+        others: further rewards to measure.
+        device: where scorers run.
+
+    Attributes:
+        targets: the reward of each target.
+        all: every measure by name.
+        features: the features that diversity is measured in; None where the model has none.
     """
 
     def __init__(self, model: str, targets: Sequence[str], others: Sequence[str], device: torch.device) -> None:
@@ -46,40 +55,51 @@ class Measures:
 
     @torch.no_grad()
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> dict[str, list[float]]:
-        """By name, a value an image; NaN where a measure says nothing about a prompt."""
+        """Measure images: by name, one value per image; NaN where a measure does not apply to a prompt."""
         found = {measure: measure(images, prompts).tolist() for measure in dict.fromkeys(self.all.values())}
         return {name: found[measure] for name, measure in self.all.items()}
 
     @torch.no_grad()
     def packed_features(self, images: Tensor) -> list[str | None]:
-        """Each image's features as text, None where the model has none."""
+        """Return the features of each image as text; None where the model has none."""
         if self.features is None:
             return [None] * len(images)
         return [pack(row) for row in self.features(images).cpu().numpy()]
 
 
 def high_frequency(images: Tensor, prompts: Sequence[str] = ()) -> Tensor:  # noqa: ARG001 - of the pixels alone
-    """How much of the luminance's variation is finer than half the Nyquist frequency: the root mean square of that
-    part of the spectrum, in units of the pixels' range; (B,). Adversarial texture shows here first."""
+    """Measure how much of the luminance varies faster than half the Nyquist frequency; adversarial texture shows here.
+
+    Args:
+        images: (B, 3, H, W) in [0, 1].
+
+    Returns:
+        (B,), the root mean square of that part of the spectrum, in units of the pixel range.
+    """
     weights = torch.tensor([0.299, 0.587, 0.114]).to(images)  # ITU-R BT.601
     spectrum = torch.fft.fft2(torch.einsum("bchw,c->bhw", images.float(), weights), norm="forward")
     y, x = (torch.fft.fftfreq(n, device=images.device).abs() for n in images.shape[-2:])
-    fine = torch.maximum(y[:, None], x[None]) > 0.25  # cycles a pixel; Nyquist's are 0.5
-    energy: Tensor = (spectrum.abs().square() * fine).sum((1, 2))  # Parseval: its mean square over pixels
+    fine = torch.maximum(y[:, None], x[None]) > 0.25  # cycles per pixel; the Nyquist frequency is 0.5
+    energy: Tensor = (spectrum.abs().square() * fine).sum((1, 2))  # Parseval: the mean square over pixels
     return energy.sqrt()
 
 
 def pack(vector: np.ndarray) -> str:
-    """A vector as text: float16 in base64."""
+    """Write a vector as text: float16 in base64."""
     return base64.b64encode(vector.astype("<f2").tobytes()).decode()
 
 
 def unpack(text: str) -> np.ndarray:
+    """Read a vector that `pack` wrote."""
     return np.frombuffer(base64.b64decode(text), "<f2").astype(np.float64)
 
 
 def diversity(packed: Mapping[int, str]) -> float:
-    """The mean pairwise distance 1 − cos of one prompt's images, features by seed; NaN for fewer than two."""
+    """Return the mean pairwise distance 1 − cos of one prompt's images; NaN for fewer than two.
+
+    Args:
+        packed: packed features by seed.
+    """
     if len(packed) < 2:
         return float("nan")
     rows = np.stack([unpack(text) for text in packed.values()])
@@ -89,8 +109,10 @@ def diversity(packed: Mapping[int, str]) -> float:
 
 
 def _scored(reward: Reward) -> Measure:
+    """The reward as a measure whose values are on the CPU."""
     return lambda images, prompts: score(reward, images, prompts).cpu()
 
 
 def _on_cpu(measure: Measure) -> Measure:
+    """The measure, given images on the CPU."""
     return lambda images, prompts: measure(images.cpu(), prompts)

@@ -1,7 +1,7 @@
 """The published experiments (Null-TTA, arXiv 2511.20889) with the real rewards, and the published numbers beside ours.
 
-The prompts are the caller's: the paper took 50 in the manner of COCO's captions. What is not published, or not known
-to us, is left open.
+The caller gives the prompts; the paper used 50 in the style of COCO captions. Numbers that are not published, or not
+known to us, are left open.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SD15, SDXL = "stable-diffusion-v1-5/stable-diffusion-v1-5", "stabilityai/stable-
 MEASURES = ("pickscore", "hpsv2", "aesthetic", "imagereward")
 SEEDS = (42, 43, 44)
 GIGABYTES = {SD15: 4.3, SDXL: 13.9}
-"""Of the parts that are used, in float32, by their numbers of parameters."""
+"""The size of the parts that are used, in float32, from their numbers of parameters."""
 
 Numbers = Mapping[str, float]
 
@@ -31,8 +31,12 @@ class PublishedTable:
     """One experiment.
 
     Attributes:
-        rows: by label, what differs from the published defaults; plain sampling is always the first.
-        published: by label and measure.
+        title: what it shows.
+        target: the reward that is raised.
+        rows: the settings that differ from the published defaults, by label; plain sampling always comes first.
+        measures: what is measured.
+        published: the published numbers, by label and measure.
+        model: the published model.
     """
 
     title: str
@@ -104,15 +108,28 @@ def plan_of(
     changes: Mapping[str, Any],
     batch_size: int,
 ) -> Plan:
-    """The plan of a table.
+    """Make the plan of a table.
 
-    sources: where a reward's weights are, by its name; elsewhere than usual.
-    changes: fields of the configuration that differ from the published ones in every row.
+    Args:
+        table: the experiment.
+        model: what `load_model` takes.
+        prompts: the prompts.
+        seeds: how many of the published seeds to use.
+        sources: where the weights of rewards are, by name, if not at the usual place.
+        changes: the fields of the configuration that differ from the published ones in every row.
+        batch_size: how many prompts are sampled together.
+
+    Raises:
+        InvalidValue: if a source is of a reward that the table does not use, or if there are not so many seeds.
     """
     if unknown := sorted(set(sources) - {table.target, *table.measures}):
-        raise InvalidValue(f"table has no reward '{unknown[0]}': it has {', '.join((table.target, *table.measures))}")
+        raise InvalidValue(
+            f"has no reward '{unknown[0]}': it has {', '.join(dict.fromkeys((table.target, *table.measures)))}", "table"
+        )
     if not 1 <= seeds <= len(SEEDS):
-        raise InvalidValue(f"the seeds are {', '.join(map(str, SEEDS))}: give 1 to {len(SEEDS)} of them, not {seeds}")
+        raise InvalidValue(
+            f"are {', '.join(map(str, SEEDS))}: give 1 to {len(SEEDS)} of them, not {seeds}", field="seeds"
+        )
 
     def found(name: str) -> str:
         return f'{name}:"{sources[name]}"' if name in sources else name
@@ -130,7 +147,7 @@ def plan_of(
 
 
 def forecast(table: PublishedTable, plan: Plan) -> list[str]:
-    """What a run would do, take and download, line by line; looks at the disk only."""
+    """Describe what a run would do, cost and download, line by line, without loading anything."""
     images = len(plan.prompts) * len(plan.seeds)
     lines = [f"{table.title}: {plan.model}, {len(plan.prompts)} prompts, seeds {', '.join(map(str, plan.seeds))}"]
     total = 0
@@ -154,7 +171,7 @@ def forecast(table: PublishedTable, plan: Plan) -> list[str]:
 
 
 def compared(table: PublishedTable, panel: Panel) -> list[list[str]]:
-    """The table's cells: a line a row, ours and, after a slash, the published number."""
+    """Return the cells of the table, one list per row: our number and, after a slash, the published one."""
     lines = [["", *table.measures]]
     for label, result in panel.results.items():
         published = table.published.get(label, {})

@@ -1,4 +1,4 @@
-"""What is to be sampled: arms × prompts × seeds, in an order in which any beginning is a fair comparison."""
+"""What a benchmark samples: arms × prompts × seeds, in an order in which any beginning is a fair comparison."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from nulltta.config import NullTTAConfig
 from nulltta.contracts import Stream
 from nulltta.errors import InvalidValue
 
-Key = tuple[str, int, int]
-"""What a row is of: its arm's key, the number of its prompt, its seed."""
+RowKey = tuple[str, int, int]
+"""What identifies a row: the key of its arm, the number of its prompt, its seed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """One method with all its settings, for one target at one budget; in JSON's own types.
+    """One method with all its settings, for one target at one budget; everything is a JSON type.
 
     Attributes:
-        name: the contender's.
+        name: the contender's name.
         target: the reward that is raised, as `nulltta.rewards.load` reads it.
-        budget: a label, such as "300 evaluations"; "" where none applies.
-        method: a name that `align` knows.
-        settings: the method's own fields.
-        samples: how many runs of it, of which the best counts.
-        config: fields of `NullTTAConfig`.
+        budget: a label such as "300 evaluations"; "" where no budget applies.
+        method: the name of a method of `align`.
+        settings: the fields of the method itself.
+        samples: the number of runs, of which the best counts.
+        config: the fields of `NullTTAConfig`.
     """
 
     name: str
@@ -41,10 +41,11 @@ class Arm:
 
     @property
     def key(self) -> str:
+        """What identifies the arm in a plan."""
         return "|".join((self.target, self.budget, self.name))
 
     def build(self) -> tuple[Callable[[Problem], Stream], NullTTAConfig]:
-        """The method and its configuration, as `align` takes them."""
+        """Make the method and its configuration, as `align` takes them."""
         method: Any = METHODS[self.method]
         if self.settings:
             method = replace(method, **self.settings)
@@ -53,7 +54,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class SamplingJob:
-    """Some prompts that one arm samples in one batch, with one seed."""
+    """Some prompts that one arm samples in one batch with one seed."""
 
     arm: Arm
     prompts: tuple[int, ...]
@@ -62,13 +63,19 @@ class SamplingJob:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """All that determines a benchmark's rows.
+    """Everything that determines the rows of a benchmark.
 
     Attributes:
-        prompts: in the order in which they are sampled.
-        seeds: of the noise; a seed gives every arm and every prompt the same.
-        measures: rewards that are measured on every image, besides the targets.
-        gallery: of how many prompts, the first ones, the first seed's images are kept.
+        model: what `load_model` takes.
+        prompts: the prompts in the order in which they are sampled.
+        seeds: the seeds of the noise; a seed gives every arm and every prompt the same noise.
+        arms: the arms that are compared.
+        measures: rewards that are measured on every image besides the targets.
+        batch_size: the number of prompts that are sampled together.
+        gallery: the number of prompts, from the first, whose images are kept for the first seed.
+
+    Raises:
+        InvalidValue: if there is nothing to sample, or if two arms have the same target, budget and name.
     """
 
     model: str
@@ -82,24 +89,29 @@ class Plan:
     def __post_init__(self) -> None:
         for name in ("prompts", "seeds", "arms"):
             if not getattr(self, name):
-                raise InvalidValue(f"a benchmark without {name} has nothing to do")
+                raise InvalidValue(f"a benchmark without {name} has nothing to sample")
         if self.batch_size < 1:
-            raise InvalidValue(f"the batch size must be 1 or more, not {self.batch_size}")
+            raise InvalidValue(f"must be 1 or more, not {self.batch_size}", field="batch_size")
         if len({arm.key for arm in self.arms}) < len(self.arms):
             raise InvalidValue("two arms of a benchmark have the same target, budget and name")
 
     @property
     def targets(self) -> list[str]:
+        """The targets of all arms, each once."""
         return list(dict.fromkeys(arm.target for arm in self.arms))
 
     @property
     def images(self) -> int:
+        """The number of images in total."""
         return len(self.arms) * len(self.prompts) * len(self.seeds)
 
-    def jobs(self, done: Collection[Key] = ()) -> Iterator[SamplingJob]:
-        """What is left to do: every arm on the first prompts, then every arm on the next.
+    def jobs(self, done: Collection[RowKey] = ()) -> Iterator[SamplingJob]:
+        """Yield what is left to sample: every arm on the first prompts, then every arm on the next.
 
-        A prompt's image does not depend on its batch, so that only what is missing of a batch is sampled.
+        An image does not depend on its batch, so that only the missing images of a batch are sampled.
+
+        Args:
+            done: the rows that exist.
         """
         for start in range(0, len(self.prompts), self.batch_size):
             batch = range(start, min(start + self.batch_size, len(self.prompts)))
@@ -110,25 +122,27 @@ class Plan:
                         yield SamplingJob(arm, missing, seed)
 
     def grown(self, other: Plan) -> Plan:
-        """This plan with the other's further arms, prompts and seeds; what it has stays where it is.
+        """Return this plan with the further arms, prompts and seeds of another one; what it has keeps its place.
 
         Raises:
-            NullTTAError: the other lacks something of it, or has it otherwise.
+            InvalidValue: if the other plan lacks something of this one, or has it otherwise.
         """
         theirs = {arm.key: arm for arm in other.arms}
         for arm in self.arms:
             if theirs.get(arm.key) != arm:
                 raise InvalidValue(f"arm '{arm.key}' {'would be another' if arm.key in theirs else 'is missing'}")
         if list(other.prompts[: len(self.prompts)]) != list(self.prompts):
-            raise InvalidValue("the prompts do not begin with those that it has")
+            raise InvalidValue("the prompts do not begin with those of the folder")
         if missing := set(self.seeds) - set(other.seeds):
             raise InvalidValue(f"seed {min(missing)} is missing")
         mine = {arm.key for arm in self.arms}
         return replace(other, arms=[*self.arms, *(arm for arm in other.arms if arm.key not in mine)])
 
     def as_json(self) -> dict[str, Any]:
+        """Return the plan in JSON types."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Plan:
+        """Read a plan that `as_json` wrote."""
         return cls(**{**record, "arms": [Arm(**arm) for arm in record["arms"]]})

@@ -1,4 +1,5 @@
-"""A method run several times, of which the best image counts: how a method of fixed cost spends a larger budget."""
+"""A method that runs several times and keeps the best image, so that a method of fixed cost can spend a larger
+budget."""
 
 from __future__ import annotations
 
@@ -15,15 +16,20 @@ from nulltta.scoring import greedy, pick
 
 @dataclass(frozen=True)
 class BestOf:
-    """k runs of a method from different noise; the first one's is the seed's own.
+    """The best of k runs of a method, each from its own noise; the first run has the noise of the seed itself.
 
-    Cost: k times the method's.
+    It costs k times what the method costs.
+
+    Attributes:
+        method: what runs, as `align` takes it.
+        samples: k, the number of runs.
     """
 
     method: Callable[[Problem], Stream]
-    samples: int  # k
+    samples: int
 
     def __call__(self, problem: Problem) -> Stream:
+        """Yield the steps of all runs, one run after the other."""
         images, rewards, initial = [], [], []
         for j in range(self.samples):
             outcome = yield from self.method(_reseeded(problem, j))
@@ -36,7 +42,7 @@ class BestOf:
 
 
 def _reseeded(problem: Problem, j: int) -> Problem:
-    """The problem with the noise of its j-th run; 0 is the problem itself."""
+    """The problem with the noise of its j-th run; the 0-th is the problem itself."""
     if j == 0:
         return problem
     seeds = [randomness.generator(seed, "run", j).initial_seed() for seed in problem.seeds]

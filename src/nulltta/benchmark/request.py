@@ -1,9 +1,10 @@
-"""What a benchmark was asked for, and the plan that this comes to."""
+"""What a benchmark is asked for, and the plan that follows from it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,17 @@ import torch
 
 from nulltta import rewards
 from nulltta.benchmark import contenders, units
-from nulltta.benchmark.calibrate import evaluations_for
 from nulltta.benchmark.contenders import ContenderTask, arm
 from nulltta.benchmark.measures import HELD_OUT
 from nulltta.benchmark.plan import Arm, Plan
 from nulltta.benchmark.run import WorkerMachine
 from nulltta.benchmark.store import BenchmarkFolder
+from nulltta.benchmark.timing import evaluations_for
 from nulltta.config import NullTTAConfig
 from nulltta.contracts import GuidedModel
 from nulltta.embedded.grammar import test_prompts, tuning_prompts
-from nulltta.errors import InvalidValue, NullTTAError
+from nulltta.errors import InvalidValue, LoadError, NullTTAError, first_line
+from nulltta.rewards.expression import names, parse
 
 SETTINGS = Path(__file__).with_name("settings.json")
 """The contenders' settings on the embedded model, as `nulltta bench tune` chose them."""
@@ -32,17 +34,26 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkRequest:
-    """A benchmark, before anything is measured.
+    """What a benchmark is asked for. Everything is checked here, before a model or a reward is loaded.
 
     Attributes:
-        targets: rewards, by name or expression.
-        trade_off, weights: two rewards, and the weights of the first in sums of both, standardised.
-        budgets: an image's, in denoiser evaluations ("300") or seconds ("5s").
-        contenders: names, or names of groups.
-        prompts: of the reported ones.
-        tuning: prompts that share nothing with them: the scale of rewards and the time of methods are measured there.
-        config: fields in which T, guidance and the like differ from the model's preset.
-        settings: the contenders' own, by name.
+        model: what `load_model` takes.
+        targets: rewards to raise, by name or expression.
+        trade_off: two rewards whose standardised sums are targets too; or none.
+        weights: the weights of the first of them, between 0 and 1.
+        budgets: budgets per image, in denoiser evaluations ("300") or seconds ("5s").
+        contenders: names of contenders or of groups.
+        prompts: the prompts that are reported on.
+        tuning: prompts that share nothing with them, on which scales and times are measured.
+        seeds: the seeds of the noise.
+        measures: rewards to measure besides.
+        config: the fields of `NullTTAConfig` that differ from the model's preset.
+        settings: the contenders' own settings, by name.
+        batch_size: how many prompts are sampled together.
+        gallery: for how many prompts pictures are kept.
+
+    Raises:
+        InvalidValue: if any part is invalid.
     """
 
     model: str = "embedded"
@@ -61,43 +72,97 @@ class BenchmarkRequest:
     gallery: int = 6
 
     def __post_init__(self) -> None:
+        if not self.prompts:
+            raise InvalidValue("a benchmark without prompts has nothing to sample")
         if shared := set(self.prompts) & set(self.tuning):
             raise InvalidValue(f"'{min(shared)}' is a tuning prompt and a reported one: nothing may be both")
-        contenders.named(list(self.contenders))
+        check_sampling(self.tuning, self.seeds, self.batch_size)
+        if self.gallery < 0:
+            raise InvalidValue(f"must be 0 or more, not {self.gallery}", field="gallery")
+        contenders.named(self.contenders)
         for budget in self.budgets:
             parsed(budget)
         if self.trade_off and len(self.trade_off) != 2:
-            raise InvalidValue(f"a trade-off is of two rewards, not of {len(self.trade_off)}")
-        for target in (*self.targets, *self.trade_off):
-            if self.model == "embedded" and HELD_OUT in rewards.load(target).name:
-                raise InvalidValue(f"'{HELD_OUT}' is what targets are checked by here: choose another target")
+            raise InvalidValue(f"takes two rewards, not {len(self.trade_off)}", field="trade_off")
+        if wrong := [weight for weight in self.weights if not 0 <= weight <= 1]:
+            raise InvalidValue(f"must lie between 0 and 1, not {wrong[0]:g}", field="weight")
+        check_targets(self.model, [*self.targets, *self.trade_off])
+        check_rewards(self.measures)
+        NullTTAConfig.preset(self.model, **self.config)
+
+
+def check_sampling(tuning: Sequence[str], seeds: Collection[int], batch_size: int) -> None:
+    """Refuse tuning prompts, seeds and batch sizes that nothing can be sampled with.
+
+    Raises:
+        InvalidValue: if one of them is too few or too small.
+    """
+    if len(tuning) < 2:
+        raise InvalidValue("the scale of a reward is measured on two or more tuning prompts")
+    if not seeds:
+        raise InvalidValue("must be 1 or more, not 0", field="seeds")
+    if batch_size < 1:
+        raise InvalidValue(f"must be 1 or more, not {batch_size}", field="batch_size")
+
+
+def check_targets(model: str, targets: Sequence[str]) -> None:
+    """Refuse targets that are unknown, or that contain the held-out scorer of the embedded model.
+
+    Raises:
+        InvalidValue: if there is one.
+    """
+    check_rewards(targets)
+    for target in targets:
+        if model == "embedded" and HELD_OUT in [name.word for name in names(parse(target))]:
+            raise InvalidValue(f"'{HELD_OUT}' is the held-out measure of all targets: choose another target")
+
+
+def check_rewards(expressions: Sequence[str]) -> None:
+    """Refuse malformed expressions and unknown rewards, without loading any weights.
+
+    Raises:
+        InvalidValue: if there is one; the message lists the known ones.
+    """
+    for expression in expressions:
+        for name in names(parse(expression)):
+            if name.word not in rewards.REWARDS:
+                rewards.load(str(name))  # raises, or imports the user's own function
 
 
 def parsed(budget: str) -> tuple[str, float]:
-    """ "300" -> ("300 evaluations", 300), "5s" -> ("5s", 5).
+    """Read a budget: "300" -> ("300 evaluations", 300), "5s" -> ("5s", 5).
 
     Raises:
-        NullTTAError: it is neither.
+        InvalidValue: if it is neither a number of evaluations nor of seconds.
     """
-    config = NullTTAConfig(budget=budget if budget.endswith("s") else _number(budget))
-    if (seconds := config.seconds_budget) is not None:
-        return budget, seconds
-    if not config.evaluations_budget:
-        raise InvalidValue(f"a budget is a number of denoiser evaluations, or seconds as in 20s, not {budget}")
-    return f"{config.evaluations_budget} evaluations", config.evaluations_budget
+    seconds = budget.endswith("s")
+    try:
+        amount = float(budget.removesuffix("s"))
+    except ValueError:
+        amount = math.nan
+    if not 0 < amount < math.inf or not (seconds or amount.is_integer()):
+        raise InvalidValue(f"must be a number of denoiser evaluations, or seconds as in 20s, not {budget}", "budget")
+    return (budget, amount) if seconds else (f"{int(amount)} evaluations", amount)
 
 
-def prepare(request: BenchmarkRequest, store: BenchmarkFolder, machine: WorkerMachine, say: Say) -> Plan:
-    """The plan in the store, if it came of the same request; else a new one, its scales and times measured.
+def prepare(request: BenchmarkRequest, folder: BenchmarkFolder, machine: WorkerMachine, say: Say) -> Plan:
+    """Return the plan in the folder if it comes from the same request, else a new one, after measuring scales and
+    times.
+
+    Args:
+        request: what is asked for.
+        folder: where the plan is kept.
+        machine: where the measuring runs.
+        say: told in one line what is measured and which contenders are left out.
 
     Raises:
-        NullTTAError: the store holds another benchmark.
+        InvalidValue: if the folder holds another benchmark.
     """
-    return store.resume(asdict(request), lambda: made(request, machine, say))
+    return folder.resume(asdict(request), lambda: make_plan(request, machine, say))
 
 
-def made(request: BenchmarkRequest, machine: WorkerMachine, say: Say) -> tuple[Plan, dict[str, Any]]:
-    """The plan of a request, and what was measured for it."""
+def make_plan(request: BenchmarkRequest, machine: WorkerMachine, say: Say) -> tuple[Plan, dict[str, Any]]:
+    """Make the plan of a request; also returns what was measured for it."""
     torch.set_num_threads(machine.threads_each)
     model = machine.load(request.model)
     say("measuring the rewards' scales on plain samples of the tuning prompts")
@@ -105,13 +170,13 @@ def made(request: BenchmarkRequest, machine: WorkerMachine, say: Say) -> tuple[P
     arms: dict[str, Arm] = {}
     for task in tasks:
         for budget in request.budgets:
-            for name in contenders.named(list(request.contenders)):
+            for name in contenders.named(request.contenders):
                 try:
-                    made_arm = _arm(name, budget, task, model, request.tuning)
+                    made = _arm(name, budget, task, model, request.tuning)
                 except NullTTAError as error:
                     say(f"left out, target {task.target}, {budget}: {error}")
                 else:
-                    arms.setdefault(made_arm.key, made_arm)
+                    arms.setdefault(made.key, made)
     plan = Plan(
         model=request.model, prompts=request.prompts, seeds=request.seeds, arms=list(arms.values()),
         measures=request.measures, batch_size=request.batch_size, gallery=request.gallery,
@@ -120,65 +185,65 @@ def made(request: BenchmarkRequest, machine: WorkerMachine, say: Say) -> tuple[P
 
 
 def _tasks(request: BenchmarkRequest, model: GuidedModel) -> list[ContenderTask]:
-    """One a target, the sums of the trade-off last, each with its scale."""
+    """One task per target with its scale, the sums of the trade-off last."""
     config = NullTTAConfig.preset(request.model, **request.config)
-
-    def scales(names: Sequence[str]) -> dict[str, tuple[float, float]]:
-        return units.scales(model, names, request.tuning[:UNIT_PROMPTS], config)
-
-    scale = scales([*request.targets, *request.trade_off])
+    tuning = request.tuning[:UNIT_PROMPTS]
+    scale = units.scales(model, [*request.targets, *request.trade_off], tuning, config)
     if request.trade_off:
-        scale |= scales(units.trade_off(request.trade_off, request.weights, scale))
+        scale |= units.scales(model, units.trade_off(request.trade_off, request.weights, scale), tuning, config)
     return [
-        ContenderTask(
-            config=config, target=target, unit=unit, differentiable=rewards.load(target).differentiable,
-            settings=request.settings,
-        )
+        _task(target, unit, config, request.settings)
         for target, (_, unit) in scale.items()
         if target not in request.trade_off or target in request.targets
-    ]  # fmt: skip
+    ]
 
 
-def single_task(
-    source: str,
+def _task(target: str, unit: float, config: NullTTAConfig, settings: Mapping[str, Mapping[str, Any]]) -> ContenderTask:
+    """The task of a target whose scale is known."""
+    differentiable = rewards.load(target).differentiable
+    return ContenderTask(config=config, target=target, unit=unit, differentiable=differentiable, settings=settings)
+
+
+def measured_task(
+    model: GuidedModel,
     target: str,
     tuning: Sequence[str],
-    config: Mapping[str, Any],
-    own: Mapping[str, Mapping[str, Any]],
-    machine: WorkerMachine,
-) -> tuple[GuidedModel, ContenderTask]:
-    """A model, loaded, and the task of one target on it."""
-    request = BenchmarkRequest(model=source, targets=[target], prompts=[], tuning=tuning, config=config, settings=own)
-    torch.set_num_threads(machine.threads_each)
-    model = machine.load(source)
-    [task] = _tasks(request, model)
-    return model, task
+    config: NullTTAConfig,
+    settings: Mapping[str, Mapping[str, Any]],
+) -> ContenderTask:
+    """Return the task of one target, after measuring its scale on the tuning prompts."""
+    _, unit = units.scales(model, [target], tuning[:UNIT_PROMPTS], config)[target]
+    return _task(target, unit, config, settings)
 
 
 def _arm(name: str, budget: str, task: ContenderTask, model: GuidedModel, tuning: Sequence[str]) -> Arm:
+    """The contender's arm; a budget in seconds is converted by timing it."""
     label, amount = parsed(budget)
     evaluations = evaluations_for(amount, name, task, model, tuning) if budget.endswith("s") else int(amount)
     return arm(name, evaluations, label, task)
 
 
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise InvalidValue(f"a budget is a number of denoiser evaluations, or seconds as in 20s, not {text}") from None
-
-
 def embedded_prompts(count: int) -> tuple[list[str], list[str]]:
-    """The reported prompts and the tuning prompts of the embedded world."""
+    """Return the first `count` reported prompts and the tuning prompts of the embedded model.
+
+    Raises:
+        InvalidValue: if the count is below 1.
+    """
+    if count < 1:
+        raise InvalidValue(f"must be 1 or more, not {count}", field="prompts")
     return test_prompts(count), tuning_prompts(UNIT_PROMPTS)
 
 
-def settings(path: Path | None = None) -> dict[str, dict[str, Any]]:
-    """The contenders' settings of a file that `nulltta bench tune` wrote; of none, those that ship."""
+def read_settings(path: Path | None = None) -> dict[str, dict[str, Any]]:
+    """Read the contenders' settings from a file that `nulltta bench tune` wrote; those in the package if None.
+
+    Raises:
+        LoadError: if the file cannot be read or holds something else.
+    """
     try:
         found = json.loads((path or SETTINGS).read_text(encoding="utf-8"))
         if not isinstance(found, dict) or any(not isinstance(each, dict) for each in found.values()):
             raise ValueError("it is not {contender: {setting: value}}")
     except (OSError, ValueError) as error:
-        raise InvalidValue(f"cannot read settings from '{path}': {error}") from error
+        raise LoadError(f"cannot read settings from '{path}': {first_line(error)}") from error
     return found

@@ -1,4 +1,4 @@
-"""Sampling a plan: job by job, in this process or in several, every finished row on the disk at once."""
+"""Sampling a plan job by job, in this process or in several; every finished row is on the disk at once."""
 
 from __future__ import annotations
 
@@ -32,10 +32,16 @@ OnRows = Callable[[Sequence[ImageRow]], None]
 
 @dataclass(frozen=True)
 class WorkerMachine:
-    """Where it runs.
+    """Where a benchmark runs.
 
     Attributes:
-        threads: of torch, in each worker; 0 shares torch's own number among them, which OMP_NUM_THREADS sets.
+        workers: the number of processes that sample side by side.
+        threads: torch threads per worker; 0 divides torch's own number, which OMP_NUM_THREADS sets, among them.
+        device: "cpu", "cuda", ...; None for the GPU if there is one.
+        dtype: the model's precision; None for the usual one of the device.
+
+    Raises:
+        InvalidValue: if there are fewer than 1 workers or 0 threads.
     """
 
     workers: int = 1
@@ -45,19 +51,22 @@ class WorkerMachine:
 
     def __post_init__(self) -> None:
         if self.workers < 1:
-            raise InvalidValue(f"the number of workers must be 1 or more, not {self.workers}")
+            raise InvalidValue(f"must be 1 or more, not {self.workers}", field="workers")
+        if self.threads < 0:
+            raise InvalidValue(f"must be 0 or more, not {self.threads}", field="threads")
 
     @property
     def threads_each(self) -> int:
+        """torch threads per worker, 1 or more."""
         return self.threads or max(1, torch.get_num_threads() // self.workers)
 
     def load(self, source: str) -> GuidedModel:
-        """A model, where and as it is to run; without libraries' bars, as here is one already."""
+        """Load a model on this machine, without the progress bars of other libraries."""
         return load_model(ModelSettings(model=source, device=self.device, dtype=self.dtype))
 
 
 class JobSampler:
-    """A model with the rewards and measures of a plan: what every worker holds."""
+    """A model with the rewards and measures of a plan; every worker holds one."""
 
     def __init__(self, plan: Plan, machine: WorkerMachine) -> None:
         self.plan = plan
@@ -69,7 +78,7 @@ class JobSampler:
         """Sample and measure one batch.
 
         Raises:
-            NullTTAError: the method or a measure failed; the message says on what.
+            NullTTAError: if the method or a measure fails; the message names the arm and the prompt.
         """
         prompts = [self.plan.prompts[i] for i in job.prompts]
         method, config = job.arm.build()
@@ -81,9 +90,9 @@ class JobSampler:
                     config=config, method=method, seed=job.seed,
                 )  # fmt: skip
             images = result.images.detach().float()
-            _finish(images)
+            _synchronise(images)
         except NullTTAError as error:
-            raise InvalidValue(f"{job.arm.name}, target '{job.arm.target}', prompt '{prompts[0]}': {error}") from error
+            raise NullTTAError(f"{job.arm.name}, target '{job.arm.target}', prompt '{prompts[0]}': {error}") from error
         n, clock, processor = len(prompts), time.perf_counter() - began, time.process_time() - busy
         spent = processor if images.device.type == "cpu" else clock
         scores, features = self.measures(images, prompts), self.measures.packed_features(images)
@@ -92,34 +101,40 @@ class JobSampler:
                 job.arm.key, number, job.seed, spent / n, clock / n,
                 evaluations.forward / n, evaluations.backward / n,
                 {name: values[b] for name, values in scores.items()}, features[b],
-                _in_8_bits(images[b]) if self._shown(number, job.seed) else None,
+                _in_8_bits(images[b]) if self._in_gallery(number, job.seed) else None,
             )
             for b, number in enumerate(job.prompts)
         ]  # fmt: skip
 
-    def _shown(self, prompt: int, seed: int) -> bool:
+    def _in_gallery(self, prompt: int, seed: int) -> bool:
         return prompt < self.plan.gallery and seed == self.plan.seeds[0]
 
 
-def sample(plan: Plan, store: BenchmarkFolder, machine: WorkerMachine, on_rows: OnRows = lambda _: None) -> None:
-    """Sample what the store lacks of the plan; `on_rows` hears of each batch once it is on the disk.
+def sample(plan: Plan, folder: BenchmarkFolder, machine: WorkerMachine, on_rows: OnRows = lambda _: None) -> None:
+    """Sample everything in the plan that the folder lacks.
+
+    Args:
+        plan: what to sample.
+        folder: where rows are kept.
+        machine: where to run.
+        on_rows: called with the rows of each batch once they are on the disk.
 
     Raises:
-        NullTTAError: a job failed, or a worker died; finished rows stay.
+        NullTTAError: if a job fails or a worker dies; finished rows stay.
         KeyboardInterrupt: likewise.
     """
-    jobs = list(plan.jobs({row.key for row in store.rows()}))
+    jobs = list(plan.jobs({row.key for row in folder.rows()}))
     if not jobs:
         return
     with _rows_of(plan, jobs, machine) as batches:
         for rows in batches:
-            store.append(rows, plan)
+            folder.append(rows, plan)
             on_rows(rows)
 
 
 @contextmanager
 def _rows_of(plan: Plan, jobs: Sequence[SamplingJob], machine: WorkerMachine) -> Iterator[Iterator[list[ImageRow]]]:
-    """Each job's rows as it ends."""
+    """The rows of each job as it ends; the workers end with the block."""
     if machine.workers == 1:
         torch.set_num_threads(machine.threads_each)
         yield map(JobSampler(plan, machine), jobs)
@@ -137,20 +152,21 @@ def _rows_of(plan: Plan, jobs: Sequence[SamplingJob], machine: WorkerMachine) ->
 
 
 def _finished(futures: Sequence[Future[list[ImageRow]]]) -> Iterator[list[ImageRow]]:
+    """The rows of each job as it ends."""
     try:
         for future in as_completed(futures):
             yield future.result()
     except BrokenProcessPool as error:
-        raise InvalidValue(
-            "a worker died, perhaps for want of memory: the same command goes on; give fewer workers"
+        raise NullTTAError(
+            "a worker died, perhaps because memory ran out: the same command continues; give fewer workers"
         ) from error
 
 
-_sampler: JobSampler | None = None  # of a worker
+_sampler: JobSampler | None = None  # of this worker
 
 
 def _begin(plan: Plan, machine: WorkerMachine) -> None:
-    """A worker's start. Ctrl-C is the parent's business; that the parent is gone, however it went, the worker's."""
+    """Start a worker. The parent handles Ctrl-C; the worker ends when the parent is gone, for whatever reason."""
     global _sampler
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -159,14 +175,16 @@ def _begin(plan: Plan, machine: WorkerMachine) -> None:
 
 
 def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
+    """Wait for the parent to end, then end this worker."""
+    if (parent := multiprocessing.parent_process()) is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _work(job: SamplingJob) -> list[ImageRow]:
-    assert _sampler is not None
+    """Sample one job in a worker that `_begin` started."""
+    if _sampler is None:
+        raise RuntimeError("the worker was not started by _begin")
     return _sampler(job)
 
 
@@ -174,7 +192,7 @@ def _in_8_bits(image: torch.Tensor) -> np.ndarray:
     return np.asarray(to_pil(image[None])[0])
 
 
-def _finish(images: torch.Tensor) -> None:
+def _synchronise(images: torch.Tensor) -> None:
     """Wait for a GPU, so that its time is counted."""
     if images.device.type == "cuda":
         torch.cuda.synchronize(images.device)

@@ -1,4 +1,4 @@
-"""`nulltta bench tune`: the search of `tune`, sampled like any benchmark, and its outcome written down."""
+"""`nulltta bench tune`: the tries of `tune`, sampled like any benchmark, and their outcome written to files."""
 
 from __future__ import annotations
 
@@ -8,21 +8,36 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from nulltta.benchmark.plan import Plan
-from nulltta.benchmark.request import single_task
+from nulltta.benchmark.request import check_rewards, check_sampling, check_targets, measured_task
 from nulltta.benchmark.run import OnRows, WorkerMachine, sample
 from nulltta.benchmark.store import PLAN, BenchmarkFolder
 from nulltta.benchmark.tune import GRID, RULE, chosen, tuning_arms
+from nulltta.config import NullTTAConfig
+from nulltta.errors import InvalidValue
 from nulltta.files import atomic
 from nulltta.runs import record
 
 
 @dataclass(frozen=True, kw_only=True)
 class TuningRequest:
-    """What is tuned for: see `nulltta bench tune --help`.
+    """What settings are tuned for.
 
-    prompts: the tuning prompts, on all of which the target's scale is measured.
-    searched: on how many of them, the first ones, settings are tried.
+    Attributes:
+        model: what `load_model` takes.
+        target: the reward to raise.
+        budget: denoiser evaluations per image.
+        held_out: the measure that must not fall.
+        prompts: the tuning prompts, on all of which the scale of the target is measured.
+        searched: on how many of them, from the first, settings are tried.
+        seeds: the seeds of the noise.
+        config: the fields of `NullTTAConfig` that differ from the model's preset.
+        batch_size: how many prompts are sampled together.
+
+    Raises:
+        InvalidValue: if any part is invalid.
     """
 
     model: str
@@ -35,13 +50,35 @@ class TuningRequest:
     config: Mapping[str, Any] = field(default_factory=dict)
     batch_size: int = 8
 
+    def __post_init__(self) -> None:
+        if self.searched < 2:
+            raise InvalidValue(f"must be 2 or more, not {self.searched}", field="prompts")
+        if self.budget < 1:
+            raise InvalidValue(f"must be 1 or more, not {self.budget}", field="budget")
+        check_sampling(self.prompts, self.seeds, self.batch_size)
+        check_targets(self.model, [self.target])
+        check_rewards([self.held_out])
+        NullTTAConfig.preset(self.model, **self.config)
+
 
 def search(asked: TuningRequest, out: Path, machine: WorkerMachine, on_plan: Callable[[Plan], OnRows]) -> None:
-    """Sample every try and write settings.json, and tuning.json with the rule and all that was found."""
-    store = BenchmarkFolder(out)
+    """Sample every try and write settings.json, and tuning.json with the rule and everything that was found.
 
-    def made() -> tuple[Plan, dict[str, Any]]:
-        _, task = single_task(asked.model, asked.target, asked.prompts, asked.config, {}, machine)
+    Args:
+        asked: what to tune for.
+        out: the folder; a search in it continues.
+        machine: where to run.
+        on_plan: plan -> the function that is called with finished rows.
+
+    Raises:
+        NullTTAError: as `sample` does.
+    """
+    folder = BenchmarkFolder(out)
+
+    def make() -> tuple[Plan, dict[str, Any]]:
+        torch.set_num_threads(machine.threads_each)
+        config = NullTTAConfig.preset(asked.model, **asked.config)
+        task = measured_task(machine.load(asked.model), asked.target, asked.prompts, config, {})
         plan = Plan(
             model=asked.model, prompts=asked.prompts[: asked.searched], seeds=asked.seeds,
             arms=tuning_arms(task, asked.budget, GRID), measures=[asked.held_out],
@@ -49,9 +86,9 @@ def search(asked: TuningRequest, out: Path, machine: WorkerMachine, on_plan: Cal
         )  # fmt: skip
         return plan, {"unit": task.unit}
 
-    plan = store.resume({**asdict(asked), "grid": GRID}, made)
-    sample(plan, store, machine, on_plan(plan))
-    best, tries = chosen(plan, store.rows(), asked.held_out, GRID)
+    plan = folder.resume({**asdict(asked), "grid": GRID}, make)
+    sample(plan, folder, machine, on_plan(plan))
+    best, tries = chosen(plan, folder.rows(), asked.held_out, GRID)
     told = {name: part for name, part in json.loads((out / PLAN).read_text()).items() if name != "plan"}
     record.save({"rule": RULE, **told, "search": tries}, out / "tuning.json")
     with atomic(out / "settings.json") as temporary:

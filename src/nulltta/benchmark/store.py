@@ -1,4 +1,4 @@
-"""The folder of a benchmark: its plan, a row an image, the gallery's images. Whatever ends a run, it can go on."""
+"""The folder of a benchmark: its plan, one row per image and the images of the gallery. A run can always continue."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from nulltta.benchmark.plan import Key, Plan
-from nulltta.errors import InvalidValue, NullTTAError
-from nulltta.files import atomic
+from nulltta.benchmark.plan import Plan, RowKey
+from nulltta.errors import InvalidValue, LoadError, NullTTAError
+from nulltta.files import as_error, atomic
 from nulltta.images import save_png
 from nulltta.runs import record
 
 PLAN, ROWS, IMAGES = "plan.json", "rows.jsonl", "images"
 GROWING = ("budgets", "contenders", "prompts", "seeds")
-"""What of a request may be more than it was: a row stays what it is."""
+"""The parts of a request that may grow when it is given again, as the rows that exist stay valid."""
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,15 @@ class ImageRow:
 
     Attributes:
         arm: the key of its arm.
-        prompt: its number in the plan.
-        seconds: this image's share of its batch's time: the processor's on a CPU, whose clock others share, else the
-            clock's.
-        clock_seconds: on the clock.
-        forward, backward: denoiser evaluations, as `counting` counts them; its share too.
-        scores: by measure; None where a measure says nothing.
-        features: packed, for diversity.
-        image: (H, W, 3) in 8 bits, kept for the gallery; not part of the record.
+        prompt: the number of its prompt in the plan.
+        seed: the seed of its noise.
+        seconds: this image's share of the time of its batch: processor time on a CPU, which others share, else wall
+            time.
+        clock_seconds: the share of the wall time.
+        forward, backward: its share of the denoiser evaluations, as `counting` counts them.
+        scores: values by measure; None where a measure does not apply.
+        features: packed features, for diversity.
+        image: (H, W, 3) in 8 bits, for the gallery; not part of the record.
     """
 
     arm: str
@@ -52,22 +53,27 @@ class ImageRow:
     image: np.ndarray | None = field(default=None, compare=False, repr=False)
 
     @property
-    def key(self) -> Key:
+    def key(self) -> RowKey:
+        """What identifies the row in a plan."""
         return self.arm, self.prompt, self.seed
 
 
 class BenchmarkFolder:
-    """Where rows go.
+    """A folder that holds one benchmark, finished or not.
 
-    Raises:
-        NullTTAError: the folder holds another benchmark, or what is no row.
+    Attributes:
+        folder: its path; it is made when the plan is written.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def plan(self) -> tuple[Plan, dict[str, Any]] | None:
-        """The plan and what is told beside it; None where there is none yet."""
+        """Read the plan and the facts stored beside it; None if there is no plan yet.
+
+        Raises:
+            LoadError: if the file is not a plan.
+        """
         path = self.folder / PLAN
         if not path.exists():
             return None
@@ -75,19 +81,25 @@ class BenchmarkFolder:
             found = json.loads(path.read_text(encoding="utf-8"))
             return Plan.from_json(found["plan"]), {name: part for name, part in found.items() if name != "plan"}
         except (ValueError, KeyError, TypeError) as error:
-            raise InvalidValue(f"'{path}' is no plan of a benchmark: {error}") from error
+            raise LoadError(f"'{path}' is not the plan of a benchmark: {error}") from error
 
     def resume(self, request: Mapping[str, Any], make: Callable[[], tuple[Plan, Mapping[str, Any]]]) -> Plan:
-        """The plan that is here, if the same request made it, or one for less; where there is none, a new one and what
-        it rests on.
+        """Return the plan in the folder if it comes from this request, grown if the request asks for more than before.
+
+        A folder without a plan, or with a plan of another request and no rows yet, gets a new plan.
+
+        Args:
+            request: what is asked for, in JSON types.
+            make: makes the plan of the request, and what was measured for it.
 
         Raises:
-            NullTTAError: another request made it.
+            InvalidValue: if the folder holds the rows of another benchmark, or cannot be written to.
         """
+        self.check_writable()
         asked = json.loads(json.dumps(request))
-        if (found := self.plan()) is None:
+        found = self.plan()
+        if found is None or (found[1].get("request") != asked and not self.rows()):
             plan, measured = make()
-            self.folder.mkdir(parents=True, exist_ok=True)
             about = {"request": asked, "date": f"{datetime.now(UTC):%Y-%m-%d}", "versions": record.versions()}
             self._write({**about, **measured, "plan": plan.as_json()})
             return plan
@@ -104,17 +116,36 @@ class BenchmarkFolder:
         except NullTTAError as error:
             raise InvalidValue(
                 f"'{self.folder / PLAN}' is of another benchmark: {error}; give another folder, or the same settings "
-                "to go on, with more prompts, seeds, contenders or budgets if you like"
+                "to continue, with more prompts, seeds, contenders or budgets if you like"
             ) from error
         self._write({**about, **measured, "request": asked, "plan": plan.as_json()})
         return plan
 
+    def check_writable(self) -> None:
+        """Refuse a path that cannot be written to, before anything is loaded.
+
+        Raises:
+            InvalidValue: if the path is a file, or the system does not let us write there.
+        """
+        existing = next(path for path in (self.folder, *self.folder.absolute().parents) if path.exists())
+        if not existing.is_dir():
+            raise InvalidValue(f"cannot write to '{self.folder}': '{existing}' is a file")
+        if not os.access(existing, os.W_OK | os.X_OK):
+            raise InvalidValue(f"cannot write to '{self.folder}': permission denied for '{existing}'")
+
     def _write(self, plan: Mapping[str, Any]) -> None:
-        with atomic(self.folder / PLAN) as temporary:  # every digit: what is resumed is what was begun
-            temporary.write_text(json.dumps(plan, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        """Write the plan file with every digit, so that a continued benchmark is the one that was begun."""
+        with as_error(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with atomic(self.folder / PLAN) as temporary:
+                temporary.write_text(json.dumps(plan, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
     def rows(self) -> list[ImageRow]:
-        """All whole rows. A last line that a crash cut short is taken off the file, to be done again."""
+        """Read all complete rows, and cut off a last line that a crash left incomplete.
+
+        Raises:
+            LoadError: if a line is not a row.
+        """
         path = self.folder / ROWS
         if not path.exists():
             return []
@@ -126,28 +157,33 @@ class BenchmarkFolder:
         try:
             return [ImageRow(**json.loads(line)) for line in whole.splitlines()]
         except (ValueError, TypeError) as error:
-            raise InvalidValue(f"'{path}' holds a line that is no row of this benchmark: {error}") from error
+            raise LoadError(f"'{path}' holds a line that is not a row of this benchmark: {error}") from error
 
     def append(self, rows: Sequence[ImageRow], plan: Plan) -> None:
-        """Add finished rows, after their images: on the disk when this returns."""
-        for row in rows:
-            if row.image is not None:
-                (self.folder / IMAGES).mkdir(exist_ok=True)
-                save_png(Image.fromarray(row.image), self.image(plan, row.arm, row.prompt, row.seed))
-        lines = "".join(json.dumps(_record(row)) + "\n" for row in rows)
-        with (self.folder / ROWS).open("ab") as file:
-            file.write(lines.encode())
-            file.flush()
-            os.fsync(file.fileno())
+        """Add finished rows after their images; both are on the disk when this returns.
+
+        Raises:
+            InvalidValue: if the system does not let us write.
+        """
+        with as_error(self.folder):
+            for row in rows:
+                if row.image is not None:
+                    (self.folder / IMAGES).mkdir(exist_ok=True)
+                    save_png(Image.fromarray(row.image), self.image(plan, row.arm, row.prompt, row.seed))
+            lines = "".join(json.dumps(_record(row)) + "\n" for row in rows)
+            with (self.folder / ROWS).open("ab") as file:
+                file.write(lines.encode())
+                file.flush()
+                os.fsync(file.fileno())
 
     def image(self, plan: Plan, arm: str, prompt: int, seed: int) -> Path:
-        """Where an image of the gallery lies: by numbers only, as names come from the user."""
+        """Return the path of an image of the gallery; it is made of numbers only, as names come from the user."""
         number = [each.key for each in plan.arms].index(arm)
         return self.folder / IMAGES / f"{number:03d}-{prompt:03d}-{seed}.png"
 
 
 def _record(row: ImageRow) -> dict[str, Any]:
-    """The row in JSON's own types, numbers to six digits."""
+    """The row in JSON types, with numbers to six digits."""
     found = asdict(replace(row, image=None))
     del found["image"]
     found["scores"] = {name: None if v is None or v != v else float(f"{v:.6g}") for name, v in row.scores.items()}

@@ -1,10 +1,4 @@
-"""Choosing each method's own settings on the tuning prompts, all with the same number of tries.
-
-Rule: of the settings under which the held-out measure is not below plain sampling's on average, the one whose target is
-highest; if it is below under all of them, the one under which it falls least.
-
-An interval that reaches 0 would not do in place of the average: the fewer the prompts, the more harm it lets through.
-"""
+"""Choosing each contender's own settings on the tuning prompts, with the same number of tries for all (see `RULE`)."""
 
 from __future__ import annotations
 
@@ -18,7 +12,11 @@ from nulltta.benchmark.plan import Arm, Plan
 from nulltta.benchmark.store import ImageRow
 from nulltta.errors import InvalidValue
 
-RULE = " ".join(__doc__.split("Rule: ")[1].split("\n\n")[0].split())
+RULE = (
+    "Of the settings under which the held-out measure is on average not below plain sampling's, the one with the "
+    "highest target is chosen; if it is below under all of them, the one under which it falls least."
+)
+"""Requiring an interval to reach 0 instead of the average would let more harm through, the fewer the prompts are."""
 
 _EMBEDDING: tuple[Settings, ...] = (
     *(
@@ -54,12 +52,12 @@ GRID: Mapping[str, Sequence[Settings]] = {
     "prompt-embedding": _EMBEDDING,
     "null-tta": _EMBEDDING,
 }  # fmt: skip
-"""Ten tries each, in units of the target's standard deviation (see `contenders.DIVIDED`): six over a wide range, and
-four more around the best of those; for the embeddings, all around the embedded model's preset."""
+"""Ten tries per contender, in units of the target's standard deviation (see `contenders.DIVIDED`): six over a wide
+range and four around the best of those; for the embeddings, all lie around the embedded model's preset."""
 
 
 def tuning_arms(task: ContenderTask, budget: int, grid: Mapping[str, Sequence[Settings]]) -> list[Arm]:
-    """Plain sampling, and an arm a contender and setting: "das#2" is the third of its grid."""
+    """Make plain sampling, and one arm per contender and setting: "das#2" has the third settings of its grid."""
     label = f"{budget} evaluations"
     return [
         arm(PLAIN, budget, label, task),
@@ -74,7 +72,20 @@ def tuning_arms(task: ContenderTask, budget: int, grid: Mapping[str, Sequence[Se
 def chosen(
     plan: Plan, rows: Sequence[ImageRow], held_out: str, grid: Mapping[str, Sequence[Settings]]
 ) -> tuple[dict[str, Settings], list[dict[str, Any]]]:
-    """The settings by contender, and the record of the search: every try, with its gains over plain sampling."""
+    """Choose settings by the rule.
+
+    Args:
+        plan: the arms of `tuning_arms`.
+        rows: what was sampled.
+        held_out: the measure that must not fall.
+        grid: the tries of each contender.
+
+    Returns:
+        The settings by contender, and the record of every try with its gains over plain sampling.
+
+    Raises:
+        InvalidValue: if a try has images of fewer than two prompts.
+    """
     [panel] = panels(plan, rows)
     search: list[dict[str, Any]] = []
     best: dict[str, Settings] = {}
@@ -88,6 +99,7 @@ def chosen(
 
 
 def _try(panel: Panel, name: str, settings: Settings, held_out: str) -> dict[str, Any]:
+    """The record of one try."""
     gains = {measure: panel.gain(name, measure) for measure in (panel.target, held_out)}
     if any(gain is None for gain in gains.values()):
         raise InvalidValue(f"'{name}' has too few images to judge it by: finish the search first")
@@ -99,7 +111,7 @@ def _try(panel: Panel, name: str, settings: Settings, held_out: str) -> dict[str
 
 
 def _best(tries: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """By the rule; a try's gains are in order: target, held-out."""
+    """The best try by the rule; the gains of a try are in order: target, held-out."""
 
     def target(each: dict[str, Any]) -> float:
         return float(next(iter(each["gains"].values()))["mean"])

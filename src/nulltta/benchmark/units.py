@@ -1,4 +1,4 @@
-"""The scale of a reward: how much plain samples of the tuning prompts vary by it."""
+"""The scale of a reward: how much it varies over plain samples of the tuning prompts."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ SEEDS = (0, 1)
 def scales(
     model: GuidedModel, names: Sequence[str], prompts: Sequence[str], config: NullTTAConfig, batch_size: int = 8
 ) -> dict[str, tuple[float, float]]:
-    """Each reward's mean and standard deviation over plain samples, to three digits.
+    """Measure the mean and the standard deviation of each reward over plain samples, to three digits.
 
     Raises:
-        NullTTAError: a reward's values do not vary.
+        InvalidValue: if a reward has the same value for all samples.
     """
     rewards = {name: load(name) for name in names}
     values: dict[str, list[float]] = {name: [] for name in names}
@@ -31,7 +31,7 @@ def scales(
             images = align(model, batch, "brightness", config=config, method="plain", seed=seed).images
             for name, reward in rewards.items():
                 values[name] += score(reward, images, batch).tolist()
-    found = {name: (_short(fmean(each)), _short(stdev(each))) for name, each in values.items()}
+    found = {name: (_three_digits(fmean(each)), _three_digits(stdev(each))) for name, each in values.items()}
     for name, (_, deviation) in found.items():
         if not deviation > 0:
             raise InvalidValue(f"reward '{name}' is the same for all plain samples: there is nothing to raise")
@@ -39,12 +39,11 @@ def scales(
 
 
 def trade_off(parts: Sequence[str], weights: Sequence[float], scale: Mapping[str, tuple[float, float]]) -> list[str]:
-    """w·z(first) + (1−w)·z(second) of each weight, standardised by the given means and deviations."""
+    """Write the target w·z(first) + (1−w)·z(second) for each weight w, standardised by the given means and
+    deviations."""
     first, second = (f"z({name}, {scale[name][0]:g}, {scale[name][1]:g})" for name in parts)
-    if any(not 0 <= w <= 1 for w in weights):
-        raise InvalidValue(f"the weights of a trade-off lie between 0 and 1, not {list(weights)}")
     return [f"{w:g}*{first} + {1 - w:g}*{second}" for w in weights]
 
 
-def _short(value: float) -> float:
+def _three_digits(value: float) -> float:
     return float(f"{value:.3g}")

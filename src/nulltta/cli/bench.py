@@ -83,8 +83,7 @@ def run(
 ) -> None:
     """Sample every contender on every prompt and seed; the same command goes on after an interruption."""
     with quiet():
-        from nulltta.benchmark.request import BenchmarkRequest, prepare
-        from nulltta.benchmark.request import settings as read
+        from nulltta.benchmark.request import BenchmarkRequest, prepare, read_settings
         from nulltta.benchmark.run import WorkerMachine
         from nulltta.benchmark.store import BenchmarkFolder
 
@@ -95,7 +94,7 @@ def run(
             contenders=contender or ["rivals", "ablations"], prompts=reported, tuning=tuning,
             seeds=list(range(seeds)), measures=["colourfulness"] if measure is None else measure,
             config=_given(num_inference_steps=num_inference_steps, guidance_scale=guidance_scale),
-            settings=read(settings), batch_size=batch_size, gallery=gallery,
+            settings=read_settings(settings), batch_size=batch_size, gallery=gallery,
         )  # fmt: skip
         machine, store = WorkerMachine(workers, threads, device, dtype), BenchmarkFolder(out)
         plan = prepare(request, store, machine, lambda line: say("note", line))
@@ -152,19 +151,20 @@ def calibrate(
 ) -> None:
     """How many denoiser evaluations each contender affords in so many seconds an image, on this machine."""
     with quiet():
-        from nulltta.benchmark import calibrate, contenders
-        from nulltta.benchmark.request import settings as read
-        from nulltta.benchmark.request import single_task
+        from nulltta.benchmark.calibrate import CalibrationRequest, evaluations_per_second
+        from nulltta.benchmark.request import read_settings
         from nulltta.benchmark.run import WorkerMachine
 
         _, tuning = _prompts(model, 1, tuning_file, tuning_file)
-        config = _given(num_inference_steps=num_inference_steps, guidance_scale=guidance_scale)
-        live, asked = single_task(model, target, tuning, config, read(settings), WorkerMachine(1, threads, device))
-        print("contender", "evaluations a second", *(f"in {each:g} s" for each in seconds), sep="\t")
-        for name in contenders.named(contender or ["rivals"]):
-            if not contenders.CONTENDERS[name].fixed:
-                each = calibrate.seconds_per_evaluation(name, asked, live, tuning)
-                print(name, f"{1 / each:.1f}", *(int(second / each) for second in seconds), sep="\t")
+        asked = CalibrationRequest(
+            model=model, target=target, seconds=seconds, contenders=contender or ["rivals"], prompts=tuning,
+            settings=read_settings(settings),
+            config=_given(num_inference_steps=num_inference_steps, guidance_scale=guidance_scale),
+        )  # fmt: skip
+        print("contender", "evaluations per second", *(f"in {each:g} s" for each in seconds), sep="\t")
+        machine = WorkerMachine(1, threads, device)
+        for name, rate in evaluations_per_second(asked, machine, lambda line: say("note", line)):
+            print(name, f"{rate:.1f}", *(int(second * rate) for second in seconds), sep="\t")
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""The benchmark's plots. Gains are over plain sampling of the same prompts, in SDs of plain's scores."""
+"""The plots of a report. Gains are over plain sampling of the same prompts, in standard deviations of its scores."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 110
-LABEL = 120, 15  # pixels that a name takes
+LABEL = 120, 15  # width and height of a name in pixels
 OUR_COLOUR, GREY = "#cf222e", "#8c959f"
 COLOURS = {
     PLAIN: "#1f2328", OURS: OUR_COLOUR, "best-of-n": "#0969da", "dps": "#bf8700", "das": "#8250df", "fk": "#1a7f37",
@@ -24,7 +24,7 @@ COLOURS = {
 
 
 def pareto(panels: Sequence[Panel], held_out: str) -> bytes:
-    """Target against held-out measure, a subplot a budget: up and to the right is better."""
+    """Plot the target against the held-out measure, one subplot per budget; up and to the right is better."""
     figure = _figure(5.2 * len(panels), 4.6)
     points: list[dict[str, tuple[float, float]]] = [{} for _ in panels]
     for axis, panel, at in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, points, strict=True):
@@ -38,18 +38,18 @@ def pareto(panels: Sequence[Panel], held_out: str) -> bytes:
         axis.set_title(panel.budget, parse_math=False, fontsize=11)
         axis.set_xlabel(f"{panel.target} (target), SD of plain", parse_math=False)
         axis.set_ylabel(f"{held_out} (not optimised), SD of plain", parse_math=False)
-    figure.draw_without_rendering()  # only now is it known where points lie on the page
+    figure.draw_without_rendering()  # the layout has to be known before names are placed
     for axis, at in zip(figure.axes, points, strict=True):
         _name(axis, at)
     return _png(figure)
 
 
 def against_cost(panels: Sequence[Panel]) -> bytes:
-    """The target's gain over denoiser evaluations and over seconds, as spent."""
+    """Plot the target's gain over denoiser evaluations and over seconds."""
     figure = _figure(10.4, 4.4)
     costs: Mapping[str, Callable[[ArmResult], float]] = {
-        "denoiser evaluations an image": lambda result: result.cost,
-        "seconds an image": lambda result: result.seconds,
+        "denoiser evaluations per image": lambda result: result.cost,
+        "seconds per image": lambda result: result.seconds,
     }
     names = dict.fromkeys(name for panel in panels for name in panel.results if name in COLOURS)
     for axis, (label, cost) in zip(figure.subplots(1, 2), costs.items(), strict=True):
@@ -71,7 +71,7 @@ def against_cost(panels: Sequence[Panel]) -> bytes:
 
 
 def bars(panel: Panel, names: Sequence[str], measures: Sequence[str], over: str = PLAIN) -> bytes:
-    """Gains of some contenders over another in several measures, with their intervals."""
+    """Plot the gains of some contenders over another one in several measures, with their intervals."""
     figure = _figure(3.4 * len(measures) + 1.6, 0.32 * len(names) + 1.4)
     axes = figure.subplots(1, len(measures), sharey=True, squeeze=False)[0]
     for axis, measure in zip(axes, measures, strict=True):
@@ -89,7 +89,7 @@ def bars(panel: Panel, names: Sequence[str], measures: Sequence[str], over: str 
 
 
 def trade_off(panels: Sequence[Panel], parts: tuple[str, str]) -> bytes:
-    """What each contender reaches in both rewards, point by point from one weight to the next."""
+    """Plot what each contender reaches in both rewards, as a line through the weights."""
     figure = _figure(6.4, 5.2)
     axis = figure.subplots()
     first, second = parts
@@ -107,7 +107,7 @@ def trade_off(panels: Sequence[Panel], parts: tuple[str, str]) -> bytes:
 
 
 def _cross(axis: Axes, name: str, x: tuple[float, float, float], y: tuple[float, float, float]) -> None:
-    """A point with both its intervals."""
+    """Draw a point with its intervals in both directions."""
     small = name in ABLATIONS
     colour = COLOURS.get(name, GREY)
     axis.errorbar(
@@ -117,7 +117,7 @@ def _cross(axis: Axes, name: str, x: tuple[float, float, float], y: tuple[float,
 
 
 def _name(axis: Axes, points: Mapping[str, tuple[float, float]]) -> None:
-    """Each point's name beside it, from below, moved up where another stands."""
+    """Write the name of each point beside it, moved up where another name is."""
     taken: list[tuple[float, float]] = []
     for name, point in sorted(points.items(), key=lambda item: item[1][1]):
         x, y = axis.transData.transform(point)
@@ -125,7 +125,7 @@ def _name(axis: Axes, points: Mapping[str, tuple[float, float]]) -> None:
         while any(abs(x - left) < LABEL[0] and abs(y + up - low) < LABEL[1] for left, low in taken):
             up += 1
         taken.append((x, y + up))
-        right = x + LABEL[0] < axis.bbox.x1  # there is room
+        right = x + LABEL[0] < axis.bbox.x1  # there is room to the right
         axis.annotate(
             name, point, xytext=(5 if right else -5, 3 + up * 72 / DPI), textcoords="offset points",
             ha="left" if right else "right", color=COLOURS.get(name, GREY),
@@ -135,7 +135,7 @@ def _name(axis: Axes, points: Mapping[str, tuple[float, float]]) -> None:
 
 
 def _bars(points: Sequence[tuple[float, float, float]]) -> list[list[float]]:
-    """(mean, low, high) as matplotlib's distances below and above."""
+    """(mean, low, high) as the distances below and above that matplotlib takes."""
     return [[mean - low for mean, low, _ in points], [high - mean for mean, _, high in points]]
 
 

@@ -1,4 +1,4 @@
-"""The same prompts and seed across contenders, unselected."""
+"""Pictures of the same prompts and seed across contenders, unselected."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ SIDE, GAP, TITLE = 128, 4, 14
 
 
 def gallery(store: BenchmarkFolder, plan: Plan, panel: Panel, names: Sequence[str]) -> tuple[bytes, list[int]] | None:
-    """A row a prompt, a column a contender, and the prompts' numbers; None where no pictures were kept."""
+    """Draw one row per prompt and one column per contender.
+
+    Returns:
+        A PNG and the numbers of its prompts; None where no pictures were kept.
+    """
     seed = plan.seeds[0]
     rows = [
         (prompt, files)
@@ -42,12 +46,13 @@ def gallery(store: BenchmarkFolder, plan: Plan, panel: Panel, names: Sequence[st
 def _files(
     store: BenchmarkFolder, plan: Plan, panel: Panel, names: Sequence[str], prompt: int, seed: int
 ) -> list[Path]:
-    """A prompt's pictures in the order of the names; none at all if one is missing."""
+    """The pictures of a prompt in the order of the names; an empty list if one is missing."""
     found = [store.image(plan, panel.results[name].arm.key, prompt, seed) for name in names]
     return found if all(path.exists() for path in found) else []
 
 
 def _fitted(name: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    """The name, cut to the width of a column."""
     while font.getlength(name) > SIDE + GAP:
         name = name[:-1]
     return name

@@ -1,0 +1,241 @@
+"""What a report says, section by section: the templates turn it into HTML and Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+from typing import Any
+
+from nulltta.benchmark.analysis import OURS, PLAIN, Panel, panels
+from nulltta.benchmark.contenders import ABLATIONS, CONTENDERS, RIVALS, SWEEPS
+from nulltta.benchmark.measures import HELD_OUT, HIGH_FREQUENCY
+from nulltta.benchmark.plan import Plan
+from nulltta.benchmark.report import figures, words
+from nulltta.benchmark.report.gallery import gallery
+from nulltta.benchmark.store import BenchmarkFolder, ImageRow
+
+METHOD = (
+    "Gains are paired, prompt by prompt from the same noise, in standard deviations (SD) of plain's scores over "
+    "prompts; 95% percentile bootstrap over prompts, with the seeds of a prompt averaged first; not corrected for the "
+    "number of comparisons. An evaluation is one branch through the denoiser; one that is differentiated counts twice. "
+    "Seconds and hours are of sampling alone, as processor time on a CPU and as wall time on a GPU."
+)
+
+
+@dataclass(frozen=True)
+class Study:
+    """A benchmark that is reported on.
+
+    Attributes:
+        folder: where its pictures are.
+        plan: what it samples.
+        about: what plan.json holds beside the plan: the request, the date, versions, units.
+        rows: what was sampled so far.
+    """
+
+    folder: BenchmarkFolder
+    plan: Plan
+    about: Mapping[str, Any]
+    rows: Sequence[ImageRow]
+
+    @cached_property
+    def panels(self) -> list[Panel]:
+        """One panel per target and budget."""
+        return panels(self.plan, self.rows)
+
+    @property
+    def trade_off(self) -> tuple[str, str] | None:
+        """The two rewards whose sums are among the targets."""
+        parts = self.about.get("request", {}).get("trade_off") or ()
+        return (str(parts[0]), str(parts[1])) if parts else None
+
+    def is_sum(self, panel: Panel) -> bool:
+        """Say whether a panel's target is a sum of the trade-off."""
+        return self.trade_off is not None and panel.target not in self.about["request"]["targets"]
+
+    def held_out(self, panel: Panel) -> str:
+        """Return the measure to set against the target: `clip-b`, or the first one that is not part of the target."""
+        others = [name for name in panel.measures if name not in panel.target and name != HIGH_FREQUENCY]
+        return HELD_OUT if HELD_OUT in panel.measures else (others or [panel.target])[0]
+
+
+@dataclass(frozen=True)
+class ReportFigure:
+    """A PNG with its caption; `name` is that of its file beside a Markdown page, without the suffix."""
+
+    name: str
+    png: bytes
+    caption: str
+
+
+@dataclass(frozen=True)
+class ReportTable:
+    """A table of cells; the first column holds names."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
+class VariantSection:
+    """Ablations or sweeps at one budget, with what each is."""
+
+    title: str
+    variants: Mapping[str, str]
+    table: ReportTable
+    figure: ReportFigure
+
+
+@dataclass(frozen=True)
+class BudgetSection:
+    """The rivals at one budget, the variants of Null-TTA, and pictures."""
+
+    title: str
+    table: ReportTable
+    variants: Sequence[VariantSection]
+    gallery: ReportFigure | None
+
+
+@dataclass(frozen=True)
+class TargetSection:
+    """One target at all budgets; a trade-off has figures only."""
+
+    title: str
+    figures: Sequence[ReportFigure]
+    budgets: Sequence[BudgetSection] = ()
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How one benchmark was done, and the contenders with their settings."""
+
+    paragraphs: Sequence[str]
+    contenders: ReportTable
+
+
+@dataclass(frozen=True)
+class Report:
+    """A whole report: the conclusions (one list per target and budget), the evidence, and how it was done."""
+
+    conclusions: Sequence[Sequence[str]]
+    targets: Sequence[TargetSection]
+    protocols: Sequence[Protocol]
+    title: str = "Null-TTA against its rivals at equal cost"
+
+    @property
+    def figures(self) -> Iterator[ReportFigure]:
+        """All figures in order."""
+        for target in self.targets:
+            yield from target.figures
+            for budget in target.budgets:
+                yield from (variant.figure for variant in budget.variants)
+                if budget.gallery is not None:
+                    yield budget.gallery
+
+
+def report_of(studies: Sequence[Study]) -> Report:
+    """Write the report of one or several benchmarks."""
+    return Report(
+        conclusions=[
+            said
+            for study in studies
+            for panel in study.panels
+            if not study.is_sum(panel) and (said := words.conclusion(panel, study.held_out(panel)))
+        ],
+        targets=[section for number, study in enumerate(studies) for section in _targets(study, number)],
+        protocols=[_protocol(study) for study in studies],
+    )
+
+
+def _targets(study: Study, number: int) -> Iterator[TargetSection]:
+    """The sections of a benchmark, the trade-off last; `number` tells its figures from other benchmarks'."""
+    for target, group in groupby(study.panels, key=lambda panel: panel.target):
+        if shown := [panel for panel in group if not study.is_sum(panel)]:
+            slug = f"{number}-{study.plan.targets.index(target)}"
+            held_out = study.held_out(shown[0])
+            plots = [
+                ReportFigure(
+                    f"pareto-{slug}", figures.pareto(shown, held_out),
+                    f"Gain in the target against gain in {held_out}: up and to the right is better. 95% intervals.",
+                ),
+                ReportFigure(f"cost-{slug}", figures.against_cost(shown), "The target's gain against its cost."),
+            ]  # fmt: skip
+            budgets = [_budget(study, panel, held_out, f"{slug}-{i}") for i, panel in enumerate(shown)]
+            yield TargetSection(f"Target {target}", plots, budgets)
+    if plots := list(_trade_off(study, number)):
+        yield TargetSection("Trade-off of {} and {}".format(*study.trade_off or ()), plots)
+
+
+def _budget(study: Study, panel: Panel, held_out: str, slug: str) -> BudgetSection:
+    """The section of one target at one budget."""
+    rivals = [name for name in panel.results if name in RIVALS]
+    over = OURS if OURS in panel.results else PLAIN
+    variants = []
+    for label, group in (("Ablations", ABLATIONS), ("Sweeps", SWEEPS)):
+        if names := [name for name in panel.results if name in group]:
+            bars = figures.bars(panel, names, [panel.target, held_out], over)
+            plot = ReportFigure(f"{label.lower()}-{slug}", bars, f"{label}: against {over}, 95% intervals.")
+            abouts = {name: CONTENDERS[name].about for name in names}
+            shown = table(panel, [over, *names], held_out, over)
+            variants.append(VariantSection(f"{label} at {panel.budget}", abouts, shown, plot))
+    return BudgetSection(
+        panel.budget or "No budget", table(panel, rivals, held_out), variants, _gallery(study, panel, rivals, slug)
+    )
+
+
+def _gallery(study: Study, panel: Panel, names: Sequence[str], slug: str) -> ReportFigure | None:
+    """The pictures of the first prompts, where they were kept."""
+    if (found := gallery(study.folder, study.plan, panel, names)) is None:
+        return None
+    png, prompts = found
+    rows = "; ".join(study.plan.prompts[prompt] for prompt in prompts)
+    caption = f"The first prompts, seed {study.plan.seeds[0]}, unselected: {rows}."
+    return ReportFigure(f"gallery-{slug}", png, caption)
+
+
+def table(panel: Panel, names: Sequence[str], held_out: str, over: str = PLAIN) -> ReportTable:
+    """Make a table with one row per contender: its cost, its mean target, and its gain over another one in every
+    measure, in standard deviations of plain sampling."""
+    measures = list(dict.fromkeys([panel.target, held_out, *panel.measures]))
+    header = [f"Δ to {over}", "evaluations", "seconds", f"{panel.target} (mean)", *(f"Δ {name}" for name in measures)]
+    rows = []
+    for name in names:
+        result = panel.results[name]
+        cells = [name, f"{result.cost:.0f}", f"{result.seconds:.1f}", f"{result.mean(panel.target):.4f}"]
+        gains = (None if name == over else panel.gain(name, measure, over) for measure in measures)
+        rows.append([*cells, *("–" if gain is None else words.in_sd(gain).replace(" SD", "") for gain in gains)])
+    return ReportTable(header, rows)
+
+
+def _trade_off(study: Study, number: int) -> Iterator[ReportFigure]:
+    """One figure per budget of what is reached in both rewards."""
+    if study.trade_off is None:
+        return
+    first, second = study.trade_off
+    sums = sorted((panel for panel in study.panels if study.is_sum(panel)), key=lambda panel: panel.budget)
+    for i, (budget, group) in enumerate(groupby(sums, key=lambda panel: panel.budget)):
+        shown = sorted(group, key=lambda panel: study.plan.targets.index(panel.target))
+        caption = f"{budget}: from all weight on {second} to all weight on {first}."
+        yield ReportFigure(f"trade-off-{number}-{i}", figures.trade_off(shown, (first, second)), caption)
+
+
+def _protocol(study: Study) -> Protocol:
+    """How a benchmark was done."""
+    plan, done = study.plan, len(study.rows)
+    state = "complete" if done >= plan.images else f"{done} of {plan.images} images so far"
+    hours = sum(row.seconds for row in study.rows) / 3600
+    how = (
+        f"Model {plan.model}; {len(plan.prompts)} prompts, seeds {', '.join(map(str, plan.seeds))}, {len(plan.arms)} "
+        f"arms, {state}; {study.about.get('date')}; {hours:.2f} hours of sampling. {METHOD}"
+    )
+    units = ", ".join(f"{name} {unit:g}" for name, unit in study.about.get("units", {}).items())
+    versions = ", ".join(f"{name} {version}" for name, version in study.about.get("versions", {}).items())
+    settings = study.about.get("request", {}).get("settings", {})
+    rows = [
+        [name, contender.about, ", ".join(f"{k} {v}" for k, v in settings.get(name, {}).items()) or "–"]
+        for name, contender in RIVALS.items()
+    ]
+    scales = f"Units (SD of plain samples of the tuning prompts): {units}. Versions: {versions}."
+    return Protocol([how, scales], ReportTable(["contender", "what it is", "settings, in those units"], rows))
