@@ -105,6 +105,7 @@ def test_another_request_does_not_go_on_in_the_same_folder(plan: Plan, tmp_path:
     assert store.resume({"seeds": (0, 1), "model": "x"}, lambda: pytest.fail("it is here")) == Plan.from_json(
         json.loads(json.dumps(plan.as_json()))
     )
+    store.append([ImageRow(plan.arms[0].key, 0, 0, 1.0, 1.0, 1.0, 0.0, {"colourfulness": 0.5})], plan)
     with pytest.raises(NullTTAError, match="differs in model"):
         store.resume({"seeds": [0, 1], "model": "y"}, lambda: pytest.fail("it is refused before"))
     other = replace(plan, arms=[replace(plan.arms[0], config={"num_inference_steps": 2}), *plan.arms[1:]])

@@ -22,66 +22,67 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Compare methods at equal cost, with measures that nobody optimised.", no_args_is_help=True)
 
-Out = Annotated[Path, typer.Option(metavar="FOLDER", help="Where plan, rows and pictures go; given again, it goes on.")]
+Out = Annotated[Path, typer.Option(metavar="FOLDER", help="Folder of the benchmark; given again, it continues.")]
 Model = Annotated[str, MODEL]
 Targets = Annotated[list[str] | None, typer.Option("--target", help="A reward to raise; may be repeated (clip)")]
 Budgets = Annotated[
     list[str] | None,
-    typer.Option("--budget", help="An image's, in denoiser evaluations, or seconds as in 5s; may be repeated (300)"),
+    typer.Option("--budget", help="Denoiser evaluations per image, or seconds as in 5s; may be repeated (300)"),
 ]
 Contenders = Annotated[
     list[str] | None,
-    typer.Option("--contender", help="rivals, ablations, sweeps, or one's name; may be repeated (rivals, ablations)"),
+    typer.Option(
+        "--contender", help="rivals, ablations, sweeps, or one contender; may be repeated (rivals, ablations)"
+    ),
 ]
-PromptCount = Annotated[int, typer.Option(metavar="N", help="Of the embedded world's; always the first of one list.")]
-PromptsFile = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Prompts for another model, one a line, instead.")
-]
+PromptCount = Annotated[int, typer.Option(metavar="N", help="The first N prompts of the embedded model's list.")]
+PromptsFile = Annotated[Path | None, typer.Option(metavar="FILE", help="Prompts for another model, one per line.")]
 TuningFile = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Other prompts, for what is tuned or measured beforehand.")
+    Path | None, typer.Option(metavar="FILE", help="Other prompts, for tuning and for the rewards' scales.")
 ]
 Measures = Annotated[
-    list[str] | None, typer.Option("--measure", help="A reward to measure besides; may be repeated (colourfulness)")
+    list[str] | None, typer.Option("--measure", help="Another reward to measure; may be repeated (colourfulness)")
 ]
 Settings = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="The contenders' settings, as `bench tune` wrote them.")
+    Path | None, typer.Option(metavar="FILE", help="Settings of the contenders, as `bench tune` writes them.")
 ]
-Workers = Annotated[int, typer.Option(help="Processes that sample side by side.")]
-Threads = Annotated[int, typer.Option(help="Of each worker; 0 shares the cores among them.")]
-Steps = Annotated[int | None, typer.Option(help="T: denoising steps (the model's preset)")]
-Guidance = Annotated[float | None, typer.Option(help="s: classifier-free guidance (the model's preset)")]
-BatchSize = Annotated[int, typer.Option(help="Prompts at a time; results do not depend on it.")]
+Workers = Annotated[int, typer.Option(help="Number of processes that sample side by side.")]
+Threads = Annotated[int, typer.Option(help="Threads per worker; 0 divides the cores among them.")]
+Steps = Annotated[int | None, typer.Option(help="T: number of denoising steps (the model's preset)")]
+Guidance = Annotated[float | None, typer.Option(help="s: scale of classifier-free guidance (the model's preset)")]
+BatchSize = Annotated[int, typer.Option(help="Number of prompts at a time; results do not depend on it.")]
 
 
 @app.command()
 def run(
     target: Targets = None,
     trade_off: Annotated[
-        tuple[str, str] | None, typer.Option(help="Two rewards: sums of both are targets too, standardised.")
+        tuple[str, str] | None, typer.Option(help="Two rewards whose standardised sums are targets too.")
     ] = None,
     weight: Annotated[
-        list[float] | None, typer.Option("--weight", help="Of the first; may be repeated (0, .25, .5, .75, 1)")
+        list[float] | None,
+        typer.Option("--weight", help="Weight of the first in a sum; may be repeated (0, .25, .5, .75, 1)"),
     ] = None,
     budget: Budgets = None,
     contender: Contenders = None,
     prompts: PromptCount = 64,
     prompts_file: PromptsFile = None,
     tuning_file: TuningFile = None,
-    seeds: Annotated[int, typer.Option(metavar="N", help="Seeds 0 to N−1, each the same noise for all.")] = 2,
+    seeds: Annotated[int, typer.Option(metavar="N", help="Seeds 0 to N−1; a seed gives all the same noise.")] = 2,
     measure: Measures = None,
     settings: Settings = None,
     num_inference_steps: Steps = None,
     guidance_scale: Guidance = None,
     model: Model = "embedded",
     batch_size: BatchSize = 8,
-    gallery: Annotated[int, typer.Option(help="Of how many prompts to keep pictures.")] = 6,
+    gallery: Annotated[int, typer.Option(help="Number of prompts whose pictures are kept.")] = 6,
     workers: Workers = 1,
     threads: Threads = 0,
     device: Annotated[str | None, DEVICE] = None,
     dtype: Annotated[Dtype | None, DTYPE] = None,
     out: Out = Path("out/benchmark"),
 ) -> None:
-    """Sample every contender on every prompt and seed; the same command goes on after an interruption."""
+    """Sample every contender on every prompt and seed; after an interruption the same command continues."""
     with quiet():
         from nulltta.benchmark.request import BenchmarkRequest, prepare, read_settings
         from nulltta.benchmark.run import WorkerMachine
@@ -105,9 +106,9 @@ def run(
 @app.command()
 def tune(
     target: Annotated[str, typer.Option(help="The reward to raise.")] = "clip",
-    budget: Annotated[int, typer.Option(help="An image's, in denoiser evaluations.")] = 300,
+    budget: Annotated[int, typer.Option(help="Denoiser evaluations per image.")] = 300,
     held_out: Annotated[str, typer.Option(help="The measure that must not fall.")] = "clip-b",
-    prompts: Annotated[int, typer.Option(metavar="N", help="On how many of the tuning prompts to try settings.")] = 16,
+    prompts: Annotated[int, typer.Option(metavar="N", help="Number of tuning prompts to try settings on.")] = 16,
     tuning_file: TuningFile = None,
     seeds: Annotated[int, typer.Option(metavar="N", help="Seeds 0 to N−1.")] = 1,
     num_inference_steps: Steps = None,
@@ -119,7 +120,7 @@ def tune(
     device: Annotated[str | None, DEVICE] = None,
     out: Out = Path("out/tuning"),
 ) -> None:
-    """Choose each contender's settings on the tuning prompts; writes settings.json and tuning.json into FOLDER."""
+    """Choose each contender's settings on the tuning prompts; write settings.json and tuning.json into FOLDER."""
     with quiet():
         from nulltta.benchmark.run import WorkerMachine
         from nulltta.benchmark.search import TuningRequest, search
@@ -138,7 +139,7 @@ def tune(
 
 @app.command()
 def calibrate(
-    seconds: Annotated[list[float], typer.Argument(help="Seconds an image.", show_default=False)],
+    seconds: Annotated[list[float], typer.Argument(help="Seconds per image.", show_default=False)],
     target: Annotated[str, typer.Option(help="The reward to raise.")] = "clip",
     contender: Contenders = None,
     tuning_file: TuningFile = None,
@@ -149,7 +150,7 @@ def calibrate(
     threads: Threads = 0,
     device: Annotated[str | None, DEVICE] = None,
 ) -> None:
-    """How many denoiser evaluations each contender affords in so many seconds an image, on this machine."""
+    """Time the contenders: how many denoiser evaluations each makes in a number of seconds on this machine."""
     with quiet():
         from nulltta.benchmark.calibrate import CalibrationRequest, evaluations_per_second
         from nulltta.benchmark.request import read_settings
@@ -161,20 +162,22 @@ def calibrate(
             settings=read_settings(settings),
             config=_given(num_inference_steps=num_inference_steps, guidance_scale=guidance_scale),
         )  # fmt: skip
-        print("contender", "evaluations per second", *(f"in {each:g} s" for each in seconds), sep="\t")
         machine = WorkerMachine(1, threads, device)
+        print("contender", "evaluations per second", *(f"in {each:g} s" for each in seconds), sep="\t")
         for name, rate in evaluations_per_second(asked, machine, lambda line: say("note", line)):
             print(name, f"{rate:.1f}", *(int(second * rate) for second in seconds), sep="\t")
 
 
 @app.command()
 def report(
-    folders: Annotated[list[Path], typer.Argument(metavar="FOLDER...", help="Of `bench run`.", show_default=False)],
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where report.html and report.md go.")] = Path(
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="FOLDER...", help="Folders of `bench run`.", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for report.html and report.md.")] = Path(
         "out/report"
     ),
 ) -> None:
-    """Write up what was sampled so far: one self-contained HTML page, and a Markdown page with its pictures."""
+    """Report what was sampled so far: one self-contained HTML page, and a Markdown page with its pictures."""
     with quiet():
         from nulltta.benchmark.report import write
 
@@ -185,14 +188,17 @@ def report(
 @app.command()
 @config_flags
 def paper(
-    prompts: Annotated[Path, typer.Argument(metavar="FILE", help="One prompt a line.", show_default=False)],
+    prompts: Annotated[Path, typer.Argument(metavar="FILE", help="One prompt per line.", show_default=False)],
     table: Annotated[int, typer.Option(min=1, max=7, help="1 PickScore, 2 HPSv2, 3 to 5 ablations, 6 JPEG, 7 SDXL.")],
-    model: Annotated[str | None, typer.Option(help="Another than the published one.")] = None,
+    model: Annotated[str | None, typer.Option(help="A model other than the published one.")] = None,
     seeds: Annotated[int, typer.Option(metavar="N", help="The first N of 42, 43 and 44.")] = 1,
     source: Annotated[
-        list[str] | None, typer.Option(metavar="REWARD=SOURCE", help="Where a reward's weights are; may be repeated.")
+        list[str] | None,
+        typer.Option(metavar="REWARD=SOURCE", help="Where the weights of a reward are; may be repeated."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would do, take and download.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be done, its cost and its downloads.")
+    ] = False,
     batch_size: BatchSize = 4,
     device: Annotated[str | None, DEVICE] = None,
     dtype: Annotated[Dtype | None, DTYPE] = None,
@@ -200,7 +206,7 @@ def paper(
     *,
     settings: dict[str, Any],
 ) -> None:
-    """The published experiments with the real rewards, beside the published numbers; flags change all their rows."""
+    """Run a published experiment with the real rewards, beside the published numbers; flags change all its rows."""
     with quiet():
         from nulltta.benchmark.analysis import panels
         from nulltta.benchmark.paper import TABLES, compared, forecast, plan_of
@@ -232,7 +238,7 @@ def _sources(given: Sequence[str]) -> dict[str, str]:
 
 
 def _sample(plan: Plan, store: BenchmarkFolder, machine: WorkerMachine) -> None:
-    """Sample what is left; Ctrl-C leaves what is finished."""
+    """Sample what is left; Ctrl-C keeps the finished rows."""
     from nulltta.benchmark.run import sample
 
     try:
@@ -240,13 +246,13 @@ def _sample(plan: Plan, store: BenchmarkFolder, machine: WorkerMachine) -> None:
             sample(plan, store, machine, on_plan(plan))
     except KeyboardInterrupt:
         done = f"{len(store.rows())} of {plan.images} images are in '{store.folder}'"
-        say("interrupted", f"{done}; the same command goes on")
+        say("interrupted", f"{done}; the same command continues")
         raise typer.Exit(INTERRUPTED) from None
 
 
 @contextmanager
 def _bar(store: BenchmarkFolder) -> Iterator[Any]:
-    """A bar over all images with the time left; yields (plan) -> what is to hear of finished rows."""
+    """Show a bar over all images with the time left; yields plan -> the function to call with finished rows."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -263,7 +269,7 @@ def _bar(store: BenchmarkFolder) -> Iterator[Any]:
 def _prompts(
     model: str, count: int, file: Path | None, tuning_file: Path | None
 ) -> tuple[Sequence[str], Sequence[str]]:
-    """The reported and the tuning prompts: the embedded world's own, or of files."""
+    """The reported and the tuning prompts, from the embedded model's lists or from files."""
     from nulltta.benchmark.request import embedded_prompts
 
     if file is None and tuning_file is None and model == "embedded":
@@ -274,4 +280,5 @@ def _prompts(
 
 
 def _given(**settings: Any) -> dict[str, Any]:
+    """The settings that were given on the command line."""
     return {name: value for name, value in settings.items() if value is not None}
