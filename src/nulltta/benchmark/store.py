@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -130,8 +131,8 @@ class BenchmarkFolder:
         existing = next(path for path in (self.folder, *self.folder.absolute().parents) if path.exists())
         if not existing.is_dir():
             raise InvalidValue(f"cannot write to '{self.folder}': '{existing}' is a file")
-        if not os.access(existing, os.W_OK | os.X_OK):
-            raise InvalidValue(f"cannot write to '{self.folder}': permission denied for '{existing}'")
+        with as_error(self.folder):
+            tempfile.TemporaryDirectory(dir=existing).cleanup()
 
     def _write(self, plan: Mapping[str, Any]) -> None:
         """Write the plan file with every digit, so that a continued benchmark is the one that was begun."""
