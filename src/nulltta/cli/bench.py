@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -257,9 +257,10 @@ def _bar(store: BenchmarkFolder) -> Iterator[Any]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("sampling"), BarColumn(), MofNCompleteColumn(), TextColumn("images"), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    with ExitStack() as stack:
 
         def on_plan(plan: Plan) -> OnRows:
+            bar = stack.enter_context(Progress(*columns, console=Console(stderr=True)))  # no bar before there is a plan
             task = bar.add_task("", total=plan.images, completed=len(store.rows()))
             return lambda rows: bar.advance(task, len(rows))
 
