@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nulltta.errors import NullTTAError as NullTTAError
 
@@ -199,6 +199,11 @@ class Reward(ABC):
     def without_gradient(self) -> tuple[str, ...]:
         """The names of the parts that have no gradient; empty if the reward is differentiable."""
         return () if self.differentiable else (self.name,)
+
+    @property
+    def networks(self) -> tuple[nn.Module, ...]:
+        """The networks that the reward runs, for estimates of memory; empty for a formula."""
+        return ()
 
 
 class Selector(Protocol):

@@ -191,8 +191,9 @@ def test_prompts_are_encoded_once(checkpoints: Any, monkeypatch: pytest.MonkeyPa
 
 
 def test_the_parameters_are_frozen(checkpoints: Any) -> None:
-    reward: Any = load("imagereward", checkpoints("imagereward"), device="cpu")
-    for module in (reward.model, reward.mlp):
+    reward = load("imagereward", checkpoints("imagereward"), device="cpu")
+    assert len(reward.networks) == 2
+    for module in reward.networks:
         assert not module.training
         assert not any(parameter.requires_grad for parameter in module.parameters())
 

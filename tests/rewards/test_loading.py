@@ -233,6 +233,7 @@ def test_rewards_that_share_a_tower_load_it_once_and_free_it(tmp_path: Path) -> 
     first: Any = load("aesthetic", tmp_path, device="cpu")
     second: Any = load(f"0.5*clipscore:{tmp_path} + brightness", device="cpu")
     assert first.encoder is second.terms[0][1].encoder
+    assert second.networks == (first.encoder.model,)
     other: Any = load("clipscore", tmp_path, device="cpu", dtype=torch.float64)
     assert other.encoder is not first.encoder
     tower, weight = weakref.ref(first.encoder), weakref.ref(first.encoder.model.visual_projection.weight)

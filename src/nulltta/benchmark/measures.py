@@ -11,6 +11,7 @@ from torch import Tensor
 
 from nulltta import rewards
 from nulltta.contracts import Reward
+from nulltta.embedded.scorers import load_scorer
 from nulltta.evaluation.measures import Measure, facts
 from nulltta.rewards.compose import parts
 from nulltta.scoring import score
@@ -48,8 +49,8 @@ class Measures:
             wanted.setdefault(reward.name, _scored(reward))
         self.features: Features | None = None
         if model == "embedded":
-            scorer = rewards.load(HELD_OUT, device=device)
-            self.features = scorer.image_features  # type: ignore[attr-defined]
+            scorer = load_scorer(HELD_OUT, device=device)
+            self.features = scorer.image_features
             wanted |= {HELD_OUT: _scored(scorer), FACTS: _on_cpu(facts())}
         self.all = {**wanted, HIGH_FREQUENCY: high_frequency}
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from nulltta.contracts import Reward
@@ -38,6 +38,10 @@ class Scorer(Reward):
         self.name = name
         self.model, self.tokenizer = model.eval().requires_grad_(False), tokenizer
         self._texts: dict[str, Tensor] = {}
+
+    @property
+    def networks(self) -> tuple[nn.Module, ...]:
+        return (self.model,)
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """Images (B, 3, H, W) in [0, 1], B prompts -> (B,) in [-1, 1]."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from nulltta.contracts import Reward
 from nulltta.rewards import checkpoint_files, clip, state_dict
@@ -22,10 +22,12 @@ class Aesthetic(Reward):
     The MLP has no activations, so the score is affine in the unit image feature.
     """
 
-    differentiable = True
-
     def __init__(self, encoder: DualEncoder, mlp: Mlp, name: str = "aesthetic") -> None:
         self.name, self.encoder, self.mlp = name, encoder, mlp
+
+    @property
+    def networks(self) -> tuple[nn.Module, ...]:
+        return (self.encoder.model, self.mlp)
 
     def __call__(self, images: Tensor, prompts: Sequence[str] = ()) -> Tensor:  # noqa: ARG002 - ignores prompts
         scores: Tensor = self.mlp(self.encoder.image_features(images))[:, 0]

@@ -163,9 +163,13 @@ def load(request: RewardRequest) -> Brisque:
     scaling = checkpoint_files.find_packaged(source, PACKAGE, SCALING, reward=request.name)
     low, high = _read_scaling(scaling)
     settings, weights, vectors = _read_svm(svm)
-    tensors = (torch.tensor(values, dtype=torch.float64, device=request.device) for values in (vectors, weights))
-    bounds = (torch.tensor(values, dtype=torch.float64, device=request.device) for values in (low, high))
-    return Brisque(*tensors, settings["rho"], settings["gamma"], *bounds, name=request.name)
+
+    def tensor(values: Sequence[Any]) -> Tensor:
+        return torch.tensor(values, dtype=torch.float64, device=request.device)
+
+    return Brisque(
+        tensor(vectors), tensor(weights), settings["rho"], settings["gamma"], tensor(low), tensor(high), request.name
+    )
 
 
 def _read_scaling(path: Path) -> tuple[list[float], list[float]]:

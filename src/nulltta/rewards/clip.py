@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from nulltta.contracts import Reward
 from nulltta.errors import LoadError
@@ -33,11 +33,13 @@ class ClipScore(Reward):
             Published tables of alignment methods do not.
     """
 
-    differentiable = True
-
     def __init__(self, encoder: DualEncoder, name: str, *, scaled: bool = False) -> None:
         self.name, self.encoder = name, encoder
         self.scale = float(encoder.model.logit_scale.float().exp()) if scaled else 1.0
+
+    @property
+    def networks(self) -> tuple[nn.Module, ...]:
+        return (self.encoder.model,)
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         return (self.scale * self.encoder.cosine(images, prompts)).to(images.device)

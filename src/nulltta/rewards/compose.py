@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nulltta.contracts import Reward
 from nulltta.errors import InvalidValue, RewardError
@@ -43,7 +43,11 @@ class WeightedSum(Reward):
 
     @property
     def without_gradient(self) -> tuple[str, ...]:
-        return _without_gradient(self)
+        return tuple(name for _, reward in self.terms for name in reward.without_gradient)
+
+    @property
+    def networks(self) -> tuple[nn.Module, ...]:
+        return tuple(dict.fromkeys(network for _, reward in self.terms for network in reward.networks))
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         return torch.stack([weight * reward(images, prompts) for weight, reward in self.terms]).sum(0)
@@ -71,7 +75,11 @@ class Standardised(Reward):
 
     @property
     def without_gradient(self) -> tuple[str, ...]:
-        return _without_gradient(self)
+        return self.reward.without_gradient
+
+    @property
+    def networks(self) -> tuple[nn.Module, ...]:
+        return self.reward.networks
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """Return (B,).
@@ -145,11 +153,6 @@ def _standardised(reward: Standardised, images: Tensor, prompts: Sequence[str]) 
         if not deviation[prompt] > 0:
             raise RewardError(f"'{reward.name}' cannot be measured: it is the same for all samples of '{prompt}'")
     return Standardised(reward.reward, mean, deviation)
-
-
-def _without_gradient(reward: Reward) -> tuple[str, ...]:
-    """Return the names of a reward's parts that give no gradient."""
-    return tuple(name for name, part in parts(reward).items() if not part.differentiable)
 
 
 def _per_prompt(figure: float | Mapping[str, float], prompts: Sequence[str], like: Tensor) -> Tensor | float:

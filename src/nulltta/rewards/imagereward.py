@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nulltta.contracts import Reward
 from nulltta.rewards import blip, checkpoint_files, state_dict
@@ -27,14 +27,16 @@ class ImageReward(Reward):
     tokens.
     """
 
-    differentiable = True
-
     def __init__(
         self, model: blip.Blip, mlp: Mlp, preprocess: Preprocess, tokenizer: Any, name: str = "imagereward"
     ) -> None:
         self.name = name
         self.model, self.mlp, self.preprocess, self.tokenizer = model, mlp, preprocess, tokenizer
         self._ids: dict[str, tuple[Tensor, Tensor]] = {}
+
+    @property
+    def networks(self) -> tuple[nn.Module, ...]:
+        return (self.model, self.mlp)
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         weight = next(self.model.parameters())

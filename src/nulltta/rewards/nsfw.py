@@ -34,12 +34,17 @@ class Nsfw(Reward):
             mean=tuple(value / 255 for value in _MEAN_RGB), std=(1 / 255,) * 3,
         )  # fmt: skip
 
+    @property
+    def networks(self) -> tuple[nn.Module, ...]:
+        return (self.network,)
+
     def __call__(self, images: Tensor, prompts: Sequence[str] = ()) -> Tensor:  # noqa: ARG002 - ignores prompts
         weight = self.network.classifier.weight
         pixels = self.preprocess(images.to(weight.device))[:, [2, 1, 0], 16:240, 16:240]  # blue, green, red
         logits = self.network(pixels.to(weight.dtype))
         precise = logits if logits.dtype == torch.float64 else logits.float()
-        return -precise.softmax(-1)[:, 1].to(images.device)
+        unsafe: Tensor = precise.softmax(-1)[:, 1]
+        return -unsafe.to(images.device)
 
 
 class OpenNsfw(nn.Module):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from nulltta.contracts import Reward
 from nulltta.errors import LoadError
@@ -22,12 +22,14 @@ HUB = "google/siglip2-base-patch16-224"
 class SiglipScore(Reward):
     """The probability that image and prompt belong together, σ(scale·cosine + bias), (B,) in [0, 1]."""
 
-    differentiable = True
-
     def __init__(self, encoder: DualEncoder, name: str = "siglip") -> None:
         self.name, self.encoder = name, encoder
         self.scale = float(encoder.model.logit_scale.float().exp())
         self.bias = float(encoder.model.logit_bias.float())
+
+    @property
+    def networks(self) -> tuple[nn.Module, ...]:
+        return (self.encoder.model,)
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         logits = self.scale * self.encoder.cosine(images, prompts) + self.bias

@@ -23,7 +23,13 @@ CLASSES = {"qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration", "instructblip": "
 
 
 class VisionLanguageModel(Protocol):
-    """A frozen vision-language model. Each question is tokenised once."""
+    """A frozen vision-language model. Each question is tokenised once.
+
+    Attributes:
+        model: the model itself.
+    """
+
+    model: nn.Module
 
     def token(self, text: str) -> int:
         """Return the id of a text that is a single token.
@@ -54,7 +60,8 @@ class QwenVL:
     """
 
     def __init__(self, model: Any, patches: QwenPatches, words: Any) -> None:
-        self.model, self.patches, self.words = _with_precise_logits(model), patches, words
+        self.model: Any = _with_precise_logits(model)
+        self.patches, self.words = patches, words
         self.image = int(model.config.image_token_id)
         self._ids: dict[str, Tensor] = {}
         if (places := int((self._conversation("") == self.image).sum())) != 1:
@@ -96,7 +103,8 @@ class InstructBlip:
     """
 
     def __init__(self, model: Any, preprocess: Preprocess, words: Any, instructions: Any) -> None:
-        self.model, self.preprocess = _with_precise_logits(model), preprocess
+        self.model: Any = _with_precise_logits(model)
+        self.preprocess = preprocess
         self.words, self.instructions = words, instructions
         self.dtype = model.vision_model.dtype
         self._ids: dict[str, tuple[Tensor, Tensor]] = {}

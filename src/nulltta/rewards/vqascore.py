@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from nulltta.contracts import Reward
 from nulltta.rewards import vision_language
@@ -23,11 +23,13 @@ class VQAScore(Reward):
     say something else.
     """
 
-    differentiable = True
-
     def __init__(self, model: VisionLanguageModel, name: str = "vqascore") -> None:
         self.name, self.model = name, model
         self.answer = model.token(ANSWER)
+
+    @property
+    def networks(self) -> tuple[nn.Module, ...]:
+        return (self.model.model,)
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         logits = self.model.logits(images, [QUESTION.format(prompt) for prompt in prompts])  # (B, vocabulary)

@@ -112,9 +112,7 @@ def weights(model: Any, reward: Any) -> int:
     """Bytes of the parameters of a model's pipeline and of a reward's modules."""
     components = {} if model.pipeline is None else model.pipeline.components
     modules = [part for part in components.values() if isinstance(part, torch.nn.Module)]
-    tower = getattr(getattr(reward, "encoder", reward), "model", None)
-    modules += [tower] if isinstance(tower, torch.nn.Module) else []
-    return sum(p.numel() * p.element_size() for module in modules for p in module.parameters())
+    return sum(p.numel() * p.element_size() for module in [*modules, *reward.networks] for p in module.parameters())
 
 
 def _seconds(function: Callable[[], object], device: torch.device) -> float:
