@@ -43,7 +43,7 @@ def test_the_null_mask_stays_or_opens_as_asked(tmp_path: Path) -> None:
 
 def test_qwens_guidance_has_the_conditional_norm_in_every_patch() -> None:
     null, cond = (torch.randn((2, 4, 4, 4), generator=torch.Generator().manual_seed(i)) for i in (0, 1))
-    guided = QwenImage.guided(object.__new__(QwenImage), null, cond, 4.0)
+    guided = QwenImage.guide(object.__new__(QwenImage), null, cond, 4.0)
     torch.testing.assert_close(pack(guided).norm(dim=-1), pack(cond).norm(dim=-1))
     plain = pack(null + 4.0 * (cond - null))
     assert float(torch.cosine_similarity(pack(guided), plain, dim=-1).min()) == pytest.approx(1, abs=1e-5)
@@ -82,8 +82,8 @@ def test_a_family_of_two_denoisers_is_compiled_where_it_has_one(tmp_path: Path) 
     model: Any = nulltta.load_model(save_wan(tmp_path / "model"), device="cpu", compile=True)
     assert model.pipeline.transformer_2 is None
     assert model.pipeline.transformer._compiled_call_impl is not None  # compiled at its first call
-    model.checkpoint()
-    assert model.pipeline.transformer.is_gradient_checkpointing
+    model.enable_checkpointing()
+    assert model.transformer.recompute
 
 
 def test_the_first_ltx_whose_decoder_has_no_timestep_is_sampled_as_by_its_pipeline(tmp_path: Path) -> None:

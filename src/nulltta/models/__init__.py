@@ -63,15 +63,15 @@ def load_model(
     """A frozen model to align.
 
     Args:
-        source: "embedded", a diffusers directory, a hub id ("org/name"), or a live `DiffusionPipeline`, whose
-            weights are then frozen in place.
+        source: "embedded", a diffusers directory, a hub id ("org/name"), or a live `DiffusionPipeline`, which
+            is left as it is: it can be trained, changed or called between two uses of the model.
         device: default: the GPU if there is one; a live pipeline stays where it is.
         dtype: default: float32 on the CPU, bfloat16 on a GPU; a live pipeline keeps its own.
         null: which null text to start from, where the family offers a choice (docs/families.md): SDXL "text" or
             "zeros", PixArt and Sana "masked" or "open".
         tiny_decoder: for `inner_decoder="tiny"`: a directory or hub id of an `AutoencoderTiny` that reads this
             model's latents, such as madebyollin/taesd, or a loaded one. The embedded model has its own.
-        compile: compile the denoiser and the decoder (docs/performance.md says when that pays).
+        compile: compile the denoiser and the decoder, in place (docs/performance.md says when that pays).
 
     Raises:
         NullTTAError: there is no such model, its family is not supported, or it has no null branch.
@@ -80,6 +80,7 @@ def load_model(
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         dtype = dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16)
         pipeline, name = _from_pretrained(str(source), dtype).to(device), str(source)
+        _freeze(pipeline)
         return _equipped(_adapt(pipeline, name, null), tiny_decoder, compile)
     if not hasattr(source, "components"):
         raise InvalidValue(f"a {type(source).__name__} is no model: give a name, a directory or a diffusers pipeline")
@@ -106,6 +107,17 @@ def _from_pretrained(source: str, dtype: torch.dtype) -> Any:
         raise InvalidValue(f"model '{source}' does not load: {_first_line(error)}") from error
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def _freeze(pipeline: Any) -> None:
+    """Freeze a pipeline of our own for good, so that `Frozen` has nothing left to do, in the layout a GPU prefers."""
+    for part in pipeline.components.values():
+        if isinstance(part, torch.nn.Module):
+            part.eval().requires_grad_(False)
+    unet: Any = getattr(pipeline, "unet", None)
+    if unet is not None and unet.device.type == "cuda":
+        for network in (unet, pipeline.vae):  # half-precision convolutions are made for it
+            network.to(memory_format=torch.channels_last)
 
 
 def _locate(source: str) -> str:
@@ -147,16 +159,13 @@ def _adapt(pipeline: Any, name: str, null: str | None) -> GuidedModel:
 
 
 def _equipped(model: Any, tiny_decoder: Any, compiled: bool) -> GuidedModel:
-    """The model with its tiny decoder, and its networks laid out or compiled for speed, in place."""
+    """Give a model its tiny decoder, and compile its networks, in place."""
     if tiny_decoder is None and model.name == "embedded":
         tiny_decoder = tiny.EMBEDDED
     if tiny_decoder is not None:
         tiny.attach(model, tiny_decoder)
     denoisers = model.WIRING.denoisers_of(model.pipeline)
     networks = [*denoisers, getattr(model.vae, "decoder", model.vae)]
-    if denoisers == [getattr(model.pipeline, "unet", None)] and denoisers[0].device.type == "cuda":
-        for network in networks:
-            network.to(memory_format=torch.channels_last)  # half-precision convolutions are made for it
     for network in networks if compiled else ():
         network.compile()
     equipped: GuidedModel = model

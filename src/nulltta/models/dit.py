@@ -11,9 +11,9 @@ from torch import Tensor
 
 from nulltta.contracts import Embedding, NoiseStep
 from nulltta.models import flow
+from nulltta.models.frozen import Frozen
 from nulltta.models.shared import (
     Wiring,
-    freeze,
     refuse_distilled,
     stack_padded,
     timesteps,
@@ -29,9 +29,8 @@ class AuraFlow(flow.FlowModel):
 
     def __init__(self, pipeline: Any, name: str = "AuraFlowPipeline") -> None:
         refuse_distilled(pipeline)
-        freeze(pipeline, "transformer", "vae", "text_encoder")
         self.name, self.pipeline = name, pipeline
-        self.transformer, self.vae = pipeline.transformer, pipeline.vae
+        self.transformer, self.vae = Frozen(pipeline.transformer), Frozen(pipeline.vae)
         self.scheduler = flow.own(pipeline.scheduler)
 
     def encode(self, prompts: Sequence[str], negatives: Sequence[str]) -> tuple[Embedding, Embedding]:
@@ -63,9 +62,8 @@ class CogView4(flow.FlowModel):
 
     def __init__(self, pipeline: Any, name: str = "CogView4Pipeline") -> None:
         refuse_distilled(pipeline)
-        freeze(pipeline, "transformer", "vae", "text_encoder")
         self.name, self.pipeline = name, pipeline
-        self.transformer, self.vae = pipeline.transformer, pipeline.vae
+        self.transformer, self.vae = Frozen(pipeline.transformer), Frozen(pipeline.vae)
         self.scheduler = flow.own(pipeline.scheduler)
 
     def encode(self, prompts: Sequence[str], negatives: Sequence[str]) -> tuple[Embedding, Embedding]:

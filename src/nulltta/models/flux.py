@@ -11,10 +11,10 @@ from torch import Tensor
 from nulltta.contracts import Embedding, NoiseStep
 from nulltta.errors import InvalidValue
 from nulltta.models import flow
+from nulltta.models.frozen import Frozen
 from nulltta.models.shared import (
     Wiring,
     at_detail,
-    freeze,
     refuse_distilled,
     stack_padded,
     timesteps,
@@ -87,9 +87,8 @@ class Flux(flow.FlowModel):
                 "this model is guidance-distilled (a Flux without guidance input and without shifted noise levels is "
                 "schnell): it has no null branch to optimise"
             )
-        freeze(pipeline, "transformer", "vae", "text_encoder", "text_encoder_2")
         self.name, self.pipeline = name, pipeline
-        self.transformer, self.vae = pipeline.transformer, pipeline.vae
+        self.transformer, self.vae = Frozen(pipeline.transformer), Frozen(pipeline.vae)
         self.scheduler = flow.own(pipeline.scheduler)
         self.size = (pipeline.default_sample_size * pipeline.vae_scale_factor,) * 2
 
@@ -144,9 +143,8 @@ class QwenImage(flow.FlowModel):
         refuse_distilled(pipeline)
         if pipeline.transformer.config.guidance_embeds:
             raise InvalidValue("this model is guidance-distilled (guidance_embeds): it has no null branch to optimise")
-        freeze(pipeline, "transformer", "vae", "text_encoder")
         self.name, self.pipeline = name, pipeline
-        self.transformer, self.vae = pipeline.transformer, pipeline.vae
+        self.transformer, self.vae = Frozen(pipeline.transformer), Frozen(pipeline.vae)
         self.scheduler = flow.own(pipeline.scheduler)
         self.size = (pipeline.default_sample_size * pipeline.vae_scale_factor,) * 2
 

@@ -1,89 +1,135 @@
-"""Convolutions whose weights are frozen: their backward pass needs no input, so none is kept for it.
-
-PyTorch keeps every convolution's input for the gradient of its weights, whether or not that is wanted; linear layers
-it spares. In a denoiser's inner step that is memory for nothing.
-"""
+"""Networks as constant functions: differentiated with respect to their inputs, and left as they were found."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import ExitStack, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_input
+from torch.utils.checkpoint import checkpoint
+
+
+class Frozen:
+    """A network of somebody else's pipeline, evaluated with constant weights.
+
+    Calling it calls the network, and its attributes are the network's, so that it stands in for it; it is also the
+    context in which both happen. Within that context the network is in evaluation mode, its weights need no gradient,
+    and its convolutions keep no inputs; where activations are recomputed in the backward pass, that happens under the
+    same conditions. Outside the context, the network is exactly as it was found. Nothing is changed for good, so the
+    pipeline can be trained, offloaded or used by others between two evaluations.
+
+    PyTorch's `conv2d` keeps its input for the gradient of the weights, whether or not that gradient is wanted (linear
+    layers do not), which in a denoiser's inner step is most of the memory.
+
+    Attributes:
+        recompute: whether activations are recomputed in the backward pass instead of being stored, where the network
+            supports gradient checkpointing.
+    """
+
+    def __init__(self, network: Any) -> None:
+        modules = list(network.modules())
+        self.network, self.recompute = network, False
+        self._modules = modules
+        self._weights = [(m._parameters, name) for m in modules for name, w in m._parameters.items() if w is not None]
+        self._convolutions = [m for m in modules if _is_plain_convolution(m)]
+        self._blocks = [m for m in modules if "gradient_checkpointing" in vars(m)]
+        self._left: list[ExitStack] = []
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        with self:
+            return self.network(*args, **kwargs)
+
+    def decode(self, *args: Any, **kwargs: Any) -> Any:
+        """Call an autoencoder's `decode`."""
+        with self:
+            return self.network.decode(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.network, name)
+
+    def __enter__(self) -> None:
+        with ExitStack() as stack:
+            for module in self._modules:
+                if module.training:
+                    module.training = False
+                    stack.callback(setattr, module, "training", True)
+            if torch.is_grad_enabled():
+                self._freeze(stack)
+            self._left.append(stack.pop_all())
+
+    def __exit__(self, *failure: object) -> None:
+        self._left.pop().close()
+
+    def _freeze(self, stack: ExitStack) -> None:
+        # Looked up anew, not kept: offloading puts other tensors in the place of a module's weights.
+        learning = [(owner, name) for owner, name in self._weights if owner[name].requires_grad]
+        for owner, name in learning:
+            owner[name].requires_grad_(False)
+        stack.callback(_thaw, learning)
+        if not self._is_compiled():  # the compiler keeps no more than the backward pass needs
+            for layer in self._convolutions:
+                _overrule(stack, layer, "_conv_forward", partial(_convolution, layer))
+        for block in self._blocks:
+            if block.gradient_checkpointing or (self.recompute and self.network._supports_gradient_checkpointing):
+                _overrule(stack, block, "gradient_checkpointing", True)
+                _overrule(stack, block, "_gradient_checkpointing_func", self._checkpoint)
+
+    def _checkpoint(self, block: Callable[..., Any], *args: Any) -> Any:
+        return checkpoint(block, *args, use_reentrant=False, context_fn=lambda: (nullcontext(), self))
+
+    def _is_compiled(self) -> bool:
+        return hasattr(self.network, "_orig_mod") or any(m._compiled_call_impl is not None for m in self._modules)
+
+
+ConvInputs = Frozen
 
 
 class _Convolution(torch.autograd.Function):
     """conv2d, differentiated with respect to its input only."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, layer: nn.Conv2d) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, layer: nn.Conv2d) -> Tensor:
         # The weight as it is now, not the layer: offloading takes a layer's weights away before the backward pass.
-        ctx.weight, ctx.shape = layer.weight.detach(), x.shape
+        ctx.weight, ctx.shape = weight.detach(), x.shape
         ctx.settings = layer.stride, layer.padding, layer.dilation, layer.groups
-        found: Tensor = layer._conv_forward(x, layer.weight, layer.bias)
+        found: Tensor = nn.functional.conv2d(x, weight, bias, *ctx.settings)
         return found
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return conv2d_input(ctx.shape, ctx.weight, gradient, *ctx.settings), None  # type: ignore[no-untyped-call]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        found = conv2d_input(ctx.shape, ctx.weight, gradient, *ctx.settings)  # type: ignore[no-untyped-call]
+        return found, None, None, None
 
 
-class ConvInputs:
-    """A context in which a module's plain convolutions (zero-padded by numbers) keep no inputs.
-
-    Each layer's `forward` is overruled on the object for as long as the context lasts; its class stays. Layers whose
-    `forward` is somebody else's already, such as an offloading hook's, and weights that learn, are left alone.
-    """
-
-    def __init__(self, module: nn.Module) -> None:
-        self.layers = [
-            layer
-            for layer in module.modules()
-            if type(layer) is nn.Conv2d and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
-        ]
-
-    def __enter__(self) -> None:
-        if torch.is_grad_enabled():
-            for layer in self.layers:
-                if "forward" not in vars(layer):
-                    vars(layer)["forward"] = _Forward(layer)
-
-    def __exit__(self, *failure: object) -> None:
-        for layer in self.layers:
-            if isinstance(vars(layer).get("forward"), _Forward):
-                vars(layer).pop("forward", None)
+def _convolution(layer: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """What a layer computes, without keeping its input where that is needed for the weights' gradient only."""
+    learns = weight.requires_grad or (bias is not None and bias.requires_grad)
+    if learns or not (x.requires_grad and torch.is_grad_enabled()):
+        plain: Tensor = nn.Conv2d._conv_forward(layer, x, weight, bias)
+        return plain
+    found: Tensor = _Convolution.apply(x, weight, bias, layer)  # type: ignore[no-untyped-call]
+    return found
 
 
-class _Forward:
-    """`layer.forward` that keeps no input where none is needed."""
-
-    def __init__(self, layer: nn.Conv2d) -> None:
-        self.layer = layer
-
-    def __call__(self, x: Tensor) -> Tensor:
-        layer = self.layer
-        learns = layer.weight.requires_grad or (layer.bias is not None and layer.bias.requires_grad)
-        if learns or not (x.requires_grad and torch.is_grad_enabled()):
-            plain: Tensor = layer._conv_forward(x, layer.weight, layer.bias)
-            return plain
-        found: Tensor = _Convolution.apply(x, layer)  # type: ignore[no-untyped-call]
-        return found
+def _is_plain_convolution(module: nn.Module) -> bool:
+    """Whether it computes `conv2d`, zero-padded by numbers, and nothing else."""
+    return type(module) is nn.Conv2d and module.padding_mode == "zeros" and not isinstance(module.padding, str)
 
 
-class FrozenConv2d(nn.Conv2d):
-    """`nn.Conv2d` that keeps no input while its weights are frozen; otherwise as before."""
+def _overrule(stack: ExitStack, module: nn.Module, name: str, value: Any) -> None:
+    """Set an attribute on the object itself until the stack closes."""
+    own = vars(module)
+    if name in own:
+        stack.callback(own.__setitem__, name, own[name])
+    else:
+        stack.callback(own.pop, name, None)
+    own[name] = value
 
-    def forward(self, x: Tensor) -> Tensor:
-        learns = self.weight.requires_grad or (self.bias is not None and self.bias.requires_grad)
-        if learns or not (x.requires_grad and torch.is_grad_enabled()):
-            return super().forward(x)
-        found: Tensor = _Convolution.apply(x, self)  # type: ignore[no-untyped-call]
-        return found
 
-
-def drop_conv_inputs(module: nn.Module) -> None:
-    """Let a module's plain convolutions, zero-padded by numbers, keep no inputs, in place."""
-    for layer in module.modules():
-        if type(layer) is nn.Conv2d and layer.padding_mode == "zeros" and not isinstance(layer.padding, str):
-            layer.__class__ = FrozenConv2d
+def _thaw(learning: list[tuple[dict[str, Any], str]]) -> None:
+    for owner, name in learning:
+        owner[name].requires_grad_(True)

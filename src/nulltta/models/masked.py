@@ -17,10 +17,10 @@ from torch import Tensor
 from nulltta.contracts import Embedding, NoiseStep
 from nulltta.models import flow
 from nulltta.models.diffusion import Diffusion, DiffusionModel
+from nulltta.models.frozen import Frozen
 from nulltta.models.shared import (
     Wiring,
     encode_masked,
-    freeze,
     refuse_distilled,
     timesteps,
 )
@@ -39,9 +39,8 @@ class PixArtSigma(DiffusionModel):
 
     def __init__(self, pipeline: Any, name: str = "PixArtSigmaPipeline", null: str = "masked") -> None:
         refuse_distilled(pipeline)
-        freeze(pipeline, "transformer", "vae", "text_encoder")
         self.name, self.pipeline, self.null = name, pipeline, null
-        self.transformer, self.vae = pipeline.transformer, pipeline.vae
+        self.transformer, self.vae = Frozen(pipeline.transformer), Frozen(pipeline.vae)
         self.process = Diffusion(pipeline.scheduler)
         self.scheduler = self.process.scheduler
 
@@ -74,9 +73,8 @@ class Sana(flow.FlowModel):
 
     def __init__(self, pipeline: Any, name: str = "SanaPipeline", null: str = "masked") -> None:
         refuse_distilled(pipeline)
-        freeze(pipeline, "transformer", "vae", "text_encoder")
         self.name, self.pipeline, self.null = name, pipeline, null
-        self.transformer, self.vae = pipeline.transformer, pipeline.vae
+        self.transformer, self.vae = Frozen(pipeline.transformer), Frozen(pipeline.vae)
         self.scheduler = flow.own(pipeline.scheduler)
 
     def encode(self, prompts: Sequence[str], negatives: Sequence[str]) -> tuple[Embedding, Embedding]:

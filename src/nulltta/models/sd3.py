@@ -10,9 +10,9 @@ from torch import Tensor
 
 from nulltta.contracts import Embedding, NoiseStep
 from nulltta.models import flow
+from nulltta.models.frozen import Frozen
 from nulltta.models.shared import (
     Wiring,
-    freeze,
     refuse_distilled,
     timesteps,
     warn_if_cut,
@@ -31,9 +31,8 @@ class StableDiffusion3(flow.FlowModel):
 
     def __init__(self, pipeline: Any, name: str = "StableDiffusion3Pipeline") -> None:
         refuse_distilled(pipeline)
-        freeze(pipeline, "transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3")
         self.name, self.pipeline = name, pipeline
-        self.transformer, self.vae = pipeline.transformer, pipeline.vae
+        self.transformer, self.vae = Frozen(pipeline.transformer), Frozen(pipeline.vae)
         self.scheduler = flow.own(pipeline.scheduler)
 
     def encode(self, prompts: Sequence[str], negatives: Sequence[str]) -> tuple[Embedding, Embedding]:

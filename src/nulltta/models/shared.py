@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from nulltta.contracts import Embedding, GuidedModel
 from nulltta.errors import InvalidValue
-from nulltta.models.frozen import drop_conv_inputs
+from nulltta.models.frozen import Frozen
 
 _DISTILLED = re.compile(
     r"turbo|lightning|hyper[-_]?sd|schnell|sprint|(?<!de)(?<!de[-_])distill|(?<![a-z])(lcm|tcd|dmd2?)(?![a-z])", re.I
@@ -55,7 +55,7 @@ class PipelineModel(GuidedModel):
 
     WIRING: ClassVar[Wiring]
     NULLS: ClassVar[tuple[str, ...]] = ("text",)
-    vae: Any
+    vae: Frozen
     tiny_decoder: Any = None
 
     @property
@@ -72,10 +72,10 @@ class PipelineModel(GuidedModel):
         return found
 
     def enable_checkpointing(self) -> None:
-        """Switch on gradient checkpointing in every denoiser that supports it."""
-        for part in self.WIRING.denoisers_of(self.pipeline):
-            if part._supports_gradient_checkpointing:
-                part.enable_gradient_checkpointing()
+        """Recompute the activations of every denoiser that supports it; the pipeline's own calls do not."""
+        for name in self.WIRING.denoisers:
+            if (part := getattr(self, name, None)) is not None:
+                part.recompute = True
 
     def decode(self, x0: Tensor, detail: str = "full") -> Tensor:
         """Images in [0, 1]; no gradient where the decoder's output is clamped.
@@ -92,14 +92,6 @@ class PipelineModel(GuidedModel):
 def denoiser(pipeline: Any) -> Any:
     """The pipeline's (first) denoiser."""
     return getattr(pipeline, "unet", None) or getattr(pipeline, "transformer", None)
-
-
-def freeze(pipeline: Any, *names: str) -> None:
-    """Evaluation mode and no weight gradients, in place, for the pipeline's named components that exist."""
-    for name in names:
-        if (module := getattr(pipeline, name, None)) is not None:
-            module.eval().requires_grad_(False)
-            drop_conv_inputs(module)
 
 
 def refuse_distilled(pipeline: Any) -> None:

@@ -8,11 +8,12 @@ from typing import Any
 import torch
 
 from nulltta.errors import InvalidValue
+from nulltta.models.frozen import Frozen
 
 PUBLISHED = "madebyollin/taesd (SD 1.x and 2.x), taesdxl, taesd3, taef1"
 
 
-def attach(model: Any, source: str | Path | Any) -> None:
+def attach(model: Any, source: Any) -> None:
     """Give a model a tiny decoder, for `decode(x0, "tiny")`: it reads the model's own latents, scaled as they are.
 
     source: a directory or hub id of an `AutoencoderTiny`, or a loaded one.
@@ -21,7 +22,9 @@ def attach(model: Any, source: str | Path | Any) -> None:
         NullTTAError: it does not load, or reads other latents than the model's.
     """
     denoiser = model.WIRING.denoisers_of(model.pipeline)[0]
-    decoder = _load(str(source), denoiser.dtype) if isinstance(source, str | Path) else source
+    decoder = source
+    if isinstance(source, str | Path):
+        decoder = _load(str(source), denoiser.dtype).to(denoiser.device)
     wanted = model.latent_shape
     given = decoder.config.get("latent_channels")
     if len(wanted) != 3 or given != wanted[0]:
@@ -29,7 +32,7 @@ def attach(model: Any, source: str | Path | Any) -> None:
             f"the tiny decoder reads latents of {given} channels, {model.name}'s have {wanted}: "
             f"take the one made for it, such as {PUBLISHED}"
         )
-    model.tiny_decoder = decoder.to(denoiser.device).eval().requires_grad_(False)
+    model.tiny_decoder = Frozen(decoder)
 
 
 def _load(source: str, dtype: torch.dtype) -> Any:

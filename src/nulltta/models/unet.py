@@ -11,9 +11,9 @@ from torch import Tensor
 
 from nulltta.contracts import Embedding, NoiseStep
 from nulltta.models.diffusion import Diffusion, DiffusionModel
+from nulltta.models.frozen import Frozen
 from nulltta.models.shared import (
     Wiring,
-    freeze,
     refuse_distilled,
     warn_if_cut,
     with_pooled,
@@ -21,7 +21,7 @@ from nulltta.models.shared import (
 
 
 class StableDiffusion(DiffusionModel):
-    """`StableDiffusionPipeline` as a `GuidedModel`; its weights are frozen in place.
+    """`StableDiffusionPipeline` as a `GuidedModel`.
 
     The embedding is {"tokens": (B, L, D)}, kept in float32 and cast to the denoiser's type where it is used.
     """
@@ -31,9 +31,8 @@ class StableDiffusion(DiffusionModel):
 
     def __init__(self, pipeline: Any, name: str = "StableDiffusionPipeline") -> None:
         refuse_distilled(pipeline)
-        freeze(pipeline, "unet", "vae", "text_encoder")
         self.name, self.pipeline = name, pipeline
-        self.unet, self.vae = pipeline.unet, pipeline.vae
+        self.unet, self.vae = Frozen(pipeline.unet), Frozen(pipeline.vae)
         self.process = Diffusion(pipeline.scheduler)
         self.scheduler = self.process.scheduler
 
@@ -71,11 +70,10 @@ class StableDiffusionXL(DiffusionModel):
 
     def __init__(self, pipeline: Any, name: str = "StableDiffusionXLPipeline", null: str = "text") -> None:
         refuse_distilled(pipeline)
-        freeze(pipeline, "unet", "vae", "text_encoder", "text_encoder_2")
         self.name, self.pipeline, self.null = name, pipeline, null
-        self.unet, self.vae = pipeline.unet, pipeline.vae
+        self.unet, self.vae = Frozen(pipeline.unet), Frozen(pipeline.vae)
         if self.vae.dtype == torch.float16 and self.vae.config.force_upcast:
-            self.vae = copy.deepcopy(self.vae).float()  # it overflows in float16; the pipeline keeps its own
+            self.vae = Frozen(copy.deepcopy(pipeline.vae).float())  # it overflows in float16
         self.process = Diffusion(pipeline.scheduler)
         self.scheduler = self.process.scheduler
 

@@ -16,11 +16,11 @@ from torch import Tensor
 from nulltta.contracts import Embedding, NoiseStep
 from nulltta.errors import InvalidValue
 from nulltta.models import flow
+from nulltta.models.frozen import Frozen
 from nulltta.models.shared import (
     Wiring,
     at_detail,
     encode_masked,
-    freeze,
     refuse_distilled,
     timesteps,
     unit_range,
@@ -63,9 +63,9 @@ class Wan(flow.FlowModel):
         refuse_distilled(pipeline)
         if pipeline.config.expand_timesteps:
             raise InvalidValue("this Wan gives each frame its own timestep (expand_timesteps), which is not supported")
-        freeze(pipeline, "transformer", "transformer_2", "vae", "text_encoder")
         self.name, self.pipeline = name, pipeline
-        self.transformer, self.vae = pipeline.transformer, pipeline.vae
+        self.transformer, self.vae = Frozen(pipeline.transformer), Frozen(pipeline.vae)
+        self.transformer_2 = None if pipeline.transformer_2 is None else Frozen(pipeline.transformer_2)
         self.scheduler = flow.own(pipeline.scheduler)
         self.compression = (pipeline.vae_scale_factor_temporal, pipeline.vae_scale_factor_spatial)
         self.size, self.frames = (480, 832), 81
@@ -84,7 +84,7 @@ class Wan(flow.FlowModel):
         """The velocity, in float32; below the boundary timestep, where there is one, by the second denoiser."""
         boundary = self.pipeline.config.boundary_ratio
         late = boundary is not None and step.timestep < boundary * self.scheduler.config.num_train_timesteps
-        denoiser = self.pipeline.transformer_2 if late else self.transformer
+        denoiser = self.transformer_2 if late and self.transformer_2 is not None else self.transformer
         output: Tensor = denoiser(
             hidden_states=x.to(denoiser.dtype),
             timestep=timesteps(step.timestep, x),
@@ -120,9 +120,8 @@ class LTX(flow.FlowModel):
             raise InvalidValue(
                 "this LTX's decoder draws noise that no seed fixes (decoder_inject_noise): not supported"
             )
-        freeze(pipeline, "transformer", "vae", "text_encoder")
         self.name, self.pipeline, self.null = name, pipeline, null
-        self.transformer, self.vae = pipeline.transformer, pipeline.vae
+        self.transformer, self.vae = Frozen(pipeline.transformer), Frozen(pipeline.vae)
         self.scheduler = flow.own(pipeline.scheduler)
         self.compression = (pipeline.vae_temporal_compression_ratio, pipeline.vae_spatial_compression_ratio)
         self.size, self.frames, self.frame_rate = (512, 704), 161, 25
