@@ -1,4 +1,4 @@
-"""What rows show: by hand."""
+"""The analysis and the conclusions, against results known by hand."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ PROMPTS = [str(i) for i in range(8)]
 
 
 def rows(name: str, budget: str, target: float, held: float, wobble: float = 0.01) -> list[ImageRow]:
-    """Eight prompts, two seeds; prompts differ, a method adds to all of them alike but for a wobble."""
+    """Rows of eight prompts and two seeds: prompts differ, and a contender adds the same to each except for a
+    wobble."""
     return [
         ImageRow(
             f"clip|{budget}|{name}", i, seed, 1.0, 2.0, 30.0, 10.0,
@@ -67,7 +68,7 @@ def test_only_what_both_have_is_compared() -> None:
 
 
 def test_seeds_of_a_prompt_do_not_count_as_more_prompts() -> None:
-    """Ten seeds of two prompts say no more than the two prompts' means."""
+    """Ten seeds of two prompts carry the information of two means."""
     before = {(p, s): 0.0 for p in range(2) for s in range(10)}
     gain = compare(before, {(p, s): float(p) for p, s in before})
     assert gain is not None

@@ -1,4 +1,4 @@
-"""Sampling a plan on a tiny checkpoint: order, resumption after any crash, workers."""
+"""Sampling a plan on a tiny checkpoint: the order, continuing after any crash, and workers."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def plan(checkpoint: Path) -> Plan:
 
 
 def stripped(rows: list[ImageRow]) -> list[dict[str, Any]]:
-    """Rows without their times, in order."""
+    """The rows in order, without their times."""
     found = sorted(rows, key=lambda row: row.key)
     return [{k: v for k, v in vars(row).items() if not k.endswith("seconds") and k != "image"} for row in found]
 
 
 def approximately(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A batch of another size may differ in its last bits."""
+    """The rows with a tolerance, as scores differ in their last bits between batches of different sizes."""
     return [{**row, "scores": pytest.approx(row["scores"], rel=1e-3)} for row in rows]
 
 
@@ -132,7 +132,7 @@ def test_workers_make_the_same_rows(plan: Plan, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("ps") is None, reason="ps lists the workers")
 def test_workers_end_with_a_run_that_is_killed(plan: Plan, tmp_path: Path) -> None:
-    """They would wait for work for ever."""
+    """Without this, they would wait for work forever."""
     BenchmarkFolder(tmp_path).resume({}, lambda: (replace(plan, seeds=list(range(1000))), {}))
     script = (
         "import sys; from pathlib import Path; from nulltta.benchmark.run import WorkerMachine, sample\n"
@@ -153,13 +153,13 @@ def test_workers_end_with_a_run_that_is_killed(plan: Plan, tmp_path: Path) -> No
 
 
 def processes() -> dict[int, int]:
-    """All that run, and their parents."""
+    """All running processes, and their parents."""
     lines = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout.splitlines()
     return {int(pid): int(parent) for pid, parent in map(str.split, lines)}
 
 
 def wait_until(true: Callable[[], bool]) -> None:
-    """For five minutes at most: a busy machine takes long to import torch and diffusers."""
+    """Wait for five minutes at most, as a busy machine takes long to import torch and diffusers."""
     deadline = time.monotonic() + 300
     while not true() and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""`nulltta bench` from the command line: the whole benchmark, small."""
+"""`nulltta bench` on the command line: a whole benchmark, small."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SHORT = ["--num-inference-steps", "2", "--threads", "1"]
 
 @pytest.fixture
 def tiny(checkpoint: Path, tmp_path: Path) -> list[str]:
-    """The flags of a benchmark on the tiny checkpoint."""
+    """Flags for a benchmark on the tiny checkpoint."""
     (tmp_path / "prompts.txt").write_text("a\nb\n")
     (tmp_path / "tuning.txt").write_text("c\nd\n")
     files = ["--prompts-file", str(tmp_path / "prompts.txt"), "--tuning-file", str(tmp_path / "tuning.txt")]
@@ -30,7 +30,7 @@ def tiny(checkpoint: Path, tmp_path: Path) -> list[str]:
 
 
 def test_smoke_on_the_embedded_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Every contender on real prompts, from sampling to the written report."""
+    """Every contender runs on real prompts, from sampling to the report."""
     out, pages = tmp_path / "run", tmp_path / "pages"
     command = ["bench", "run", "--prompts", "8", "--seeds", "1", "--budget", "24", "--gallery", "1", *SHORT]
     assert main([*command, "--out", str(out)]) == 0
@@ -278,7 +278,7 @@ def test_a_report_into_a_file_is_refused(tiny: list[str], tmp_path: Path, capsys
 def test_a_plan_without_rows_does_not_block_the_corrected_command(
     tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A run that failed before its first image."""
+    """Such a plan is left by a run that fails before its first image."""
     out = tmp_path / "run"
     run = ["bench", "run", *tiny, "--target", "brightness", "--budget", "30", "--seeds", "1"]
     run += ["--contender", "plain", "--contender", "best-of-n", "--out", str(out)]
@@ -289,7 +289,7 @@ def test_a_plan_without_rows_does_not_block_the_corrected_command(
 
 
 def test_only_our_own_lines_are_said(tiny: list[str], tmp_path: Path) -> None:
-    """Neither loading bars nor warnings of other libraries, in workers either."""
+    """Other libraries print neither progress bars nor warnings, in workers too."""
     run = ["bench", "run", *tiny, "--target", "clip", "--budget", "30", "--seeds", "1", "--workers", "2"]
     command = [sys.executable, "-m", "nulltta.cli", *run, "--contender", "plain", "--contender", "best-of-n"]
     ended = subprocess.run([*command, "--out", str(tmp_path / "run")], capture_output=True, text=True, check=True)

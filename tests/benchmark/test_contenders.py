@@ -1,4 +1,4 @@
-"""What each contender does with a budget, and that it keeps to it, as counted from outside."""
+"""How each contender spends a budget, and that it keeps to it, as counted from outside."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measures with known answers."""
+"""Measures of images for which the answer is known."""
 
 from __future__ import annotations
 

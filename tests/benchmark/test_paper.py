@@ -1,4 +1,4 @@
-"""The published experiments, end to end on tiny checkpoints of the model and of every reward."""
+"""The published experiments end to end, on tiny checkpoints of the model and of every reward."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_table_is_run_and_shown_beside_the_published_one(
 
 
 def score(row: dict[str, Any], name: str) -> float:
-    """A measure's, whatever its source."""
+    """The score of a measure, whatever its source."""
     return float(next(value for measure, value in row["scores"].items() if measure.partition(":")[0] == name))
 
 

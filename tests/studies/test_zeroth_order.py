@@ -20,7 +20,7 @@ def soft_jpeg(study: Callable[[str], ModuleType]) -> Any:
 
 
 def _pictures(count: int, seed: int) -> Tensor:
-    """Coloured noise, smoothed more or less: (count, 3, 64, 64)."""
+    """Coloured noise of different smoothness: (count, 3, 64, 64)."""
     noise = torch.randn(count, 3, 64, 64, generator=torch.Generator().manual_seed(seed))
     frequency = torch.fft.fftfreq(64).square()[:, None] + torch.fft.fftfreq(64).square()
     fall = torch.linspace(0.5, 2.5, count).view(-1, 1, 1, 1)
