@@ -266,6 +266,22 @@ def test_a_folder_that_cannot_be_written_to_is_refused_before_anything_is_loaded
         assert re.fullmatch(r"error: cannot write to .*\n", capsys.readouterr().err)
 
 
+def test_files_that_cannot_be_read_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("plan.json", "rows.jsonl"):
+        folder = tmp_path / name
+        (folder / name).mkdir(parents=True)
+        if name == "rows.jsonl":
+            plan = {
+                "model": "x",
+                "prompts": ["a"],
+                "seeds": [0],
+                "arms": [{"name": "a", "target": "b", "method": "plain"}],
+            }
+            (folder / "plan.json").write_text(json.dumps({"plan": plan}))
+        assert main(["bench", "report", str(folder)]) == 2
+        assert re.fullmatch(rf"error: cannot read '.*{name}': .*\n", capsys.readouterr().err)
+
+
 def test_a_report_into_a_file_is_refused(tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = ["bench", "run", *tiny, "--target", "brightness", "--budget", "30", "--seeds", "1", "--gallery", "0"]
     assert main([*run, "--contender", "plain", "--contender", "best-of-n", "--out", str(tmp_path / "run")]) == 0

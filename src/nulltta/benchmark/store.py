@@ -6,6 +6,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from nulltta.benchmark.plan import Plan, RowKey
-from nulltta.errors import InvalidValue, LoadError, NullTTAError
+from nulltta.errors import InvalidValue, LoadError, NullTTAError, first_line
 from nulltta.files import as_error, atomic
 from nulltta.images import save_png
 from nulltta.runs import record
@@ -76,13 +77,15 @@ class BenchmarkFolder:
             LoadError: if the file is not a plan.
         """
         path = self.folder / PLAN
-        if not path.exists():
-            return None
         try:
+            if not path.exists():
+                return None
             found = json.loads(path.read_text(encoding="utf-8"))
             return Plan.from_json(found["plan"]), {name: part for name, part in found.items() if name != "plan"}
+        except OSError as error:
+            raise LoadError(f"cannot read '{path}': {first_line(error)}") from error
         except (ValueError, KeyError, TypeError) as error:
-            raise LoadError(f"'{path}' is not the plan of a benchmark: {error}") from error
+            raise LoadError(f"'{path}' is not the plan of a benchmark: {first_line(error)}") from error
 
     def resume(self, request: Mapping[str, Any], make: Callable[[], tuple[Plan, Mapping[str, Any]]]) -> Plan:
         """Return the plan in the folder if it comes from this request, grown if the request asks for more than before.
@@ -148,17 +151,21 @@ class BenchmarkFolder:
             LoadError: if a line is not a row.
         """
         path = self.folder / ROWS
-        if not path.exists():
-            return []
-        text = path.read_bytes()
-        whole = text[: text.rfind(b"\n") + 1]
-        if len(whole) < len(text):
-            with path.open("r+b") as file:
-                file.truncate(len(whole))
         try:
+            if not path.exists():
+                return []
+            text = path.read_bytes()
+            whole = text[: text.rfind(b"\n") + 1]
+            if len(whole) < len(text):
+                with suppress(OSError), path.open("r+b") as file:  # a folder that is only read may be read-only
+                    file.truncate(len(whole))
             return [ImageRow(**json.loads(line)) for line in whole.splitlines()]
+        except OSError as error:
+            raise LoadError(f"cannot read '{path}': {first_line(error)}") from error
         except (ValueError, TypeError) as error:
-            raise LoadError(f"'{path}' holds a line that is not a row of this benchmark: {error}") from error
+            raise LoadError(
+                f"'{path}' holds a line that is not a row of this benchmark: {first_line(error)}"
+            ) from error
 
     def append(self, rows: Sequence[ImageRow], plan: Plan) -> None:
         """Add finished rows after their images; both are on the disk when this returns.
