@@ -15,7 +15,7 @@ from nulltta import NullTTAConfig, align
 
 from ..tiny_families import save_sdxl
 
-GUIDE = Path(__file__).parent.parent / "docs" / "null-texts.md"
+GUIDE = Path(__file__).parents[2] / "docs" / "null-texts.md"
 REPOSITORY = "stabilityai/stable-diffusion-xl-base-1.0"
 
 

@@ -1,0 +1,26 @@
+"""The Python code in the documentation: what needs nothing but the embedded model runs, all of it compiles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .pages import PAGES, ROOT, blocks, name
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/quickstart.md"])
+def test_the_snippets_run_one_after_another(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    snippets = blocks(ROOT / page, "python")
+    assert len(snippets) >= 2
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"__name__": "snippets"}
+    for snippet in snippets:
+        exec(compile(snippet, page, "exec"), names)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=name)
+def test_the_snippets_compile(page: Path) -> None:
+    for snippet in blocks(page, "python"):
+        compile(snippet, name(page), "exec")
