@@ -17,10 +17,10 @@ def test_the_snippets_run_one_after_another(page: str, tmp_path: Path, monkeypat
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {"__name__": "snippets"}
     for snippet in snippets:
-        exec(compile(snippet, page, "exec"), names)
+        exec(compile(snippet, page, "exec", dont_inherit=True), names)
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=name)
 def test_the_snippets_compile(page: Path) -> None:
     for snippet in blocks(page, "python"):
-        compile(snippet, name(page), "exec")
+        compile(snippet, name(page), "exec", dont_inherit=True)

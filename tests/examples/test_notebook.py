@@ -18,9 +18,10 @@ def test_no_outputs_are_stored() -> None:
 
 
 @pytest.mark.filterwarnings("default")  # the Jupyter client's own
-def test_it_runs(tmp_path: Path) -> None:
+def test_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as all tests
     notebook = nbformat.read(NOTEBOOK, as_version=4)
-    NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": tmp_path}}).execute()
+    NotebookClient(notebook, timeout=1200, kernel_name="python3", resources={"metadata": {"path": tmp_path}}).execute()
     pictures = [
         output for cell in notebook.cells if cell.cell_type == "code"
         for output in cell.outputs if "image/png" in output.get("data", {})
