@@ -20,7 +20,7 @@ import typer
 from playwright.sync_api import sync_playwright
 
 from nulltta.ui.app import launch
-from nulltta.ui.engine import Engine
+from nulltta.ui.engine import PageEngine
 
 IMAGES = Path(__file__).parent.parent / "docs" / "images"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -33,7 +33,7 @@ REWARD = "0.7*clip + 0.3*colourfulness"
 
 
 @contextmanager
-def served(engine: Engine) -> Iterator[str]:
+def served(engine: PageEngine) -> Iterator[str]:
     """Serve the page inside the block; yields its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -110,7 +110,7 @@ def _from(page: Any, selector: str) -> dict[str, float]:
 
 def main() -> None:
     """Take the screenshots that the documentation shows."""
-    with served(Engine(["embedded"])) as url, browser() as chromium, tempfile.TemporaryDirectory() as folder:
+    with served(PageEngine(["embedded"])) as url, browser() as chromium, tempfile.TemporaryDirectory() as folder:
         for device in DEVICES:
             with visit(chromium, url, device) as page:
                 shoot(page, device, Path(folder))

@@ -6,18 +6,20 @@ import pytest
 
 from nulltta import NullTTAConfig
 from nulltta.runs.request import AlignRequest, RunSettings
-from nulltta.ui.engine import Engine
+from nulltta.ui.engine import PageEngine
+
+from . import fragile
 
 
 @pytest.fixture(scope="session")
-def engine(checkpoint: Path) -> Engine:
-    """What a page on the tiny checkpoint samples with."""
-    return Engine([str(checkpoint)], "brightness", device="cpu")
+def engine(checkpoint: Path) -> PageEngine:
+    """Return the engine of a page on the tiny checkpoint."""
+    return PageEngine([str(checkpoint)], f"brightness + 0*{fragile.NAME}", device="cpu")
 
 
 @pytest.fixture
-def request_of(engine: Engine, config: NullTTAConfig):  # type: ignore[no-untyped-def]
-    """A short run's request, changed as asked."""
+def request_of(engine: PageEngine, config: NullTTAConfig):  # type: ignore[no-untyped-def]
+    """Return a function that makes requests of short runs, with changes."""
 
     def made(**changes: object) -> AlignRequest:
         settings = {"config": config, "reward": "brightness", "model": engine.models[0]}

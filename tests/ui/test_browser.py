@@ -1,7 +1,4 @@
-"""The page in a real browser, at a laptop's and a telephone's width.
-
-A developer's install has neither Gradio, which wants an older Pillow than the one that is pinned, nor a browser.
-"""
+"""The page in a real browser, at the width of a laptop and of a telephone."""
 
 from __future__ import annotations
 
@@ -15,9 +12,11 @@ import pytest
 from PIL import Image
 
 from nulltta import NullText
-from nulltta.ui.engine import Engine
+from nulltta.ui.engine import PageEngine
 
-pytest.importorskip("gradio", reason="needs Gradio: pip install 'nulltta[ui]'")
+from . import fragile
+
+pytest.importorskip("gradio", reason="needs the extra ui")
 pytest.importorskip("playwright", reason="needs Playwright: pip install playwright")
 screens = runpy.run_path(str(Path(__file__).parents[2] / "studies" / "screens.py"))
 CHROMIUM, DEVICES = screens["CHROMIUM"], screens["DEVICES"]
@@ -31,7 +30,7 @@ SHORT = {"num inference steps": 3, "inner steps: n_min": 1, "inner steps: n_max"
 
 
 @pytest.fixture(scope="module")
-def url(engine: Engine) -> Iterator[str]:
+def url(engine: PageEngine) -> Iterator[str]:
     with served(engine) as address:
         yield address
 
@@ -44,7 +43,7 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture(params=list(DEVICES))
 def page(request: pytest.FixtureRequest, chromium: Any, url: str) -> Iterator[Any]:
-    """A visitor who sees no error, no sideways scrolling and no request to anywhere else."""
+    """Visit the page, and check that it raises no error, does not scroll sideways and asks no other server."""
     errors, asked = [], []
     with visit(chromium, "about:blank", request.param) as page:
         page.on("pageerror", lambda error: errors.append(str(error)))
@@ -72,7 +71,7 @@ def drop(page: Any, file: Path) -> None:
     page.locator("#replay").click()
 
 
-def test_a_run_from_the_prompt_to_its_files_and_back(page: Any, tmp_path: Path) -> None:
+def test_a_run_its_files_and_its_replay(page: Any, tmp_path: Path) -> None:
     align(page, prompts="a cat\na dog", reward="0.7*brightness + 0.3*colourfulness")
     page.wait_for_selector("#history .thumbnail-item >> nth=1")
     assert page.locator("#weight-0").is_visible()
@@ -108,9 +107,11 @@ def test_stop_keeps_the_best_so_far(page: Any) -> None:
 
 def test_a_mistake_is_one_line_and_the_page_goes_on(page: Any, tmp_path: Path) -> None:
     mistakes: list[tuple[dict[str, Any], str]] = [
-        ({"reward": "os:system"}, "not offered"), ({"reward": "clapp"}, "unknown reward"),
-        ({"reward": "clip +"}, "malformed"), ({"prompts": " "}, "no prompt"), ({"seed": -1}, "a seed is"),
+        ({"reward": "os:system"}, "not offered"), ({"reward": "clapp"}, "choose among"),
+        ({"reward": "clip +"}, "malformed"), ({"prompts": " "}, "no prompt"), ({"seed": -1}, "seed must be"),
         ({"num particles": 2.5}, "whole number"),
+        ({"num particles": 2, "num inference steps": 10**9}, "at most on a page"),
+        ({"prompts": "boom", "reward": fragile.NAME}, "LookupError"),
     ]  # fmt: skip
     for settings, says in mistakes:
         align(page, **{"seed": 0, **settings})

@@ -6,12 +6,12 @@ from dataclasses import fields
 import pytest
 
 from nulltta import NullTTAConfig, NullTTAError
-from nulltta.ui.controls import FIRST, Control, controls, settings
+from nulltta.ui.controls import FIRST, SettingControl, controls, settings
 
 MODELS = ("embedded", "some/model")
 
 
-def through_json(control: Control, config: NullTTAConfig) -> object:
+def through_json(control: SettingControl, config: NullTTAConfig) -> object:
     """What a browser sends back: it knows one kind of number, and nothing of subclasses."""
     value = control.value(config)
     assert type(value) in (int, float, str), control

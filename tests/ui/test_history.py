@@ -13,15 +13,15 @@ from PIL import Image
 from nulltta import NullText, NullTTAError
 from nulltta.runs.request import AlignRequest
 from nulltta.ui import history, show
-from nulltta.ui.engine import Engine
-from nulltta.ui.history import Entry
-from nulltta.ui.replays import replayed
+from nulltta.ui.engine import PageEngine
+from nulltta.ui.history import HistoryEntry
+from nulltta.ui.replay import replayed
 from nulltta.ui.run import run
 
 RequestOf = Callable[..., AlignRequest]
 
 
-def kept(engine: Engine, request: AlignRequest, root: Path, steps: int | None = None) -> Entry:
+def kept(engine: PageEngine, request: AlignRequest, root: Path, steps: int | None = None) -> HistoryEntry:
     """A run's entry, stopped after so many steps."""
     stop, taken = threading.Event(), 0
     stream = run(engine, request, stop)
@@ -36,7 +36,7 @@ def kept(engine: Engine, request: AlignRequest, root: Path, steps: int | None = 
 
 
 def test_a_run_keeps_the_files_that_the_command_line_writes(
-    engine: Engine, request_of: RequestOf, tmp_path: Path
+    engine: PageEngine, request_of: RequestOf, tmp_path: Path
 ) -> None:
     entry = kept(engine, request_of(prompts=["a cat", "../../etc/passwd"]), tmp_path)
     record = json.loads(Path(entry.result()).read_text())
@@ -55,7 +55,7 @@ def test_a_run_keeps_the_files_that_the_command_line_writes(
     assert drawn == sorted(drawn, reverse=True)
 
 
-def test_a_stopped_run_has_its_picture_and_says_so(engine: Engine, request_of: RequestOf, tmp_path: Path) -> None:
+def test_a_stopped_run_has_its_picture_and_says_so(engine: PageEngine, request_of: RequestOf, tmp_path: Path) -> None:
     entry = kept(engine, request_of(), tmp_path, steps=1)
     assert json.loads(Path(entry.result()).read_text())["status"] == "interrupted"
     assert entry.file(0, "aligned.png")
@@ -64,11 +64,11 @@ def test_a_stopped_run_has_its_picture_and_says_so(engine: Engine, request_of: R
 
 
 def test_a_session_keeps_its_last_runs_and_finds_them_by_thumbnail(
-    engine: Engine, request_of: RequestOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    engine: PageEngine, request_of: RequestOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(history, "MOST", 2)
+    monkeypatch.setattr(history, "MAX_RUNS", 2)
     entries = [kept(engine, request_of(prompts=["a cat", "a dog"], seed=seed), tmp_path, steps=1) for seed in range(3)]
-    past: list[Entry] = []
+    past: list[HistoryEntry] = []
     for entry in entries:
         past = history.added(past, entry)
     assert past == entries[1:]
@@ -78,7 +78,7 @@ def test_a_session_keeps_its_last_runs_and_finds_them_by_thumbnail(
     assert history.place(past, 3) == (entries[1], 1)
 
 
-def test_a_downloaded_null_text_replays_its_picture(engine: Engine, request_of: RequestOf, tmp_path: Path) -> None:
+def test_a_downloaded_null_text_replays_its_picture(engine: PageEngine, request_of: RequestOf, tmp_path: Path) -> None:
     entry = kept(engine, request_of(), tmp_path)
     file = entry.file(0, "null-text.safetensors")
     asked = {"model": engine.models[0], "prompt": "", "reward": "brightness"}
@@ -94,7 +94,7 @@ def test_a_downloaded_null_text_replays_its_picture(engine: Engine, request_of: 
     assert shown == [caption for pair in others.captions for caption in pair]
 
 
-def test_what_is_no_null_text_is_named_as_its_owner_knows_it(engine: Engine, tmp_path: Path) -> None:
+def test_what_is_no_null_text_is_named_as_its_owner_knows_it(engine: PageEngine, tmp_path: Path) -> None:
     (tmp_path / "holiday.safetensors").write_bytes(b"no")
     asked = {"model": engine.models[0], "prompt": "", "seeds": "0", "exact": False, "reward": ""}
     with pytest.raises(NullTTAError, match=r"'holiday.safetensors' is damaged") as refused:

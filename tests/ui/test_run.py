@@ -8,15 +8,15 @@ import pytest
 import torch
 
 import nulltta
-from nulltta import NullTTAError
+from nulltta import NullTTAConfig, NullTTAError
 from nulltta.runs.request import AlignRequest
-from nulltta.ui.engine import MOST_PROMPTS, Engine
-from nulltta.ui.run import Finished, Progress, run
+from nulltta.ui.engine import MAX_PROMPTS, PageEngine
+from nulltta.ui.run import FinishedRun, RunProgress, run
 
 RequestOf = Callable[..., AlignRequest]
 
 
-def followed(steps: Generator[Progress, None, Finished]) -> tuple[list[Progress], Finished]:
+def followed(steps: Generator[RunProgress, None, FinishedRun]) -> tuple[list[RunProgress], FinishedRun]:
     seen = []
     while True:
         try:
@@ -25,7 +25,7 @@ def followed(steps: Generator[Progress, None, Finished]) -> tuple[list[Progress]
             return seen, end.value
 
 
-def test_a_page_shows_every_step_of_the_run_that_align_makes(engine: Engine, request_of: RequestOf) -> None:
+def test_a_page_shows_every_step_of_the_run_that_align_makes(engine: PageEngine, request_of: RequestOf) -> None:
     asked = request_of(prompts=["a cat", "a dog"])
     seen, finished = followed(run(engine, asked, threading.Event()))
     shared = asked.settings
@@ -44,13 +44,13 @@ def test_a_page_shows_every_step_of_the_run_that_align_makes(engine: Engine, req
     assert all(comparison.null_text for comparison in finished.comparisons)
 
 
-def test_time_left_falls_with_the_work_done(engine: Engine, request_of: RequestOf) -> None:
+def test_time_left_falls_with_the_work_done(engine: PageEngine, request_of: RequestOf) -> None:
     seen, _ = followed(run(engine, request_of(), threading.Event()))
     assert seen[0].seconds_left > 0
     assert seen[-1].seconds_left == 0
 
 
-def test_stop_keeps_each_prompts_best_clean_estimate(engine: Engine, request_of: RequestOf) -> None:
+def test_stop_keeps_each_prompts_best_clean_estimate(engine: PageEngine, request_of: RequestOf) -> None:
     stop, seen = threading.Event(), []
     steps = run(engine, request_of(prompts=["a cat", "a dog"]), stop)
     for _ in range(2):
@@ -58,7 +58,7 @@ def test_stop_keeps_each_prompts_best_clean_estimate(engine: Engine, request_of:
     stop.set()
     with pytest.raises(StopIteration) as end:
         next(steps)
-    finished: Finished = end.value.value
+    finished: FinishedRun = end.value.value
     assert finished.stopped_after == 2
     rewards = torch.stack([s.candidate_rewards.gather(1, s.selected[:, None])[:, 0] for s in seen[-1].trace])  # (2, B)
     best = rewards.argmax(0)
@@ -69,7 +69,7 @@ def test_stop_keeps_each_prompts_best_clean_estimate(engine: Engine, request_of:
         assert len(comparison.trace) == 2
 
 
-def test_a_run_stopped_before_its_first_step_has_nothing_to_keep(engine: Engine, request_of: RequestOf) -> None:
+def test_a_run_stopped_before_its_first_step_has_nothing_to_keep(engine: PageEngine, request_of: RequestOf) -> None:
     stop = threading.Event()
     stop.set()
     with pytest.raises(NullTTAError, match="nothing to keep"):
@@ -79,12 +79,17 @@ def test_a_run_stopped_before_its_first_step_has_nothing_to_keep(engine: Engine,
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"prompts": ["a cat"] * (MOST_PROMPTS + 1)}, "too many"), ({"prompts": ["a" * 5000]}, "too long"),
-        ({"model": "/etc"}, "not offered"), ({"reward": "os:system"}, "not offered"), ({"guard": "clap"}, "unknown"),
+        ({"prompts": ["a cat"] * (MAX_PROMPTS + 1)}, "too many"), ({"prompts": ["a" * 5000]}, "too long"),
+        ({"model": "/etc"}, "not offered"), ({"reward": "os:system"}, "not offered"),
+        ({"guard": "clap"}, "not offered"),
+        ({"config": NullTTAConfig(num_inference_steps=10**9)}, "num_inference_steps must be 1000 at most"),
+        ({"config": NullTTAConfig(num_particles=100_000)}, "num_particles must be 64 at most"),
+        ({"config": NullTTAConfig(inner_steps=(1, 10**9))}, "inner_steps must be 1000 at most"),
+        ({"config": NullTTAConfig(num_inference_steps=1000, inner_steps=(900, 900))}, "evaluations are too many"),
     ],
 )  # fmt: skip
-def test_what_is_not_offered_is_refused_in_a_line(
-    engine: Engine, request_of: RequestOf, changes: dict[str, object], says: str
+def test_what_is_not_offered_or_too_much_is_refused_before_it_begins(
+    engine: PageEngine, request_of: RequestOf, changes: dict[str, object], says: str
 ) -> None:
     with pytest.raises(NullTTAError, match=says):
         next(run(engine, request_of(**changes), threading.Event()))
@@ -92,6 +97,6 @@ def test_what_is_not_offered_is_refused_in_a_line(
 
 def test_a_page_that_cannot_sample_does_not_start(checkpoint: Path) -> None:
     with pytest.raises(NullTTAError, match="unknown model"):
-        Engine(["no such model"], "brightness", device="cpu")
+        PageEngine(["no such model"], "brightness", device="cpu")
     with pytest.raises(NullTTAError, match="did you mean 'clip'"):
-        Engine([str(checkpoint)], "clipp", device="cpu")
+        PageEngine([str(checkpoint)], "clipp", device="cpu")

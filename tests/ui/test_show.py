@@ -15,7 +15,7 @@ from nulltta.contracts import Step
 from nulltta.evaluation.comparison import Comparison, Score
 from nulltta.runs.request import AlignRequest
 from nulltta.ui import show
-from nulltta.ui.engine import Engine
+from nulltta.ui.engine import PageEngine
 from nulltta.ui.plots import reward_curve
 from nulltta.ui.run import run
 
@@ -52,7 +52,7 @@ def test_the_curve_of_one_value_is_flat() -> None:
 
 
 def test_previews_are_parts_of_the_page_and_prompts_are_words_in_it(
-    engine: Engine, request_of: Callable[..., AlignRequest]
+    engine: PageEngine, request_of: Callable[..., AlignRequest]
 ) -> None:
     asked = request_of(prompts=["<script>alert(1)</script>", 'a "cat"'])
     progress = next(run(engine, asked, Event()))

@@ -1,4 +1,4 @@
-"""The settings of `NullTTAConfig` as controls of the page: the few that matter first, all others behind a fold."""
+"""The fields of `NullTTAConfig` as controls of the page."""
 
 from __future__ import annotations
 
@@ -17,12 +17,16 @@ _KINDS: Mapping[Any, Kind] = {int: "whole", float: "number", str: "text"}
 
 
 @dataclass(frozen=True, slots=True)
-class Control:
-    """One control: a field, or one number of a field that is a pair.
+class SettingControl:
+    """One control, for a field or for one number of a field that is a pair.
 
     Attributes:
-        name, place: the config field, and which number of a pair it is.
-        choices: of kind "words".
+        name: the field.
+        place: which number of a pair it is; None if the field is not a pair.
+        kind: the kind of value: a whole number, a number, one of `choices`, or text.
+        label: the text above the control.
+        help: the text below the label.
+        choices: the values of kind "words".
     """
 
     name: str
@@ -33,29 +37,29 @@ class Control:
     choices: Sequence[str] = ()
 
     def value(self, config: NullTTAConfig) -> Any:
-        """What this control shows of a config."""
+        """Return the value of a configuration that this control shows."""
         value = getattr(config, self.name)
         value = value if self.place is None else value[self.place]
         if self.kind == "number":
-            return float(value)  # a subclass of float would reach the browser as text
+            return float(value)
         return str(value) if self.kind == "text" else value
 
 
-def controls() -> list[Control]:
-    """One or two for each field, the first ones first."""
+def controls() -> list[SettingControl]:
+    """Return one or two controls per field, those of `FIRST` first."""
     named = {field.name: field for field in fields(NullTTAConfig)}
     order = [*FIRST, *(name for name in named if name not in FIRST)]
     hints = get_type_hints(NullTTAConfig)
     return [control for name in order for control in _of_field(name, hints[name], named[name].metadata["help"])]
 
 
-def settings(shown: Sequence[Control], values: Sequence[Any], model: str) -> NullTTAConfig:
-    """The config that the controls' values state, over the model's preset.
+def settings(shown: Sequence[SettingControl], values: Sequence[Any], model: str) -> NullTTAConfig:
+    """Return the model's preset with the values of the controls that were changed.
 
-    What a control still shows of the preset is left to it: a default that depends on another setting follows it.
+    A control that still shows the preset's value is not passed on, because a default may depend on another setting.
 
     Raises:
-        NullTTAError: a control is empty, or `NullTTAConfig` refuses its value.
+        InvalidValue: if a control is empty, or `NullTTAConfig` refuses its value.
     """
     preset, stated = NullTTAConfig.preset(model), _stated(shown, values)
     return NullTTAConfig.preset(
@@ -63,27 +67,29 @@ def settings(shown: Sequence[Control], values: Sequence[Any], model: str) -> Nul
     )
 
 
-def _stated(shown: Sequence[Control], values: Sequence[Any]) -> dict[str, Any]:
-    """Each field's value."""
+def _stated(shown: Sequence[SettingControl], values: Sequence[Any]) -> dict[str, Any]:
+    """Return the value of each field."""
     stated: dict[str, Any] = {}
     for control, given in zip(shown, values, strict=True):
         if given is None or given == "":
             raise InvalidValue(f"{control.label} is empty: give {control.help}")
         value = number_or_word(given) if control.kind == "text" else given
         if control.kind == "whole" and isinstance(value, float) and value.is_integer():
-            value = int(value)  # browsers know one kind of number
+            value = int(value)  # browsers have one kind of number
         stated[control.name] = value if control.place is None else (*stated.get(control.name, ()), value)
     return stated
 
 
-def _of_field(name: str, hint: Any, text: str) -> list[Control]:
+def _of_field(name: str, hint: Any, text: str) -> list[SettingControl]:
     label = name.replace("_", " ")
     if get_origin(hint) is tuple:
         words, _, said = text.partition(": ")  # "n_min n_max: inner steps ..."
         ends = words.split(" ")
-        return [Control(name, i, _KINDS[part], f"{label}: {ends[i]}", said) for i, part in enumerate(get_args(hint))]
+        return [
+            SettingControl(name, i, _KINDS[part], f"{label}: {ends[i]}", said) for i, part in enumerate(get_args(hint))
+        ]
     if get_origin(hint) is Literal:
-        return [Control(name, None, "words", label, text, get_args(hint))]
+        return [SettingControl(name, None, "words", label, text, get_args(hint))]
     if get_origin(hint) in (Union, types.UnionType):  # a number or a word
-        return [Control(name, None, "text", label, text)]
-    return [Control(name, None, _KINDS[hint], label, text)]
+        return [SettingControl(name, None, "text", label, text)]
+    return [SettingControl(name, None, _KINDS[hint], label, text)]

@@ -1,34 +1,46 @@
-"""What the page samples with: the models it was started with, one at a time, and rewards of names it knows."""
+"""The models and rewards that the page samples with."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
 from nulltta import rewards
+from nulltta.algorithm.budget import by_step
 from nulltta.algorithm.problem import Problem
 from nulltta.alignment import make_problem
 from nulltta.contracts import GuidedModel, Reward
 from nulltta.errors import InvalidValue
 from nulltta.evaluation.measures import held_out_measures
+from nulltta.rewards.allowed import parse_allowed
+from nulltta.rewards.expression import Name, names, parse
 from nulltta.runs.loading import LoadedRun, hide_loading_bars, load_model, resolved
 from nulltta.runs.request import AlignRequest, ModelSettings
-from nulltta.ui.weights import require_offered
 
-MOST_PROMPTS = 8
-LONGEST_PROMPT = 2000  # characters
+MAX_PROMPTS = 8
+MAX_PROMPT_LENGTH = 2000
+"""The largest number of characters in a prompt."""
+MAX_SETTINGS: Mapping[str, int] = {
+    "num_inference_steps": 1000, "inner_steps": 1000, "num_particles": 64, "zeroth_order_samples": 256,
+}  # fmt: skip
+MAX_EVALUATIONS = 200_000
+"""The largest number of denoiser evaluations per run."""
 
 
-class Engine:
-    """Turns a request into the problem that it poses.
+class PageEngine:
+    """Loads the models and rewards that the page offers, one model at a time.
 
-    Attributes:
-        models: the names or places of those on offer; nobody at the page can name another.
-        reward: the expression that the page starts with.
+    Args:
+        models: the names or directories of the models; visitors cannot name another.
+        reward: the expression that the page starts with. Visitors may use the rewards in it, and all known names
+            without a source.
+        device: None for the GPU if there is one.
+        dtype: None for the usual one of the device.
 
     Raises:
-        NullTTAError: there is no such device, or the first model or the reward does not load.
+        InvalidValue: if the device cannot be used, or the reward is unknown.
+        LoadError: if the first model or the reward does not load.
     """
 
     def __init__(
@@ -40,16 +52,17 @@ class Engine:
         self.model = lru_cache(maxsize=1)(self._model)
         self.reward_of = lru_cache(maxsize=2)(self._load_reward)  # a target and a guard
         hide_loading_bars()
+        self._allowed = [*map(Name, rewards.REWARDS), *names(parse(reward))]
         self.reward_of(reward)
         self.model(self.models[0])
 
-    def posed(self, request: AlignRequest) -> tuple[LoadedRun, Problem]:
-        """The request's settings with everything loaded, and the problem that it poses.
+    def prepare(self, request: AlignRequest) -> tuple[LoadedRun, Problem]:
+        """Return the request's settings with everything loaded, and its problem.
 
         Raises:
-            NullTTAError: it asks for what is not offered, or poses no problem.
+            InvalidValue: if the request asks for a model or reward that is not offered, or for too much.
         """
-        _require_few(request.prompts, request.negative_prompt)
+        _require_feasible(request)
         settings = request.settings
         reward = self.reward_of(settings.reward)
         guard = None if settings.guard is None else self.reward_of(settings.guard)
@@ -66,12 +79,20 @@ class Engine:
         return load_model(replace(self.settings, model=name))
 
     def _load_reward(self, expression: str) -> Reward:
-        require_offered(expression, self.reward)
+        parse_allowed(expression, self._allowed)
         return rewards.load(expression, device=self.device)
 
 
-def _require_few(prompts: Sequence[str], negative: str) -> None:
-    if len(prompts) > MOST_PROMPTS:
-        raise InvalidValue(f"{len(prompts)} prompts are too many for a page: {MOST_PROMPTS} at most")
-    if (longest := max(map(len, (*prompts, negative)))) > LONGEST_PROMPT:
-        raise InvalidValue(f"a prompt of {longest} characters is too long: {LONGEST_PROMPT} at most")
+def _require_feasible(request: AlignRequest) -> None:
+    """Refuse a request that would keep the model busy for too long, before anything is computed or allocated."""
+    prompts, config = request.prompts, request.settings.config
+    if len(prompts) > MAX_PROMPTS:
+        raise InvalidValue(f"{len(prompts)} prompts are too many for a page: {MAX_PROMPTS} at most")
+    if (longest := max(map(len, (*prompts, request.negative_prompt)))) > MAX_PROMPT_LENGTH:
+        raise InvalidValue(f"a prompt of {longest} characters is too long: {MAX_PROMPT_LENGTH} at most")
+    for name, most in MAX_SETTINGS.items():
+        value = getattr(config, name)
+        if (largest := max(value) if isinstance(value, tuple) else value) > most:
+            raise InvalidValue(f"must be {most} at most on a page, not {largest}", field=name)
+    if (evaluations := len(prompts) * sum(by_step(config))) > MAX_EVALUATIONS:
+        raise InvalidValue(f"{evaluations:,} denoiser evaluations are too many for a page: {MAX_EVALUATIONS:,} at most")

@@ -1,8 +1,9 @@
-"""What the page does when something is pressed, moved or chosen: each handler returns what changes, by component."""
+"""What happens on the page. Each handler returns the components that change, with their new values."""
 
 from __future__ import annotations
 
 import threading
+import traceback
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -10,21 +11,21 @@ from typing import Any, Literal
 import gradio as gr
 
 from nulltta.config import NullTTAConfig
-from nulltta.errors import InvalidValue, NullTTAError
+from nulltta.errors import InvalidValue, NullTTAError, first_line
 from nulltta.runs.request import AlignRequest, RunSettings
 from nulltta.ui import history, page, show
 from nulltta.ui.controls import settings
-from nulltta.ui.engine import Engine
-from nulltta.ui.history import Entry
-from nulltta.ui.replays import replayed
-from nulltta.ui.run import Finished, Progress, run
-from nulltta.ui.weights import MOST, sliders, weighed, with_term
+from nulltta.ui.engine import PageEngine
+from nulltta.ui.history import HistoryEntry
+from nulltta.ui.replay import replayed
+from nulltta.ui.run import FinishedRun, RunProgress, run
+from nulltta.ui.weights import MAX_SLIDERS, sliders, weighed, with_term
 
-TO_THE_ANSWERS = """() => {
+SCROLL_TO_RESULTS = """() => {
     const answers = document.getElementById("answers");
     if (answers.getBoundingClientRect().top > innerHeight / 2) answers.scrollIntoView();
-}"""  # on a telephone they stand below the questions
-Shown = dict[Any, Any]
+}"""  # on a telephone the results are below the controls
+Updates = dict[Any, Any]
 
 _LIGHT: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 _HEAVY: dict[str, Any] = {
@@ -32,27 +33,30 @@ _HEAVY: dict[str, Any] = {
 }  # fmt: skip
 
 
-class Stops:
-    """Whether each session's run is to stop."""
+class StopSignals:
+    """One signal per session, which is set to stop the session's run."""
 
     def __init__(self) -> None:
-        self._of: dict[str, threading.Event] = {}
+        self._signals: dict[str, threading.Event] = {}
 
     def of(self, request: gr.Request) -> threading.Event:
-        return self._of.setdefault(str(request.session_hash), threading.Event())
+        """Return the signal of a request's session."""
+        return self._signals.setdefault(str(request.session_hash), threading.Event())
 
-    def gone(self, request: gr.Request) -> None:
-        """Nobody looks any more."""
-        if stop := self._of.pop(str(request.session_hash), None):
+    def close(self, request: gr.Request) -> None:
+        """Stop the run of a session that has ended."""
+        if stop := self._signals.pop(str(request.session_hash), None):
             stop.set()
 
 
-def wire_run(engine: Engine, folder: Path, ask: page.Ask, outcome: page.Outcome, runs: gr.State) -> Stops:
-    """The buttons that start a run and stop it."""
-    stops = Stops()
+def wire_run(
+    engine: PageEngine, folder: Path, ask: page.RequestPanel, outcome: page.ResultPanel, runs: gr.State
+) -> StopSignals:
+    """Connect the buttons that start and stop a run; return the signals that stop runs."""
+    stops = StopSignals()
     buttons = [ask.start, outcome.stop]
 
-    def wait(request: gr.Request) -> Shown:
+    def wait(request: gr.Request) -> Updates:
         stops.of(request).clear()
         return {
             ask.start: gr.Button(interactive=False), outcome.stop: gr.Button(visible=True, interactive=True),
@@ -61,9 +65,9 @@ def wire_run(engine: Engine, folder: Path, ask: page.Ask, outcome: page.Outcome,
         }  # fmt: skip
 
     def work(
-        request: gr.Request, past: list[Entry], prompts: str, reward: str, seed: Any, model: str, negative: str,
+        request: gr.Request, past: list[HistoryEntry], prompts: str, reward: str, seed: Any, model: str, negative: str,
         guard: str, form: Literal["small", "exact"], *values: Any,
-    ) -> Iterator[Shown]:  # fmt: skip
+    ) -> Iterator[Updates]:  # fmt: skip
         try:
             shared = RunSettings(
                 config=settings(ask.controls, values, model), model=model, reward=reward,
@@ -79,16 +83,16 @@ def wire_run(engine: Engine, folder: Path, ask: page.Ask, outcome: page.Outcome,
                 outcome.status: show.done(finished), outcome.live: "", runs: past,
                 outcome.past: gr.Gallery(history.thumbnails(past), visible=True), **_chosen(outcome, past[-1], 0),
             }  # fmt: skip
-        except NullTTAError as error:
-            yield {outcome.status: show.status(str(error), "error"), outcome.live: ""}
+        except Exception as error:
+            yield {outcome.status: show.status(_message(error), "error"), outcome.live: ""}
 
-    def stop(request: gr.Request) -> Shown:
+    def stop(request: gr.Request) -> Updates:
         stops.of(request).set()
         return {outcome.stop: gr.Button(interactive=False)}
 
     shown = [runs, *_answers(outcome), outcome.status, outcome.live, outcome.past]
     asked = [ask.prompts, ask.reward, ask.seed, ask.model, ask.negative, ask.guard, ask.form, *ask.settings]
-    begun = ask.start.click(wait, None, [*buttons, *shown], **_LIGHT).then(None, js=TO_THE_ANSWERS)
+    begun = ask.start.click(wait, None, [*buttons, *shown], **_LIGHT).then(None, js=SCROLL_TO_RESULTS)
     ended = begun.then(work, [runs, *asked], shown, **_HEAVY)
     ended.then(lambda: [gr.Button(interactive=True), gr.Button(visible=False)], None, buttons, **_LIGHT)
     outcome.stop.click(stop, None, outcome.stop, **_LIGHT)
@@ -96,9 +100,9 @@ def wire_run(engine: Engine, folder: Path, ask: page.Ask, outcome: page.Outcome,
 
 
 def _followed(
-    outcome: page.Outcome, asked: AlignRequest, steps: Generator[Progress, None, Finished]
-) -> Generator[Shown, None, Finished]:
-    """What a run shows while it goes on; its value is what came of it."""
+    outcome: page.ResultPanel, asked: AlignRequest, steps: Generator[RunProgress, None, FinishedRun]
+) -> Generator[Updates, None, FinishedRun]:
+    """Show the progress of a run and return its result."""
     while True:
         try:
             progress = next(steps)
@@ -107,15 +111,15 @@ def _followed(
         yield {outcome.status: show.under_way(progress), outcome.live: show.live(asked, progress)}
 
 
-def wire_reward(ask: page.Ask) -> None:
-    """The expression moves the sliders, a slider rewrites the expression."""
+def wire_reward(ask: page.RequestPanel) -> None:
+    """Connect the expression with the sliders of its weights."""
 
     def moved(expression: str, *weights: float) -> str:
         return weighed(expression, weights) if sliders(expression) else expression
 
     def shown(expression: str) -> list[gr.Slider]:
         found = sliders(expression)
-        return [page.slider(found[i] if i < len(found) else None) for i in range(MOST)]
+        return [page.slider(found[i] if i < len(found) else None) for i in range(MAX_SLIDERS)]
 
     ask.reward.change(shown, ask.reward, list(ask.weights), **_LIGHT)
     for weight in ask.weights:
@@ -126,8 +130,8 @@ def wire_reward(ask: page.Ask) -> None:
     )  # fmt: skip
 
 
-def wire_model(ask: page.Ask) -> None:
-    """Another model brings its preset."""
+def wire_model(ask: page.RequestPanel) -> None:
+    """Show the preset of another model when it is chosen."""
 
     def preset(name: str) -> list[Any]:
         return [control.value(NullTTAConfig.preset(name)) for control in ask.controls]
@@ -135,15 +139,15 @@ def wire_model(ask: page.Ask) -> None:
     ask.model.change(preset, ask.model, list(ask.settings), **_LIGHT)
 
 
-def wire_results(outcome: page.Outcome, runs: gr.State) -> None:
-    """A thumbnail brings its run back; of several prompts, one is shown at a time."""
-    shown_run = gr.State(-1)  # from the end of the history
+def wire_results(outcome: page.ResultPanel, runs: gr.State) -> None:
+    """Show the run of a thumbnail that is clicked, and the prompt that is chosen."""
+    shown_run = gr.State(-1)  # counted from the end of the history
 
-    def bring(past: list[Entry], event: gr.SelectData) -> Shown:
+    def bring(past: list[HistoryEntry], event: gr.SelectData) -> Updates:
         entry, b = history.place(past, int(event.index))
         return {shown_run: past.index(entry) - len(past), **_chosen(outcome, entry, b)}
 
-    def choose(past: list[Entry], back: int, label: str) -> Shown:
+    def choose(past: list[HistoryEntry], back: int, label: str) -> Updates:
         entry = past[back]
         return _chosen(outcome, entry, _labels(entry).index(label))
 
@@ -152,15 +156,15 @@ def wire_results(outcome: page.Outcome, runs: gr.State) -> None:
     runs.change(lambda: -1, None, shown_run, **_LIGHT)
 
 
-def wire_replay(engine: Engine, replay: page.Replay) -> None:
-    """The button that replays a file."""
+def wire_replay(engine: PageEngine, replay: page.ReplayPanel) -> None:
+    """Connect the button that replays a file."""
 
-    def work(file: str | None, prompt: str, seeds: str, exact: bool, model: str, reward: str) -> Iterator[Shown]:
+    def work(file: str | None, prompt: str, seeds: str, exact: bool, model: str, reward: str) -> Iterator[Updates]:
         yield {replay.status: show.status("Sampling."), replay.pictures: ""}
         try:
             made = replayed(engine, file, model=model, prompt=prompt, seeds=seeds, exact=exact, reward=reward)
-        except NullTTAError as error:
-            yield {replay.status: show.status(str(error), "error")}
+        except Exception as error:
+            yield {replay.status: show.status(_message(error), "error")}
         else:
             yield {replay.status: show.status(made.words), replay.pictures: show.replays(made)}
 
@@ -168,16 +172,16 @@ def wire_replay(engine: Engine, replay: page.Replay) -> None:
     replay.start.click(work, asked, [replay.status, replay.pictures], **_HEAVY)
 
 
-def _answers(outcome: page.Outcome) -> list[Any]:
-    """What `_chosen` fills."""
+def _answers(outcome: page.ResultPanel) -> list[Any]:
+    """Return the components that `_chosen` fills."""
     return [
         outcome.results, outcome.which, outcome.pair, outcome.scores, outcome.image, outcome.record, outcome.null_text,
         outcome.curve, outcome.candidates,
     ]  # fmt: skip
 
 
-def _chosen(outcome: page.Outcome, entry: Entry, b: int) -> Shown:
-    """One prompt of a run on display."""
+def _chosen(outcome: page.ResultPanel, entry: HistoryEntry, b: int) -> Updates:
+    """Show one prompt of a run."""
     comparison, labels = entry.finished.comparisons[b], _labels(entry)
     return {
         outcome.results: gr.Column(visible=True),
@@ -196,12 +200,21 @@ def _download(file: str | None) -> gr.DownloadButton:
     return gr.DownloadButton(value=file, interactive=file is not None)
 
 
-def _labels(entry: Entry) -> Sequence[str]:
-    """Prompts, numbered: two may be the same."""
+def _labels(entry: HistoryEntry) -> Sequence[str]:
+    """Return the prompts of a run, numbered because two may be the same."""
     return [f"{b + 1}. {comparison.prompt}" for b, comparison in enumerate(entry.finished.comparisons)]
 
 
 def _whole(seed: Any) -> int:
-    if seed is None or float(seed) != int(seed):
-        raise InvalidValue(f"a seed is a whole number, 0 or more, not {seed}")
+    """Return a seed from a browser, which has one kind of number."""
+    if seed is None or not 0 <= float(seed) < 2**63 or float(seed) != int(seed):
+        raise InvalidValue(f"must be a whole number, 0 or more and below 2^63, not {seed}", field="seed")
     return int(seed)
+
+
+def _message(error: Exception) -> str:
+    """Return one line on an error. An unexpected one, which a model or a reward may raise, is also printed in full."""
+    if isinstance(error, NullTTAError):
+        return str(error)
+    traceback.print_exception(error)
+    return f"the run failed: {type(error).__name__}: {first_line(error)}"

@@ -1,4 +1,4 @@
-"""The runs of a session: what came of each, and its files."""
+"""The runs of a session, with their results and files."""
 
 from __future__ import annotations
 
@@ -14,63 +14,66 @@ from nulltta.evaluation.comparison import Comparison
 from nulltta.images import to_pil
 from nulltta.runs.figures import upscaled
 from nulltta.runs.folder import Output
-from nulltta.ui.run import Finished
+from nulltta.ui.run import FinishedRun
 
-MOST = 24  # runs that a session keeps
-SIDE = 512  # pixels that small pictures are shown at
+MAX_RUNS = 24
+"""The number of runs that a session keeps."""
+SIDE = 512
+"""The size in pixels to which small images are enlarged."""
 
 
 @dataclass(frozen=True, eq=False)
-class Entry:
-    """A finished run in a folder of its own, with the files that `nulltta align` would have written."""
+class HistoryEntry:
+    """A finished run and its folder, which holds the files that `nulltta align` would have written."""
 
-    finished: Finished
+    finished: FinishedRun
     folder: Path
 
     def file(self, b: int, name: str) -> str | None:
-        """Where prompt b's file is, if there is one."""
+        """Return the path of a file of prompt b; None if there is no such file."""
         several = len(self.finished.comparisons) > 1
         path = self.folder / f"{b:03d}" / name if several else self.folder / name
         return str(path) if path.is_file() else None
 
     def result(self) -> str:
+        """Return the path of result.json."""
         return str(self.folder / "result.json")
 
     def pair(self, b: int) -> tuple[Image, Image]:
-        """Plain and aligned, large enough to look at."""
+        """Return the plain and the aligned image of prompt b, enlarged if they are small."""
         comparison = self.finished.comparisons[b]
         plain, aligned = (upscaled(to_pil(image[None])[0], SIDE) for image in (comparison.plain, comparison.aligned))
         return plain, aligned
 
 
-def keep(finished: Finished, root: Path) -> Entry:
-    """Write a run's files into a new folder inside `root`.
+def keep(finished: FinishedRun, root: Path) -> HistoryEntry:
+    """Write the files of a run into a new folder inside `root`.
 
     Raises:
-        NullTTAError: the folder cannot be written.
+        InvalidValue: if the folder cannot be written.
     """
     folder = Path(tempfile.mkdtemp(prefix="run-", dir=root))
     output = Output(finished.request, folder)
     output.add(finished.comparisons, {"sampling": finished.seconds})
     output.close("finished" if finished.stopped_after is None else "interrupted")
-    return Entry(finished, folder)
+    return HistoryEntry(finished, folder)
 
 
-def added(history: Sequence[Entry], entry: Entry) -> list[Entry]:
-    """The history with a run more; the oldest go, files and all."""
+def added(history: Sequence[HistoryEntry], entry: HistoryEntry) -> list[HistoryEntry]:
+    """Return the history with a run appended and without the oldest runs beyond `MAX_RUNS`, whose files are deleted."""
     entries = [*history, entry]
-    forget(entries[:-MOST])
-    return entries[-MOST:]
+    forget(entries[:-MAX_RUNS])
+    return entries[-MAX_RUNS:]
 
 
-def forget(entries: Sequence[Entry]) -> None:
-    """Delete runs' files."""
+def forget(entries: Sequence[HistoryEntry]) -> None:
+    """Delete the files of runs."""
     for entry in entries:
         shutil.rmtree(entry.folder, ignore_errors=True)
 
 
-def thumbnails(history: Sequence[Entry]) -> list[tuple[Image, str]]:
-    """A picture a prompt of every run, latest first; see `place`."""
+def thumbnails(history: Sequence[HistoryEntry]) -> list[tuple[Image, str]]:
+    """Return one captioned image per prompt of every run, the latest run first."""
     return [
         (entry.pair(b)[1], _caption(entry.finished.comparisons[b]))
         for entry in reversed(history)
@@ -78,12 +81,12 @@ def thumbnails(history: Sequence[Entry]) -> list[tuple[Image, str]]:
     ]
 
 
-def place(history: Sequence[Entry], index: int) -> tuple[Entry, int]:
-    """The run and the prompt of a thumbnail."""
+def place(history: Sequence[HistoryEntry], index: int) -> tuple[HistoryEntry, int]:
+    """Return the run of a thumbnail and the index of its prompt."""
     places = [(entry, b) for entry in reversed(history) for b in range(len(entry.finished.comparisons))]
     return places[index]
 
 
 def _caption(comparison: Comparison) -> str:
-    """The target's gain: all that there is room for."""
+    """Return the gain in the target, which is all that fits under a thumbnail."""
     return f"{next(iter(comparison.scores.values())).gain:+.3f}"

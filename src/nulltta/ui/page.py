@@ -1,4 +1,4 @@
-"""What stands where on the page. Nothing happens here: `app` wires it up."""
+"""The layout of the page. What happens on the page is in `events`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import gradio as gr
 
 from nulltta.config import NullTTAConfig
 from nulltta.rewards import catalogue
-from nulltta.ui.controls import FIRST, Control, controls
-from nulltta.ui.weights import MOST, sliders
+from nulltta.ui.controls import FIRST, SettingControl, controls
+from nulltta.ui.weights import MAX_SLIDERS, sliders
 
 EXAMPLES = (
     "two foxes on a blue background, fluent style",
@@ -20,18 +20,18 @@ EXAMPLES = (
 )
 NO_GUARD = "none"
 WELCOME = (
-    '<p class="welcome">The picture appears here while it is sampled, with the course of its reward; then beside '
-    "plain sampling's from the same noise.</p>"
+    '<p class="welcome">The image appears here while it is sampled, with a curve of its reward, and in the end next to '
+    "the image of plain sampling from the same noise.</p>"
 )
 WELCOME_BACK = (
-    '<p class="welcome">Drop the null text of a run here or of <code>nulltta align --save-null-text</code>: it is '
-    "applied to new noise, without reward or gradient, beside plain sampling.</p>"
+    '<p class="welcome">Drop the null text of a run of this page or of <code>nulltta align --save-null-text</code>. It '
+    "is applied to new noise, without reward or gradient, and compared with plain sampling.</p>"
 )
 
 
 @dataclass(frozen=True)
-class Ask:
-    """What a run is asked for."""
+class RequestPanel:
+    """The controls of a request."""
 
     prompts: gr.Textbox
     reward: gr.Textbox
@@ -42,14 +42,14 @@ class Ask:
     negative: gr.Textbox
     guard: gr.Dropdown
     form: gr.Radio
-    controls: Sequence[Control]
+    controls: Sequence[SettingControl]
     settings: Sequence[Any]
     start: gr.Button
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What a run shows, and what came of it."""
+class ResultPanel:
+    """The progress and the result of a run."""
 
     status: gr.HTML
     stop: gr.Button
@@ -67,8 +67,8 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Replay:
-    """A null text's file, and what it makes."""
+class ReplayPanel:
+    """The controls and the result of a replay."""
 
     file: gr.File
     prompt: gr.Textbox
@@ -81,10 +81,10 @@ class Replay:
     pictures: gr.HTML
 
 
-def ask(models: Sequence[str], reward: str) -> Ask:
-    """The column of questions: the few that matter, a fold with the rest, and the buttons."""
-    prompts = gr.Textbox(label="Prompts", info="one a line", lines=2, max_lines=8, elem_id="prompts")
-    if models[0] == "embedded":  # they are in its grammar
+def request_panel(models: Sequence[str], reward: str) -> RequestPanel:
+    """Create the controls of a request: the most important ones first, the others in a fold."""
+    prompts = gr.Textbox(label="Prompts", info="one per line", lines=2, max_lines=8, elem_id="prompts")
+    if models[0] == "embedded":  # the examples follow its grammar
         prompts.value = EXAMPLES[0]
         gr.Examples(list(EXAMPLES), prompts, label="Examples")
     with gr.Group():
@@ -94,31 +94,40 @@ def ask(models: Sequence[str], reward: str) -> Ask:
                 reward, label="Reward", info="a name, or a sum", min_width=200, scale=3, elem_id="reward"
             )
             add = gr.Dropdown(
-                ["", *names], value="", label="Add one", info="to the sum", min_width=110, scale=2, elem_id="add-reward"
+                ["", *names],
+                value="",
+                label="Add a reward",
+                info="to the sum",
+                min_width=110,
+                scale=2,
+                elem_id="add-reward",
             )
         found = sliders(reward)
-        weights = [slider(found[i] if i < len(found) else None, elem_id=f"weight-{i}") for i in range(MOST)]
+        weights = [slider(found[i] if i < len(found) else None, elem_id=f"weight-{i}") for i in range(MAX_SLIDERS)]
     start = gr.Button("Align", variant="primary", elem_id="align")
     config, shown = NullTTAConfig.preset(models[0]), controls()
     with gr.Row(elem_classes="settings"):
-        seed = gr.Number(0, label="seed", info="of the noise", min_width=120)
+        seed = gr.Number(0, label="seed", info="seed of the noise", min_width=120)
         settings = [_component(control, config) for control in shown if control.name in FIRST]
     with gr.Accordion("More settings", open=False, elem_id="more"):
         model = gr.Dropdown(list(models), value=models[0], label="Model", visible=len(models) > 1)
-        negative = gr.Textbox("", label="negative prompt", info="the null text to start from")
+        negative = gr.Textbox("", label="negative prompt", info="the text of the null embedding to start from")
         guard = gr.Dropdown([NO_GUARD, *names], value=NO_GUARD, label="guard", info="a reward that must not fall")
         form = gr.Radio(
-            ["exact", "small"], value="exact", label="null text", info="exact: with the noise, to get the picture again"
+            ["exact", "small"],
+            value="exact",
+            label="null text",
+            info="exact: with the noise, to reproduce the image",
         )
         with gr.Row(elem_classes="settings"):
             settings += [_component(control, config) for control in shown if control.name not in FIRST]
-    return Ask(
+    return RequestPanel(
         prompts, expression, add, weights, seed, model, negative, guard, form, shown, settings, start
     )  # fmt: skip
 
 
-def outcome() -> Outcome:
-    """The column of answers."""
+def result_panel() -> ResultPanel:
+    """Create the progress and the result of a run."""
     status = gr.HTML(WELCOME, elem_id="status")
     stop = gr.Button("Stop, keep the best so far", visible=False, elem_id="stop")
     live = gr.HTML(elem_id="live")
@@ -143,36 +152,36 @@ def outcome() -> Outcome:
         label="This session", elem_id="history", columns=6, height="auto", object_fit="contain", fit_columns=False,
         format="png", allow_preview=False, interactive=False, buttons=[], visible=False,
     )  # fmt: skip
-    return Outcome(
+    return ResultPanel(
         status, stop, live, results, which, pair, scores, image, record, null_text, curve, candidates, past
     )  # fmt: skip
 
 
-def replay(models: Sequence[str]) -> Replay:
-    """Questions and answers of a replay."""
+def replay_panel(models: Sequence[str]) -> ReplayPanel:
+    """Create the controls and the result of a replay."""
     with gr.Row():
         with gr.Column(scale=2, min_width=300):
             file = gr.File(label="Null text (.safetensors)", file_types=[".safetensors"], height=120, elem_id="file")
-            prompt = gr.Textbox("", label="Prompt", info="empty: the one it was learnt for", elem_id="replay-prompt")
-            seeds = gr.Textbox("0-3", label="Seeds", info="a picture each: 0-7 or 0,3,5")
-            exact = gr.Checkbox(False, label="The aligned picture again, from the noise in the file", elem_id="exact")
+            prompt = gr.Textbox("", label="Prompt", info="empty: the recorded prompt", elem_id="replay-prompt")
+            seeds = gr.Textbox("0-3", label="Seeds", info="one image per seed: 0-7 or 0,3,5")
+            exact = gr.Checkbox(False, label="Reproduce the aligned image from the noise in the file", elem_id="exact")
             model = gr.Dropdown(list(models), value=models[0], label="Model", visible=len(models) > 1)
-            reward = gr.Textbox("", label="Score with", info="a reward, if you like", elem_id="replay-reward")
+            reward = gr.Textbox("", label="Score with", info="a reward (optional)", elem_id="replay-reward")
             start = gr.Button("Replay", variant="primary", elem_id="replay")
         with gr.Column(scale=3, min_width=300):
             status = gr.HTML(WELCOME_BACK, elem_id="replay-status")
             pictures = gr.HTML(elem_id="replayed")
-    return Replay(file, prompt, seeds, exact, model, reward, start, status, pictures)
+    return ReplayPanel(file, prompt, seeds, exact, model, reward, start, status, pictures)
 
 
 def slider(of: Any, **options: Any) -> gr.Slider:
-    """A term's slider, or one that waits for a term."""
+    """Create the slider of a term; a hidden one where there is no term yet."""
     if of is None:
         return gr.Slider(0, 1, 0, visible=False, **options)
     return gr.Slider(of.low, of.high, of.weight, step=of.step, label=of.label, visible=True, **options)
 
 
-def _component(control: Control, config: NullTTAConfig) -> Any:
+def _component(control: SettingControl, config: NullTTAConfig) -> Any:
     value, said = control.value(config), {"label": control.label, "info": control.help, "min_width": 140}
     match control.kind:
         case "words":

@@ -1,7 +1,7 @@
-"""The course of the reward as SVG, drawn anew after every denoising step.
+"""The curve of the reward as SVG, drawn again after every denoising step.
 
-The drawing is stretched to whatever width there is, strokes and dots are not; words stand beside it, in the page's own
-letters, so that a telephone shows them as large as a desk.
+The drawing is stretched to the available width, but its strokes and dots are not. The labels are HTML beside the
+drawing, so that they have the same size on a telephone and on a large screen.
 """
 
 from __future__ import annotations
@@ -19,10 +19,14 @@ Points = Sequence[tuple[float, float]]
 def reward_curve(
     trace: Sequence[Step], ahead: Sequence[int] = (), plain: float | None = None, initial: Sequence[float] = ()
 ) -> str:
-    """A line a prompt, inner step by inner step, and for a single prompt the candidates of each denoising step.
+    """Draw one line per prompt over the inner steps and, for a single prompt, the candidates as dots.
 
-    ahead: inner steps of the denoising steps to come: their room stays empty. One without any is as wide as with one.
-    plain, initial: a single prompt's rewards of plain sampling, a dashed line, and of its initial latents.
+    Args:
+        trace: the steps so far.
+        ahead: the numbers of inner steps of the coming denoising steps, for which room is left. A step without
+            any is as wide as one inner step.
+        plain: the reward of plain sampling for a single prompt, drawn as a dashed line; None to leave it out.
+        initial: the rewards of a single prompt's initial latents.
     """
     prompts = trace[0].candidate_rewards.shape[0]
     courses = [course(trace, initial, b) for b in range(prompts)]
@@ -30,7 +34,7 @@ def reward_curve(
     spots = courses[0][1] if prompts == 1 else []
     width = courses[0][2][-1][0] + sum(max(1, count) for count in ahead)
     values = [y for points in (*lines, spots) for _, y in points] + ([] if plain is None else [plain])
-    frame = _Frame(width, min(values), max(values))
+    frame = _PlotScale(width, min(values), max(values))
     parts = [f'<path class="spots" d="{frame.dots(spots)}"/>']
     if plain is not None:
         parts.append(f'<path class="plain" style="stroke:{colour(0, 1)}" d="M0 {frame.y(plain):.2f}H100"/>')
@@ -46,7 +50,7 @@ def reward_curve(
 
 
 def legend(prompts: Sequence[str]) -> str:
-    """Which colour is whose; nothing for a single prompt."""
+    """Return the legend of prompts and colours; "" for a single prompt."""
     if len(prompts) == 1:
         return ""
     items = (f'<li style="--c:{colour(b, len(prompts))}">{escape(prompt)}</li>' for b, prompt in enumerate(prompts))
@@ -54,12 +58,12 @@ def legend(prompts: Sequence[str]) -> str:
 
 
 def colour(b: int, prompts: int) -> str:
-    """Of prompt b of so many; a single one's is the page's own."""
+    """Return the colour of prompt b; that of a single prompt is the accent colour of the page."""
     return "var(--color-accent)" if prompts == 1 else COLOURS[b % len(COLOURS)]
 
 
-class _Frame:
-    """From (inner step, reward) to the drawing's 100 × 100, with a little air above and below."""
+class _PlotScale:
+    """Maps (inner step, reward) to the drawing's 100 × 100 units, with a margin above and below."""
 
     def __init__(self, width: float, low: float, high: float) -> None:
         self.width, self.low, self.height = max(1.0, width), low, (high - low) or 1.0
@@ -74,5 +78,5 @@ class _Frame:
         return "M" + "L".join(f"{self.x(x):.2f} {self.y(y):.2f}" for x, y in points)
 
     def dots(self, points: Points) -> str:
-        """Strokes without length: their round ends are dots, whatever the stretch."""
+        """Return strokes of no length, whose round ends are dots however the drawing is stretched."""
         return "".join(f"M{self.x(x):.2f} {self.y(y):.2f}h0" for x, y in points)

@@ -1,4 +1,4 @@
-"""A run as the page follows it: how far it is, what it sees, and in the end what came of it, stopped or not."""
+"""A run that reports its progress after every denoising step and can be stopped."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from nulltta.contracts import Outcome, Step
 from nulltta.errors import InvalidValue
 from nulltta.evaluation.comparison import Comparison, compare
 from nulltta.runs.request import AlignRequest
-from nulltta.ui.engine import Engine
+from nulltta.ui.engine import PageEngine
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
-    """After a denoising step.
+class RunProgress:
+    """The progress of a run after a denoising step.
 
     Attributes:
         trace: the steps so far, without previews.
-        preview: (B, 3, H, W), the clean estimates that went on.
-        steps: T.
-        seconds_left: of the aligned pictures; the plain ones come after.
+        preview: (B, 3, H, W), the clean estimates of the selected candidates.
+        steps: the number of denoising steps, T.
+        seconds_left: the estimated time until the aligned images are finished; plain sampling follows.
     """
 
     trace: Sequence[Step]
@@ -39,14 +39,16 @@ class Progress:
 
 
 @dataclass(frozen=True, eq=False)
-class Finished:
-    """What came of a run.
+class FinishedRun:
+    """The result of a run.
 
     Attributes:
-        candidates: (B, K, 3, H, W), the last step's; of a stopped run, the best clean estimate alone.
-        candidate_rewards: (B, K), theirs.
-        stopped_after: denoising steps, if it was stopped.
-        seconds: from the first step to the last measure.
+        request: the request, with all defaults filled in.
+        comparisons: one per prompt.
+        candidates: (B, K, 3, H, W), those of the last step; of a stopped run, the best clean estimate alone.
+        candidate_rewards: (B, K), their rewards.
+        stopped_after: the number of denoising steps after which the run was stopped; None if it was not.
+        seconds: the time from the first step to the last measurement.
     """
 
     request: AlignRequest
@@ -57,19 +59,32 @@ class Finished:
     seconds: float
 
 
-def run(engine: Engine, request: AlignRequest, stop: threading.Event) -> Generator[Progress, None, Finished]:
-    """Align, then sample plainly and measure both. After `stop` no further step begins, and what is kept is the best so
-    far: each prompt's clean estimate of the highest reward.
+def run(engine: PageEngine, request: AlignRequest, stop: threading.Event) -> Generator[RunProgress, None, FinishedRun]:
+    """Align, sample plainly, and measure both.
+
+    After `stop` is set, no further denoising step begins, and the result is the clean estimate of the highest reward so
+    far, per prompt.
+
+    Args:
+        engine: the models and rewards.
+        request: what to sample.
+        stop: the signal to stop.
+
+    Yields:
+        The progress after each denoising step.
+
+    Returns:
+        The result.
 
     Raises:
-        NullTTAError: as `align` does, or it was stopped before there was anything to keep.
+        NullTTAError: as `nulltta.align` does, or if the run was stopped before its first step.
     """
     began = time.perf_counter()
-    loaded, problem = engine.posed(request)
+    loaded, problem = engine.prepare(request)
     request = replace(request, settings=loaded.settings)
     outcome, trace, stopped = yield from _until(stop, problem)
     result = as_result(problem, outcome, trace)
-    return Finished(
+    return FinishedRun(
         request, compare(result, loaded.measures), outcome.candidates.cpu(), outcome.rewards.cpu(),
         len(trace) if stopped else None, time.perf_counter() - began,
     )  # fmt: skip
@@ -77,9 +92,9 @@ def run(engine: Engine, request: AlignRequest, stop: threading.Event) -> Generat
 
 def _until(
     stop: threading.Event, problem: Problem, now: Callable[[], float] = time.perf_counter
-) -> Generator[Progress, None, tuple[Outcome, list[Step], bool]]:
-    """The method's steps: its outcome, its trace, and whether it was stopped."""
-    work, best, began = by_step(problem.config), _Best(problem), now()
+) -> Generator[RunProgress, None, tuple[Outcome, list[Step], bool]]:
+    """Yield the progress of the method; return its outcome, its trace, and whether it was stopped."""
+    work, best, began = by_step(problem.config), _BestSoFar(problem), now()
     with closing(recorded(METHODS["null-tta"](problem))) as steps:
         while not stop.is_set():
             try:
@@ -87,22 +102,22 @@ def _until(
             except StopIteration as end:
                 outcome, trace = end.value
                 return outcome, trace, False
-            preview = best.see(step)
+            preview = best.update(step)
             done = sum(work[: len(best.trace)])
-            yield Progress(list(best.trace), preview, len(work), (now() - began) * (sum(work) / done - 1))
+            yield RunProgress(list(best.trace), preview, len(work), (now() - began) * (sum(work) / done - 1))
     return best.outcome(), best.trace, True
 
 
-class _Best:
-    """Each prompt's clean estimate of the highest reward so far."""
+class _BestSoFar:
+    """The clean estimate of the highest reward so far, per prompt."""
 
     def __init__(self, problem: Problem) -> None:
         self.problem, self.trace = problem, list[Step]()
         self.images: Tensor | None = None
         self.rewards = torch.full((len(problem.prompts),), -torch.inf)
 
-    def see(self, step: Step) -> Tensor:
-        """The step's preview."""
+    def update(self, step: Step) -> Tensor:
+        """Take note of a step and return its preview."""
         assert step.preview is not None
         rewards = step.selected_rewards
         better = rewards > self.rewards
@@ -114,7 +129,7 @@ class _Best:
         return step.preview
 
     def outcome(self) -> Outcome:
-        """As if the run had ended in these images; plain sampling then starts from each seed's first latent."""
+        """Return the outcome of a run that ended in these images, starting from the first initial latent per seed."""
         if self.images is None:
             raise InvalidValue("stopped before the first denoising step: there is nothing to keep")
         first = torch.zeros(len(self.rewards), dtype=torch.long)

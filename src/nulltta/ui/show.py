@@ -1,4 +1,4 @@
-"""What the page shows, as HTML: words of a user's are escaped, pictures are part of the text."""
+"""Results as HTML. Text from users is escaped, and images are embedded."""
 
 from __future__ import annotations
 
@@ -15,32 +15,39 @@ from nulltta.images import to_pil
 from nulltta.runs.figures import number
 from nulltta.runs.request import AlignRequest
 from nulltta.ui.plots import colour, legend, reward_curve
-from nulltta.ui.replays import Replayed
-from nulltta.ui.run import Finished, Progress
+from nulltta.ui.replay import ReplayedImages
+from nulltta.ui.run import FinishedRun, RunProgress
 
-LIVE_SIDE = 512  # pixels of a live preview at most: it is sent at every step
+MAX_PREVIEW_SIZE = 512
+"""The largest size in pixels of an embedded image, since previews are sent after every step."""
 
 
 def status(words: str, kind: str = "", share: float | None = None) -> str:
-    """One line, and a bar where something is under way. kind: "" or "error"."""
+    """Return one line of text.
+
+    Args:
+        words: the text.
+        kind: "error" for an error.
+        share: the length of a progress bar, from 0 to 1; None for no bar.
+    """
     bar = "" if share is None else f'<progress max="1" value="{share:.3f}"></progress>'
     line = escape(" ".join(words.split()))
     role = "alert" if kind == "error" else "status"
     return f'<div class="status {kind}" role="{role}"><p>{line}</p>{bar}</div>'
 
 
-def under_way(progress: Progress) -> str:
-    """Where a run is, how the reward stands, and how long it will take."""
+def under_way(progress: RunProgress) -> str:
+    """Return a line with the step, the reward and the time left."""
     first, now = progress.trace[0], progress.trace[-1]
     before, after = (float(s.selected_rewards.mean()) for s in (first, now))
     done = len(progress.trace)
-    left = f"{duration(progress.seconds_left)} left" if done < progress.steps else "now plain sampling, to compare"
+    left = f"{duration(progress.seconds_left)} left" if done < progress.steps else "plain sampling follows"
     words = f"Step {done} of {progress.steps} · reward {number(before)} → {number(after)} · {left}"
     return status(words, share=done / progress.steps)
 
 
-def live(request: AlignRequest, progress: Progress) -> str:
-    """Each prompt's clean estimate, and the course of the reward."""
+def live(request: AlignRequest, progress: RunProgress) -> str:
+    """Return the clean estimate per prompt, and the curve of the reward."""
     ahead = planned(request.settings.config)[len(progress.trace) :]
     prompts = request.prompts
     pictures = "".join(
@@ -54,31 +61,31 @@ def live(request: AlignRequest, progress: Progress) -> str:
     )
 
 
-def done(finished: Finished) -> str:
-    """What a run came to, in a line."""
+def done(finished: FinishedRun) -> str:
+    """Return the line at the end of a run."""
     kept = "" if finished.stopped_after is None else (
         f"Stopped after {finished.stopped_after} of {finished.request.settings.config.num_inference_steps} steps: "
-        "the best clean estimate so far was kept, and there is no null text. "
+        "the best clean estimate so far is kept, and there is no null text. "
     )  # fmt: skip
     return status(f"{kept}Done in {duration(finished.seconds)}.")
 
 
 def curve_of(comparison: Comparison) -> str:
-    """The course of one prompt's reward over the whole run, with plain sampling's beside it."""
+    """Return the curve of one prompt's reward over the whole run, with that of plain sampling."""
     plain = next(iter(comparison.scores.values())).plain
     return reward_curve(comparison.trace, (), plain, comparison.initial_rewards.tolist())
 
 
-def candidates(finished: Finished, b: int) -> str:
-    """The last candidates of a prompt with their rewards, best first."""
+def candidates(finished: FinishedRun, b: int) -> str:
+    """Return the last candidates of prompt b with their rewards, best first."""
     rewards, images = finished.candidate_rewards[b], finished.candidates[b]
     figures = (_figure(images[k], number(float(rewards[k]))) for k in rewards.argsort(descending=True).tolist())
     words = "the best clean estimate" if finished.stopped_after else "the last step's candidates and their rewards"
     return f'<p class="said">{words}</p><div class="candidates">{"".join(figures)}</div>'
 
 
-def replays(made: Replayed) -> str:
-    """Plain sampling's picture of each seed, and replay's beside it."""
+def replays(made: ReplayedImages) -> str:
+    """Return the images of plain sampling and of replay, in pairs."""
     figures = (
         _figure(image, caption)
         for images, captions in zip(zip(made.plain, made.images, strict=True), made.captions, strict=True)
@@ -92,7 +99,7 @@ def _figure(image: Tensor, caption: str) -> str:
 
 
 def score_table(comparison: Comparison) -> str:
-    """A row a measure: plain, aligned, gain."""
+    """Return a table with one row per measure."""
     rows = "".join(_row(name, score) for name, score in comparison.scores.items())
     head = "<tr><th>measure</th><th>plain</th><th>aligned</th><th>gain</th></tr>"
     caption = f"<caption>{escape(comparison.prompt)}</caption>"
@@ -111,7 +118,7 @@ def _row(name: str, score: Score) -> str:
 
 
 def duration(seconds: float) -> str:
-    """ "8 s", "2 min 5 s", "1 h 3 min"."""
+    """Format a duration as "8 s", "2 min 5 s" or "1 h 3 min"."""
     whole = max(0, round(seconds))
     if whole < 60:
         return f"{whole} s"
@@ -120,9 +127,9 @@ def duration(seconds: float) -> str:
 
 
 def data_uri(image: Tensor) -> str:
-    """An image (1, 3, H, W) in a form that needs no request of its own."""
+    """Encode an image (1, 3, H, W) as a data URI, which needs no request of its own."""
     picture = to_pil(image)[0]
-    picture.thumbnail((LIVE_SIDE, LIVE_SIDE))
+    picture.thumbnail((MAX_PREVIEW_SIZE, MAX_PREVIEW_SIZE))
     buffer = io.BytesIO()
     picture.save(buffer, format="WEBP", quality=90)
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"

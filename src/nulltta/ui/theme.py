@@ -1,16 +1,18 @@
-"""How the page looks: Gradio's plain theme in the letters of the reader's own machine, and no more CSS than needed."""
+"""The look of the page: Gradio's default theme in the fonts of the visitor's system, and some CSS."""
 
 from __future__ import annotations
 
 import gradio as gr
 
-LETTERS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "DejaVu Sans", "sans-serif")
-CODE = ("ui-monospace", "SFMono-Regular", "Menlo", "DejaVu Sans Mono", "monospace")
+FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "DejaVu Sans", "sans-serif")
+MONOSPACE_FONTS = ("ui-monospace", "SFMono-Regular", "Menlo", "DejaVu Sans Mono", "monospace")
 
 
 def theme() -> gr.themes.Base:
-    """Nothing of it is fetched from elsewhere."""
-    return gr.themes.Default(primary_hue="blue", neutral_hue="slate", spacing_size="sm", font=LETTERS, font_mono=CODE)
+    """Return a theme that loads nothing from other servers."""
+    return gr.themes.Default(
+        primary_hue="blue", neutral_hue="slate", spacing_size="sm", font=FONTS, font_mono=MONOSPACE_FONTS
+    )
 
 
 CSS = """

@@ -1,4 +1,4 @@
-"""A null text that was dropped on the page, replayed beside plain sampling."""
+"""Replaying a null text that a visitor uploaded, next to plain sampling."""
 
 from __future__ import annotations
 
@@ -9,21 +9,28 @@ import torch
 from torch import Tensor
 
 from nulltta.algorithm.memory import is_out_of_memory
-from nulltta.errors import InvalidValue, NullTTAError
+from nulltta.errors import InvalidValue, NullTTAError, OutOfMemory
 from nulltta.null_text.replay import replay
 from nulltta.null_text.value import NullText
 from nulltta.runs.figures import number
 from nulltta.runs.replay_folder import difference
 from nulltta.runs.seeds import parse_seeds
 from nulltta.scoring import score
-from nulltta.ui.engine import LONGEST_PROMPT, Engine
+from nulltta.ui.engine import MAX_PROMPT_LENGTH, PageEngine
 
-MOST_SEEDS = 8
+MAX_SEEDS = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Replayed:
-    """Plain sampling's images and replay's, both (N, 3, H, W), with a caption each, and a line on what they are."""
+class ReplayedImages:
+    """The images of plain sampling and of replay.
+
+    Attributes:
+        plain: (N, 3, H, W), by plain sampling.
+        images: (N, 3, H, W), with the null text.
+        captions: those of each pair, plain and replay.
+        words: one line on what they are.
+    """
 
     plain: Tensor
     images: Tensor
@@ -32,23 +39,35 @@ class Replayed:
 
 
 def replayed(
-    engine: Engine, file: str | None, *, model: str, prompt: str, seeds: str, exact: bool, reward: str
-) -> Replayed:
-    """What a null text's file makes of a prompt, its own if none is given.
+    engine: PageEngine, file: str | None, *, model: str, prompt: str, seeds: str, exact: bool, reward: str
+) -> ReplayedImages:
+    """Sample with a null text from a file, and plainly.
+
+    Args:
+        engine: the models and rewards.
+        file: the path of the uploaded file; None if there is none.
+        model: the name of the model.
+        prompt: the prompt; "" for the one that the null text was learnt for.
+        seeds: such as "0-7" or "0,3,5".
+        exact: whether to reproduce the aligned image from the noise in the file.
+        reward: an expression to score the images with; "" for none.
 
     Raises:
-        NullTTAError: there is no file, it is no null text, it does not fit the model, or a word is wrong.
+        InvalidValue: if there is no file, or an argument is invalid.
+        LoadError: if the file is not a null text.
+        DoesNotFit: if the null text was learnt with another model.
+        OutOfMemory: if memory runs out.
     """
     if file is None:
         raise InvalidValue("no null text: drop a .safetensors file that a run of this page, or `nulltta align`, wrote")
-    if len(prompt) > LONGEST_PROMPT:
-        raise InvalidValue(f"a prompt of {len(prompt)} characters is too long: {LONGEST_PROMPT} at most")
+    if len(prompt) > MAX_PROMPT_LENGTH:
+        raise InvalidValue(f"a prompt of {len(prompt)} characters is too long: {MAX_PROMPT_LENGTH} at most")
     null_text = _load(file)
     chosen = [0] if exact else parse_seeds(seeds)
-    if len(chosen) > MOST_SEEDS:
-        raise InvalidValue(f"{len(chosen)} seeds are too many for a page: {MOST_SEEDS} at most")
+    if len(chosen) > MAX_SEEDS:
+        raise InvalidValue(f"{len(chosen)} seeds are too many for a page: {MAX_SEEDS} at most")
     if exact and prompt.strip() not in ("", null_text.prompt):
-        raise InvalidValue("the aligned picture again is of its own prompt: leave the prompt empty")
+        raise InvalidValue("the aligned image can only be reproduced with its own prompt: leave the prompt empty")
     denoiser, shown = engine.model(model), prompt.strip() or null_text.prompt
     try:
         plain, images = (
@@ -58,17 +77,17 @@ def replayed(
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        raise InvalidValue("out of memory: give fewer seeds") from error
+        raise OutOfMemory("out of memory: give fewer seeds") from error
     of = ["recorded noise"] if exact else [f"seed {seed}" for seed in chosen]
     scores = [_scores(engine, reward, pictures, shown) for pictures in (plain, images)]
     captions = [(f"plain, {noise}{p}", f"replay, {noise}{r}") for noise, p, r in zip(of, *scores, strict=True)]
     scored = f", scored by {reward}" if reward.strip() else ""
     words = f"“{shown}”, {len(null_text.timesteps)} steps{scored}{_exactness(null_text, images, exact)}"
-    return Replayed(plain, images, captions, words)
+    return ReplayedImages(plain, images, captions, words)
 
 
 def _load(file: str) -> NullText:
-    """Errors name the file as its owner knows it, not where the page keeps it."""
+    """Load a null text; error messages use the file's own name, not the server's path of it."""
     try:
         return NullText.load(file)
     except NullTTAError as error:
@@ -76,8 +95,8 @@ def _load(file: str) -> NullText:
 
 
 @torch.no_grad()
-def _scores(engine: Engine, reward: str, images: Tensor, prompt: str) -> list[str]:
-    """To stand after each caption."""
+def _scores(engine: PageEngine, reward: str, images: Tensor, prompt: str) -> list[str]:
+    """Return the ends of the captions."""
     if not reward.strip():
         return [""] * len(images)
     target = engine.reward_of(reward)

@@ -1,4 +1,4 @@
-"""What a browser may do with the page: nothing is fetched from, or sent to, another place than this server."""
+"""Headers that forbid the browser to load anything from, or send anything to, another server."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ HEADERS = (
 )  # fmt: skip
 
 
-class Locked:
-    """ASGI middleware that adds HEADERS to every answer."""
+class SecurityHeaders:
+    """ASGI middleware that adds `HEADERS` to every response."""
 
     def __init__(self, app: Any) -> None:
         self.app = app
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Handle a request."""
+
         async def with_headers(message: Any) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message.get("headers", ()), *HEADERS]
