@@ -68,10 +68,11 @@ class NullTTAConfig:
         whole(self, "num_inference_steps", at_least=1)
         whole(self, "num_particles", at_least=1)
         if len(self.inner_steps) != 2 or any(type(n) is not int or n < 0 for n in self.inner_steps):
-            raise InvalidValue(f"inner_steps is two whole numbers n_min n_max, 0 or more, not {self.inner_steps}")
+            raise InvalidValue(
+                f"must be two whole numbers n_min n_max, 0 or more, not {self.inner_steps}", "inner_steps"
+            )
         if self.inner_steps[0] > self.inner_steps[1]:
-            n_min, n_max = self.inner_steps
-            raise InvalidValue(f"inner_steps ({n_min}, {n_max}) is reversed: give n_min n_max, as in {n_max} {n_min}")
+            raise InvalidValue(f"must be n_min n_max: {self.inner_steps} is reversed", "inner_steps")
         for name in ("reward_weight", "kl_weight", "learning_rate", "eta", "guidance_scale", "prior_variance"):
             number(self, name)
         number(self, "zeroth_order_radius")
@@ -79,12 +80,12 @@ class NullTTAConfig:
             number(self, "annealing", or_else=" or 'auto'")
         if self.guidance_scale <= 1:
             raise InvalidValue(
-                f"guidance_scale {self.guidance_scale:g} leaves the null text without effect: it must be above 1"
+                f"must be above 1, not {self.guidance_scale:g}: below, the null text has no effect", "guidance_scale"
             )
         if self.prior_variance == 0:
             raise InvalidValue("prior_variance must be above 0")
         if self.eta > 1:
-            raise InvalidValue(f"eta must lie between 0 and 1, not {self.eta:g}")
+            raise InvalidValue(f"must lie between 0 and 1, not {self.eta:g}", "eta")
         whole(self, "patience", at_least=0)
         self.seconds_budget, self.evaluations_budget  # noqa: B018 - they check it
         one_of(self, "inner_decoder", ("full", "half", "tiny"))
@@ -153,17 +154,17 @@ def whole(settings: Any, name: str, at_least: int) -> None:
     """Refuse a field that is no whole number, or below `at_least`."""
     value = getattr(settings, name)
     if type(value) is not int or value < at_least:
-        raise InvalidValue(f"{name} must be a whole number, {at_least} or more, not {value}")
+        raise InvalidValue(f"must be a whole number, {at_least} or more, not {value}", name)
 
 
 def number(settings: Any, name: str, or_else: str = "") -> None:
     """Refuse a field that is no finite number, or below 0."""
     value = getattr(settings, name)
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-        raise InvalidValue(f"{name} must be a number, 0 or more{or_else}, not {value}")
+        raise InvalidValue(f"must be a number, 0 or more{or_else}, not {value}", name)
 
 
 def one_of(settings: Any, name: str, allowed: Iterable[str]) -> None:
     """Refuse a field that is none of the allowed words."""
     if (value := getattr(settings, name)) not in allowed:
-        raise InvalidValue(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
+        raise InvalidValue(f"must be one of {', '.join(allowed)}, not {value!r}", name)

@@ -43,7 +43,7 @@ def test_good_rows_are_finished_and_bad_ones_are_reported(
     require_each_row_once(out, ROWS, checkpoint)
     errors = [json.loads(line) for line in (out / "errors.jsonl").read_text().splitlines()]
     assert [(error["row"], error["id"]) for error in errors] == [(3, "x"), (4, "4"), (5, "5"), (6, None)]
-    for error, says in zip(errors, ("that of row 1", "not -1", "guidance_scale 0.5", "not JSON"), strict=True):
+    for error, says in zip(errors, ("that of row 1", "not -1", "must be above 1, not 0.5", "not JSON"), strict=True):
         assert says in error["reason"]
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["out"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "picky_reward.py", "prompts.jsonl"]
@@ -138,8 +138,8 @@ MISTAKES = {
     ),
     "negative seed": (["batch", "{tmp}/good.jsonl", "--seed", "-1"], "seed must be a whole number, 0 or more, not -1"),
     "batch size": (["batch", "{tmp}/good.jsonl", "--batch-size", "0"], "--batch-size must be a whole number"),
-    "setting": (["batch", "{tmp}/good.jsonl", "--guidance-scale", "1"], "--guidance-scale 1 leaves the null text"),
-    "workers of none": (["batch", "{tmp}/good.jsonl", "--workers", "2"], "go with --engine ray"),
+    "setting": (["batch", "{tmp}/good.jsonl", "--guidance-scale", "1"], "--guidance-scale must be above 1"),
+    "workers of none": (["batch", "{tmp}/good.jsonl", "--workers", "2"], "need --engine ray"),
     "no workers": (["batch", "{tmp}/good.jsonl", "--engine", "ray", "--workers", "0"], "--workers"),
     "unknown engine": (["batch", "{tmp}/good.jsonl", "--engine", "spark"], "'spark' is not one of 'local', 'ray'"),
     "a file": (["batch", "{tmp}/good.jsonl", "--out", "{tmp}/seeds.csv"], "cannot write to"),

@@ -51,7 +51,7 @@ BAD = {
     "list of ids": ({"prompt": "a", "id": [1]}, "its id must be text or a whole number"),
     "id that is no text": ({"prompt": "a", "id": "\ud800"}, "not UTF-8"),
     "duplicate id": ({"prompt": "a", "id": 7}, "its id is that of row 1"),
-    "guidance": ({"prompt": "a", "guidance_scale": 1}, "guidance_scale 1 leaves the null text without effect"),
+    "guidance": ({"prompt": "a", "guidance_scale": 1}, "guidance_scale must be above 1, not 1"),
     "word for a number": ({"prompt": "a", "learning_rate": "fast"}, "learning_rate must be a number"),
     "list for a number": ({"prompt": "a", "budget": [1]}, "budget must be a single value, not [1]"),
     "number for a list": ({"prompt": "a", "inner_steps": 5}, "inner_steps must be two numbers"),

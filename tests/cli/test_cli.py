@@ -19,7 +19,7 @@ import nulltta
 from nulltta import rewards
 from nulltta.cli import main
 from nulltta.config import NullTTAConfig
-from nulltta.errors import NullTTAError
+from nulltta.errors import RewardError
 from nulltta.rewards.image_files import read_image
 from nulltta.runs.request import flag
 
@@ -179,16 +179,16 @@ MISTAKES = {
     "unknown guard": (["a", "--guard", "beauty"], "unknown reward 'beauty'"),
     "unknown model": (["a", "--model", "nonesuch"], "unknown model 'nonesuch'"),
     "no diffusers model": (["a", "--model", "{tmp}"], "no model_index.json"),
-    "guidance": (["a", "--guidance-scale", "1"], "--guidance-scale 1 leaves the null text without effect"),
-    "reversed": (["a", "--inner-steps", "5", "2"], "--inner-steps (5, 2) is reversed"),
+    "guidance": (["a", "--guidance-scale", "1"], "--guidance-scale must be above 1, not 1"),
+    "reversed": (["a", "--inner-steps", "5", "2"], "--inner-steps must be n_min n_max: (5, 2) is reversed"),
     "one number": (["a", "--inner-steps", "5"], "--inner-steps"),
     "no candidates": (["a", "--num-particles", "0"], "--num-particles"),
     "negative weight": (["a", "--reward-weight", "-1"], "--reward-weight"),
     "not a number": (["a", "--learning-rate", "fast"], "--learning-rate"),
     "nan": (["a", "--kl-weight", "nan"], "--kl-weight"),
     "bad word": (["a", "--annealing", "slow"], "annealing"),
-    "bad convention": (["a", "--conventions", "mine"], "conventions must be one of paper, release, exact"),
-    "too many steps": (["a", "--num-inference-steps", "2000"], "--num-inference-steps 2000"),
+    "bad convention": (["a", "--conventions", "mine"], "--conventions must be one of paper, release, exact"),
+    "too many steps": (["a", "--num-inference-steps", "2000"], "--num-inference-steps must be at most 1000"),
     "negative seed": (["a", "--seed", "-1"], "seed"),
     "huge seed": (["a", "--seed", "x"], "--seed"),
     "batch size": (["a", "--batch-size", "0"], "--batch-size must be"),
@@ -234,10 +234,8 @@ def test_a_prompt_too_long_is_one_warning(checkpoint: Path, tmp_path: Path, caps
 def test_a_failure_after_the_first_batch_keeps_it(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        "nulltta.runs.loading.align", failing_on("b", NullTTAError("reward 'brightness' is not finite"))
-    )
-    assert main([*arguments(checkpoint, tmp_path / "out", "a", "b", "c"), "--batch-size", "1"]) == 2
+    monkeypatch.setattr("nulltta.runs.loading.align", failing_on("b", RewardError("reward 'brightness' is not finite")))
+    assert main([*arguments(checkpoint, tmp_path / "out", "a", "b", "c"), "--batch-size", "1"]) == 1
     [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert "is not finite" in line
     assert "1 of 3 prompts" in line

@@ -139,8 +139,8 @@ MISTAKES = {
     "exact and seeds": (["{kept}", "--exact", "--seeds", "1"], "leave out --seeds"),
     "exact and another prompt": (["{kept}", "--exact", "--prompt", "b", "--eta", "0"], "leave out --prompt, --eta"),
     "exact without noise": (["{tmp}/small", "--exact"], "holds no noise"),
-    "too many steps": (["{kept}", "--num-inference-steps", "2000"], "--num-inference-steps 2000"),
-    "guidance": (["{kept}", "--guidance-scale", "1"], "--guidance-scale 1 leaves the null text without effect"),
+    "too many steps": (["{kept}", "--num-inference-steps", "2000"], "--num-inference-steps must be at most 1000"),
+    "guidance": (["{kept}", "--guidance-scale", "1"], "--guidance-scale must be above 1, not 1"),
     "unknown reward": (["{kept}", "--reward", "brightnes"], "did you mean 'brightness'"),
     "unwritable": (["{kept}", "--out", "{tmp}/empty/out"], "is not a folder"),
     "batch size": (["{kept}", "--batch-size", "0"], "--batch-size must be"),
@@ -202,9 +202,11 @@ def test_a_failure_after_the_first_batch_keeps_it(
         return replay(*args, **options)
 
     monkeypatch.setattr("nulltta.runs.replay.replay", failing)
-    assert main(words(kept, checkpoint, tmp_path / "out", "--seeds", "0-3", "--batch-size", "2")) == 2
+    assert main(words(kept, checkpoint, tmp_path / "out", "--seeds", "0-3", "--batch-size", "2")) == 1
     [line] = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: out of memory: lower --batch-size; 2 of 4 pictures are finished")
+    assert line.startswith(
+        "error: out of memory: sample fewer pictures at a time (batch_size); 2 of 4 pictures are finished"
+    )
     assert json.loads((tmp_path / "out" / "result.json").read_text())["status"] == "failed"
 
 

@@ -10,7 +10,7 @@ import torch
 import nulltta
 from nulltta import NullTTAConfig, rewards
 from nulltta.algorithm.budget import evaluations
-from nulltta.runs.doctor import estimate, machine, weights
+from nulltta.runs.doctor import describe, estimate, weights
 from nulltta.testing import Gaussian, nearness
 
 CONFIG = NullTTAConfig(num_inference_steps=4, inner_steps=(1, 3), guidance_scale=3.0, annealing="auto")
@@ -45,6 +45,6 @@ def test_a_reward_without_gradient_is_estimated_by_its_evaluations() -> None:
 
 
 def test_the_machine_is_described() -> None:
-    about = machine(torch.device("cpu"))
+    about = describe(torch.device("cpu"))
     assert 0 < about.free <= about.total
     assert "float32" in about.dtypes

@@ -34,8 +34,8 @@ ENVIRONMENT = {
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--replicas", "1", "2"], "--ray-address and --replicas go with --engine ray"),
-        (["--ray-address", "auto"], "--ray-address and --replicas go with --engine ray"),
+        (["--replicas", "1", "2"], "--ray-address and --replicas need --engine ray"),
+        (["--ray-address", "auto"], "--ray-address and --replicas need --engine ray"),
         (["--engine", "ray", "--replicas", "2", "1"], "replicas must be MIN MAX with 1 <= MIN <= MAX, not 2 1"),
         (["--engine", "ray", "--replicas", "0", "1"], "replicas must be MIN MAX with 1 <= MIN <= MAX, not 0 1"),
     ],

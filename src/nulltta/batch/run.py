@@ -157,7 +157,8 @@ def run(request: BatchRequest, display: ProgressDisplay) -> BatchProgress:
                 raise
             progress.save(folder)
             if isinstance(end, NullTTAError):
-                raise NullTTAError(f"{end}; {progress}: the same command continues from there") from end
+                end.add_note(f"{progress}: the same command continues from there")
+                raise
             progress.interrupted = True
         else:
             progress.save(folder)

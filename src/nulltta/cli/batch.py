@@ -1,4 +1,4 @@
-"""`nulltta batch`: its flags, how far it is, its last line."""
+"""`nulltta batch`: its flags, its progress bar and its last line."""
 
 from __future__ import annotations
 
@@ -13,10 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from nulltta.cli import flags
-from nulltta.cli.flags import config_flags
+from nulltta.cli.flags import run_flags
 from nulltta.cli.messages import INTERRUPTED, quiet, say
-from nulltta.config import NullTTAConfig
 from nulltta.errors import InvalidValue
 from nulltta.runs.request import RunSettings
 
@@ -25,93 +23,84 @@ if TYPE_CHECKING:
 
     from nulltta.batch.run import BatchEngineFactory, BatchProgress, ProgressDisplay
 
-SOME_FAILED = 1  # the exit code where rows are in errors.jsonl
-LINE_EVERY = 30.0  # seconds between two lines in a log
+SOME_FAILED = 1
+"""The exit code if errors.jsonl has rows."""
+LINE_EVERY = 30.0
+"""Seconds between two lines in a log."""
 
 
-@config_flags
+@run_flags()
 def batch(
     table: Annotated[
         Path,
         typer.Argument(
             metavar="TABLE",
             show_default=False,
-            help="A .jsonl, .csv or .parquet file with a column 'prompt'; others: "
-            "id, negative_prompt, seed, and the settings below, as in num_inference_steps.",
+            help="A .jsonl, .csv or .parquet file with a column 'prompt'. Other columns: id, negative_prompt, seed, "
+            "and the settings below, as in num_inference_steps.",
         ),
     ],
     out: Annotated[
         Path,
-        typer.Option(metavar="FOLDER", show_default=False, help="Where results go; the same one goes on where it was."),
+        typer.Option(metavar="FOLDER", show_default=False, help="The folder for results; given again, it is resumed."),
     ],
-    reward: Annotated[str, flags.REWARD] = "clip",
-    reward_source: Annotated[str | None, flags.REWARD_SOURCE] = None,
-    model: Annotated[str, flags.MODEL] = "embedded",
-    seed: Annotated[int, typer.Option(help="Of the noise, for rows without one.")] = 0,
-    negative_prompt: Annotated[str, typer.Option(help="The null text to start from, for rows without one.")] = "",
-    guard: Annotated[str | None, flags.GUARD] = None,
-    batch_size: Annotated[int, typer.Option(help="Rows at a time; results do not depend on it.")] = 8,
-    micro_batch: Annotated[int | None, flags.MICRO_BATCH] = None,
-    method: Annotated[str, flags.METHOD] = "null-tta",
-    tiny_decoder: Annotated[str | None, flags.TINY_DECODER] = None,
-    compiled: Annotated[bool, flags.COMPILE] = False,
-    device: Annotated[str | None, flags.DEVICE] = None,
-    dtype: Annotated[flags.Dtype | None, flags.DTYPE] = None,
+    *,
+    settings: RunSettings,
+    given: dict[str, Any],
+    seed: Annotated[int, typer.Option(help="The seed of the initial noise for rows without one.")] = 0,
+    negative_prompt: Annotated[str, typer.Option(help="The null text to start from for rows without one.")] = "",
     engine: Annotated[
-        Literal["local", "ray"], typer.Option(metavar="local|ray", help="One worker here, or many through Ray.")
+        Literal["local", "ray"], typer.Option(metavar="local|ray", help="One worker here, or several through Ray.")
     ] = "local",
     ray_address: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="Of a running cluster, as in auto or 10.0.0.1:6379.")
+        str | None, typer.Option(metavar="ADDRESS", help="A running Ray cluster, as in auto or 10.0.0.1:6379.")
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(help="Of Ray (default: one a GPU, else one a machine).", show_default=False, min=1)
+        int | None,
+        typer.Option(
+            help="Number of Ray workers (default: one per GPU, else one per machine)", show_default=False, min=1
+        ),
     ] = None,
-    *,
-    settings: dict[str, Any],
 ) -> None:
-    """Align every row of TABLE: pictures, null texts and scores.parquet in FOLDER, bad rows in its errors.jsonl.
+    """Align every row of TABLE: pictures, null texts and scores.parquet in FOLDER, failed rows in its errors.jsonl.
 
-    A row that is done is not done again: after a crash, or with more rows, give the same command.
+    Finished rows are not sampled again: after a crash, or with more rows, give the same command.
     """  # fmt: skip
     if engine == "local" and (ray_address, workers) != (None, None):
-        raise InvalidValue("--ray-address and --workers go with --engine ray")
-    shared = RunSettings(
-        config=NullTTAConfig.preset(model, **settings), model=model, reward=reward, guard=guard, batch_size=batch_size,
-        micro_batch=micro_batch, method=method, tiny_decoder=tiny_decoder, compile=compiled, device=device, dtype=dtype,
-    )  # fmt: skip
+        raise InvalidValue("--ray-address and --workers need --engine ray")
     with quiet():
         from nulltta.batch.run import BatchRequest, local_engine, run
 
         factory: BatchEngineFactory = local_engine
-        if reward_source is not None:
+        if settings.reward_source is not None:
             from nulltta.rewards.expression import with_source
 
-            shared = replace(shared, reward=with_source(reward, reward_source))
+            settings = replace(
+                settings, reward=with_source(settings.reward, settings.reward_source), reward_source=None
+            )
         if engine == "ray":
             from nulltta.batch.ray_engine import RayEngineFactory
 
             factory = RayEngineFactory(ray_address, workers)
+        request = BatchRequest(
+            table=table, out=out, settings=settings, config=given, seed=seed, negative_prompt=negative_prompt,
+            engine=factory,
+        )  # fmt: skip
         with _meter() as meter:
-            standing = run(
-                BatchRequest(
-                    table=table, out=out, settings=shared, config=settings, seed=seed, negative_prompt=negative_prompt,
-                    engine=factory,
-                ),
-                meter,
-            )  # fmt: skip
+            standing = run(request, meter)
         _conclude(standing, out)
     raise typer.Exit(INTERRUPTED if standing.interrupted else SOME_FAILED if standing.failures else 0)
 
 
 class _Bar:
-    """A `ProgressDisplay`: a bar over the rows, which also moves within a batch where its steps are seen."""
+    """A `ProgressDisplay` that shows a bar over the rows; of a batch in this process it shows every step."""
 
     def __init__(self, bar: Progress) -> None:
         self.bar = bar
         self.task = bar.add_task("", total=None, said="loading model and rewards")
 
     def begin(self, standing: BatchProgress) -> None:
-        self.bar.reset(self.task, completed=standing.settled)  # so that the time left goes by this run's speed alone
+        self.bar.reset(self.task, completed=standing.settled)  # the time left is estimated from this run alone
         self.show(standing)
 
     def advance(self, rows: float) -> None:
@@ -122,7 +111,7 @@ class _Bar:
 
 
 class _Lines:
-    """A `ProgressDisplay` for a log: a line now and then."""
+    """A `ProgressDisplay` that prints a line every `LINE_EVERY` seconds, for a log."""
 
     def __init__(self) -> None:
         self.next = 0.0
@@ -156,7 +145,7 @@ def _meter() -> Iterator[ProgressDisplay]:
 
 
 def _words(standing: BatchProgress) -> str:
-    """ "12 of 64 rows are finished, 1 failed; mean reward 0.880 → 0.935"."""
+    """Return the progress in words: "12 of 64 rows are finished, 1 failed; mean reward 0.880 → 0.935"."""
     from nulltta.runs.figures import number
 
     rows = [record["scores"] for record in standing.finished.values()]
@@ -168,7 +157,7 @@ def _words(standing: BatchProgress) -> str:
 
 
 def _conclude(standing: BatchProgress, out: Path) -> None:
-    """The last line: what is done and where it is."""
+    """Print the last line: what is finished and where it is."""
     if standing.interrupted:
         say("interrupted", f"{standing}: the same command continues from there")
         return

@@ -1,4 +1,4 @@
-"""`nulltta bench`: Null-TTA against its rivals at equal cost (docs/benchmark.md)."""
+"""`nulltta bench`: Null-TTA compared with other methods at equal cost (docs/benchmark.md)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nulltta.cli.flags import DEVICE, DTYPE, MODEL, Dtype, config_flags
+from nulltta.cli.flags import BatchSize, Device, Dtype, Model, config_flags
 from nulltta.cli.messages import INTERRUPTED, quiet, say
 from nulltta.errors import InvalidValue
 from nulltta.runs.request import read_prompts
@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Compare methods at equal cost, with measures that nobody optimised.", no_args_is_help=True)
 
-Out = Annotated[Path, typer.Option(metavar="FOLDER", help="Folder of the benchmark; given again, it continues.")]
-Model = Annotated[str, MODEL]
+Out = Annotated[
+    Path, typer.Option(metavar="FOLDER", help="The folder for plan, rows and pictures; given again, it is resumed.")
+]
 Targets = Annotated[list[str] | None, typer.Option("--target", help="A reward to raise; may be repeated (clip)")]
 Budgets = Annotated[
     list[str] | None,
@@ -32,25 +33,26 @@ Budgets = Annotated[
 Contenders = Annotated[
     list[str] | None,
     typer.Option(
-        "--contender", help="rivals, ablations, sweeps, or one contender; may be repeated (rivals, ablations)"
+        "--contender", help="rivals, ablations, sweeps, or a contender's name; may be repeated (rivals, ablations)"
     ),
 ]
-PromptCount = Annotated[int, typer.Option(metavar="N", help="The first N prompts of the embedded model's list.")]
-PromptsFile = Annotated[Path | None, typer.Option(metavar="FILE", help="Prompts for another model, one per line.")]
+PromptCount = Annotated[
+    int, typer.Option(metavar="N", help="Number of the embedded model's prompts, from the beginning of a fixed list.")
+]
+PromptsFile = Annotated[Path | None, typer.Option(metavar="FILE", help="The prompts for another model, one per line.")]
 TuningFile = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Other prompts, for tuning and for the rewards' scales.")
+    Path | None, typer.Option(metavar="FILE", help="Other prompts, to tune settings and to measure scales on.")
 ]
 Measures = Annotated[
     list[str] | None, typer.Option("--measure", help="Another reward to measure; may be repeated (colourfulness)")
 ]
 Settings = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Settings of the contenders, as `bench tune` writes them.")
+    Path | None, typer.Option(metavar="FILE", help="The settings of the contenders, as `bench tune` wrote them.")
 ]
-Workers = Annotated[int, typer.Option(help="Number of processes that sample side by side.")]
-Threads = Annotated[int, typer.Option(help="Threads per worker; 0 divides the cores among them.")]
+Workers = Annotated[int, typer.Option(help="Number of processes that sample in parallel.")]
+Threads = Annotated[int, typer.Option(help="Threads per worker; 0 divides the cores among the workers.")]
 Steps = Annotated[int | None, typer.Option(help="T: number of denoising steps (the model's preset)")]
 Guidance = Annotated[float | None, typer.Option(help="s: scale of classifier-free guidance (the model's preset)")]
-BatchSize = Annotated[int, typer.Option(help="Number of prompts at a time; results do not depend on it.")]
 
 
 @app.command()
@@ -61,14 +63,14 @@ def run(
     ] = None,
     weight: Annotated[
         list[float] | None,
-        typer.Option("--weight", help="Weight of the first in a sum; may be repeated (0, .25, .5, .75, 1)"),
+        typer.Option("--weight", help="The weight of the first of the two; may be repeated (0, .25, .5, .75, 1)"),
     ] = None,
     budget: Budgets = None,
     contender: Contenders = None,
     prompts: PromptCount = 64,
     prompts_file: PromptsFile = None,
     tuning_file: TuningFile = None,
-    seeds: Annotated[int, typer.Option(metavar="N", help="Seeds 0 to N−1; a seed gives all the same noise.")] = 2,
+    seeds: Annotated[int, typer.Option(metavar="N", help="Seeds 0 to N−1; contenders share the noise of a seed.")] = 2,
     measure: Measures = None,
     settings: Settings = None,
     num_inference_steps: Steps = None,
@@ -78,8 +80,8 @@ def run(
     gallery: Annotated[int, typer.Option(help="Number of prompts whose pictures are kept.")] = 6,
     workers: Workers = 1,
     threads: Threads = 0,
-    device: Annotated[str | None, DEVICE] = None,
-    dtype: Annotated[Dtype | None, DTYPE] = None,
+    device: Device = None,
+    dtype: Dtype = None,
     out: Out = Path("out/benchmark"),
 ) -> None:
     """Sample every contender on every prompt and seed; after an interruption the same command continues."""
@@ -117,10 +119,10 @@ def tune(
     batch_size: BatchSize = 8,
     workers: Workers = 1,
     threads: Threads = 0,
-    device: Annotated[str | None, DEVICE] = None,
+    device: Device = None,
     out: Out = Path("out/tuning"),
 ) -> None:
-    """Choose each contender's settings on the tuning prompts; write settings.json and tuning.json into FOLDER."""
+    """Choose the settings of each contender on the tuning prompts; write settings.json and tuning.json to FOLDER."""
     with quiet():
         from nulltta.benchmark.run import WorkerMachine
         from nulltta.benchmark.search import TuningRequest, search
@@ -148,9 +150,9 @@ def calibrate(
     guidance_scale: Guidance = None,
     model: Model = "embedded",
     threads: Threads = 0,
-    device: Annotated[str | None, DEVICE] = None,
+    device: Device = None,
 ) -> None:
-    """Time the contenders: how many denoiser evaluations each makes in a number of seconds on this machine."""
+    """Measure how many denoiser evaluations each contender can do on this machine in a time per image."""
     with quiet():
         from nulltta.benchmark.calibrate import CalibrationRequest, evaluations_per_second
         from nulltta.benchmark.request import read_settings
@@ -171,13 +173,13 @@ def calibrate(
 @app.command()
 def report(
     folders: Annotated[
-        list[Path], typer.Argument(metavar="FOLDER...", help="Folders of `bench run`.", show_default=False)
+        list[Path], typer.Argument(metavar="FOLDER...", help="Folders that `bench run` wrote.", show_default=False)
     ],
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for report.html and report.md.")] = Path(
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="The folder for report.html and report.md.")] = Path(
         "out/report"
     ),
 ) -> None:
-    """Report what was sampled so far: one self-contained HTML page, and a Markdown page with its pictures."""
+    """Write a report on what was sampled so far: a self-contained HTML page, and a Markdown page with its pictures."""
     with quiet():
         from nulltta.benchmark.report import write
 
@@ -188,25 +190,24 @@ def report(
 @app.command()
 @config_flags
 def paper(
-    prompts: Annotated[Path, typer.Argument(metavar="FILE", help="One prompt per line.", show_default=False)],
+    prompts: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A file with one prompt per line.", show_default=False)
+    ],
     table: Annotated[int, typer.Option(min=1, max=7, help="1 PickScore, 2 HPSv2, 3 to 5 ablations, 6 JPEG, 7 SDXL.")],
     model: Annotated[str | None, typer.Option(help="A model other than the published one.")] = None,
-    seeds: Annotated[int, typer.Option(metavar="N", help="The first N of 42, 43 and 44.")] = 1,
+    seeds: Annotated[int, typer.Option(metavar="N", help="The first N of the seeds 42, 43 and 44.")] = 1,
     source: Annotated[
-        list[str] | None,
-        typer.Option(metavar="REWARD=SOURCE", help="Where the weights of a reward are; may be repeated."),
+        list[str] | None, typer.Option(metavar="REWARD=SOURCE", help="The weights of a reward; may be repeated.")
     ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what would be done, its cost and its downloads.")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what the run would do, take and download.")] = False,
     batch_size: BatchSize = 4,
-    device: Annotated[str | None, DEVICE] = None,
-    dtype: Annotated[Dtype | None, DTYPE] = None,
+    device: Device = None,
+    dtype: Dtype = None,
     out: Out = Path("out/paper"),
     *,
     settings: dict[str, Any],
 ) -> None:
-    """Run a published experiment with the real rewards, beside the published numbers; flags change all its rows."""
+    """Run a published experiment and print the published numbers beside its own; settings apply to all its rows."""
     with quiet():
         from nulltta.benchmark.analysis import panels
         from nulltta.benchmark.paper import TABLES, compared, forecast, plan_of
@@ -229,16 +230,16 @@ def paper(
 
 
 def _sources(given: Sequence[str]) -> dict[str, str]:
-    """ "hpsv2=/weights" -> {"hpsv2": "/weights"}."""
+    """Parse where the weights of rewards are: ["hpsv2=/weights"] -> {"hpsv2": "/weights"}."""
     pairs = [each.partition("=") for each in given]
     for name, sign, place in pairs:
         if not (name and sign and place) or '"' in place:
-            raise InvalidValue(f"a source is given as in hpsv2=weights/hps, not '{name}{sign}{place}'")
+            raise InvalidValue(f"must be as in hpsv2=weights/hps, not '{name}{sign}{place}'", field="source")
     return {name: place for name, _, place in pairs}
 
 
 def _sample(plan: Plan, store: BenchmarkFolder, machine: WorkerMachine) -> None:
-    """Sample what is left; Ctrl-C keeps the finished rows."""
+    """Sample what the plan still lacks; Ctrl-C keeps what is finished."""
     from nulltta.benchmark.run import sample
 
     try:
@@ -252,7 +253,7 @@ def _sample(plan: Plan, store: BenchmarkFolder, machine: WorkerMachine) -> None:
 
 @contextmanager
 def _bar(store: BenchmarkFolder) -> Iterator[Any]:
-    """Show a bar over all images with the time left; yields plan -> the function to call with finished rows."""
+    """Show a progress bar over all images; yields a function from a plan to the callback for finished rows."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -270,13 +271,13 @@ def _bar(store: BenchmarkFolder) -> Iterator[Any]:
 def _prompts(
     model: str, count: int, file: Path | None, tuning_file: Path | None
 ) -> tuple[Sequence[str], Sequence[str]]:
-    """The reported and the tuning prompts, from the embedded model's lists or from files."""
+    """Return the reported and the tuning prompts: those of the embedded model, or of two files."""
     from nulltta.benchmark.request import embedded_prompts
 
     if file is None and tuning_file is None and model == "embedded":
         return embedded_prompts(count)
     if file is None or tuning_file is None:
-        raise InvalidValue("another model's prompts come from files: give --prompts-file and --tuning-file")
+        raise InvalidValue("the prompts of another model come from files: give --prompts-file and --tuning-file")
     return read_prompts([], file), read_prompts([], tuning_file)
 
 

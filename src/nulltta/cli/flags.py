@@ -1,53 +1,128 @@
-"""Command-line flags made from the fields of `NullTTAConfig`: same names, same types, its own help texts."""
+"""The flags that commands share: each is declared once, here.
+
+Those of `RunSettings` and `NullTTAConfig` are made from the fields: the same names, types and defaults.
+"""
 
 from __future__ import annotations
 
 import inspect
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import Field, fields
 from functools import wraps
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, Union, get_origin, get_type_hints
 
 import typer
 
 from nulltta.config import NullTTAConfig
-from nulltta.runs.request import flag, number_or_word
+from nulltta.runs.request import RunSettings, flag, number_or_word
 
-MODEL = typer.Option(help="'embedded', a diffusers directory, or a hub id.")
-REWARD = typer.Option(help="What to raise: a name, or a sum like '0.7*clip + 0.3*colourfulness'.")
-REWARD_SOURCE = typer.Option(
-    metavar="SOURCE", help="Where a reward given by name has its weights: a hub id, a directory or a file."
-)
-GUARD = typer.Option(metavar="REWARD", help="Watched: where it falls, a prompt's null text is frozen.")
-MICRO_BATCH = typer.Option(help="Prompts or candidates through the networks at once (default: as many as fit).")
-METHOD = typer.Option(metavar="NAME", help="null-tta, plain, or a rival: see docs.")
-TINY_DECODER = typer.Option(metavar="SOURCE", help="An AutoencoderTiny for --inner-decoder tiny.")
-COMPILE = typer.Option("--compile", help="Compile the denoiser and the decoder.")
-DEVICE = typer.Option(help="cpu, cuda, cuda:1, ... (default: the GPU if there is one)", show_default=False)
-DTYPE = typer.Option(metavar="TYPE", help="float32, bfloat16 or float16 (default: float32 on the CPU, else bfloat16)")
-Dtype: TypeAlias = Literal["float32", "bfloat16", "float16"]
-PANEL = "Settings (default; the embedded model's preset)"
+Command: TypeAlias = Callable[..., None]
+PANEL = "Settings of the method (default; the embedded model's preset)"
+
+Model = Annotated[str, typer.Option(help="'embedded', a diffusers directory or a hub id.")]
+Reward = Annotated[str, typer.Option(help="The reward to raise: a name, or a sum like '0.7*clip + 0.3*sharpness'.")]
+RewardSource = Annotated[
+    str | None,
+    typer.Option(metavar="SOURCE", help="The weights of a reward given by name: a hub id, a directory or a file."),
+]
+Guard = Annotated[
+    str | None,
+    typer.Option(metavar="REWARD", help="A reward that must not fall: where it does, the null text freezes."),
+]
+Method = Annotated[str, typer.Option(metavar="NAME", help="null-tta, plain, or another method (see the docs).")]
+BatchSize = Annotated[int, typer.Option(help="Images sampled at a time; results do not depend on it.")]
+MicroBatch = Annotated[
+    int | None,
+    typer.Option(help="Prompts or candidates that go through the networks at once (default: as many as fit)."),
+]
+TinyDecoder = Annotated[
+    str | None, typer.Option(metavar="SOURCE", help="An AutoencoderTiny to use with --inner-decoder tiny.")
+]
+Compile = Annotated[bool, typer.Option("--compile", help="Compile the denoiser and the decoder.")]
+Device = Annotated[
+    str | None, typer.Option(help="cpu, cuda, cuda:1, ... (default: the GPU if there is one)", show_default=False)
+]
+DtypeName: TypeAlias = Literal["float32", "bfloat16", "float16"]
+Dtype = Annotated[
+    DtypeName | None,
+    typer.Option(metavar="TYPE", help="float32, bfloat16 or float16 (default: float32 on the CPU, else bfloat16)"),
+]
+Seed = Annotated[int, typer.Option(help="The seed of the initial noise, the same for every prompt.")]
+NegativePrompt = Annotated[str, typer.Option(help="The null text to start from.")]
+PromptsFile = Annotated[Path | None, typer.Option("--prompts", metavar="FILE", help="More prompts, one per line.")]
+OutFolder = Annotated[Path, typer.Option(metavar="FOLDER", help="The folder for pictures and result.json.")]
+
+_RUN_FLAGS: dict[str, Any] = {
+    "reward": Reward, "reward_source": RewardSource, "model": Model, "guard": Guard, "method": Method,
+    "batch_size": BatchSize, "micro_batch": MicroBatch, "tiny_decoder": TinyDecoder, "compile": Compile,
+    "device": Device, "dtype": Dtype,
+}  # fmt: skip
 
 
-def config_flags(command: Callable[..., None]) -> Callable[..., None]:
-    """Replace `command`'s parameter `settings` by one flag a config field; it gets a dictionary of those given."""
-    signature = inspect.signature(command, eval_str=True)
-    own = [parameter for name, parameter in signature.parameters.items() if name != "settings"]
-    flags = [_parameter(field) for field in fields(NullTTAConfig)]
+def run_flags(**defaults: Any) -> Callable[[Command], Command]:
+    """Give a command a flag per field of `RunSettings` and of `NullTTAConfig` instead of its parameter `settings`.
+
+    The command receives a `RunSettings`. If it has a parameter `given`, that receives the config fields that were
+    given on the command line, by name.
+
+    Args:
+        defaults: other defaults than those of `RunSettings`, by name.
+    """
+    defaults = {field.name: field.default for field in fields(RunSettings)} | defaults
+    run = [_keyword(name, annotation, defaults[name]) for name, annotation in _RUN_FLAGS.items()]
+
+    def decorate(command: Command) -> Command:
+        signature = inspect.signature(command, eval_str=True)
+
+        def build(values: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+            shared = {name: values.pop(name) for name in _RUN_FLAGS}
+            settings = RunSettings(config=NullTTAConfig.preset(shared["model"], **given), **shared)
+            return {"settings": settings} | ({"given": given} if "given" in signature.parameters else {})
+
+        return _with_flags(command, signature, run, build)
+
+    return decorate
+
+
+def config_flags(command: Command) -> Command:
+    """Give a command a flag per field of `NullTTAConfig` instead of its parameter `settings`.
+
+    The command receives a dictionary of the fields that were given on the command line.
+    """
+    return _with_flags(command, inspect.signature(command, eval_str=True), [], lambda _, given: {"settings": given})
+
+
+def _with_flags(
+    command: Command,
+    signature: inspect.Signature,
+    run: Sequence[inspect.Parameter],
+    build: Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]],
+) -> Command:
+    """Return the command with the run's flags in the place of `settings`, and those of the config at the end."""
+    config = [_config_flag(field) for field in fields(NullTTAConfig)]
+    parameters: list[inspect.Parameter] = []
+    for name, parameter in signature.parameters.items():
+        if name == "settings":
+            parameters += run
+        elif name != "given":
+            parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+    parameters += config
 
     @wraps(command)
     def with_flags(**values: Any) -> None:
-        settings = {flag.name: values.pop(flag.name, None) for flag in flags}
-        command(**values, settings={name: value for name, value in settings.items() if value is not None})
+        found = {each.name: values.pop(each.name, None) for each in config}
+        built = build(values, {name: value for name, value in found.items() if value is not None})
+        command(**values, **built)
 
-    with_flags.__signature__ = signature.replace(parameters=[*own, *flags])  # type: ignore[attr-defined]
-    with_flags.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *flags)}
+    with_flags.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    with_flags.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return with_flags
 
 
-def _parameter(field: Field[Any]) -> inspect.Parameter:
-    """A keyword parameter as Typer reads it: None where the flag is not given."""
+def _config_flag(field: Field[Any]) -> inspect.Parameter:
+    """Return a parameter as Typer reads it, which is None where the flag is not given."""
     hint = get_type_hints(NullTTAConfig)[field.name]
     published, embedded = (
         _words(getattr(config, field.name)) for config in (NullTTAConfig(), NullTTAConfig.embedded())
@@ -59,8 +134,11 @@ def _parameter(field: Field[Any]) -> inspect.Parameter:
     elif get_origin(hint) is Literal:
         hint, extras = str, {**extras, "metavar": "WORD"}
     option = typer.Option(flag(field.name), show_default=False, **extras)
-    annotation = Annotated[hint | None, option]  # type: ignore[valid-type]
-    return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+    return _keyword(field.name, Annotated[hint | None, option], None)
+
+
+def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
 def _words(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""What the command line says beside its results: one line an error or a warning, on stderr."""
+"""What the command line prints besides its results: one line per error or warning, on stderr."""
 
 from __future__ import annotations
 
@@ -10,18 +10,31 @@ from contextlib import contextmanager
 
 import typer
 
-INTERRUPTED = 130  # the exit code after Ctrl-C
+from nulltta.errors import InvalidValue, NullTTAError
+from nulltta.runs.request import flag
+
+INTERRUPTED = 130
+"""The exit code after Ctrl-C."""
 
 
 def say(kind: str, message: str) -> None:
-    """ "error", "what\\nwas wrong" -> "error: what was wrong" on stderr."""
+    """Print a message on one line of stderr: `say("error", "what\\nwas wrong")` prints "error: what was wrong"."""
     print(f"{kind}: {' '.join(message.split())}", file=sys.stderr)
+
+
+def describe(error: NullTTAError) -> str:
+    """Return the message of an error, with its notes, and with the setting that is to blame written as a flag."""
+    blamed = isinstance(error, InvalidValue) and error.field is not None
+    message = f"{flag(error.field)} {error.reason}" if blamed else str(error)  # type: ignore[attr-defined]
+    return "; ".join([message, *getattr(error, "__notes__", ())])
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """One line a warning of our own, each once; third parties' notices and loading bars stay out of the terminal.
-    Ctrl-C is one line too."""
+    """Print each of this package's warnings once, on one line, and suppress those of other libraries.
+
+    Ctrl-C within the block becomes one line and the exit code `INTERRUPTED`.
+    """
     for name in ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY"):
         os.environ.setdefault(name, "error")
     said = set()

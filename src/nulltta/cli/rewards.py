@@ -1,15 +1,15 @@
-"""`nulltta rewards`: the list of known rewards, and scores of pictures that lie in files."""
+"""`nulltta rewards`: the list of known rewards, and scores of picture files."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nulltta.cli.flags import DEVICE, REWARD_SOURCE
+from nulltta.cli.flags import Device, DtypeName, RewardSource
 from nulltta.cli.messages import quiet
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ app = typer.Typer(help="List the rewards that can be named, or score pictures wi
 @app.callback(invoke_without_command=True)
 def _rewards(
     context: typer.Context,
-    as_json: Annotated[bool, typer.Option("--json", help="The list as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
 ) -> None:
     if context.invoked_subcommand is not None:
         return
@@ -39,27 +39,35 @@ def _rewards(
 
 @app.command()
 def score(
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures; with --prompts, their folder.")],
-    reward: Annotated[list[str], typer.Option(help="A name or a sum, as for align; several give a column each.")],
-    reward_source: Annotated[str | None, REWARD_SOURCE] = None,
+    images: Annotated[
+        list[Path],
+        typer.Argument(metavar="IMAGE...", help="The pictures; with --prompts, the folder that they are in."),
+    ],
+    reward: Annotated[
+        list[str], typer.Option(help="A name or a sum, as for `nulltta align`; may be repeated, for a column each.")
+    ],
+    reward_source: RewardSource = None,
     prompt: Annotated[str | None, typer.Option(help="What the pictures should show.")] = None,
     prompts: Annotated[
-        Path | None, typer.Option(metavar="CSV", help="The columns file and prompt: a line a picture of the folder.")
+        Path | None,
+        typer.Option(metavar="CSV", help="A table with the columns file and prompt, one line per picture."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(metavar="CSV", help="Where the scores go (default: stdout).")] = None,
-    batch_size: Annotated[int, typer.Option(help="Pictures at a time.")] = 8,
-    device: Annotated[str | None, DEVICE] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="CSV", help="The file for the scores (default: standard output)")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Pictures scored at a time.")] = 8,
+    device: Device = None,
     dtype: Annotated[
-        Literal["float32", "bfloat16", "float16"] | None,
+        DtypeName | None,
         typer.Option(metavar="TYPE", help="float32, bfloat16 or float16 (default: the reward's own)"),
     ] = None,
 ) -> None:
-    """Score pictures: CSV with a line a picture and a column a reward; a sum's components have columns too."""
+    """Score pictures: CSV with one line per picture and one column per reward and per component of a sum."""
     with quiet():
-        from nulltta.runs.scores import Scoring, run
+        from nulltta.runs.scores import ScoreRequest, run
 
         run(
-            Scoring(
+            ScoreRequest(
                 images=images, prompt=prompt, prompts=prompts, rewards=reward, reward_source=reward_source, out=out,
                 batch_size=batch_size, device=device, dtype=dtype,
             )
@@ -67,13 +75,13 @@ def score(
 
 
 def _table(rows: list[ListedReward]) -> Table:
-    """A reward a row; licence and source of its weights stand under what it is, so that 80 columns are enough."""
+    """Return a table with one row per reward; licence and source go below the summary, to fit 80 columns."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), caption_justify="left")
-    table.caption = "grad.: gives a gradient; size: of its download; local: needs no download"
+    table.caption = "grad.: has a gradient; size: of its download; local: needs no download"
     for heading in ("name", "grad.", "size", "local"):
         table.add_column(heading, no_wrap=True, justify="right" if heading == "size" else "left")
     table.add_column("what it is; licence, source", overflow="fold")

@@ -18,6 +18,7 @@ import torch
 from nulltta.contracts import GuidedModel
 from nulltta.errors import InvalidValue, NullTTAError
 from nulltta.models import tiny
+from nulltta.quiet import quiet_libraries
 
 FAMILIES: Mapping[str, tuple[str, str]] = {
     "StableDiffusionPipeline": ("nulltta.models.unet", "StableDiffusion"),
@@ -79,17 +80,18 @@ def load_model(
     if isinstance(source, str | Path):
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         dtype = dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16)
-        pipeline, name = _from_pretrained(str(source), dtype).to(device), str(source)
-        _freeze(pipeline)
-        return _equipped(_adapt(pipeline, name, null), tiny_decoder, compile)
+        location, name = _locate(str(source)), str(source)
+        with quiet_libraries():
+            pipeline = _from_pretrained(location, name, dtype).to(device)
+            _freeze(pipeline)
+            return _equipped(_adapt(pipeline, name, null), tiny_decoder, compile)
     if not hasattr(source, "components"):
         raise InvalidValue(f"a {type(source).__name__} is no model: give a name, a directory or a diffusers pipeline")
     pipeline = source if device is None and dtype is None else source.to(device=device, dtype=dtype)
     return _equipped(_adapt(pipeline, type(pipeline).__name__, null), tiny_decoder, compile)
 
 
-def _from_pretrained(source: str, dtype: torch.dtype) -> Any:
-    location = _locate(source)
+def _from_pretrained(location: str, source: str, dtype: torch.dtype) -> Any:
     from diffusers import DiffusionPipeline
 
     try:

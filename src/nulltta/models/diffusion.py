@@ -37,7 +37,9 @@ class Diffusion:
         scheduler = self.scheduler
         trained = scheduler.config.num_train_timesteps
         if num_inference_steps > trained:
-            raise InvalidValue(f"num_inference_steps {num_inference_steps} is above the {trained} of its training")
+            raise InvalidValue(
+                f"must be at most {trained}, as many as in training, not {num_inference_steps}", "num_inference_steps"
+            )
         scheduler.set_timesteps(num_inference_steps)
         stride = trained // num_inference_steps  # as DDIMScheduler.step has it
         return [self._step(int(t), int(t) - stride) for t in scheduler.timesteps]

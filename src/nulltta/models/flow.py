@@ -30,7 +30,9 @@ def schedule(scheduler: Any, num_inference_steps: int, **options: Any) -> list[N
     """
     trained = scheduler.config.num_train_timesteps
     if num_inference_steps > trained:
-        raise InvalidValue(f"num_inference_steps {num_inference_steps} is above the {trained} of its training")
+        raise InvalidValue(
+            f"must be at most {trained}, as many as in training, not {num_inference_steps}", "num_inference_steps"
+        )
     scheduler.set_timesteps(num_inference_steps, **options)
     levels = [float(sigma) for sigma in scheduler.sigmas]
     return [

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from torch import Tensor
@@ -16,6 +15,7 @@ from nulltta.contracts import Outcome, Step
 from nulltta.null_text.identity import identity
 from nulltta.null_text.row_by_row import RowByRow
 from nulltta.null_text.value import NullText
+from nulltta.versions import version_of
 
 
 def null_texts(problem: Problem, outcome: Outcome, trace: Sequence[Step]) -> list[NullText]:
@@ -91,13 +91,6 @@ def _about(problem: Problem) -> dict[str, Any]:
         "reward": problem.reward.name,
         "config": asdict(problem.config),
         "scheduler": type(scheduler).__name__ if scheduler is not None else None,
-        "versions": {name: _version(name) for name in ("nulltta", "diffusers", "transformers", "torch")},
+        "versions": {name: version_of(name) for name in ("nulltta", "diffusers", "transformers", "torch")},
         "licence": "",
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from nulltta.errors import InvalidValue, NullTTAError
+from nulltta.errors import NullTTAError
 from nulltta.runs.folder import Output, refuse_unwritable
 from nulltta.runs.loading import load
 from nulltta.runs.request import AlignRequest
@@ -48,7 +48,8 @@ def run(request: AlignRequest) -> bool:
         if not output.finished:
             raise
         output.close("failed")
-        raise InvalidValue(f"{error}; {_done(request, output)}") from error
+        error.add_note(_done(request, output))
+        raise
     else:
         output.close("finished")
     Console().print(*score_tables(output.finished))

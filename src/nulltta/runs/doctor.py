@@ -17,7 +17,10 @@ from nulltta.algorithm.objective import Objective, predict_branches
 from nulltta.alignment import make_problem
 from nulltta.config import NullTTAConfig
 from nulltta.contracts import GuidedModel, Reward
+from nulltta.runs.loading import load, usable_device
+from nulltta.runs.request import RunSettings
 from nulltta.scoring import score
+from nulltta.versions import version_of
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,26 @@ class Estimate:
         return self.activations < self.free
 
 
-def machine(device: torch.device) -> Machine:
+PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "gradio", "fastapi", "ray")
+
+
+def examine(settings: RunSettings) -> tuple[Machine, dict[str, str | None], Estimate]:
+    """Describe the machine and estimate a batch of a run on it.
+
+    Returns:
+        The machine as it is before anything is loaded, the version of each package that may be installed, and the
+        estimate for a batch of `settings.batch_size` prompts.
+
+    Raises:
+        NullTTAError: if the device cannot be used, or the model or the reward does not load.
+    """
+    machine = describe(usable_device(settings.device))
+    loaded = load(settings)
+    found = estimate(loaded.model, loaded.reward, loaded.settings.config, settings.batch_size)
+    return machine, {name: version_of(name) for name in PACKAGES}, found
+
+
+def describe(device: torch.device) -> Machine:
     """The device as it is now."""
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
@@ -104,7 +126,7 @@ def estimate(
     parts = (
         inner_steps * per_inner * timed["inner"], T * timed["candidates"], (without - 2 * K * T) * reference,
     )  # fmt: skip
-    free = machine(x.device).free
+    free = describe(x.device).free
     return Estimate(sum(parts), *parts, weights(model, reward), _kept(inner, x.device), free)
 
 

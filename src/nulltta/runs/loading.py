@@ -15,6 +15,7 @@ from nulltta.contracts import GuidedModel, OnStep, Reward
 from nulltta.errors import InvalidValue, first_line
 from nulltta.evaluation.comparison import Comparison, compare
 from nulltta.evaluation.measures import Measure, held_out_measures
+from nulltta.quiet import quiet_libraries
 from nulltta.rewards.expression import with_source
 from nulltta.runs.request import ModelSettings, RunSettings
 
@@ -68,31 +69,38 @@ def load(settings: RunSettings) -> LoadedRun:
         NullTTAError: if the device cannot be used, or the model or a reward does not load.
     """
     settings = resolved(settings)
-    hide_loading_bars()
     reward_name = with_source(settings.reward, settings.reward_source)
-    reward = rewards.load(reward_name, device=settings.device)
-    guard = None if settings.guard is None else rewards.load(settings.guard, device=settings.device)
+    reward = load_reward(reward_name, settings.device)
+    guard = None if settings.guard is None else load_reward(settings.guard, settings.device)
     config = settings.config.resolved(differentiable=reward.differentiable)
     settings = replace(settings, reward=reward_name, reward_source=None, config=config)
     model = load_model(settings)
-    return LoadedRun(settings, model, reward, guard, held_out_measures(model, settings.device))
+    with quiet_libraries():
+        measures = held_out_measures(model, settings.device)
+    return LoadedRun(settings, model, reward, guard, measures)
 
 
 def load_model(settings: ModelSettings) -> GuidedModel:
-    """Load the model that the settings name, with no progress bars but those of downloads.
+    """Load the model that the settings name.
 
     Raises:
         NullTTAError: if the device cannot be used or the model does not load.
     """
-    from diffusers.utils import logging
-
     settings = resolved(settings)
-    hide_loading_bars()
-    logging.disable_progress_bar()
     return models.load_model(
         settings.model, device=settings.device, dtype=getattr(torch, str(settings.dtype)),
         tiny_decoder=settings.tiny_decoder, compile=settings.compile,
     )  # fmt: skip
+
+
+def load_reward(expression: str, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Reward:
+    """Load a reward, with no output of other libraries but the progress of downloads.
+
+    Raises:
+        NullTTAError: if the expression is malformed, names an unknown reward, or its weights do not load.
+    """
+    with quiet_libraries():
+        return rewards.load(expression, device=device, dtype=dtype)
 
 
 def resolved(settings: Settings) -> Settings:
@@ -116,15 +124,6 @@ def usable_device(name: str | None) -> torch.device:
         return torch.empty(1, device=name).device
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InvalidValue(f"device '{name}' cannot be used: {first_line(error)}") from error
-
-
-def hide_loading_bars() -> None:
-    """Turn off transformers' progress bars, which count files on the disk; downloads keep theirs."""
-    from huggingface_hub.utils.tqdm import enable_progress_bars
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()  # this turns the bars of downloads off as well
-    enable_progress_bars()
 
 
 def _usual_dtype(device: torch.device) -> str:

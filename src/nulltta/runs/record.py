@@ -9,7 +9,6 @@ import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +17,15 @@ from nulltta.contracts import Step
 from nulltta.evaluation.comparison import Comparison
 from nulltta.files import atomic
 from nulltta.runs.request import AlignRequest
+from nulltta.versions import version_of
 
 FORMAT = 1
 _NUMBERS = re.compile(r'\[\n([^][{}"]*)\n *]')  # a list of numbers in indented JSON, whose strings hold no newline
 
 
-def versions() -> dict[str, str]:
-    """Of what determines the numbers."""
-    packages = {name: version(name) for name in ("torch", "diffusers", "transformers")}
+def versions() -> dict[str, str | None]:
+    """Return the versions of what determines the numbers of a run."""
+    packages = {name: version_of(name) for name in ("torch", "diffusers", "transformers")}
     return {"nulltta": nulltta.__version__, "python": platform.python_version(), **packages}
 
 

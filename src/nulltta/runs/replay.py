@@ -12,11 +12,10 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
-from nulltta import rewards
 from nulltta.algorithm.memory import is_out_of_memory
 from nulltta.config import NullTTAConfig
 from nulltta.contracts import GuidedModel, Reward
-from nulltta.errors import InvalidValue, NullTTAError
+from nulltta.errors import NullTTAError, OutOfMemory
 from nulltta.evaluation.comparison import Score
 from nulltta.evaluation.measures import Measure, held_out_measures
 from nulltta.null_text.replay import recorded_config, replay
@@ -24,7 +23,7 @@ from nulltta.null_text.value import NullText
 from nulltta.rewards.expression import with_source
 from nulltta.runs.folder import refuse_unwritable
 from nulltta.runs.gains import gain_table
-from nulltta.runs.loading import hide_loading_bars, load_model, resolved
+from nulltta.runs.loading import load_model, load_reward, resolved
 from nulltta.runs.replay_folder import ReplayOutput, Sample, exactness
 from nulltta.runs.request import ReplayRequest
 from nulltta.scoring import score
@@ -60,8 +59,8 @@ def run(asked: ReplayRequest) -> bool:
         if not output.finished:
             raise
         output.close("failed")
-        done = f"{len(output.finished)} of {total} pictures are finished and in '{asked.out}'"
-        raise InvalidValue(f"{error}; {done}") from error
+        error.add_note(f"{len(output.finished)} of {total} pictures are finished and in '{asked.out}'")
+        raise
     output.close("finished" if finished else "interrupted")
     console = Console() if finished else notes
     if measures:
@@ -79,11 +78,10 @@ def _load(asked: ReplayRequest, null_text: NullText) -> tuple[ReplayRequest, Gui
     """What is asked with nothing left to find out, the model and the measures, the target first."""
     asked = replace(asked, settings=resolved(asked.settings))
     device = asked.settings.device
-    hide_loading_bars()
     target: Reward | None = None
     if asked.reward is not None:
         asked = replace(asked, reward=with_source(asked.reward, asked.reward_source), reward_source=None, plain=True)
-        target = rewards.load(asked.reward, device=device)
+        target = load_reward(str(asked.reward), device)
     model = load_model(asked.settings)
     null_text.require_fit(model)
     if target is None:
@@ -121,7 +119,7 @@ def _replayed(model: GuidedModel, null_text: NullText, **how: Any) -> Tensor:
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        raise InvalidValue("out of memory: lower --batch-size") from error
+        raise OutOfMemory("out of memory: sample fewer pictures at a time (batch_size)") from error
 
 
 def _batches(asked: ReplayRequest) -> list[Sequence[int | None]]:

@@ -13,7 +13,6 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from nulltta import rewards
 from nulltta.contracts import Reward
 from nulltta.errors import InvalidValue
 from nulltta.files import as_error, atomic
@@ -21,14 +20,14 @@ from nulltta.prompts import require_text
 from nulltta.rewards.expression import with_source
 from nulltta.rewards.image_files import read_prompts, score_files
 from nulltta.runs.folder import refuse_unwritable
-from nulltta.runs.loading import hide_loading_bars, usable_device
+from nulltta.runs.loading import load_reward, usable_device
 
 Scored = tuple[str, str, Mapping[str, float]]
 """(file, prompt, score by name)."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scoring:
+class ScoreRequest:
     """All that `nulltta rewards score` is asked for."""
 
     images: Sequence[Path]
@@ -42,7 +41,7 @@ class Scoring:
     dtype: str | None = None
 
 
-def run(asked: Scoring) -> None:
+def run(asked: ScoreRequest) -> None:
     """Score what is asked for; nothing is written before everything is scored.
 
     Raises:
@@ -64,7 +63,7 @@ def run(asked: Scoring) -> None:
     _write(rows, asked.out)
 
 
-def _pictures(asked: Scoring) -> list[tuple[Path, str]]:
+def _pictures(asked: ScoreRequest) -> list[tuple[Path, str]]:
     """Each picture and its prompt."""
     if asked.batch_size < 1:
         raise InvalidValue(f"the batch size must be 1 or more, not {asked.batch_size}")
@@ -86,12 +85,11 @@ def _pictures(asked: Scoring) -> list[tuple[Path, str]]:
     return [(image, asked.prompt) for image in asked.images]
 
 
-def _load(asked: Scoring) -> list[Reward]:
+def _load(asked: ScoreRequest) -> list[Reward]:
     if asked.reward_source is not None and len(asked.rewards) > 1:
         raise InvalidValue("--reward-source goes with one --reward: write a source each, as in clipscore:org/model")
     device, dtype = usable_device(asked.device), None if asked.dtype is None else getattr(torch, asked.dtype)
-    hide_loading_bars()
-    return [rewards.load(with_source(name, asked.reward_source), device=device, dtype=dtype) for name in asked.rewards]
+    return [load_reward(with_source(name, asked.reward_source), device, dtype) for name in asked.rewards]
 
 
 def _write(rows: Sequence[Scored], out: Path | None) -> None:

@@ -15,7 +15,7 @@ from nulltta.errors import InvalidValue
 from nulltta.evaluation.measures import held_out_measures
 from nulltta.rewards.allowed import parse_allowed
 from nulltta.rewards.expression import Name, names, parse
-from nulltta.runs.loading import LoadedRun, hide_loading_bars, load_model, resolved
+from nulltta.runs.loading import LoadedRun, load_model, load_reward, resolved
 from nulltta.runs.request import AlignRequest, ModelSettings
 
 MAX_PROMPTS = 8
@@ -51,7 +51,6 @@ class PageEngine:
         self.device = str(self.settings.device)
         self.model = lru_cache(maxsize=1)(self._model)
         self.reward_of = lru_cache(maxsize=2)(self._load_reward)  # a target and a guard
-        hide_loading_bars()
         self._allowed = [*map(Name, rewards.REWARDS), *names(parse(reward))]
         self.reward_of(reward)
         self.model(self.models[0])
@@ -80,7 +79,7 @@ class PageEngine:
 
     def _load_reward(self, expression: str) -> Reward:
         parse_allowed(expression, self._allowed)
-        return rewards.load(expression, device=self.device)
+        return load_reward(expression, self.device)
 
 
 def _require_feasible(request: AlignRequest) -> None:

@@ -1,0 +1,43 @@
+"""How an error becomes a line and an exit code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nulltta.cli import main
+from nulltta.cli.messages import describe
+from nulltta.errors import InvalidValue, OutOfMemory
+
+
+def test_the_field_to_blame_is_named_as_its_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", "--max-inner-steps", "0"]) == 2
+    assert capsys.readouterr().err.startswith("error: --max-inner-steps must be")
+
+
+def test_the_rest_of_a_message_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    missing = tmp_path / "num_particles.txt"
+    assert main(["align", "--prompts", str(missing)]) == 2
+    assert f"'{missing}'" in capsys.readouterr().err
+
+
+def test_notes_follow_the_message() -> None:
+    error = InvalidValue("must be 1 or more, not 0", field="num_particles")
+    error.add_note("1 of 3 prompts are finished")
+    assert describe(error) == "--num-particles must be 1 or more, not 0; 1 of 3 prompts are finished"
+    assert describe(OutOfMemory("memory ran out")) == "memory ran out"
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["align", "--help"], ["batch", "--help"], ["serve", "--help"], ["bench", "run", "--help"]]
+)
+@pytest.mark.parametrize("columns", [80, 120])
+def test_help_fits_the_terminal(
+    words: list[str], columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert main(words) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert max(map(len, shown)) <= columns
+    assert len(shown) > 5
