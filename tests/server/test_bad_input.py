@@ -45,10 +45,10 @@ MISTAKES: dict[str, tuple[Any, int, str | None, str, str]] = {
     "too many directions": (
         body(zeroth_order_samples=9), 400, "nulltta.zeroth_order_samples", "invalid_value", "at most 8",
     ),
-    "no guidance": (body(guidance_scale=1), 400, "nulltta", "invalid_value", "above 1"),
+    "no guidance": (body(guidance_scale=1), 400, "nulltta.guidance_scale", "invalid_value", "above 1"),
     "one inner step": (body(inner_steps=5), 400, "nulltta.inner_steps", "invalid_value", "tuple"),
     "neither number nor word": (body(annealing="slow"), 400, "nulltta.annealing", "invalid_value", "number"),
-    "not a number": (b'{"prompt": "a", "nulltta": {"eta": NaN}}', 400, "nulltta", "invalid_value", "not nan"),
+    "not a number": (b'{"prompt": "a", "nulltta": {"eta": NaN}}', 400, "nulltta.eta", "invalid_value", "not nan"),
     "endless budget": (b'{"prompt": "a", "nulltta": {"budget": Infinity}}', 400, "nulltta", "invalid_value", "inf"),
     "budget too small": (body(budget=3), 400, None, "invalid_value", "does not cover"),
     "more steps than the model": (body(num_inference_steps=100, budget="soon"), 400, "nulltta", "invalid_value", "20s"),
