@@ -152,18 +152,20 @@ def hps_directory(folder: Path, name: str = "HPS_v2_compressed.pt") -> Path:
     return folder
 
 
-def mlp_state(width: int, seed: int = 1) -> dict[str, Tensor]:
-    """LAION's and ImageReward's MLP: dropouts take the places between."""
-    places = {0: (32, width), 2: (16, 32), 4: (8, 16), 6: (4, 8), 7: (1, 4)}
+def mlp_state(width: int, seed: int = 1, last: int = 7) -> dict[str, Tensor]:
+    """The MLP of LAION and of ImageReward: dropouts are at the places between."""
+    places = {0: (32, width), 2: (16, 32), 4: (8, 16), 6: (4, 8), last: (1, 4)}
     return _random({k: v for i, shape in places.items() for k, v in _pair(f"layers.{i}", *shape).items()}, seed)
 
 
-def imagereward_state(vocabulary: int, width: int = WIDTH, hidden: int = WIDTH // 2) -> dict[str, Tensor]:
+def imagereward_state(
+    vocabulary: int, width: int = WIDTH, hidden: int = WIDTH // 2, positions: int = 40, last: int = 7
+) -> dict[str, Tensor]:
     shapes: dict[str, tuple[int, ...]] = {
         "visual_encoder.cls_token": (1, 1, width), "visual_encoder.pos_embed": (1, PATCHES + 1, width),
         **_pair("visual_encoder.patch_embed.proj", width, 3, PATCH, PATCH), **_pair("visual_encoder.norm", width),
         "text_encoder.embeddings.word_embeddings.weight": (vocabulary, hidden),
-        "text_encoder.embeddings.position_embeddings.weight": (40, hidden),
+        "text_encoder.embeddings.position_embeddings.weight": (positions, hidden),
         **_pair("text_encoder.embeddings.LayerNorm", hidden),
         **_pair("vision_proj", 8, width), **_pair("text_proj", 8, hidden),
     }  # fmt: skip
@@ -189,14 +191,31 @@ def imagereward_state(vocabulary: int, width: int = WIDTH, hidden: int = WIDTH /
             **_pair(f"{block}.output.LayerNorm", hidden),
         }  # fmt: skip
     state = {f"blip.{key}": value for key, value in _random(shapes).items()}
-    state["blip.text_encoder.embeddings.position_ids"] = torch.arange(40)[None]
-    return {**state, **{f"mlp.{key}": value for key, value in mlp_state(hidden).items()}}
+    state["blip.text_encoder.embeddings.position_ids"] = torch.arange(positions)[None]
+    return {**state, **{f"mlp.{key}": value for key, value in mlp_state(hidden, last=last).items()}}
 
 
 def imagereward_directory(folder: Path) -> Path:
     tokenizer = bert_tokenizer()
     tokenizer.save_pretrained(folder)
     torch.save(imagereward_state(len(tokenizer)), folder / "ImageReward.pt")
+    return folder
+
+
+def cyclereward_directory(folder: Path) -> Path:
+    """The same architecture, with activations in the MLP and a tokenizer with two more tokens, as the official one."""
+    tokenizer = bert_tokenizer()
+    tokenizer.save_pretrained(folder)
+    state = imagereward_state(len(tokenizer) + 2, positions=130, last=8)
+    torch.save(state, folder / "CycleReward-Combo.pth")
+    return folder
+
+
+def aesthetic_v2_5_directory(folder: Path) -> Path:
+    """SigLIP and the MLP's official file side by side."""
+    siglip_directory(folder)
+    state = {name.replace("layers.", "scoring_head."): value for name, value in mlp_state(WIDTH, last=8).items()}
+    torch.save(state, folder / "aesthetic_predictor_v2_5.pth")
     return folder
 
 

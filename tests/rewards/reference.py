@@ -42,7 +42,21 @@ def _transformer(state: Mapping[str, Tensor], prefix: str, x: Tensor, heads: int
 
 
 def image_reward(state: Mapping[str, Tensor], pixels: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
-    """ImageReward's `score`, one head everywhere: (B,)."""
+    """ImageReward's `score`: (B,)."""
+    feature = blip_feature(state, pixels, ids, mask)
+    return (mlp(state, feature, "mlp.") - 0.16717362830052426) / 1.0333394966054072
+
+
+def cycle_reward(state: Mapping[str, Tensor], pixels: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+    """CycleReward's `score`: (B,)."""
+    x = blip_feature(state, pixels, ids, mask)
+    for place in (0, 2, 4, 6):
+        x = functional.gelu(_linear(state, f"mlp.layers.{place}", x))
+    return _linear(state, "mlp.layers.8", x)[:, 0]
+
+
+def blip_feature(state: Mapping[str, Tensor], pixels: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+    """The first token's feature of BLIP's image-grounded text encoder, one head everywhere: (B, F)."""
     s = {name.removeprefix("blip."): value for name, value in state.items()}
     x = functional.conv2d(
         pixels, s["visual_encoder.patch_embed.proj.weight"], s["visual_encoder.patch_embed.proj.bias"],
@@ -72,11 +86,11 @@ def image_reward(state: Mapping[str, Tensor], pixels: Tensor, ids: Tensor, mask:
             y = _norm(s, f"{at}.output.LayerNorm", _linear(s, f"{at}.output.dense", found) + y, 1e-12)
         z = _linear(s, f"{block}.output.dense", functional.gelu(_linear(s, f"{block}.intermediate.dense", y)))
         y = _norm(s, f"{block}.output.LayerNorm", z + y, 1e-12)
-    return (mlp(s, y[:, 0], "mlp.") - 0.16717362830052426) / 1.0333394966054072
+    return y[:, 0]
 
 
-def mlp(state: Mapping[str, Tensor], features: Tensor, prefix: str = "") -> Tensor:
-    for place in (0, 2, 4, 6, 7):
+def mlp(state: Mapping[str, Tensor], features: Tensor, prefix: str = "", last: int = 7) -> Tensor:
+    for place in (0, 2, 4, 6, last):
         features = _linear(state, f"{prefix}layers.{place}", features)
     return features[:, 0]
 

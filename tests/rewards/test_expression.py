@@ -26,6 +26,7 @@ CLIP, CLIP_B, BRIGHT = Name("clip"), Name("clip-b"), Name("brightness")
         ("z(clip) + 2*z(clip + brightness, 1, 2)",
          Sum(((1.0, Standard(CLIP)), (2.0, Standard(Sum(((1.0, CLIP), (1.0, BRIGHT))), 1.0, 2.0))))),
         ("z", Name("z")),
+        ("aesthetic-v2.5-.5*clip", Sum(((1.0, Name("aesthetic-v2.5")), (-0.5, CLIP)))),
         ("target-colour:#FF8800", Name("target-colour", "#FF8800")),
         ("clipscore:openai/clip-vit-b + clip", Sum(((1.0, Name("clipscore", "openai/clip-vit-b")), (1.0, CLIP)))),
         ('aesthetic:"my models/sac+logos.pth"', Name("aesthetic", "my models/sac+logos.pth")),

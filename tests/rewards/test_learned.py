@@ -21,8 +21,10 @@ from ..tiny import clip_tokenizer
 from .checkpoints import (
     SIDE,
     aesthetic_directory,
+    aesthetic_v2_5_directory,
     bert_tokenizer,
     clip_directory,
+    cyclereward_directory,
     hps_directory,
     imagereward_directory,
     mlp_state,
@@ -31,7 +33,7 @@ from .checkpoints import (
     siglip_directory,
 )
 from .pictures import picture, tensor
-from .reference import image_reward, mlp, open_clip_features
+from .reference import cycle_reward, image_reward, mlp, open_clip_features
 
 PROMPTS = ["a red cat", "the sun over a blue sea"]
 BUILD: dict[str, Callable[[Path], Path]] = {
@@ -45,6 +47,8 @@ BUILD: dict[str, Callable[[Path], Path]] = {
     "hpsv2": hps_directory,
     "hpsv2.1": lambda folder: hps_directory(folder, "HPS_v2.1_compressed.pt"),
     "imagereward": imagereward_directory,
+    "cyclereward": cyclereward_directory,
+    "aesthetic-v2.5": aesthetic_v2_5_directory,
 }
 
 
@@ -92,6 +96,16 @@ def _reference(name: str, folder: Path, images: Tensor) -> Tensor:
         return model(input_ids=ids, pixel_values=images * 2 - 1).logits_per_image.diagonal().sigmoid()
     if name == "siglip/naflex":
         return _naflex(folder, [picture(SIDE, SIDE, seed) for seed in range(2)])
+    if name == "aesthetic-v2.5":
+        model = transformers.SiglipModel.from_pretrained(folder).vision_model
+        image = functional.normalize(model(pixel_values=images * 2 - 1).pooler_output, dim=-1)
+        (file,) = folder.glob("*.pth")
+        head = torch.load(file, weights_only=True)
+        return mlp({key.replace("scoring_head", "layers"): value for key, value in head.items()}, image, last=8)
+    if name == "cyclereward":
+        tokens = bert_tokenizer()(PROMPTS, padding="max_length", truncation=True, max_length=128, return_tensors="pt")
+        state = torch.load(folder / "CycleReward-Combo.pth", weights_only=True)
+        return cycle_reward(state, _pixels(images), tokens.input_ids, tokens.attention_mask)
     (file,) = folder.glob("*.pt")
     state = torch.load(file, weights_only=True)
     if name == "imagereward":
@@ -131,7 +145,7 @@ def test_scores_are_those_of_a_straightforward_computation(checkpoints: Any, nam
     torch.testing.assert_close(ours, alone, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", [name for name in BUILD if name != "aesthetic"])
+@pytest.mark.parametrize("name", [name for name in BUILD if not name.startswith("aesthetic")])
 def test_the_prompt_matters(checkpoints: Any, name: str) -> None:
     reward, images = _load(name, checkpoints(name)), _images()[:1].repeat(2, 1, 1, 1)
     first, second = reward(images, PROMPTS)

@@ -29,7 +29,10 @@ from .checkpoints import (
 )
 from .pictures import picture, tensor
 
-LEARNED = ["pickscore", "clipscore", "siglip", "vqascore", "aesthetic", "hpsv2", "hpsv2.1", "imagereward"]
+LEARNED = [
+    "pickscore", "clipscore", "siglip", "vqascore", "aesthetic", "aesthetic-v2.5", "hpsv2", "hpsv2.1", "imagereward",
+    "cyclereward", "nsfw", "brisque",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(

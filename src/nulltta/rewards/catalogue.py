@@ -11,7 +11,19 @@ from torch import Tensor
 
 from nulltta.contracts import Reward
 from nulltta.errors import InvalidValue
-from nulltta.rewards import aesthetic, brisque, checkpoint_files, clip, hps, imagereward, nsfw, siglip, vqascore
+from nulltta.rewards import (
+    aesthetic,
+    aesthetic_v2_5,
+    brisque,
+    checkpoint_files,
+    clip,
+    cyclereward,
+    hps,
+    imagereward,
+    nsfw,
+    siglip,
+    vqascore,
+)
 from nulltta.rewards.closed_form import brightness, colourfulness, sharpness, target_colour
 from nulltta.rewards.compose import Custom
 from nulltta.rewards.jpeg import JpegSize
@@ -148,6 +160,15 @@ REWARDS: Mapping[str, KnownReward] = {
     "aesthetic": KnownReward(
         aesthetic.load, "LAION's aesthetic predictor v2 on CLIP-L",
         files=((aesthetic.HUB, aesthetic.FILES), _CLIP_L), gigabytes=1.7, licence="Apache-2.0; CLIP MIT",
+    ),
+    "aesthetic-v2.5": KnownReward(
+        aesthetic_v2_5.load, "aesthetic predictor v2.5 on SigLIP so400m",
+        files=((aesthetic_v2_5.SIGLIP, checkpoint_files.WEIGHTS),), gigabytes=3.5,
+        licence="AGPL-3.0; SigLIP Apache-2.0",
+    ),
+    "cyclereward": KnownReward(
+        cyclereward.load, "CycleReward, BLIP and an MLP trained on cycle consistency",
+        files=((cyclereward.HUB, cyclereward.FILES),), gigabytes=1.9, licence="MIT",
     ),
     "clipscore": KnownReward(
         clip.loader(clip.OPENAI), "cosine of any CLIPModel", files=(_CLIP_L,), gigabytes=1.7, licence="MIT"

@@ -23,7 +23,7 @@ RGB = re.compile("#[0-9a-fA-F]{6}")
 _BARE = re.compile(r'[^\s()+*,"]+')  # an argument that needs no quotes
 _TOKEN = re.compile(
     r"""\s*(?:(?P<number>\d+\.?\d*(?:e[+-]?\d+)?|\.\d+)
-          |(?P<name>[a-z][\w.]*(?:-[a-z]\w*)*(?::(?:"[^"]*"|[^\s()+*,"]+))?)
+          |(?P<name>[a-z][\w.]*(?:-[a-z][\w.]*)*(?::(?:"[^"]*"|[^\s()+*,"]+))?)
           |(?P<sign>[-+*(),]))""",
     re.IGNORECASE | re.VERBOSE,
 )
