@@ -106,10 +106,10 @@ def test_stop_keeps_the_best_so_far(page: Any) -> None:
 
 
 def test_a_mistake_is_one_line_and_the_page_goes_on(page: Any, tmp_path: Path) -> None:
-    mistakes: list[tuple[dict[str, Any], str]] = [
-        ({"reward": "os:system"}, "not offered"), ({"reward": "clapp"}, "choose among"),
+    mistakes: list[tuple[dict[str, Any], str]] = [  # each message must differ from the one before
+        ({"reward": "os:system"}, "not offered"), ({"reward": "clapp"}, "clapp"),
         ({"reward": "clip +"}, "malformed"), ({"prompts": " "}, "no prompt"), ({"seed": -1}, "seed must be"),
-        ({"num particles": 2.5}, "whole number"),
+        ({"num particles": 2.5}, "num_particles must be"),
         ({"num particles": 2, "num inference steps": 10**9}, "at most on a page"),
         ({"prompts": "boom", "reward": fragile.NAME}, "LookupError"),
     ]  # fmt: skip
