@@ -15,7 +15,7 @@ from nulltta.cli.messages import quiet
 from nulltta.errors import InvalidValue, MissingExtra
 from nulltta.runs.request import ModelSettings
 from nulltta.server.auth import VARIABLE, read_keys
-from nulltta.server.settings import ServerSettings as Settings
+from nulltta.server.settings import ServerSettings
 
 if TYPE_CHECKING:
     from nulltta.contracts import GuidedModel
@@ -46,8 +46,8 @@ def serve(
     ] = None,
     host: Annotated[
         str, typer.Option(help="The address to listen on; one that other machines reach needs an API key.")
-    ] = Settings.host,
-    port: Annotated[int, typer.Option(help="The port to listen on; 0 for any free one.")] = Settings.port,
+    ] = ServerSettings.host,
+    port: Annotated[int, typer.Option(help="The port to listen on; 0 for any free one.")] = ServerSettings.port,
     api_key_file: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help=f"A file with one API key per line (default: the key in {VARIABLE})."),
@@ -79,23 +79,25 @@ def serve(
             rich_help_panel=RAY,
         ),
     ] = None,
-    max_images: Annotated[int, _limit("The most images per request.")] = Settings.max_images,
-    batch_size: Annotated[int, _limit("Images sampled at a time.")] = Settings.batch_size,
-    queue_size: Annotated[int, _limit("The most requests that wait.")] = Settings.queue_size,
-    max_prompt: Annotated[int, _limit("The most characters per prompt.")] = Settings.max_prompt,
-    max_body: Annotated[int, _limit("The most bytes per request.")] = Settings.max_body,
-    max_steps: Annotated[int, _limit("The largest num_inference_steps.")] = Settings.max_steps,
-    max_inner_steps: Annotated[int, _limit("The largest inner_steps.")] = Settings.max_inner_steps,
+    max_images: Annotated[int, _limit("The most images per request.")] = ServerSettings.max_images,
+    batch_size: Annotated[int, _limit("Images sampled at a time.")] = ServerSettings.batch_size,
+    queue_size: Annotated[int, _limit("The most requests that wait.")] = ServerSettings.queue_size,
+    max_prompt: Annotated[int, _limit("The most characters per prompt.")] = ServerSettings.max_prompt,
+    max_body: Annotated[int, _limit("The most bytes per request.")] = ServerSettings.max_body,
+    max_steps: Annotated[int, _limit("The largest num_inference_steps.")] = ServerSettings.max_steps,
+    max_inner_steps: Annotated[int, _limit("The largest inner_steps.")] = ServerSettings.max_inner_steps,
     max_candidates: Annotated[
         int, _limit("The largest num_particles and zeroth_order_samples.")
-    ] = Settings.max_candidates,
-    timeout: Annotated[float, _limit("The most seconds per request, waiting included.")] = Settings.timeout,
-    grace: Annotated[float, _limit("Seconds to finish requests in when told to stop.")] = Settings.grace,
-    url_lifetime: Annotated[float, _limit("Seconds that a picture can be fetched by URL.")] = Settings.url_lifetime,
+    ] = ServerSettings.max_candidates,
+    timeout: Annotated[float, _limit("The most seconds per request, waiting included.")] = ServerSettings.timeout,
+    grace: Annotated[float, _limit("Seconds to finish requests in when told to stop.")] = ServerSettings.grace,
+    url_lifetime: Annotated[
+        float, _limit("Seconds that a picture can be fetched by URL.")
+    ] = ServerSettings.url_lifetime,
 ) -> None:
     """Serve images over HTTP, with the interface of OpenAI's images API."""
-    settings = Settings(
-        rewards=tuple(reward or ()), methods=tuple(method or Settings.methods), host=host, port=port,
+    settings = ServerSettings(
+        rewards=tuple(reward or ()), methods=tuple(method or ServerSettings.methods), host=host, port=port,
         keys=read_keys(api_key_file, os.environ), name=name or (Path(model).name if Path(model).is_dir() else model),
         public_url=public_url, log_prompts=log_prompts, max_images=max_images, batch_size=batch_size,
         queue_size=queue_size, max_prompt=max_prompt, max_body=max_body, max_steps=max_steps,
