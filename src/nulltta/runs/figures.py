@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from nulltta.evaluation.comparison import Comparison
 from nulltta.images import to_pil
+from nulltta.runs.formatting import number, sign, signed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -145,16 +146,11 @@ def _caption(
     draw: ImageDraw.ImageDraw, at: tuple[int, int], width: int, text: int, measure: str, value: float, gain: float
 ) -> None:
     """One line, "clip 0.312  +0.021", the name cut to what fits; no gain that rounds to nothing."""
-    font, gained = _font(text), f"  {gain:+.3f}" if abs(gain) >= 0.0005 else ""
+    font, gained = _font(text), f"  {signed(gain)}" if sign(gain) else ""
     room = width - font.getlength(f" {number(value)}{gained}")
     words = f"{_fitted(measure, font, room)} {number(value)}"
     draw.text(at, words, GREY, font)
-    draw.text((at[0] + round(font.getlength(words)), at[1]), gained, UP if gain > 0 else DOWN, font)
-
-
-def number(value: float) -> str:
-    """A score in a few characters; a dash where there is none."""
-    return "–" if math.isnan(value) else f"{value:.3f}" if abs(value) < 100 else f"{value:.4g}"
+    draw.text((at[0] + round(font.getlength(words)), at[1]), gained, UP if sign(gain) > 0 else DOWN, font)
 
 
 @cache

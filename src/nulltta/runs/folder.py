@@ -1,4 +1,4 @@
-"""The folder of a run: pictures a prompt, a sheet of them all, and result.json, which lists what is finished."""
+"""The folder of a run: pictures of each prompt, a contact sheet, and result.json, which lists what is finished."""
 
 from __future__ import annotations
 
@@ -15,25 +15,28 @@ from nulltta.errors import InvalidValue
 from nulltta.evaluation.comparison import Comparison, Score
 from nulltta.files import as_error
 from nulltta.images import save_png, to_pil
-from nulltta.runs import figures, interrupts, record
+from nulltta.runs import figures, record
+from nulltta.runs.interrupts import interrupts_deferred
 from nulltta.runs.request import AlignRequest
 
 Status = Literal["running", "finished", "interrupted", "failed"]
 
 
 class Output:
-    """Writes a run as it goes on: one prompt into the folder itself, several into 000, 001, ... inside it.
+    """Writes the results of a run batch by batch: one prompt into the folder itself, several into 000, 001, ...
 
-    Every file appears whole or not at all; result.json is written after each batch, so it never names a file that
-    is not there. Ctrl-C waits until a batch is on the disk.
+    Every file appears whole or not at all. result.json is written after each batch, so it never names a file that
+    does not exist. Ctrl-C takes effect after a batch has been written.
 
-    folder: where to write, if not where the request says.
+    Args:
+        request: what the run was asked for.
+        folder: the folder to write to; that of the request if None.
 
     Attributes:
-        finished: the prompts whose pictures are on the disk, with their scores.
+        finished: the prompts whose files have been written, with their scores.
 
     Raises:
-        NullTTAError: the folder, or a file in it, cannot be written.
+        NullTTAError: if the folder or a file in it cannot be written.
     """
 
     def __init__(self, request: AlignRequest, folder: Path | None = None) -> None:
@@ -46,8 +49,8 @@ class Output:
         refuse_unwritable(self.folder)
 
     def add(self, comparisons: Sequence[Comparison], seconds: Mapping[str, float]) -> None:
-        """Write a finished batch; seconds: how long what has taken since the run began."""
-        with interrupts.held(), as_error(self.folder):
+        """Write the files of a finished batch; `seconds` is the time spent since the run began, by purpose."""
+        with interrupts_deferred(), as_error(self.folder):
             first = len(self.finished)
             results = [self._write(comparison, first + i) for i, comparison in enumerate(comparisons)]
             self._record["results"] += results
@@ -56,16 +59,16 @@ class Output:
             self._save("running")
 
     def close(self, status: Status) -> None:
-        """Write the contact sheet and the last word on the run; nothing where no prompt was finished."""
+        """Write the contact sheet and the final status; nothing if no prompt was finished."""
         if not self.finished:
             return
-        with interrupts.held(), as_error(self.folder):
+        with interrupts_deferred(), as_error(self.folder):
             if len(self._prompts) > 1:
                 save_png(figures.contact_sheet(self._cells), self.folder / "contact-sheet.png")
             self._save(status)
 
     def _write(self, comparison: Comparison, index: int) -> dict[str, Any]:
-        """One prompt's files; what result.json says of it."""
+        """Write the files of one prompt and return its entry in result.json."""
         inside = f"{index:03d}" if len(self._prompts) > 1 else ""
         folder = self.folder / inside
         folder.mkdir(parents=True, exist_ok=True)
@@ -93,10 +96,10 @@ class Output:
 
 
 def refuse_unwritable(folder: Path) -> None:
-    """Fail now, creating nothing, where `folder` could not be made or written to.
+    """Check that a folder can be created or written to, without creating anything.
 
     Raises:
-        NullTTAError: it is no folder, or there is no permission.
+        InvalidValue: if there is a file in its place, or no permission to write.
     """
     existing = folder.absolute()
     while not os.path.lexists(existing):

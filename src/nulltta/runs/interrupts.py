@@ -1,4 +1,4 @@
-"""Ctrl-C comes between pieces of work, never inside one that must be whole."""
+"""Defer Ctrl-C until a piece of work is whole."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def held() -> Iterator[None]:
-    """Hold Ctrl-C back until the block is done; it then arrives as KeyboardInterrupt. In another thread than the
-    main one, where Python delivers none, this does nothing."""
+def interrupts_deferred() -> Iterator[None]:
+    """Raise the KeyboardInterrupt of a Ctrl-C that comes within the block only after the block.
+
+    Outside the main thread, where Python delivers none, this does nothing.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    came: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    received: list[int] = []
+    previous = signal.signal(signal.SIGINT, lambda number, _: received.append(number))
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
-    if came:
+        signal.signal(signal.SIGINT, previous)
+    if received:
         raise KeyboardInterrupt

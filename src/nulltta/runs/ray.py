@@ -1,4 +1,4 @@
-"""A Ray cluster, as `nulltta batch` and `nulltta serve` use it: Ray itself, a connection, what a worker takes."""
+"""How `nulltta batch` and `nulltta serve` use a Ray cluster: importing Ray, connecting, and resources per worker."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
-from nulltta.errors import InvalidValue
+from nulltta.errors import InvalidValue, MissingExtra, first_line
 
 
 def require_ray(library: str) -> Any:
-    """Ray with one of its libraries, "data" or "serve"; it reports to nobody.
+    """Import Ray and one of its libraries, "data" or "serve", with its usage statistics turned off.
 
     Raises:
-        NullTTAError: not installed.
+        MissingExtra: if Ray is not installed.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
@@ -24,15 +24,19 @@ def require_ray(library: str) -> Any:
         import_module(f"ray.{library}")
         return import_module("ray")
     except ImportError as error:
-        raise InvalidValue("--engine ray needs Ray: pip install 'nulltta[ray]'") from error
+        raise MissingExtra("--engine ray", "Ray", "ray") from error
 
 
 def connect(ray: Any, address: str | None) -> None:
-    """To the cluster at an address, as `ray.init` takes it; None for the one that RAY_ADDRESS names or that runs on
-    this machine, else a fresh one of this machine's CPUs and GPUs, which ends with this process.
+    """Connect to a cluster.
+
+    Args:
+        ray: the module, from `require_ray`.
+        address: as `ray.init` takes it. None for the cluster that RAY_ADDRESS names or that runs on this machine;
+            if there is none, for a new one of this machine's CPUs and GPUs, which ends with this process.
 
     Raises:
-        NullTTAError: no cluster answers.
+        InvalidValue: if no cluster answers.
     """
     _require_answer(address or "")
     try:
@@ -45,16 +49,19 @@ def connect(ray: Any, address: str | None) -> None:
 
 
 def machines(ray: Any) -> list[Mapping[str, float]]:
-    """The resources of each machine: {"CPU": 16.0, "GPU": 8.0}."""
+    """Return the resources of each machine, as in {"CPU": 16.0, "GPU": 8.0}."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def shares(nodes: Sequence[Mapping[str, float]], workers: int | None, device: str | None) -> tuple[int, dict[str, int]]:
-    """How many workers, and what each takes: a GPU or, where there is none or device is "cpu", as many CPUs as let
-    all of them run at once.
+    """Return the number of workers and the resources of each.
 
-    nodes: each machine's resources.
-    workers: None for one a GPU or, without any, one a machine.
+    A worker takes one GPU or, if there is none or `device` is "cpu", as many CPUs as let all workers run at once.
+
+    Args:
+        nodes: the resources of each machine.
+        workers: the number of workers; None for one per GPU or, without GPUs, one per machine.
+        device: the device that was asked for, or None.
     """
     gpus = sum(int(node.get("GPU", 0)) for node in nodes)
     if (device or "cuda").startswith("cuda") and (gpus or device):
@@ -65,16 +72,12 @@ def shares(nodes: Sequence[Mapping[str, float]], workers: int | None, device: st
     return workers, {"num_cpus": next(fitting, 1)}
 
 
-def first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
 def _require_answer(address: str) -> None:
-    """Refuse a host and port where nothing listens: Ray itself would ask again for minutes."""
+    """Check that something listens at a host and port: Ray itself would try again for minutes."""
     host, colon, port = address.rpartition(":")
     if not colon or not port.isdigit() or "/" in host:
         return
     try:
         socket.create_connection((host, int(port)), timeout=10).close()
     except (OSError, OverflowError) as error:
-        raise InvalidValue(f"no Ray cluster at '{address}': {getattr(error, 'strerror', None) or error}") from error
+        raise InvalidValue(f"no Ray cluster at '{address}': {first_line(error)}") from error

@@ -22,10 +22,10 @@ from nulltta.null_text.replay import recorded_config, replay
 from nulltta.null_text.value import NullText
 from nulltta.rewards.expression import with_source
 from nulltta.runs.folder import refuse_unwritable
-from nulltta.runs.gains import gain_table
 from nulltta.runs.loading import load_model, load_reward, resolved
 from nulltta.runs.replay_folder import ReplayOutput, Sample, exactness
 from nulltta.runs.request import ReplayRequest
+from nulltta.runs.tables import gain_table
 from nulltta.scoring import score
 
 

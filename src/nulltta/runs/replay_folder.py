@@ -1,4 +1,4 @@
-"""The folder of a replay: pictures, a grid of them all, and result.json, which lists what is finished."""
+"""The folder of a replay: pictures, a grid of all of them, and result.json, which lists what is finished."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from nulltta.files import as_error
 from nulltta.images import save_png, to_pil
 from nulltta.null_text.replay import SAMPLING
 from nulltta.null_text.value import NullText
-from nulltta.runs import interrupts, record
+from nulltta.runs import record
 from nulltta.runs.figures import save_figure
 from nulltta.runs.folder import Status
 from nulltta.runs.grid import Cell, grid_figure
+from nulltta.runs.interrupts import interrupts_deferred
 from nulltta.runs.request import ReplayRequest
 
 ROUNDING = 1e-4  # of a pixel's range: what another batch size or number of threads may change in float32
@@ -27,7 +28,7 @@ ROUNDING = 1e-4  # of a pixel's range: what another batch size or number of thre
 
 @dataclass(frozen=True)
 class Sample:
-    """One picture (3, H, W) in [0, 1], plain sampling's of the same seed where it was asked for, and their scores."""
+    """A replayed picture (3, H, W) in [0, 1], the plain one of the same seed if it was asked for, and their scores."""
 
     prompt: str
     seed: int | None  # None for the recorded noise
@@ -37,8 +38,13 @@ class Sample:
 
 
 class ReplayOutput:
-    """Writes 000.png, 001.png, ... as they come, with 000-plain.png beside them, and result.json after each batch;
-    every file appears whole or not at all. `finished`: what is on the disk."""
+    """Writes 000.png, 000-plain.png, 001.png, ... and, after each batch, result.json.
+
+    Every file appears whole or not at all.
+
+    Attributes:
+        finished: the samples that have been written.
+    """
 
     def __init__(self, asked: ReplayRequest, null_text: NullText, config: NullTTAConfig) -> None:
         self.asked, self.folder = asked, asked.out
@@ -55,10 +61,10 @@ class ReplayOutput:
         self._image = null_text.image
 
     def add(self, samples: Sequence[Sample], seconds: float) -> None:
-        """Write a finished batch; seconds: since the run began."""
+        """Write a finished batch; `seconds` is the time since the run began."""
         if self.asked.exact and self._image is not None:
             self._record["max_difference"] = difference(samples[0].replayed, self._image)
-        with interrupts.held(), as_error(self.folder):
+        with interrupts_deferred(), as_error(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             self._results += [self._write(sample, len(self.finished) + i) for i, sample in enumerate(samples)]
             self.finished += samples
@@ -66,8 +72,8 @@ class ReplayOutput:
             self._save("running")
 
     def close(self, status: Status) -> None:
-        """Write the grid and the last word on the run."""
-        with interrupts.held(), as_error(self.folder):
+        """Write the grid and the final status."""
+        with interrupts_deferred(), as_error(self.folder):
             save_figure(grid_figure([_cell(sample) for sample in self.finished]), self.folder / "grid.png")
             self._save(status)
 
@@ -88,10 +94,10 @@ class ReplayOutput:
 
 
 def difference(replayed: Tensor, recorded: Tensor) -> float:
-    """The largest of any pixel's, of a range of 1.
+    """Return the largest difference of any pixel, in units of the range of a pixel.
 
     Raises:
-        NullTTAError: they are of unlike shape.
+        InvalidValue: if the images have different shapes.
     """
     if replayed.shape != recorded.shape:
         raise InvalidValue(
@@ -108,7 +114,7 @@ def _cell(sample: Sample) -> Cell:
 
 
 def exactness(sample: Sample, null_text: NullText) -> str:
-    """What an exact replay came to, in words."""
+    """Say in words how close an exact replay came to the recorded image."""
     if null_text.image is None:
         return "the file holds no image to compare with"
     off = difference(sample.replayed, null_text.image)

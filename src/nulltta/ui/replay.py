@@ -12,7 +12,7 @@ from nulltta.algorithm.memory import is_out_of_memory
 from nulltta.errors import InvalidValue, NullTTAError, OutOfMemory
 from nulltta.null_text.replay import replay
 from nulltta.null_text.value import NullText
-from nulltta.runs.figures import number
+from nulltta.runs.formatting import number
 from nulltta.runs.replay_folder import difference
 from nulltta.runs.seeds import parse_seeds
 from nulltta.scoring import score

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import math
 from html import escape
 
 from torch import Tensor
@@ -12,7 +11,7 @@ from torch import Tensor
 from nulltta.algorithm.budget import planned
 from nulltta.evaluation.comparison import Comparison, Score
 from nulltta.images import to_pil
-from nulltta.runs.figures import number
+from nulltta.runs.formatting import number, sign, signed
 from nulltta.runs.request import AlignRequest
 from nulltta.ui.plots import colour, legend, reward_curve
 from nulltta.ui.replay import ReplayedImages
@@ -107,13 +106,11 @@ def score_table(comparison: Comparison) -> str:
 
 
 def _row(name: str, score: Score) -> str:
-    gain = score.gain
-    sign = "" if math.isnan(gain) or gain == 0 else "up" if gain > 0 else "down"
-    gained = f"+{number(gain)}" if gain > 0 else number(gain)
+    direction, gained = ("", "up", "down")[sign(score.gain)], signed(score.gain)
     return (
         f'<tr class="{score.role.replace(" ", "-")}"><th>{escape(name)} <small>{score.role}</small></th>'
         f"<td>{number(score.plain)}</td><td>{number(score.aligned)}</td>"
-        f'<td class="{sign}">{gained}</td></tr>'
+        f'<td class="{direction}">{gained}</td></tr>'
     )
 
 
