@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -101,14 +102,30 @@ def test_clean_and_transition_are_the_schedulers_own(model: Any, index: int, eta
     if _is_diffusion(model):
         theirs = model.scheduler.step(prediction, step.timestep, x, eta=eta, variance_noise=noise)
         clean, following = theirs.pred_original_sample, theirs.prev_sample
-    elif eta == 0.3:
-        pytest.skip("no scheduler of diffusers has flow matching's step at a share of the posterior's deviation")
     else:
         clean = x - flow.sigma(step.alpha_bar) * prediction
-        following = _flow_step(model, index, eta, x, prediction, noise)
+        between = eta not in (0, 1)  # where diffusers has no scheduler
+        following = (_closed_form if between else _flow_step)(model, index, eta, x, prediction, noise)
     size = max(1.0, float(clean.abs().max()))  # near ᾱ = 0, x̂0 is large and a difference of larger numbers
     torch.testing.assert_close(model.predict_x0(x, prediction, step), clean, rtol=1e-5, atol=1e-6 * size)
     torch.testing.assert_close(mean + std * noise, following, rtol=1e-5, atol=1e-5)
+
+
+def _closed_form(model: Any, index: int, eta: float, x: Tensor, prediction: Tensor, noise: Tensor) -> Tensor:
+    """The flow's step in closed form, from x_σ = (1−σ)·x0 + σ·ε alone.
+
+    Given x0, x_σ' is N((1−σ')x0, σ'²), and x_σ = a·x_σ' + N(0, q) with a = (1−σ)/(1−σ') and q = σ² − a²σ'². The
+    posterior variance of x_σ' given x_σ is then σ'²q/(q + a²σ'²); a share η of its deviation is drawn anew, and the
+    rest of level σ' stays in the direction of ε.
+    """
+    step = model.schedule(10)[index]
+    now, then = (1 / (1 + math.sqrt(each / (1 - each))) if each < 1 else 0.0  # (1−σ)/σ = √(ᾱ/(1−ᾱ))
+                 for each in (step.alpha_bar, step.alpha_bar_previous))  # fmt: skip
+    a = (1 - now) / (1 - then)
+    q = now**2 - (a * then) ** 2
+    std = eta * math.sqrt(then**2 * q / (q + (a * then) ** 2))
+    x0, eps = x - now * prediction, x + (1 - now) * prediction
+    return (1 - then) * x0 + math.sqrt(then**2 - std**2) * eps + std * noise
 
 
 def _flow_step(model: Any, index: int, eta: float, x: Tensor, prediction: Tensor, noise: Tensor) -> Tensor:

@@ -13,8 +13,8 @@ from nulltta.embedded.grammar import caption, sample
 from nulltta.embedded.judge import Judge, load_judge
 from nulltta.embedded.render import render_batch, to_unit
 from nulltta.embedded.scorers import load_scorer
-from nulltta.embedded.train.export import sample_images
 from nulltta.embedded.train.judge import accuracy as judge_accuracy
+from nulltta.embedded.train.sampling import sample_images
 from nulltta.embedded.train.scorers import accuracy as scorer_accuracy
 from nulltta.errors import NullTTAError
 

@@ -23,8 +23,8 @@ from .grammar import Size, parse, sample, test_prompts
 from .judge import FACTS, Judge, compare, load_judge
 from .render import render_batch, to_unit
 from .scorers import Scorer, load_scorer
-from .train.export import sample_images
 from .train.judge import accuracy as judge_accuracy
+from .train.sampling import sample_images
 from .train.scorers import NAMES
 from .train.scorers import accuracy as scorer_accuracy
 

@@ -20,8 +20,8 @@ from ..grammar import Size, sample, sample_caption
 from ..render import render_batch
 from ..tokenizer import build_tokenizer, token_ids
 from . import autoencoder, scorers
-from .export import pipeline, sample_grid
 from .loop import Budget, Draws, Recipe, State, load_trained, train
+from .sampling import pipeline, sample_grid
 
 NAME = "denoiser"
 BATCH = 48
