@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..tiny import clip_tokenizer
@@ -245,14 +246,9 @@ CHAT_TEMPLATE = (
 )
 
 
-def qwen_directory(folder: Path) -> Path:
-    """Qwen2.5-VL: what `save_pretrained` of the model, its tokenizer and its image processor leave."""
-    from transformers import (
-        Qwen2_5_VLConfig,
-        Qwen2_5_VLForConditionalGeneration,
-        Qwen2Tokenizer,
-        Qwen2VLImageProcessorPil,
-    )
+def qwen_tokenizer() -> Any:
+    """Bytes and the word Yes, with the special tokens and the chat template of Qwen-VL."""
+    from transformers import Qwen2Tokenizer
     from transformers.convert_slow_tokenizer import bytes_to_unicode
 
     pieces = [*bytes_to_unicode().values(), "Ye", "Yes"]
@@ -263,28 +259,58 @@ def qwen_directory(folder: Path) -> Path:
         ],
     )  # fmt: skip
     tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
+
+
+def qwen_directory(folder: Path, version: str = "2.5", tokens: int = 0) -> Path:
+    """Qwen2-VL, Qwen2.5-VL or Qwen3-VL: what `save_pretrained` of model, tokenizer and image processor leave.
+
+    tokens: how many rows the embedding has beyond the tokenizer's vocabulary.
+    """
+    import transformers
+
+    tokenizer = qwen_tokenizer()
     token = tokenizer.convert_tokens_to_ids
+    text = {
+        "vocab_size": len(tokenizer) + tokens, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": LAYERS,
+        "num_attention_heads": 2, "num_key_value_heads": 1, "bos_token_id": None, "eos_token_id": None,
+        "rope_parameters": {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 1e6},
+        "initializer_range": 0.3,
+    }  # fmt: skip
+    vision: dict[str, Any] = {"depth": LAYERS, "hidden_size": 32, "num_heads": 2, "initializer_range": 0.3}
+    special: dict[str, Any] = {
+        "2": {"embed_dim": 32, "mlp_ratio": 2},
+        "2.5": {"intermediate_size": 64, "out_hidden_size": 32, "fullatt_block_indexes": [1], "window_size": 56},
+        "3": {
+            "intermediate_size": 64, "out_hidden_size": 32, "num_position_embeddings": 16,
+            "deepstack_visual_indexes": [0],
+        },
+    }  # fmt: skip
+    family = {"2": "Qwen2VL", "2.5": "Qwen2_5_VL", "3": "Qwen3VL"}[version]
     torch.manual_seed(0)
-    model = Qwen2_5_VLForConditionalGeneration(
-        Qwen2_5_VLConfig(
-            text_config={
-                "vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": LAYERS,
-                "num_attention_heads": 2, "num_key_value_heads": 1, "bos_token_id": None, "eos_token_id": None,
-                "rope_parameters": {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 1e6},
-                "initializer_range": 0.3,
-            },
-            vision_config={
-                "depth": LAYERS, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "out_hidden_size": 32,
-                "fullatt_block_indexes": [1], "window_size": 56, "initializer_range": 0.3,
-            },
-            image_token_id=token("<|image_pad|>"), video_token_id=token("<|video_pad|>"),
-            vision_start_token_id=token("<|vision_start|>"), vision_end_token_id=token("<|vision_end|>"),
-            tie_word_embeddings=True,
-        )
+    config = getattr(transformers, f"{family}Config")(
+        text_config=text | ({"head_dim": 16} if version == "3" else {}), vision_config=vision | special[version],
+        image_token_id=token("<|image_pad|>"), video_token_id=token("<|video_pad|>"),
+        vision_start_token_id=token("<|vision_start|>"), vision_end_token_id=token("<|vision_end|>"),
+        tie_word_embeddings=version != "2",
     )  # fmt: skip
-    model.save_pretrained(folder)
+    getattr(transformers, f"{family}ForConditionalGeneration")(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    Qwen2VLImageProcessorPil(min_pixels=56 * 56, max_pixels=28 * 28 * 16).save_pretrained(folder)
+    patch = {"patch_size": 16} if version == "3" else {}
+    transformers.Qwen2VLImageProcessorPil(
+        min_pixels=56 * 56, max_pixels=28 * 28 * 16, **patch
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
+def hpsv3_directory(folder: Path) -> Path:
+    """HPSv3's file under its official names, and Qwen2-VL's configuration, tokenizer and processor beside it."""
+    qwen_directory(folder, "2", tokens=1)
+    state = load_file(folder / "model.safetensors")  # save_pretrained keeps the names of earlier versions
+    head = {0: (16, 32), 3: (8, 16), 5: (2, 8)}
+    state |= _random({k: v for i, shape in head.items() for k, v in _pair(f"rm_head.{i}", *shape).items()}, seed=2)
+    save_file(state, folder / "HPSv3.safetensors", {"format": "pt"})
+    (folder / "model.safetensors").unlink()
     return folder
 
 
@@ -329,7 +355,6 @@ def instructblip_directory(folder: Path, language: str = "t5") -> Path:
 def sharded(folder: Path, kind: str = "safetensors") -> list[Path]:
     """Cuts a checkpoint's weights into shards, as `save_pretrained` does; returns their paths."""
     import transformers
-    from safetensors.torch import load_file
 
     whole = folder / "model.safetensors"
     if kind == "safetensors":

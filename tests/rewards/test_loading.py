@@ -31,7 +31,7 @@ from .pictures import picture, tensor
 
 LEARNED = [
     "pickscore", "clipscore", "siglip", "vqascore", "aesthetic", "aesthetic-v2.5", "hpsv2", "hpsv2.1", "imagereward",
-    "cyclereward", "nsfw", "brisque",
+    "cyclereward", "hpsv3", "nsfw", "brisque",
 ]  # fmt: skip
 
 

@@ -23,6 +23,8 @@ from .pictures import picture, tensor
 PROMPTS = ["a red cat", "the sun over a blue sea"]
 BUILD: dict[str, Callable[[Path], Path]] = {
     "qwen": qwen_directory,
+    "qwen2": lambda folder: qwen_directory(folder, "2"),
+    "qwen3": lambda folder: qwen_directory(folder, "3"),
     "instructblip-t5": lambda folder: instructblip_directory(folder, "t5"),
     "instructblip-llama": lambda folder: instructblip_directory(folder, "llama"),
 }
@@ -49,7 +51,7 @@ def copied(checkpoints: Any, tmp_path: Path) -> Callable[[str], Path]:
 
 def _pictures(name: str) -> list[Image.Image]:
     """Of a size that the model's processor does not change: Qwen's own, and 12 tokens in two windows."""
-    size = (84, 112) if name == "qwen" else (SIDE, SIDE)
+    size = {"qwen": (84, 112), "qwen2": (84, 112), "qwen3": (96, 128)}.get(name, (SIDE, SIDE))
     return [picture(*size, seed) for seed in range(2)]
 
 
@@ -63,8 +65,8 @@ def _scores(name: str, folder: Path, pictures: Sequence[Image.Image], prompts: S
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     (yes,) = tokenizer("Yes", add_special_tokens=False).input_ids
-    if name == "qwen":
-        model = transformers.Qwen2_5_VLForConditionalGeneration.from_pretrained(folder)
+    if name.startswith("qwen"):
+        model = transformers.AutoModelForImageTextToText.from_pretrained(folder)
         processor = transformers.Qwen2VLImageProcessorPil.from_pretrained(folder)
     else:
         model = transformers.InstructBlipForConditionalGeneration.from_pretrained(folder)
@@ -72,7 +74,7 @@ def _scores(name: str, folder: Path, pictures: Sequence[Image.Image], prompts: S
     scores = []
     for image, prompt in zip(pictures, prompts, strict=True):
         question = f'Does this figure show "{prompt}"? Please answer yes or no.'
-        if name == "qwen":  # its processor asks for torchvision
+        if name.startswith("qwen"):  # its processor asks for torchvision
             inputs = processor(image, return_tensors="pt")
             conversation = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}]
             text = tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
@@ -235,7 +237,7 @@ def test_an_instructblip_without_a_token_for_pictures_is_refused(copied: Any) ->
 
 
 def test_other_models_and_single_files_are_refused(checkpoints: Any, tmp_path: Path) -> None:
-    classes = "Qwen2_5_VLForConditionalGeneration and InstructBlipForConditionalGeneration"
+    classes = "Qwen2VL.*, Qwen2_5_VL.*, Qwen3VL.*, InstructBlipForConditionalGeneration"
     with pytest.raises(NullTTAError, match=f"is a clip model, not one of the supported {classes}$"):
         load("vqascore", clip_directory(tmp_path), device="cpu")
     with pytest.raises(NullTTAError, match="is a file: give the checkpoint's directory or its hub id"):
@@ -281,8 +283,7 @@ def test_a_cached_repository_needs_no_network(tmp_path: Path, monkeypatch: pytes
 
 
 def test_on_a_gpu_only_the_large_model_is_in_half_precision_of_itself() -> None:
-    assert [name for name, known in REWARDS.items() if known.default_dtype(torch.device("cuda")) != torch.float32] == [
-        "vqascore"
-    ]
+    large = {name for name, known in REWARDS.items() if known.default_dtype(torch.device("cuda")) != torch.float32}
+    assert large == {"vqascore", "hpsv3"}
     assert REWARDS["vqascore"].default_dtype(torch.device("cuda")) == torch.bfloat16
     assert REWARDS["vqascore"].default_dtype(torch.device("cpu")) == torch.float32

@@ -19,6 +19,7 @@ from nulltta.rewards import (
     clip,
     cyclereward,
     hps,
+    hpsv3,
     imagereward,
     nsfw,
     siglip,
@@ -152,6 +153,10 @@ REWARDS: Mapping[str, KnownReward] = {
     "hpsv2.1": KnownReward(
         hps.load, "Human Preference Score v2.1",
         files=((hps.HUB, (hps.FILES["hpsv2.1"],)),), gigabytes=2.0, licence="Apache-2.0",
+    ),
+    "hpsv3": KnownReward(
+        hpsv3.load, "Human Preference Score v3, Qwen2-VL-7B and an MLP",
+        files=((hpsv3.HUB, hpsv3.FILES),), gigabytes=16.6, licence="Apache-2.0", gpu_dtype=torch.bfloat16,
     ),
     "imagereward": KnownReward(
         imagereward.load, "ImageReward, BLIP and an MLP",

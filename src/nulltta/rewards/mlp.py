@@ -29,7 +29,7 @@ class Mlp(nn.Module):
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        """Map features (B, F) to scores (B, 1)."""
+        """Map features (B, F) to scores (B, outputs)."""
         values: Tensor = self.layers(features)
         return values
 
@@ -42,6 +42,7 @@ def load_mlp(
     device: torch.device,
     dtype: torch.dtype,
     between: Callable[[], nn.Module] = nn.Identity,
+    outputs: int = 1,
 ) -> Mlp:
     """Load the MLP of a checkpoint `layers.0.weight, ...`, in float32 at least.
 
@@ -52,9 +53,11 @@ def load_mlp(
         device: where the MLP goes.
         dtype: the precision asked for.
         between: as of `Mlp`.
+        outputs: the number of scores.
 
     Raises:
-        LoadError: if tensors are missing or unknown, or if the layers do not lead from `width` features to 1 score.
+        LoadError: if tensors are missing or unknown, or if the layers do not lead from `width` features to
+            `outputs` scores.
     """
     found = {name: value for name, value in state.items() if name.startswith("layers.") and value.dim() in (1, 2)}
     if not any(name.endswith(".weight") and value.dim() == 2 for name, value in found.items()):
@@ -63,6 +66,7 @@ def load_mlp(
     mlp = state_dict.fill(lambda: Mlp(found, between), state, what=what, device=device, dtype=precision)
     linear = [layer for layer in mlp.layers if isinstance(layer, nn.Linear)]
     ends = [width, *(layer.out_features for layer in linear)]
-    if [layer.in_features for layer in linear] != ends[:-1] or ends[-1] != 1:
-        raise LoadError(f"{what}: its layers do not lead from {width} features to 1 score")
+    if [layer.in_features for layer in linear] != ends[:-1] or ends[-1] != outputs:
+        scores = "1 score" if outputs == 1 else f"{outputs} scores"
+        raise LoadError(f"{what}: its layers do not lead from {width} features to {scores}")
     return mlp

@@ -18,7 +18,10 @@ from nulltta.rewards.preprocess import Preprocess
 from nulltta.rewards.request import RewardRequest
 from nulltta.rewards.sharing import shared
 
-CLASSES = {"qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration", "instructblip": "InstructBlipForConditionalGeneration"}
+CLASSES = {
+    "qwen2_vl": "Qwen2VLForConditionalGeneration", "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration",
+    "qwen3_vl": "Qwen3VLForConditionalGeneration", "instructblip": "InstructBlipForConditionalGeneration",
+}  # fmt: skip
 """The supported classes of transformers, by the model_type in config.json."""
 
 
@@ -53,7 +56,8 @@ class VisionLanguageModel(Protocol):
 
 
 class QwenVL:
-    """Qwen2.5-VL (Bai et al., arXiv 2502.13923), asked through its own chat template with the image first.
+    """Qwen2-VL, Qwen2.5-VL or Qwen3-VL (arXiv 2409.12191, 2502.13923, 2511.21631), asked through its own chat template
+    with the image first.
 
     Raises:
         LoadError: if the chat template does not give the image exactly one place.
@@ -64,28 +68,51 @@ class QwenVL:
         self.patches, self.words = patches, words
         self.image = int(model.config.image_token_id)
         self._ids: dict[str, Tensor] = {}
-        if (places := int((self._conversation("") == self.image).sum())) != 1:
+        if (places := int((self.conversation("") == self.image).sum())) != 1:
             raise LoadError(f"the tokenizer's chat template gives an image {places} places, not 1")
 
     def token(self, text: str) -> int:
         return _single_token(self.words, text)
 
     def logits(self, images: Tensor, questions: Sequence[str]) -> Tensor:
+        return self.outputs(images, [self.conversation(question) for question in questions])
+
+    def outputs(
+        self, images: Tensor, rows: Sequence[Tensor], token: int | None = None, *, text_positions: bool = False
+    ) -> Tensor:
+        """Return what the model's output layer gives, (B, outputs), with gradient.
+
+        Args:
+            images: (B, 3, H, W) in [0, 1].
+            rows: one conversation per image.
+            token: where to take it: at this token, which each row has once; None for the last token.
+            text_positions: whether the image's tokens are numbered like words, one after the other, instead of by their
+                place in the image.
+        """
         patches, grid = self.patches(images.to(self.model.device))
         seen = int(grid[0].prod()) // self.patches.merge**2  # the tokens that the language model reads per image
-        rows = [self._conversation(question) for question in questions]
         ids, mask = _batch(
             [row.repeat_interleave(torch.where(row == self.image, seen, 1)) for row in rows], grid.device
         )
-        return _last_logits(
-            self.model, mask, input_ids=ids, mm_token_type_ids=(ids == self.image).int(),
-            pixel_values=patches, image_grid_thw=grid,
+        places = mask.sum(1) - 1 if token is None else (ids == token).int().argmax(1)
+        positions = torch.arange(ids.shape[1], device=ids.device).expand(3, *ids.shape) if text_positions else None
+        return _outputs_at(
+            self.model, places, attention_mask=mask, input_ids=ids, mm_token_type_ids=(ids == self.image).int(),
+            pixel_values=patches, image_grid_thw=grid, position_ids=positions,
         )  # fmt: skip
 
-    def _conversation(self, question: str) -> Tensor:
-        """Return the token ids (n,) of a question, one of which stands for the image."""
+    def conversation(self, question: str, prompt: str | None = None) -> Tensor:
+        """Return the token ids (n,) of a question, one of which stands for the image.
+
+        Args:
+            question: the whole text.
+            prompt: the part of it that must not contain special tokens; None for all of it.
+
+        Raises:
+            InvalidValue: if it contains one.
+        """
         if question not in self._ids:
-            _refuse_special_tokens(self.words, question)
+            _refuse_special_tokens(self.words, question if prompt is None else prompt)
             content = [{"type": "image"}, {"type": "text", "text": question}]
             text = self.words.apply_chat_template(
                 [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
@@ -124,7 +151,7 @@ class InstructBlip:
             "qformer_input_ids": qformer_ids, "qformer_attention_mask": qformer_mask,
         }  # fmt: skip
         if config.use_decoder_only_language_model:
-            return _last_logits(self.model, mask, **inputs)
+            return _outputs_at(self.model, mask.sum(1) - 1, attention_mask=mask, **inputs)
         start = torch.full((len(ids), 1), config.text_config.decoder_start_token_id, device=device)
         found: Tensor = self.model(**inputs, attention_mask=mask, decoder_input_ids=start, use_cache=False).logits
         return found[:, 0]
@@ -160,8 +187,7 @@ def load_model(request: RewardRequest, hub: str) -> VisionLanguageModel:
     kind = checkpoint_files.read_json(source, "config.json", reward=reward).get("model_type")
     if kind not in CLASSES:
         raise LoadError(
-            f"reward '{reward}': '{source}' is a {kind} model, not one of the supported "
-            f"{' and '.join(CLASSES.values())}"
+            f"reward '{reward}': '{source}' is a {kind} model, not one of the supported {', '.join(CLASSES.values())}"
         )
     path = checkpoint_files.find(source, checkpoint_files.WEIGHTS, reward=reward, sha256=request.sha256)
 
@@ -171,7 +197,7 @@ def load_model(request: RewardRequest, hub: str) -> VisionLanguageModel:
         pixels = checkpoint_files.image_processor(source, reward=reward)
         places = [str(path.parent), str(source)]
         words = checkpoint_files.tokenizer("AutoTokenizer", places, reward=reward)
-        if kind == "qwen2_5_vl":
+        if kind != "instructblip":
             if words.chat_template is None:  # the processor has it, and not the tokenizer
                 settings = checkpoint_files.read_json(source, "chat_template.json", reward=reward)
                 words.chat_template = settings.get("chat_template")
@@ -183,16 +209,32 @@ def load_model(request: RewardRequest, hub: str) -> VisionLanguageModel:
 
 
 def _frozen(path: Path, kind: str, request: RewardRequest) -> Any:
-    """Load a model's weights, refusing what transformers would fill with random numbers."""
+    """Load the weights of a local checkpoint."""
+    return from_pretrained(
+        CLASSES[kind], f"'{path}' is not such a {CLASSES[kind]}", request, path.parent, local_files_only=True
+    )
+
+
+def from_pretrained(kind: str, what: str, request: RewardRequest, place: Path | None, **options: Any) -> Any:
+    """Load a frozen model through transformers, refusing what transformers would fill with random numbers.
+
+    Args:
+        kind: the name of its class.
+        what: the file and what it should be, for messages.
+        request: whose device and dtype are used.
+        place: the directory; None if the options give the tensors.
+        options: for the class's own `from_pretrained`.
+
+    Raises:
+        LoadError: if tensors are missing or of another shape, or if transformers cannot load it.
+    """
     import transformers
     from huggingface_hub.errors import StrictDataclassError
 
-    what = f"'{path}' is not such a {CLASSES[kind]}"
     try:
-        model, found = getattr(transformers, CLASSES[kind]).from_pretrained(
-            path.parent, dtype=request.dtype, local_files_only=True, output_loading_info=True,
-            ignore_mismatched_sizes=True,
-        )  # fmt: skip
+        model, found = getattr(transformers, kind).from_pretrained(
+            place, dtype=request.dtype, output_loading_info=True, ignore_mismatched_sizes=True, **options
+        )
     except (OSError, ValueError, RuntimeError, LookupError, ImportError, StrictDataclassError) as error:
         raise LoadError(f"{what}: {first_line(error)}") from error
     state_dict.require_match(
@@ -210,12 +252,11 @@ def _batch(rows: Sequence[Tensor], device: torch.device) -> tuple[Tensor, Tensor
     return pad_sequence(list(rows), batch_first=True).to(device), pad_sequence(masks, batch_first=True).to(device)
 
 
-def _last_logits(model: Any, mask: Tensor, **inputs: Tensor) -> Tensor:
-    """Compute a causal model's logits (B, vocabulary) after each row's last token, and no others."""
-    ends = mask.sum(1) - 1
-    kept = torch.tensor(sorted(set(ends.tolist())), device=ends.device)  # (U,): most rows end at the same place
-    logits: Tensor = model(**inputs, attention_mask=mask, use_cache=False, logits_to_keep=kept).logits  # (B, U, ·)
-    return logits[torch.arange(len(ends)), torch.searchsorted(kept, ends)]
+def _outputs_at(model: Any, places: Tensor, **inputs: Tensor | None) -> Tensor:
+    """Compute what a causal model's output layer gives at one place (B,) of each row, (B, outputs), and no more."""
+    kept = torch.tensor(sorted(set(places.tolist())), device=places.device)  # (U,): most rows have the same place
+    found: Tensor = model(**inputs, use_cache=False, logits_to_keep=kept).logits  # (B, U, outputs)
+    return found[torch.arange(len(places)), torch.searchsorted(kept, places)]
 
 
 def _single_token(words: Any, text: str) -> int:
