@@ -35,7 +35,6 @@ import nulltta
 from nulltta import rewards
 from nulltta.algorithm import randomness, schedules
 from nulltta.algorithm.budget import spent
-from nulltta.algorithm.directions import DIRECTIONS
 from nulltta.algorithm.embeddings import transform
 from nulltta.algorithm.gradients import ZerothOrder, autograd
 from nulltta.algorithm.objective import Objective
@@ -122,10 +121,9 @@ def cosines(model: GuidedModel, prompts: Sequence[str], seed: int) -> Iterator[R
     sampling, by number of samples and radius."""
     objectives = list(_objectives(model, prompts, seed))
     exact = [_flat(autograd(objective, objective.null)[1]) for objective in objectives]
-    directions = DIRECTIONS["white"](model)
     for samples in (4, 16):
         for radius in (0.005, 0.02, 0.1):
-            estimator = ZerothOrder(samples, radius, directions)
+            estimator = ZerothOrder(samples, radius)
             values = []
             for (i, objective), truth in zip(enumerate(objectives), exact, strict=True):
                 generators = [randomness.generator(b, "bench", i) for b in range(len(prompts))]

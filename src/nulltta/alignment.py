@@ -1,21 +1,23 @@
-"""`align`: a prompt and a reward in, aligned images and their null texts out."""
+"""`align`: from a prompt and a reward to aligned images and their null texts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from nulltta import rewards
 from nulltta.algorithm import randomness
-from nulltta.algorithm.memory import MicroBatch, is_out_of_memory
+from nulltta.algorithm.embeddings import transform
+from nulltta.algorithm.memory import MicroBatch, out_of_memory_as_error
 from nulltta.algorithm.problem import Problem
 from nulltta.algorithm.sampling import null_tta, plain
+from nulltta.algorithm.streams import MethodRun
 from nulltta.baselines import BASELINES
 from nulltta.config import NullTTAConfig
 from nulltta.contracts import GuidedModel, OnStep, Outcome, Reward, Step, Stream
@@ -24,26 +26,33 @@ from nulltta.images import save_png, to_pil
 from nulltta.models import load_model
 from nulltta.null_text.capture import null_texts
 from nulltta.null_text.value import NullText
-from nulltta.rewards.compose import parts
+from nulltta.rewards.compose import Custom, measured, parts, unmeasured
 from nulltta.scoring import pick, score
-from nulltta.standardise import standardised
 
 if TYPE_CHECKING:
     from PIL import Image
 
 METHODS: Mapping[str, Callable[[Problem], Stream]] = {"null-tta": null_tta, "plain": plain, **BASELINES}
+"""The methods by name."""
+PLAIN_SAMPLES = 8
+"""The plain samples per prompt, of seeds 0 to 7, from which z(reward) takes a prompt's mean and deviation."""
+
+AnyReward: TypeAlias = str | Reward | Callable[[Tensor, Sequence[str]], Tensor]
+"""What is accepted as a reward: a name, an expression, a `Reward` or a callable (images, prompts) -> (B,)."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a run made. Images are (B, ..., 3, H, W) in [0, 1].
+    """The result of `align`. Images are (B, ..., 3, H, W) in [0, 1].
 
     Attributes:
-        candidates: (B, K, 3, H, W), the last step's, of which `images` are the best.
+        images: (B, 3, H, W), the aligned images.
+        candidates: (B, K, 3, H, W), the last step's candidates, of which `images` are the best.
         rewards: (B,), of `images`.
-        trace: one `Step` a denoising step, without previews.
-        null_text: the learnt null text of each prompt.
-        initial_rewards: (B, K), of the initial latents' clean estimates, where the method scored them.
+        trace: one `Step` per denoising step, without previews.
+        null_text: the learnt null text of each prompt; empty for methods that learn none.
+        initial_rewards: (B, K), of the clean estimates of the initial latents; None if the method did not score them.
+        problem: what the method was given, with the initial latents that were kept.
     """
 
     images: Tensor
@@ -56,28 +65,33 @@ class Result:
 
     @cached_property
     def plain(self) -> Outcome:
-        """Ordinary sampling of the same prompts from the same initial latents with the same kind of sampler and
-        the first candidate's noise: sampled when first asked for, 2T denoiser branches a prompt."""
-        return drain(plain(self.problem), lambda _: None)[0]
+        """Plain sampling from the same initial latents with the same kind of sampler and the first candidate's noise.
+
+        It is computed when it is first read and takes 2T denoiser branches per prompt.
+
+        Raises:
+            OutOfMemory: if memory runs out.
+        """
+        return MethodRun(plain(self.problem)).finish()
 
     @property
     def baseline(self) -> Tensor:
-        """(B, 3, H, W): plain sampling's images."""
+        """(B, 3, H, W), plain sampling's images."""
         return self.plain.candidates[:, 0]
 
     @property
     def baseline_rewards(self) -> Tensor:
-        """(B,): plain sampling's rewards."""
+        """(B,), plain sampling's rewards."""
         return self.plain.rewards[:, 0]
 
     @cached_property
     def reward_components(self) -> dict[str, Tensor]:
-        """(B,) by name: what each part of a composed reward gives `images`, on its own scale."""
+        """The scores (B,) of `images` under each part of a composed reward, by name, on the part's own scale."""
         return self._components(self.images, self.rewards)
 
     @cached_property
     def baseline_components(self) -> dict[str, Tensor]:
-        """(B,) by name: the same of plain sampling's images."""
+        """The scores (B,) of plain sampling's images under each part of a composed reward, by name."""
         return self._components(self.baseline, self.baseline_rewards)
 
     @torch.no_grad()
@@ -88,11 +102,11 @@ class Result:
         return {name: score(part, images, self.problem.prompts).cpu() for name, part in found.items()}
 
     def pil(self) -> list[Image.Image]:
-        """The images, as PIL's."""
+        """Return the images as PIL images."""
         return to_pil(self.images)
 
     def save(self, folder: str | Path) -> None:
-        """Write the images as 000.png, 001.png, ... into a folder, made if need be."""
+        """Write the images as 000.png, 001.png, ... into a folder, which is created if it does not exist."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         for index, image in enumerate(self.pil()):
@@ -102,123 +116,93 @@ class Result:
 def align(
     model: GuidedModel | Any,
     prompts: str | Sequence[str],
-    reward: str | Reward | Callable[[Tensor, Sequence[str]], Tensor],
+    reward: AnyReward,
     *,
     config: NullTTAConfig | None = None,
     method: str | Callable[[Problem], Stream] = "null-tta",
     seed: int | Sequence[int] = 0,
     negative_prompt: str | Sequence[str] = "",
     latents: Tensor | None = None,
-    guard: str | Reward | Callable[[Tensor, Sequence[str]], Tensor] | None = None,
+    guard: AnyReward | None = None,
     on_step: OnStep | None = None,
     micro_batch: int | None = None,
 ) -> Result:
-    """Sample images whose reward was raised by optimising the null-text embedding (arXiv 2511.20889).
+    """Sample images while raising their reward by optimising the null-text embedding (arXiv 2511.20889).
 
     Args:
         model: a `GuidedModel`, a live diffusers pipeline, or what `load_model` takes.
-        prompts: one, or a batch; a prompt's result does not depend on what else is in its batch.
+        prompts: one prompt, or a batch; a prompt's result does not depend on what else is in its batch.
         reward: a name, an expression ("0.7*clip + 0.3*colourfulness") or a callable
             (images (B, 3, H, W) in [0, 1], prompts) -> (B,).
-        config: the model's preset if None.
-        method: "null-tta", "plain", the name of one of `nulltta.baselines`, or any (Problem) -> Stream.
-        seed: an int gives every prompt the same noise (a paired comparison); or one a prompt.
-        negative_prompt: the null text to start from; one, or one a prompt.
+        config: the settings; the model's preset if None.
+        method: "null-tta", "plain", the name of one of `nulltta.baselines`, or any callable (Problem) -> Stream.
+        seed: an int gives every prompt the same noise, as in a paired comparison; or one per prompt.
+        negative_prompt: the null text to start from; one, or one per prompt.
         latents: initial latents (B, K, C, h, w), or (K, C, h, w) for one prompt, instead of the seed's.
-        guard: a second reward, watched and never optimised: where it falls, the prompt's null text is frozen.
+        guard: a second reward that is watched and never optimised: where it falls, the prompt's null text is frozen.
         on_step: called after each denoising step.
         micro_batch: how many prompts (with gradient) or candidates (without) go through the networks at once; all of
-            them if None. Where memory runs out it is halved, whatever it was; results stay the same up to rounding.
+            them if None. Whatever it is, it is halved when memory runs out; results stay the same up to rounding.
 
     Raises:
-        NullTTAError: an argument is wrong, a reward or model failed, a number was not finite, or memory ran out.
+        InvalidValue: if an argument is wrong.
+        LoadError: if a model or reward does not load.
+        RewardError: if the reward fails, is not finite, or gives no gradient although one is needed.
+        OutOfMemory: if memory runs out even for a single prompt or candidate.
     """
     run = METHODS.get(method) if isinstance(method, str) else method
     if not callable(run):
-        raise InvalidValue(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
+        raise InvalidValue(f"must be one of {', '.join(METHODS)}, not {method!r}", "method")
+    memory = MicroBatch(micro_batch)
     problem = make_problem(model, prompts, reward, config, seed, negative_prompt, latents, guard)
-    problem = replace(problem, memory=MicroBatch(micro_batch))
-    outcome, trace = drain(run(problem), on_step or (lambda _: None))
-    return as_result(problem, outcome, trace)
+    problem = replace(problem, memory=memory)
+    method_run = MethodRun(run(problem))
+    return as_result(problem, method_run.finish(on_step), method_run.trace)
 
 
 def make_problem(
     model: GuidedModel | Any,
     prompts: str | Sequence[str],
-    reward: str | Reward | Callable[[Tensor, Sequence[str]], Tensor],
+    reward: AnyReward,
     config: NullTTAConfig | None = None,
     seed: int | Sequence[int] = 0,
     negative_prompt: str | Sequence[str] = "",
     latents: Tensor | None = None,
-    guard: str | Reward | Callable[[Tensor, Sequence[str]], Tensor] | None = None,
+    guard: AnyReward | None = None,
 ) -> Problem:
-    """The `Problem` that `align`'s arguments state; refuses what makes none."""
+    """Return the `Problem` that `align`'s arguments state.
+
+    Every z(...) of the reward or the guard that has no mean and deviation yet is measured, which takes 2T denoiser
+    branches for each of `PLAIN_SAMPLES` images per prompt.
+
+    Raises:
+        InvalidValue: if an argument is wrong.
+        LoadError: if a model or reward does not load.
+        RewardError: if a z(...) cannot be measured.
+        OutOfMemory: if memory runs out.
+    """
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
     if not prompts or any(not isinstance(prompt, str) or not prompt.strip() for prompt in prompts):
         raise InvalidValue("a prompt is empty: say what the picture should show")
     negatives = [negative_prompt] * len(prompts) if isinstance(negative_prompt, str) else list(negative_prompt)
     if len(negatives) != len(prompts):
-        raise InvalidValue(f"{len(negatives)} negative prompts for {len(prompts)} prompts: give one, or one a prompt")
+        raise InvalidValue(f"{len(negatives)} negative prompts for {len(prompts)} prompts: give one, or one per prompt")
     seeds = randomness.per_prompt_seeds(seed, len(prompts))
-    model = model if isinstance(model, GuidedModel) else load_model(model)
-    config = config or NullTTAConfig.preset(model.name)
-    cond, null = model.encode(prompts, negatives)
-    reward = rewards.load(reward)
-    problem = Problem(
-        model, prompts, cond, null, reward, config.resolved(differentiable=reward.differentiable), seeds,
-        _initial_latents(model, seeds, config.num_particles, latents).to(next(iter(null.values())).device),
-        guard=None if guard is None else rewards.load(guard),
-    )  # fmt: skip
-    return standardised(problem)
-
-
-def drain(stream: Stream, on_step: OnStep) -> tuple[Outcome, list[Step]]:
-    """Run a method to its end: its outcome, and its steps without previews. Errors: those of `recorded`."""
-    steps = recorded(stream)
-    while True:
-        try:
-            step = next(steps)
-        except StopIteration as end:
-            outcome, trace = end.value
-            return outcome, trace
-        on_step(step)
-
-
-def recorded(stream: Stream) -> Generator[Step, None, tuple[Outcome, list[Step]]]:
-    """A method's steps as they come; its value is what `drain` returns.
-
-    Raises:
-        NullTTAError: memory ran out, of a GPU or of the machine.
-    """
-    trace: list[Step] = []
-    while True:
-        try:
-            step = next(stream)
-        except StopIteration as end:
-            return end.value, trace
-        except RuntimeError as error:
-            if is_out_of_memory(error):
-                raise InvalidValue(
-                    "out of memory: give fewer prompts at a time, lower num_particles, or load the model in bfloat16"
-                ) from error
-            raise
-        yield step
-        trace.append(replace(step, preview=None))
-
-
-def _initial_latents(model: GuidedModel, seeds: Sequence[int], particles: int, given: Tensor | None) -> Tensor:
-    """(B, K, C, h, w): the caller's latents, checked, or the seeds' own."""
-    if given is None:
-        return randomness.initial_latents(model, seeds, particles)
-    shape = model.latent_shape
-    latents = given[None] if given.dim() == len(shape) + 1 and len(seeds) == 1 else given
-    if latents.shape[:2] != (len(seeds), particles) or tuple(latents.shape[2:]) != shape:
-        raise InvalidValue(f"latents have shape {tuple(given.shape)}: expected {(len(seeds), particles, *shape)}")
-    return latents.float()
+    with out_of_memory_as_error():
+        model = model if isinstance(model, GuidedModel) else load_model(model)
+        config = config or NullTTAConfig.preset(model.name)
+        cond, null = model.encode(prompts, negatives)
+        reward = rewards.load(reward)
+        problem = Problem(
+            model, prompts, cond, null, reward, config.resolved(differentiable=reward.differentiable), seeds,
+            _initial_latents(model, seeds, config.num_particles, latents).to(next(iter(null.values())).device),
+            guard=None if guard is None else rewards.load(guard),
+        )  # fmt: skip
+        return _measured(problem)
 
 
 def as_result(problem: Problem, outcome: Outcome, trace: Sequence[Step]) -> Result:
-    """What `align` returns, of what a method did."""
+    """Return the `Result` of what a method did."""
     return Result(
         images=pick(outcome.candidates, outcome.selected),
         candidates=outcome.candidates,
@@ -228,3 +212,44 @@ def as_result(problem: Problem, outcome: Outcome, trace: Sequence[Step]) -> Resu
         initial_rewards=outcome.initial_rewards,
         problem=replace(problem, latents=outcome.initial_latents[:, None]),
     )
+
+
+def _initial_latents(model: GuidedModel, seeds: Sequence[int], particles: int, given: Tensor | None) -> Tensor:
+    """Return the caller's latents, checked, or the seeds' own: (B, K, C, h, w)."""
+    if given is None:
+        return randomness.initial_latents(model, seeds, particles)
+    shape = model.latent_shape
+    latents = given[None] if given.dim() == len(shape) + 1 and len(seeds) == 1 else given
+    if latents.shape[:2] != (len(seeds), particles) or tuple(latents.shape[2:]) != shape:
+        raise InvalidValue(f"must have shape {(len(seeds), particles, *shape)}, not {tuple(given.shape)}", "latents")
+    return latents.float()
+
+
+def _measured(problem: Problem) -> Problem:
+    """Measure every z(...) of the reward and the guard that has no mean and deviation yet."""
+    if not any(unmeasured(reward) for reward in (problem.reward, problem.guard) if reward is not None):
+        return problem
+    distinct = list(dict.fromkeys(problem.prompts))
+    images = torch.cat([_plain_images(problem, problem.prompts.index(prompt)) for prompt in distinct])
+    prompts = [prompt for prompt in distinct for _ in range(PLAIN_SAMPLES)]
+    with torch.no_grad():
+        reward = measured(problem.reward, images, prompts)
+        guard = None if problem.guard is None else measured(problem.guard, images, prompts)
+    return replace(problem, reward=reward, guard=guard)
+
+
+def _plain_images(problem: Problem, b: int) -> Tensor:
+    """Return plain samples of prompt b, (8, 3, H, W), whatever the run's seed and the rest of its batch."""
+    seeds = list(range(PLAIN_SAMPLES))
+    cond, null = (
+        transform(branch, lambda t: t[b : b + 1].repeat_interleave(PLAIN_SAMPLES, 0))
+        for branch in (problem.cond, problem.null)
+    )
+    latents = randomness.initial_latents(problem.model, seeds, 1).to(problem.latents)
+    prompts, unused = [problem.prompts[b]] * PLAIN_SAMPLES, Custom(_zero, "none")
+    single = replace(problem, prompts=prompts, cond=cond, null=null, reward=unused, seeds=seeds, latents=latents)
+    return MethodRun(plain(single)).finish().candidates[:, 0]
+
+
+def _zero(images: Tensor, prompts: Sequence[str]) -> Tensor:
+    return torch.zeros(len(prompts), device=images.device)

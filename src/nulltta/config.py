@@ -1,143 +1,150 @@
-"""The one configuration: a field a symbol of the paper (Null-TTA, arXiv 2511.20889)."""
+"""The settings of a run. The symbols are those of the paper (Null-TTA, arXiv 2511.20889)."""
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, Union, get_args
 
 from nulltta.errors import InvalidValue
 
 Conventions = Literal["paper", "release", "exact"]
 Gradient = Literal["auto", "autograd", "zeroth-order"]
-Directions = Literal["white", "antithetic", "words", "cma"]
-Detail = Literal["full", "half", "tiny"]
-Regularisers = Literal["both", "consistency", "prior"]
+Directions = Literal["white", "cma"]
+Detail = Literal["full", "tiny"]
 
 
 def _option(default: Any, text: str) -> Any:
-    """A field with the text that the command line shows for its flag."""
+    """Declare a field with the help text of its command-line flag."""
     return field(default=default, metadata={"help": text})
-
-
-_SECONDS = re.compile(r"\d+(\.\d+)?s")
-
-
-class _Published(float):
-    """The published value of a setting that the caller left alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NullTTAConfig:
-    """Settings of a run; the defaults are the published ones, but for the directions of zeroth order, which are those
-    measured best (docs/rewards.md); published are "white" ones of radius 0.02. Errors: `NullTTAError` names the field.
+    """Settings of a run.
 
-    conventions: "paper" is the objective as written; "release" reproduces the published code number by number
-        (s² for (s−1)², candidate noise seeded by the timestep, NaN rewards as 0); "exact" replaces the
-        consistency term by the true KL divergence of the sampler's stochastic step.
+    The defaults are those of the paper, except for zeroth order: there they are the settings that were measured best
+    (docs/rewards.md); the published ones are "white" directions of radius 0.02.
+
+    Attributes:
+        num_inference_steps: T, the number of denoising steps; 1 or more.
+        guidance_scale: s, the scale of classifier-free guidance; above 1.
+        inner_steps: (n_min, n_max), the inner steps at the first denoising step and at the last; 0 or more.
+        num_particles: K, the candidates drawn at each denoising step; 1 or more.
+        reward_weight: λ1, the weight of the reward; 0 or more. None means 100, or 50 for zeroth order.
+        kl_weight: λ2, the weight of the consistency term; 0 or more.
+        prior_weight: λ2, the weight of the null text's Gaussian prior; 0 or more. None means the same as `kl_weight`,
+            as in the paper.
+        prior_variance: σφ², the variance of the prior; above 0.
+        annealing: γ, how fast the inner steps grow and the regularisers fade; 0 or more. "auto" gives any number of
+            denoising steps the same course that 0.008 gives 100 of them.
+        learning_rate: Adam's learning rate on the null text; 0 or more.
+        eta: η, the share of the posterior's standard deviation that is drawn anew at each denoising step: 0 for
+            deterministic sampling, 1 for ancestral sampling.
+        conventions: "paper" is the objective as written; "release" reproduces the published code (s² instead of
+            (s−1)², candidate noise seeded by the timestep, NaN rewards counted as 0); "exact" replaces the
+            consistency term by the KL divergence between the sampler's own Gaussian steps.
+        gradient: "autograd", "zeroth-order", or "auto": autograd if the reward is differentiable.
+        zeroth_order_samples: the points per inner step beside φ' itself at which a zeroth-order gradient evaluates
+            the objective, or CMA-ES's population; 1 or more, for CMA-ES 2 or more.
+        zeroth_order_radius: μ, the distance of these points from φ' per coordinate, or CMA-ES's first σ; above 0.
+        zeroth_order_directions: "white" for forward differences along Gaussian directions, as published; "cma" for
+            CMA-ES within the span of common words.
+        inner_decoder: the decoder of the inner steps: "full", the model's own; "tiny", its small one.
+        optimise_between: (from, to), the share of the denoising steps at which the null text is optimised,
+            0 <= from < to <= 1.
+        budget: the most denoiser evaluations per prompt; inner steps are cut in proportion to keep it. An inner step
+            counts two, forward and backward. 0 for no limit.
+
+    Raises:
+        InvalidValue: if a value is outside its range; the error names the field.
     """
 
-    num_inference_steps: int = _option(100, "T: denoising steps")
-    guidance_scale: float = _option(7.5, "s: classifier-free guidance, above 1")
-    inner_steps: tuple[int, int] = _option((5, 25), "n_min n_max: inner steps at the first and last step")
+    num_inference_steps: int = _option(100, "T: number of denoising steps")
+    guidance_scale: float = _option(7.5, "s: scale of classifier-free guidance, above 1")
+    inner_steps: tuple[int, int] = _option((5, 25), "n_min n_max: inner steps at the first and last denoising step")
     num_particles: int = _option(3, "K: candidates drawn at each denoising step")
-    reward_weight: float = _option(_Published(100.0), "λ1: weight of the reward; for zeroth order 50")
-    kl_weight: float = _option(0.002, "λ2: weight of both regularisers")
+    reward_weight: float | None = _option(None, "λ1: weight of the reward; by default 100, or 50 for zeroth order")
+    kl_weight: float = _option(0.002, "λ2: weight of the consistency term")
+    prior_weight: float | None = _option(None, "λ2: weight of the null text's prior; by default the same as kl_weight")
     prior_variance: float = _option(0.01, "σφ²: variance of the null text's prior")
-    regularisers: Regularisers = _option("both", "both, consistency or prior: what λ2 weighs")
     annealing: float | Literal["auto"] = _option(0.008, "γ: how fast the regularisers fade, or 'auto'")
     learning_rate: float = _option(0.01, "Adam's learning rate on the null text")
-    eta: float = _option(1.0, "η: 0 deterministic, 1 ancestral sampling")
-    conventions: Conventions = _option("paper", "paper, release or exact")
+    eta: float = _option(1.0, "η: 0 for deterministic, 1 for ancestral sampling")
+    conventions: Conventions = _option("paper", "paper, release (the published code) or exact (the sampler's own KL)")
     gradient: Gradient = _option("auto", "auto, autograd or zeroth-order")
-    zeroth_order_samples: int = _option(4, "K: directions of a zeroth-order gradient, or cma's population")
-    zeroth_order_radius: float = _option(0.1, "μ: how far along each direction it looks; cma's first σ")
-    zeroth_order_directions: Directions = _option("cma", "white, antithetic, words, or cma among words")
-    inner_decoder: Detail = _option("full", "full, half or tiny: what the inner steps decode with")
-    optimise_between: tuple[float, float] = _option((0.0, 1.0), "from to: the share of denoising that is optimised")
-    patience: int = _option(0, "inner steps without a better objective after which to stop; 0 takes them all")
-    budget: float | str = _option(0, "a prompt's at most: 400 denoiser evaluations, or 20s; 0 for none")
+    zeroth_order_samples: int = _option(4, "points per zeroth-order gradient, or CMA-ES's population")
+    zeroth_order_radius: float = _option(0.1, "μ: distance of these points, or CMA-ES's first σ")
+    zeroth_order_directions: Directions = _option("cma", "white (Gaussian directions) or cma (CMA-ES among words)")
+    inner_decoder: Detail = _option("full", "full or tiny: the decoder of the inner steps")
+    optimise_between: tuple[float, float] = _option((0.0, 1.0), "from to: share of the denoising steps to optimise")
+    budget: int = _option(0, "most denoiser evaluations per prompt; 0 for no limit")
 
     def __post_init__(self) -> None:
-        if self.gradient == "zeroth-order" and isinstance(self.reward_weight, _Published):
-            object.__setattr__(self, "reward_weight", 50.0)
         for name in ("inner_steps", "optimise_between"):  # lists, as read from JSON
             object.__setattr__(self, name, tuple(getattr(self, name)))
         whole(self, "num_inference_steps", at_least=1)
         whole(self, "num_particles", at_least=1)
-        if len(self.inner_steps) != 2 or any(type(n) is not int or n < 0 for n in self.inner_steps):
-            raise InvalidValue(
-                f"must be two whole numbers n_min n_max, 0 or more, not {self.inner_steps}", "inner_steps"
-            )
-        if self.inner_steps[0] > self.inner_steps[1]:
-            raise InvalidValue(f"must be n_min n_max: {self.inner_steps} is reversed", "inner_steps")
-        for name in ("reward_weight", "kl_weight", "learning_rate", "eta", "guidance_scale", "prior_variance"):
+        whole(self, "budget", at_least=0)
+        self._check_inner_steps()
+        for name in ("kl_weight", "learning_rate", "eta", "guidance_scale"):
             number(self, name)
-        number(self, "zeroth_order_radius")
+        for name in ("reward_weight", "prior_weight"):
+            if getattr(self, name) is not None:
+                number(self, name)
+        for name in ("prior_variance", "zeroth_order_radius"):
+            number(self, name, positive=True)
         if self.annealing != "auto":
             number(self, "annealing", or_else=" or 'auto'")
         if self.guidance_scale <= 1:
             raise InvalidValue(
                 f"must be above 1, not {self.guidance_scale:g}: below, the null text has no effect", "guidance_scale"
             )
-        if self.prior_variance == 0:
-            raise InvalidValue("prior_variance must be above 0")
         if self.eta > 1:
             raise InvalidValue(f"must lie between 0 and 1, not {self.eta:g}", "eta")
-        whole(self, "patience", at_least=0)
-        self.seconds_budget, self.evaluations_budget  # noqa: B018 - they check it
-        one_of(self, "inner_decoder", ("full", "half", "tiny"))
         shares = self.optimise_between
         if len(shares) != 2 or not 0 <= shares[0] < shares[1] <= 1:
-            raise InvalidValue(f"optimise_between is two shares of denoising, 0 <= from < to <= 1, not {shares}")
-        one_of(self, "conventions", ("paper", "release", "exact"))
-        one_of(self, "regularisers", ("both", "consistency", "prior"))
-        one_of(self, "gradient", ("auto", "autograd", "zeroth-order"))
-        one_of(self, "zeroth_order_directions", ("white", "antithetic", "words", "cma"))
+            raise InvalidValue(
+                f"must be two shares of the denoising steps, 0 <= from < to <= 1, not {shares}", "optimise_between"
+            )
+        for name, choices in (
+            ("conventions", Conventions), ("gradient", Gradient), ("zeroth_order_directions", Directions),
+            ("inner_decoder", Detail),
+        ):  # fmt: skip
+            one_of(self, name, get_args(choices))
         whole(self, "zeroth_order_samples", at_least=1)
-        if self.zeroth_order_directions in ("antithetic", "words") and self.zeroth_order_samples % 2:
-            raise InvalidValue(
-                f"zeroth_order_samples must be even for {self.zeroth_order_directions} directions, which come in "
-                f"pairs, not {self.zeroth_order_samples}"
-            )
         if self.zeroth_order_directions == "cma" and self.zeroth_order_samples < 2:
-            raise InvalidValue("zeroth_order_samples must be 2 or more for cma, which compares them")
-        if self.zeroth_order_radius == 0:
-            raise InvalidValue("zeroth_order_radius must be above 0")
+            raise InvalidValue("must be 2 or more for cma, which compares the points", "zeroth_order_samples")
+
+    def _check_inner_steps(self) -> None:
+        counts = self.inner_steps
+        if len(counts) != 2 or any(type(n) is not int or n < 0 for n in counts):
+            raise InvalidValue(f"must be two whole numbers n_min n_max, 0 or more, not {counts}", "inner_steps")
+        if counts[0] > counts[1]:
+            raise InvalidValue(f"must be n_min n_max: {counts} is reversed", "inner_steps")
 
     @property
-    def evaluations_budget(self) -> int | None:
-        """The denoiser evaluations of a prompt at most, an inner step's counting two: forward and back."""
-        if isinstance(self.budget, str) or not self.budget:
-            return None
-        if isinstance(self.budget, bool) or self.budget < 0 or self.budget % 1:
-            raise InvalidValue(
-                f"budget is a whole number of denoiser evaluations, or seconds as in 20s, not {self.budget}"
-            )
-        return int(self.budget)
-
-    @property
-    def seconds_budget(self) -> float | None:
-        """The seconds of a prompt at most."""
-        if not isinstance(self.budget, str):
-            return None
-        if not _SECONDS.fullmatch(self.budget):
-            raise InvalidValue(f"budget is a number of denoiser evaluations, or seconds as in 20s, not {self.budget!r}")
-        return float(self.budget[:-1])
+    def weights(self) -> tuple[float, float, float]:
+        """λ1 of the reward, λ2 of the consistency term and λ2 of the prior, with the defaults filled in."""
+        default = 50.0 if self.gradient == "zeroth-order" else 100.0
+        reward = default if self.reward_weight is None else self.reward_weight
+        return reward, self.kl_weight, self.kl_weight if self.prior_weight is None else self.prior_weight
 
     def resolved(self, *, differentiable: bool) -> NullTTAConfig:
-        """With gradient "auto" replaced by what a reward's kind asks for."""
-        if self.gradient != "auto":
-            return self
-        return replace(self, gradient="autograd" if differentiable else "zeroth-order")
+        """Return the configuration with the gradient and the reward's weight that suit a reward of that kind."""
+        automatic: Gradient = "autograd" if differentiable else "zeroth-order"
+        config = replace(self, gradient=automatic) if self.gradient == "auto" else self
+        return replace(config, reward_weight=config.weights[0])
 
     @classmethod
     def embedded(cls, **changes: Any) -> NullTTAConfig:
-        """The preset for the embedded model: the published balance of reward and regularisers, and long inner steps in
-        the last third of the denoising steps, where a third of the evaluations reach the reward of steps everywhere
-        (studies/frontier.py)."""
+        """Return the preset of the embedded model.
+
+        It keeps the published balance of reward and regularisers and takes long inner steps in the last third of the
+        denoising steps, where a third of the evaluations reach the reward of optimising at every step
+        (studies/frontier.py).
+        """
         preset = {
             "num_inference_steps": 25, "guidance_scale": 3.0, "optimise_between": (0.66, 1.0), "inner_steps": (3, 8),
             "learning_rate": 0.025, "num_particles": 3, "annealing": "auto",
@@ -146,25 +153,44 @@ class NullTTAConfig:
 
     @classmethod
     def preset(cls, model_name: str, **changes: Any) -> NullTTAConfig:
-        """The preset of a model that has one, else the published defaults."""
+        """Return the preset of a model that has one, else the defaults."""
         return cls.embedded(**changes) if model_name == "embedded" else cls(**changes)
 
 
+def without_none(hint: Any) -> Any:
+    """Return the type of a field that may also be None without None: float for `float | None`."""
+    members = get_args(hint)
+    return hint if type(None) not in members else Union[tuple(m for m in members if m is not type(None))]  # noqa: UP007
+
+
 def whole(settings: Any, name: str, at_least: int) -> None:
-    """Refuse a field that is no whole number, or below `at_least`."""
+    """Check that a field is a whole number of `at_least` or more.
+
+    Raises:
+        InvalidValue: if it is not.
+    """
     value = getattr(settings, name)
     if type(value) is not int or value < at_least:
         raise InvalidValue(f"must be a whole number, {at_least} or more, not {value}", name)
 
 
-def number(settings: Any, name: str, or_else: str = "") -> None:
-    """Refuse a field that is no finite number, or below 0."""
+def number(settings: Any, name: str, *, positive: bool = False, or_else: str = "") -> None:
+    """Check that a field is a finite number, 0 or more, or above 0.
+
+    Raises:
+        InvalidValue: if it is not; `or_else` says what else is allowed.
+    """
     value = getattr(settings, name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-        raise InvalidValue(f"must be a number, 0 or more{or_else}, not {value}", name)
+    valid = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not valid or value < 0 or (positive and value == 0):
+        raise InvalidValue(f"must be a number{' above 0' if positive else ', 0 or more'}{or_else}, not {value}", name)
 
 
 def one_of(settings: Any, name: str, allowed: Iterable[str]) -> None:
-    """Refuse a field that is none of the allowed words."""
+    """Check that a field is one of the allowed words.
+
+    Raises:
+        InvalidValue: if it is not.
+    """
     if (value := getattr(settings, name)) not in allowed:
         raise InvalidValue(f"must be one of {', '.join(allowed)}, not {value!r}", name)

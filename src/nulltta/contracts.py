@@ -1,25 +1,24 @@
-"""The vocabulary of the house: what a model, a reward, a step and an outcome are.
+"""The contracts of a model, a reward and a method.
 
-Images are float tensors (B, 3, H, W) with values in [0, 1], everywhere; this is the one place that says so.
-B counts prompts, K candidates ("particles") of one prompt, N any batch of latents, C×h×w the shape of a latent.
+Images are float tensors (B, 3, H, W) with values in [0, 1] throughout the package. B counts prompts, K the candidates
+("particles") of one prompt, N any batch of latents; C×h×w is the shape of a latent.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from nulltta.errors import NullTTAError as NullTTAError
-
 Embedding: TypeAlias = Mapping[str, Tensor]
-"""What conditions one branch: named tensors, first dimension B. Stable Diffusion: {"tokens": (B, 77, 768)}.
+"""The conditioning of one branch: named tensors with first dimension B. Stable Diffusion: {"tokens": (B, 77, 768)}.
 
-Floating-point tensors are optimised; whole-number and boolean ones (a mask, a length) are fixed."""
+Floating-point tensors are optimised; integer and boolean tensors (a mask, a length) are fixed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +26,12 @@ class NoiseStep:
     """One step of a model's sampling schedule.
 
     Attributes:
-        timestep: t, on the scale of the model's training schedule; whole for diffusion, between for flows.
+        timestep: t, on the scale of the model's training schedule; a whole number for diffusion models.
         alpha_bar: ᾱ_t, the share of signal in the latent's variance.
         alpha_bar_previous: ᾱ of the less noisy latent that this step leads to.
         consistency: the coefficient of ‖ε̃(φ') − ε̃(φ)‖² in the objective, (1−α_t)/(2α_t(1−ᾱ_t)), expressed for
             the quantity that `GuidedModel.predict` returns (ε, v or a flow's velocity).
-        eta: the share of the posterior's deviation that is drawn anew: 0 deterministic, 1 ancestral.
+        eta: the share of the posterior's standard deviation that is drawn anew: 0 deterministic, 1 ancestral.
     """
 
     timestep: float
@@ -206,24 +205,18 @@ class Reward(ABC):
         return ()
 
 
-class Selector(Protocol):
-    """Which of the candidates go on: (scores (B, K), one generator a prompt) -> indices (B,)."""
-
-    def __call__(self, scores: Tensor, generators: Sequence[torch.Generator]) -> Tensor: ...
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Step:
-    """What happened in one denoising step, or in one iteration of a method that samples to the end again and again.
+    """What happened in one denoising step, or in one iteration of a method that samples to the end repeatedly.
 
     Attributes:
         index: i, from 0.
         timestep: t; 0 for an iteration, which ends in clean images.
         inner_rewards: (n, B), the reward at each inner step, before its update.
         candidate_rewards: (B, K), of the candidates that this step drew.
-        selected: (B,), the candidate that went on.
-        kl: (B,), how far φ' moved this step's distribution: the consistency term without its weights, in nats.
-        preview: (B, 3, H, W), the selected candidate's clean estimate; None in a stored trace, or if not decoded.
+        selected: (B,), the candidate that was kept.
+        kl: (B,), how far φ' moved this step's distribution, in nats: the consistency term without its weights.
+        decode_preview: decodes `preview`; None if there is none, as in a stored trace.
     """
 
     index: int
@@ -232,11 +225,28 @@ class Step:
     candidate_rewards: Tensor
     selected: Tensor
     kl: Tensor
-    preview: Tensor | None = None
+    decode_preview: Callable[[], Tensor] | None = field(default=None, repr=False, compare=False)
+
+    @classmethod
+    def unscored(
+        cls, index: int, timestep: float, batch: int, decode_preview: Callable[[], Tensor] | None = None
+    ) -> Step:
+        """Return the step of a method that scored no candidates, for `batch` prompts."""
+        none = torch.zeros(batch)
+        return cls(index, timestep, torch.empty(0, batch), torch.empty(batch, 0), none.long(), none, decode_preview)
+
+    @cached_property
+    def preview(self) -> Tensor | None:
+        """(B, 3, H, W), the clean estimate of what was kept, decoded when it is first read."""
+        return None if self.decode_preview is None else self.decode_preview()
+
+    def without_preview(self) -> Step:
+        """Return the step as a trace keeps it."""
+        return replace(self, decode_preview=None)
 
     @property
     def selected_rewards(self) -> Tensor:
-        """(B,), of the candidates that went on; to be asked only of a step that scored its candidates."""
+        """(B,), the rewards of the candidates that were kept; of scored steps only."""
         return self.candidate_rewards.gather(1, self.selected[:, None].to(self.candidate_rewards.device))[:, 0]
 
 
@@ -246,11 +256,11 @@ class Outcome:
 
     Attributes:
         candidates: (B, K, 3, H, W), the decoded last candidates.
-        rewards: (B, K), theirs.
-        selected: (B,), the best.
-        initial_latents: (B, C, h, w), the x_T that was kept; where a method moves it, before that.
+        rewards: (B, K), their rewards.
+        selected: (B,), the best candidate.
+        initial_latents: (B, C, h, w), the x_T that was kept; before it is moved, for a method that moves it.
         initial_rewards: (B, K), of the clean estimates of all initial latents; None if they were not scored.
-        nulls: one φ' a denoising step, each with first dimension B; empty for methods that learn none.
+        nulls: φ' at each denoising step, each with first dimension B; empty for methods that learn none.
     """
 
     candidates: Tensor
@@ -262,4 +272,6 @@ class Outcome:
 
 
 Stream: TypeAlias = Generator[Step, None, Outcome]
+"""A run of a method: it yields its steps and returns its outcome. A method is a callable (Problem) -> Stream."""
+
 OnStep: TypeAlias = Callable[[Step], None]

@@ -1,16 +1,11 @@
-"""A budget cuts inner steps in proportion; a clock, as far as time allows."""
+"""A budget cuts inner steps in proportion."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
-
 import pytest
-import torch
-from torch import Tensor
 
 from nulltta import NullTTAConfig, NullTTAError, align
-from nulltta.algorithm.budget import Clock, by_step, evaluations, planned, spent
+from nulltta.algorithm.budget import by_step, evaluations, planned, spent
 from nulltta.algorithm.schedules import afforded
 from nulltta.testing import Gaussian, nearness
 
@@ -61,41 +56,10 @@ def test_a_budget_below_the_candidates_is_refused() -> None:
         planned(NullTTAConfig(**{**vars_of(CONFIG), "budget": 30}))
 
 
-@pytest.mark.parametrize("budget", ["20", "fast", "-3s", 1.5, -1, float("inf"), True])
+@pytest.mark.parametrize("budget", ["20", "fast", "20s", 1.5, -1, float("inf"), True])
 def test_a_malformed_budget_is_refused(budget: object) -> None:
     with pytest.raises(NullTTAError, match="budget"):
         NullTTAConfig(budget=budget)  # type: ignore[arg-type]
-
-
-def test_a_clock_spends_what_is_left_in_proportion() -> None:
-    """Denoising steps of 1 s beside inner steps of 1 s each: of 15 s, 5 are left for 10 planned inner steps."""
-    moment = [0.0]
-    clock = Clock(15.0, [2] * 5 + [0] * 5, now=lambda: moment[0])
-    taken = []
-    for i in range(10):
-        steps = clock.inner_steps(i)
-        since = clock.elapsed()
-        moment[0] += steps
-        clock.took(steps, since)
-        moment[0] += 1.0
-        taken.append(steps)
-    assert taken[0] == 2  # nothing is known yet
-    assert 4 <= sum(taken) <= 5
-    assert moment[0] <= 15.0
-
-
-def test_a_run_ends_in_about_its_seconds() -> None:
-    def slow(images: Tensor, prompts: Sequence[str]) -> Tensor:
-        if images.requires_grad:
-            time.sleep(0.02)
-        return nearness(images, prompts)
-
-    config = NullTTAConfig(**{**vars_of(CONFIG), "inner_steps": (30, 30), "budget": "1s"})
-    began = time.perf_counter()
-    result = align(Gaussian(), "red", slow, config=config)
-    assert time.perf_counter() - began < 3.0  # 6 s without a budget
-    assert 0 < sum(len(step.inner_rewards) for step in result.trace) < 150
-    assert torch.isfinite(result.rewards).all()
 
 
 def vars_of(config: NullTTAConfig) -> dict[str, object]:

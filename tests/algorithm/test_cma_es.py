@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from nulltta import NullTTAConfig, NullTTAError, align
-from nulltta.algorithm.cma_es import CMA, Evolution
-from nulltta.algorithm.directions import Span
+from nulltta.algorithm.cma_es import CMA, Evolution, Span, word_basis
 from nulltta.algorithm.objective import Terms
+from nulltta.algorithm.optimiser import ascend
 from nulltta.contracts import Embedding
 from nulltta.testing import Gaussian, nearness
 
@@ -43,7 +44,10 @@ def _evolve(
 ) -> tuple[dict[str, Tensor], Tensor]:  # fmt: skip
     active = torch.ones(len(seeds), dtype=torch.bool) if active is None else active
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    return Evolution(SPAN, population, 0.1)(objective, null, steps=steps, generators=generators, active=active)
+    return ascend(
+        objective, null, lambda start: Evolution(start, SPAN, population, 0.1),
+        steps=steps, generators=generators, active=active,
+    )  # fmt: skip
 
 
 def test_a_few_generations_raise_the_objective() -> None:
@@ -109,7 +113,7 @@ def test_a_run_is_raised_by_cma_afresh_at_each_step(monkeypatch: pytest.MonkeyPa
     made: list[CMA] = []
     create = CMA.__init__
     monkeypatch.setattr(CMA, "__init__", lambda self, *sizes: made.append(self) or create(self, *sizes))
-    monkeypatch.setattr("nulltta.algorithm.cma_es.word_basis", lambda model: {"mean": torch.eye(3)})
+    monkeypatch.setattr("nulltta.algorithm.sampling.word_basis", lambda model: {"mean": torch.eye(3)})
     config = NullTTAConfig(
         num_inference_steps=5,
         inner_steps=(8, 8),
@@ -127,3 +131,28 @@ def test_a_run_is_raised_by_cma_afresh_at_each_step(monkeypatch: pytest.MonkeyPa
     assert [cma.generation for cma in made] == [8] * 8 * 5
     alone = align(Gaussian(), "green", nearness, config=config, seed=7)
     torch.testing.assert_close(result.null_text[7].values[-1], alone.null_text[0].values[-1])
+
+
+def test_word_directions_are_principal_components_of_the_models_own_encodings() -> None:
+    class Worded(Gaussian):
+        def encode(self, prompts: Any, negatives: Any) -> Any:
+            """Words differ along two axes of five, and sit far from the origin."""
+            generator = torch.Generator().manual_seed(0)
+            spread = torch.randn(len(prompts), 2, generator=generator) @ torch.eye(2, 5)
+            return {"tokens": spread + 100.0, "mask": torch.ones(len(prompts), 5, dtype=torch.long)}, {}
+
+    basis = word_basis(Worded(), ["a"] * 40, components=2)
+    assert list(basis) == ["tokens"]
+    torch.testing.assert_close(basis["tokens"] @ basis["tokens"].T, torch.eye(2))
+    torch.testing.assert_close(basis["tokens"][:, 2:], torch.zeros(2, 3), atol=1e-5, rtol=0)
+    with pytest.raises(NullTTAError, match="span fewer than 3"):
+        word_basis(Worded(), ["a"] * 40, components=3)
+
+
+def test_vectors_of_a_span_are_as_long_as_white_noise() -> None:
+    coordinates = torch.randn((1, 20_000, R), generator=torch.Generator().manual_seed(0))
+    vectors = SPAN.vectors(coordinates)["tokens"]
+    assert vectors.shape == (1, 20_000, D)
+    torch.testing.assert_close(vectors.square().sum(-1).mean(), torch.tensor(float(D)), rtol=0.02, atol=0)
+    within = vectors @ SPAN.basis["tokens"].T @ SPAN.basis["tokens"]
+    torch.testing.assert_close(within, vectors, rtol=0, atol=1e-4)

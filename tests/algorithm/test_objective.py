@@ -56,12 +56,15 @@ def test_the_value_is_reward_less_consistency_less_prior() -> None:
     torch.testing.assert_close(terms.value, 5.0 * terms.reward - 0.7 * 0.3 * (terms.kl + prior))
 
 
-@pytest.mark.parametrize("regularisers", ["consistency", "prior"])
-def test_either_regulariser_alone(regularisers: str) -> None:
-    settings = {"reward_weight": 5.0, "kl_weight": 0.3, "prior_variance": 0.02}
-    terms = gaussian_objective(**settings, regularisers=regularisers)(MOVED)
-    held = {"consistency": terms.kl, "prior": MOVED["mean"].square().sum(1) / (2 * 0.02)}
-    torch.testing.assert_close(terms.value, 5.0 * terms.reward - 0.7 * 0.3 * held[regularisers])
+@pytest.mark.parametrize("weights", [(0.3, 0.0), (0.0, 0.3), (0.3, 0.7)])
+def test_the_regularisers_have_weights_of_their_own(weights: tuple[float, float]) -> None:
+    kl_weight, prior_weight = weights
+    terms = gaussian_objective(
+        reward_weight=5.0, kl_weight=kl_weight, prior_weight=prior_weight, prior_variance=0.02
+    )(MOVED)  # fmt: skip
+    prior = MOVED["mean"].square().sum(1) / (2 * 0.02)
+    expected = 5.0 * terms.reward - 0.7 * (kl_weight * terms.kl + prior_weight * prior)
+    torch.testing.assert_close(terms.value, expected)
 
 
 def test_at_the_encoded_null_both_regularisers_vanish() -> None:

@@ -7,7 +7,7 @@ import torch
 
 from nulltta.algorithm.gradients import autograd
 from nulltta.algorithm.objective import Terms
-from nulltta.algorithm.optimiser import Adam, ascend
+from nulltta.algorithm.optimiser import Adam, GradientAscent, ascend
 from nulltta.contracts import Embedding
 from nulltta.errors import NullTTAError
 
@@ -51,9 +51,8 @@ def _ascend(
     objective: Callable[[Embedding], Terms], skip: bool = False
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     return ascend(
-        objective, {"tokens": torch.zeros(2, 3)}, steps=4, adam=Adam({"tokens": torch.zeros(2, 3)}, 0.1),
-        estimator=autograd, generators=[torch.Generator()] * 2,
-        active=torch.tensor([True, True]), skip_nonfinite=skip,
+        objective, {"tokens": torch.zeros(2, 3)}, lambda null: GradientAscent(null, autograd, 0.1, skip_nonfinite=skip),
+        steps=4, generators=[torch.Generator()] * 2, active=torch.tensor([True, True]),
     )  # fmt: skip
 
 

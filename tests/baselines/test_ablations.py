@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nulltta import NullTTAConfig, align
 from nulltta.algorithm.sampling import null_tta
-from nulltta.alignment import drain
+from nulltta.algorithm.streams import MethodRun
 from nulltta.contracts import Embedding, NoiseStep
 from nulltta.testing import Gaussian, nearness
 
@@ -84,6 +84,7 @@ def test_alignment_goes_on_from_a_null_text_given_at_the_start() -> None:
     problem = align(Gaussian(), "red", nearness, config=SHORT, method="plain").problem
     start = {"mean": torch.tensor([[0.3, -0.1, 0.2]])}
     frozen = replace(problem, config=replace(SHORT, inner_steps=(0, 0), num_particles=1), start=start)
-    outcome, trace = drain(null_tta(frozen), lambda _: None)
+    run = MethodRun(null_tta(frozen))
+    outcome, trace = run.finish(), run.trace
     assert all(torch.equal(null["mean"], start["mean"]) for null in outcome.nulls)
     assert all(float(step.kl) > 0 for step in trace)

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from nulltta.algorithm.problem import Problem
 from nulltta.algorithm.sampling import plain
-from nulltta.alignment import drain
+from nulltta.algorithm.streams import MethodRun
 from nulltta.baselines import BestOfN
-from nulltta.baselines.lookahead import initial_latents
+from nulltta.baselines.particles import initial_latents
 from nulltta.contracts import NoiseStep
 from nulltta.testing import nearness
 
@@ -20,8 +20,9 @@ PROMPTS = ["red", "green"]
 
 def test_it_is_the_best_of_the_plain_samples_of_each_latent_with_its_own_noise() -> None:
     p = problem(nearness, 5, PROMPTS, seed=4)
-    outcome, trace = drain(BestOfN(samples=4)(p), lambda _: None)
-    samples = [drain(plain(_nth(p, n)), lambda _: None)[0] for n in range(4)]
+    run = MethodRun(BestOfN(samples=4)(p))
+    outcome, trace = run.finish(), run.trace
+    samples = [MethodRun(plain(_nth(p, n))).finish() for n in range(4)]
     rewards = torch.cat([sample.rewards for sample in samples], dim=1)
     torch.testing.assert_close(outcome.rewards, rewards)
     torch.testing.assert_close(outcome.candidates, torch.cat([sample.candidates for sample in samples], dim=1))
@@ -33,7 +34,7 @@ def test_it_is_the_best_of_the_plain_samples_of_each_latent_with_its_own_noise()
 
 def test_more_samples_hold_the_fewer_ones() -> None:
     p = problem(nearness, 5, PROMPTS)
-    few, many = (drain(BestOfN(samples=n)(p), lambda _: None)[0] for n in (2, 6))
+    few, many = (MethodRun(BestOfN(samples=n)(p)).finish() for n in (2, 6))
     torch.testing.assert_close(many.candidates[:, :2], few.candidates)
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from nulltta.algorithm.sampling import plain
-from nulltta.alignment import drain
+from nulltta.algorithm.streams import MethodRun
 from nulltta.baselines import DPS
 from nulltta.testing import nearness
 
@@ -13,7 +13,7 @@ from .linear import guided_means, noises, problem, sampler
 
 def test_without_scale_it_is_plain_sampling() -> None:
     p = problem(nearness, 5, ["red", "green"], seed=3)
-    guided, ordinary = (drain(method(p), lambda _: None)[0] for method in (DPS(scale=0.0), plain))
+    guided, ordinary = (MethodRun(method(p)).finish() for method in (DPS(scale=0.0), plain))
     torch.testing.assert_close(guided.candidates, ordinary.candidates)
     torch.testing.assert_close(guided.rewards, ordinary.rewards)
 
@@ -21,7 +21,8 @@ def test_without_scale_it_is_plain_sampling() -> None:
 @pytest.mark.parametrize("steps", [1, 3])
 def test_each_step_is_shifted_by_the_scaled_analytic_gradient(steps: int) -> None:
     p = problem(nearness, steps, seed=3)
-    outcome, trace = drain(DPS(scale=0.3)(p), lambda _: None)
+    run = MethodRun(DPS(scale=0.3)(p))
+    outcome, trace = run.finish(), run.trace
     mu, z = guided_means(p)[0], noises(p, 1)
     x = p.latents[0, 0].flatten()
     for i, step in enumerate(sampler(steps)):
@@ -32,5 +33,5 @@ def test_each_step_is_shifted_by_the_scaled_analytic_gradient(steps: int) -> Non
 
 def test_guidance_raises_the_reward() -> None:
     p = problem(nearness, 5, ["red", "green"])
-    guided, ordinary = (drain(method(p), lambda _: None)[0] for method in (DPS(scale=0.3), plain))
+    guided, ordinary = (MethodRun(method(p)).finish() for method in (DPS(scale=0.3), plain))
     assert bool((guided.rewards > ordinary.rewards).all())

@@ -178,7 +178,7 @@ def test_a_reward_without_gradient_serves_those_that_need_none(name: str) -> Non
 @pytest.mark.parametrize("name", ["best-of-n", "dps", "das", "fk", "dno", "reno"])
 def test_a_guard_is_refused_where_there_is_no_null_text_to_watch(name: str) -> None:
     config = NullTTAConfig(num_inference_steps=3, num_particles=1, guidance_scale=3.0)
-    with pytest.raises(NullTTAError, match="a guard watches"):
+    with pytest.raises(NullTTAError, match="guard watches"):
         align(Gaussian(), "red", nearness, config=config, method=RIVALS[name], guard=nearness)
 
 
@@ -188,11 +188,11 @@ def test_a_guard_is_refused_where_there_is_no_null_text_to_watch(name: str) -> N
         (BestOfN, {"samples": 0}, "samples must be a whole number, 1 or more"),
         (DPS, {"scale": -1.0}, "scale must be a number, 0 or more"),
         (DAS, {"particles": 2.0}, "particles"),
-        (DAS, {"temperature": 0.0}, "temperature must be above 0"),
+        (DAS, {"temperature": 0.0}, "temperature must be a number above 0"),
         (DAS, {"annealing": "soon"}, "annealing must be a number, 0 or more or 'auto'"),
         (DAS, {"resampling": "best"}, "multinomial, systematic, ssp"),
         (FKSteering, {"potential": "sum"}, "difference, max"),
-        (FKSteering, {"times": (0.5, 1.0)}, "times are fractions"),
+        (FKSteering, {"times": (0.5, 1.0)}, "times must be fractions"),
         (FKSteering, {"reward_weight": float("nan")}, "reward_weight"),
         (DNO, {"iterations": -1}, "iterations"),
         (ReNO, {"clip": -0.1}, "clip"),

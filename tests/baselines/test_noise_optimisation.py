@@ -13,9 +13,10 @@ from nulltta import NullTTAConfig, align
 from nulltta.algorithm.problem import Problem
 from nulltta.algorithm.randomness import generator
 from nulltta.algorithm.sampling import plain
-from nulltta.alignment import drain
+from nulltta.algorithm.streams import MethodRun
 from nulltta.baselines import DNO, ReNO
-from nulltta.baselines.dno import ascend, clipped, log_probability, own_noise
+from nulltta.baselines.dno import log_probability
+from nulltta.baselines.noise_ascent import NoiseAscent, clipped, own_noise
 from nulltta.baselines.reno import log_norm_density
 from nulltta.testing import Gaussian, nearness
 
@@ -42,9 +43,9 @@ def _x0(p: Problem, noise: Tensor) -> Tensor:
 
 def test_with_the_noise_as_it_is_both_are_plain_sampling() -> None:
     p = problem(nearness, T, PROMPTS, seed=2)
-    ordinary = drain(plain(p), lambda _: None)[0]
+    ordinary = MethodRun(plain(p)).finish()
     for rival in (DNO(iterations=0), ReNO(iterations=0)):
-        torch.testing.assert_close(drain(rival(p), lambda _: None)[0].candidates, ordinary.candidates)
+        torch.testing.assert_close(MethodRun(rival(p)).finish().candidates, ordinary.candidates)
 
 
 @pytest.mark.parametrize("free", [1, 1 + T], ids=["initial latent", "all noises"])
@@ -53,7 +54,7 @@ def test_the_gradient_through_all_steps_is_the_analytic_one(free: int) -> None:
     noise = torch.stack(own_noise(p), dim=1)  # (B, 1 + T, 3, 1, 1)
     moved, fixed = noise[:, :free].clone(), noise[:, free:].unbind(1)
     optimiser = torch.optim.SGD([moved], lr=1.0, maximize=True)
-    drain(ascend(p, moved, fixed, optimiser, iterations=1, clip=math.inf), lambda _: None)
+    MethodRun(NoiseAscent(moved, fixed, optimiser, clip=math.inf).run(p, iterations=1)).finish()
     expected = torch.outer(_gains(T)[:free], WEIGHTS).expand(2, free, 3)
     torch.testing.assert_close((moved - noise[:, :free]).flatten(2), expected, rtol=1e-4, atol=1e-5)
 
@@ -74,7 +75,8 @@ def test_each_branch_is_computed_once_more_in_the_backward_pass(model: Any) -> N
 def test_one_step_of_dno_moves_every_noise_by_adamw() -> None:
     p, rate = problem(slope, T, PROMPTS, seed=2), 0.1
     noise = torch.stack(own_noise(p), dim=1).flatten(2)
-    outcome, trace = drain(DNO(iterations=1, learning_rate=rate)(p), lambda _: None)
+    run = MethodRun(DNO(iterations=1, learning_rate=rate)(p))
+    outcome, trace = run.finish(), run.trace
     decay = torch.optim.AdamW([torch.zeros(1)]).defaults["weight_decay"]
     uphill = rate * torch.sign(torch.outer(_gains(T), WEIGHTS))
     expected = _x0(p, noise * (1 - rate * decay) + uphill)  # Adam's first step has the gradient's sign alone
@@ -86,7 +88,7 @@ def test_one_step_of_dno_moves_every_noise_by_adamw() -> None:
 def test_one_step_of_reno_moves_the_initial_latent_by_clip_times_rate_along_the_gradient() -> None:
     p = problem(slope, T, PROMPTS, seed=2)
     noise = torch.stack(own_noise(p), dim=1).flatten(2)
-    outcome, _ = drain(ReNO(iterations=1, norm_weight=0.0)(p), lambda _: None)
+    outcome = MethodRun(ReNO(iterations=1, norm_weight=0.0)(p)).finish()
     noise[:, 0] += 5.0 * (1 + 0.9) * 0.1 * WEIGHTS / WEIGHTS.norm()  # Nesterov looks one momentum ahead
     torch.testing.assert_close(outcome.candidates[:, 0].flatten(1), _x0(p, noise))
 
@@ -94,7 +96,7 @@ def test_one_step_of_reno_moves_the_initial_latent_by_clip_times_rate_along_the_
 def test_reno_holds_the_norm_of_the_latent_where_the_reward_pulls_it_away() -> None:
     p = problem(slope, T, PROMPTS)
     settings = {"iterations": 6, "learning_rate": 2.0, "reward_weight": 3.0}
-    free, held = (drain(ReNO(norm_weight=w, **settings)(p), lambda _: None)[0].rewards for w in (0.0, 10.0))
+    free, held = (MethodRun(ReNO(norm_weight=w, **settings)(p)).finish().rewards for w in (0.0, 10.0))
     assert bool((held < free).all())
 
 
@@ -147,7 +149,7 @@ def test_dno_with_its_regulariser_keeps_the_noise_nearer_to_gaussian() -> None:
 
     p = problem(sum_, 60, seed=1)
     rewards = [
-        drain(DNO(iterations=4, learning_rate=0.2, regularisation=rho, permutations=5)(p), lambda _: None)[0].rewards
+        MethodRun(DNO(iterations=4, learning_rate=0.2, regularisation=rho, permutations=5)(p)).finish().rewards
         for rho in (0.0, 5.0)
     ]
     assert rewards[1] < rewards[0] - 0.1

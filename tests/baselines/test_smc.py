@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from nulltta.algorithm import randomness, schedules
+from nulltta.algorithm.streams import MethodRun
 from nulltta.baselines import DAS, BestOfN, FKSteering
-from nulltta.baselines.lookahead import initial_latents
+from nulltta.baselines.particles import initial_latents
 from nulltta.baselines.resampling import RESAMPLING
 from nulltta.baselines.smc import Weighted
 from nulltta.contracts import Step
@@ -48,7 +49,7 @@ def test_many_particles_are_the_tilted_distribution(rival: Any) -> None:
 
 def test_without_reward_the_particles_are_plain_samples() -> None:
     p = problem(nearness, T, ["red", "green"])
-    plain = _drain(BestOfN(samples=3)(p)).candidates
+    plain = MethodRun(BestOfN(samples=3)(p)).finish().candidates
     cloud = _end(FKSteering(particles=3, reward_weight=0.0).sample(p))
     torch.testing.assert_close(cloud.images, plain)
     assert bool((cloud.log_weights == 0).all())
@@ -128,7 +129,7 @@ def test_das_returns_the_particle_of_greatest_weight_and_fk_that_of_greatest_rew
     p = problem(nearness, T, ["red", "green"])
     das, fk = DAS(particles=32, temperature=0.3, threshold=0.0), FKSteering(particles=32, threshold=1.0)
     for rival, ranked in ((das, "log_weights"), (fk, "rewards")):
-        cloud, outcome = _end(rival.sample(p)), _drain(rival(p))
+        cloud, outcome = _end(rival.sample(p)), MethodRun(rival(p)).finish()
         assert torch.equal(outcome.selected, getattr(cloud, ranked).argmax(1))
         assert not torch.equal(cloud.log_weights.argmax(1), cloud.rewards.argmax(1))
         assert torch.equal(outcome.initial_latents, cloud.initial[torch.arange(2), outcome.selected])
@@ -158,14 +159,12 @@ def each_from_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(RESAMPLING, "each from the next", scheme)  # type: ignore[arg-type]
 
 
-def _drain(stream: Generator[Step, None, Any]) -> Any:
-    while True:
-        try:
-            next(stream)
-        except StopIteration as end:
-            return end.value
-
-
 def _end(stream: Generator[Step, None, Weighted]) -> Weighted:
-    end: Weighted = _drain(stream)
-    return end
+    """Exhaust a generator of steps and return its value."""
+    found: list[Weighted] = []
+
+    def exhaust() -> Generator[Step, None, None]:
+        found.append((yield from stream))
+
+    list(exhaust())
+    return found[0]

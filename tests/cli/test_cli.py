@@ -97,10 +97,10 @@ def test_a_recorded_command_and_arguments_repeat_the_run(checkpoint: Path, tmp_p
 def test_what_auto_became_is_recorded_and_repeats_the_run(checkpoint: Path, tmp_path: Path) -> None:
     """A reward without a gradient halves λ1: a command that spelt out 'auto' and 100 would ask for another run."""
     first, second = tmp_path / "first", tmp_path / "second"
-    assert main([*arguments(checkpoint, first, "a"), "--reward", "jpeg", "--patience", "3"]) == 0
+    assert main([*arguments(checkpoint, first, "a"), "--reward", "jpeg", "--eta", "0.5"]) == 0
     record = json.loads((first / "result.json").read_text())
     config = NullTTAConfig(**record["arguments"]["config"])
-    assert (config.gradient, config.reward_weight, config.patience) == ("zeroth-order", 50.0, 3)
+    assert (config.gradient, config.reward_weight, config.eta) == ("zeroth-order", 50.0, 0.5)
     result = nulltta.align(str(checkpoint), "a", "jpeg", config=config)
     assert asdict(result.problem.config) == asdict(config)
     command = shlex.split(record["command"])

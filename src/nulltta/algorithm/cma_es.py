@@ -1,28 +1,95 @@
-"""The inner loop without any derivative: CMA-ES in the span of a few directions (Hansen, arXiv 1604.00772)."""
+"""CMA-ES, the inner loop without any derivative, in the span of the encodings of common words.
+
+The algorithm is Hansen's tutorial's (arXiv 1604.00772).
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from nulltta.algorithm.directions import Span, word_basis
-from nulltta.algorithm.embeddings import take
-from nulltta.algorithm.gradients import ROWS, around, of_rows
+from nulltta.algorithm.embeddings import batch_size, free, transform
+from nulltta.algorithm.gradients import ROWS, Function, evaluate_around
 from nulltta.algorithm.memory import MicroBatch
-from nulltta.algorithm.objective import Terms
-from nulltta.algorithm.optimiser import NOT_FINITE
-from nulltta.config import NullTTAConfig
+from nulltta.algorithm.optimiser import require_finite
 from nulltta.contracts import Embedding, GuidedModel
 from nulltta.errors import InvalidValue
+
+COMPONENTS = 32
+"""The number of principal components of the words' encodings that span the search."""
+
+WORDS = """
+cat dog bird fish horse lion fox frog owl turtle butterfly man woman child face hand eye crowd robot ghost house
+castle tent tower bridge street city village room kitchen window door car bicycle train boat rocket airplane
+tree flower leaf grass forest mountain river lake sea beach sky cloud sun moon star snow rain fire apple banana
+lemon cherries bread pizza cake mushroom carrot cup bottle chair table bed book lamp clock key guitar violin
+ball balloon umbrella hat crown shoe dress glass metal wood stone paper gold silver red orange yellow green blue
+purple pink brown black white gray dark bright pale colourful round square small large old new smooth rough
+sharp blurred simple detailed empty crowded near far left right top bottom one two three many photo painting
+drawing sketch cartoon poster portrait landscape pattern shadow light reflection texture background style
+morning night winter summer happy sad calm busy beautiful ugly
+"""  # common words of pictures: things, places, colours, looks
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A subspace of null embeddings.
+
+    Attributes:
+        basis: r orthonormal directions, (r, ...) per named tensor.
+    """
+
+    basis: Embedding
+
+    @property
+    def rank(self) -> int:
+        """r."""
+        return batch_size(self.basis)
+
+    def vectors(self, coordinates: Tensor) -> dict[str, Tensor]:
+        """Convert coordinates (B, N, r) to vectors, (B, N, ...) per named tensor.
+
+        They are scaled by √(D/r), so that coordinates drawn from N(0, I) give vectors as long as white noise in all D
+        dimensions: a radius means the same distance in every subspace.
+        """
+        dimensions = sum(u[0].numel() for u in self.basis.values())
+        z = coordinates * (dimensions / self.rank) ** 0.5
+        return transform(self.basis, lambda u: torch.einsum("bnr,r...->bn...", z.to(u), u))
+
+
+@torch.no_grad()
+def word_basis(model: GuidedModel, words: Sequence[str] = (), components: int = COMPONENTS) -> dict[str, Tensor]:
+    """Return the first principal components of the encodings of words, orthonormal over all tensors together.
+
+    Args:
+        model: encodes the words.
+        words: the words; `WORDS` if empty.
+        components: how many components.
+
+    Raises:
+        InvalidValue: if the encodings span fewer.
+    """
+    words = words or WORDS.split()
+    encoded = free(model.encode(list(words), [""] * len(words))[0])
+    flat = torch.cat([value.double().flatten(1) for value in encoded.values()], dim=1)  # (words, D)
+    _, sizes, axes = torch.linalg.svd(flat - flat.mean(0), full_matrices=False)
+    if components > len(sizes) or not sizes[components - 1] > 1e-6 * sizes[0]:
+        raise InvalidValue(f"the model's encodings of {len(words)} words span fewer than {components} directions")
+    pieces = axes[:components].split([value[0].numel() for value in encoded.values()], dim=1)
+    return {
+        name: piece.unflatten(1, value.shape[1:]).to(value)
+        for (name, value), piece in zip(encoded.items(), pieces, strict=True)
+    }
 
 
 class CMA:
     """The search distribution N(m, σ²C) of one prompt in r coordinates; the caller keeps m.
 
-    The tutorial's figure 6, with its default constants and positive weights only: λ candidates, λ/2 parents.
+    This is figure 6 of the tutorial with its default constants and positive weights only: λ candidates, λ/2 parents.
     """
 
     def __init__(self, rank: int, population: int, sigma: float) -> None:
@@ -42,12 +109,12 @@ class CMA:
         self.lengths = torch.ones(r, dtype=torch.float64)
 
     def draw(self, generator: torch.Generator) -> Tensor:
-        """Candidates less m: λ draws of N(0, σ²C), (λ, r)."""
+        """Draw λ candidates as offsets from m: N(0, σ²C), (λ, r)."""
         z = torch.randn((self.population, len(self.axes)), generator=generator, dtype=torch.float64)
         return self.sigma * (z * self.lengths) @ self.axes.T
 
     def learn(self, offsets: Tensor, values: Tensor) -> Tensor:
-        """From the values (λ,) of the candidates drawn, higher being better: the move of m, (r,)."""
+        """Learn from the values (λ,) of the candidates drawn, higher being better; return the move of m, (r,)."""
         best = values.argsort(descending=True, stable=True)[: len(self.weights)]
         y = offsets[best] / self.sigma
         mean = self.weights @ y  # ⟨y⟩_w
@@ -70,56 +137,27 @@ class CMA:
 
 
 class Evolution:
-    """Ascent by CMA-ES on each prompt's φ' within a span: K evaluations of J a generation, of which ranks count.
+    """Ascent by CMA-ES on each prompt's φ' within a span; an inner step is one generation, of which ranks count.
 
-    A prompt's search distribution has φ' for its mean, and starts afresh at each denoising step, as Adam does.
-
-    span: its coordinates are what is searched.
-    population: K, the tutorial's λ.
-    radius: μ, the first σ; the same distance in φ' as `ZerothOrder`'s.
+    Args:
+        null: φ', the first mean of each prompt's search distribution.
+        span: the subspace that is searched.
+        population: the evaluations of J per generation, the tutorial's λ.
+        radius: μ, the first σ; the same distance in φ' as `ZerothOrder`'s.
     """
 
-    def __init__(self, span: Span, population: int, radius: float) -> None:
-        self.span, self.population, self.radius = span, population, radius
-        self.memory = MicroBatch(ROWS)
+    def __init__(self, null: Embedding, span: Span, population: int, radius: float) -> None:
+        self.span, self.memory = span, MicroBatch(ROWS)
+        self.searches = [CMA(span.rank, population, radius) for _ in range(batch_size(null))]
 
-    @torch.no_grad()
-    def __call__(
-        self,
-        objective: Callable[[Embedding], Terms],
-        null: Embedding,
-        *,
-        steps: int,
-        generators: Sequence[torch.Generator],
-        active: Tensor,
+    def step(
+        self, objective: Function, null: Embedding, generators: Sequence[torch.Generator]
     ) -> tuple[dict[str, Tensor], Tensor]:
-        """n generations from φ': the new φ' and the rewards (n, B), each a generation's mean, NaN where there was none.
-
-        active: (B,) bool, the prompts whose φ' may still move; the others cost nothing.
-
-        Raises:
-            NullTTAError: the objective is not finite.
-        """
-        null, rows = dict(null), active.nonzero().flatten()
-        rewards = torch.full((steps, len(active)), torch.nan)
-        if not len(rows):
-            return null, rewards[:0]
-        searches = [CMA(self.span.rank, self.population, self.radius) for _ in rows]
-        drawing = [generators[row] for row in rows.tolist()]
-        part = of_rows(objective, rows, len(active))
-        for generation in rewards:
-            drawn = [search.draw(generator) for search, generator in zip(searches, drawing, strict=True)]
-            terms = around(part, take(null, rows), self.span.vectors(torch.stack(drawn)), self.memory)  # (N, K)
-            if not bool(torch.isfinite(terms.value).all()):
-                raise InvalidValue(NOT_FINITE)
-            values = terms.value.double().cpu()
-            moves = torch.stack([search.learn(*seen) for search, *seen in zip(searches, drawn, values, strict=True)])
-            for name, move in self.span.vectors(moves[:, None]).items():
-                null[name] = null[name].index_add(0, rows.to(move.device), move[:, 0])
-            generation[rows] = terms.reward.mean(1).float().cpu()
-        return null, rewards
-
-
-def evolution(config: NullTTAConfig, model: GuidedModel) -> Evolution:
-    """CMA-ES of the configuration's K and μ, in the span of words."""
-    return Evolution(Span(word_basis(model)), config.zeroth_order_samples, config.zeroth_order_radius)
+        """Evaluate one generation and move φ'; the rewards (N,) are the generation's means."""
+        drawn = [search.draw(generator) for search, generator in zip(self.searches, generators, strict=True)]
+        terms = evaluate_around(objective, null, self.span.vectors(torch.stack(drawn)), self.memory)  # (N, λ)
+        require_finite(torch.isfinite(terms.value))
+        values = terms.value.double().cpu()
+        moves = torch.stack([search.learn(*seen) for search, *seen in zip(self.searches, drawn, values, strict=True)])
+        moved = {name: null[name] + move[:, 0] for name, move in self.span.vectors(moves[:, None]).items()}
+        return {**null, **moved}, terms.reward.mean(1)

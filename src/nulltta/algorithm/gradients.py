@@ -4,81 +4,81 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from nulltta.algorithm.directions import DIRECTIONS, Directions
-from nulltta.algorithm.embeddings import free, take, transform
+from nulltta.algorithm.embeddings import batch_size, free, take, transform
 from nulltta.algorithm.memory import MicroBatch
 from nulltta.algorithm.objective import Terms
 from nulltta.config import NullTTAConfig
 from nulltta.contracts import Embedding, GuidedModel
 
 ROWS = 8
-"""Prompts times directions that go through the denoiser and the decoder at once."""
+"""The points, over all prompts, that go through the denoiser and the decoder at once without a gradient."""
 LARGEST_SCALE, SCALE_STEP = 2.0**12, 2.0**4
-"""Of the objective, before a backward pass in float16."""
+"""The loss scale of a backward pass in float16: its first value, and by what it is divided after an overflow."""
+
+Function: TypeAlias = Callable[[Embedding], Terms]
+"""An objective: φ' of B prompts -> its terms, (B,) each."""
 
 
 class GradientEstimator(Protocol):
-    """Ascent direction of J at φ'; `generators`, one a prompt, feed estimators that draw directions."""
+    """A rule for the ascent direction of J at φ'; `generators`, one per prompt, feed estimators that draw."""
 
     def __call__(
-        self, objective: Callable[[Embedding], Terms], null: Embedding, generators: Sequence[torch.Generator]
+        self, objective: Function, null: Embedding, generators: Sequence[torch.Generator]
     ) -> tuple[Terms, dict[str, Tensor]]: ...
 
 
 @runtime_checkable
 class Divisible(Protocol):
-    """An objective of B prompts that can also be had for some of them."""
+    """An objective of B prompts that can be evaluated for some of them."""
 
-    def at(self, rows: Tensor) -> Callable[[Embedding], Terms]:
-        """The same objective for the prompts of these numbers (N,), which may repeat, of φ' with first dimension N."""
+    def at(self, rows: Tensor) -> Function:
+        """Return the objective of the prompts with these numbers (N,), which may repeat."""
         ...
 
 
-def of_rows(objective: Callable[[Embedding], Terms], rows: Tensor, batch: int) -> Callable[[Embedding], Terms]:
-    """The objective of some of its B prompts; itself where they are all of them."""
+def of_rows(objective: Function, rows: Tensor, batch: int) -> Function:
+    """Return the objective of some of its B prompts; itself if they are all of them."""
     return objective if len(rows) == batch else _at(objective, rows)
 
 
-def _at(objective: Callable[[Embedding], Terms], rows: Tensor) -> Callable[[Embedding], Terms]:
+def _at(objective: Function, rows: Tensor) -> Function:
     assert isinstance(objective, Divisible), "an objective for some of its prompts needs `at`"
     return objective.at(rows)
 
 
-def around(
-    objective: Callable[[Embedding], Terms], null: Embedding, offsets: Embedding, memory: MicroBatch
-) -> Terms:  # fmt: skip
-    """J of each prompt at N points, φ' + offsets (B, N, ...): its terms, (B, N) each."""
+def evaluate_around(objective: Function, null: Embedding, offsets: Embedding, memory: MicroBatch) -> Terms:
+    """Evaluate J of each prompt at N points φ' + offsets, (B, N, ...): its terms, (B, N) each."""
     batch, points = next(iter(offsets.values())).shape[:2]
     owners = torch.arange(batch).repeat_interleave(points)
 
-    def of(rows: Tensor) -> Terms:
+    def evaluate(rows: Tensor) -> Terms:
         moved = take(null, owners[rows])
         for name, offset in offsets.items():
             moved[name] = moved[name] + offset.flatten(0, 1)[rows]
         return _at(objective, owners[rows])(moved)
 
-    parts = zip(*memory.map(of, batch * points), strict=True)
+    parts = zip(*memory.map(evaluate, batch * points), strict=True)
     return Terms(*(torch.cat(part).view(batch, points) for part in parts))
 
 
 def in_micro_batches(estimator: GradientEstimator, memory: MicroBatch) -> GradientEstimator:
-    """The estimator, applied to as many prompts at once as fit into memory."""
+    """Apply the estimator to as many prompts at once as fit into memory."""
 
     def estimate(
-        objective: Callable[[Embedding], Terms], null: Embedding, generators: Sequence[torch.Generator]
+        objective: Function, null: Embedding, generators: Sequence[torch.Generator]
     ) -> tuple[Terms, dict[str, Tensor]]:
-        batch = len(next(iter(null.values())))
+        batch = batch_size(null)
 
-        def of(rows: Tensor) -> tuple[Terms, dict[str, Tensor]]:
+        def estimate_rows(rows: Tensor) -> tuple[Terms, dict[str, Tensor]]:
             part = of_rows(objective, rows, batch)
             return estimator(part, take(null, rows), [generators[row] for row in rows.tolist()])
 
-        terms, gradients = zip(*memory.map(of, batch), strict=True)
+        terms, gradients = zip(*memory.map(estimate_rows, batch), strict=True)
         return Terms(*map(torch.cat, zip(*terms, strict=True))), {
             name: torch.cat([gradient[name] for gradient in gradients]) for name in gradients[0]
         }
@@ -87,26 +87,29 @@ def in_micro_batches(estimator: GradientEstimator, memory: MicroBatch) -> Gradie
 
 
 def autograd(
-    objective: Callable[[Embedding], Terms],
+    objective: Function,
     null: Embedding,
     generators: Sequence[torch.Generator] = (),  # noqa: ARG001 - exact: draws nothing
 ) -> tuple[Terms, dict[str, Tensor]]:
-    """∇J by reverse mode, with respect to φ' only. The prompts' objectives are independent: one backward for all."""
+    """Compute ∇J by reverse mode, with respect to φ' only.
+
+    The prompts' objectives are independent, so one backward pass serves all of them.
+    """
     return _reverse(objective, null, 1.0)
 
 
 def scaled_autograd(
-    objective: Callable[[Embedding], Terms],
+    objective: Function,
     null: Embedding,
     generators: Sequence[torch.Generator] = (),  # noqa: ARG001 - exact: draws nothing
 ) -> tuple[Terms, dict[str, Tensor]]:
-    """∇J through float16 networks, whose backward pass would round small gradients to zero: of S·J, divided by S.
+    """Compute ∇J through float16 networks, whose backward pass would round small gradients to zero, as ∇(S·J)/S.
 
-    Each prompt has its own S, halved several times over where its gradient overflows (loss scaling: Micikevicius et
-    al., arXiv 1710.03740), so that a prompt's gradient does not depend on its batch. What overflows even unscaled
-    comes back as it is, not finite.
+    Each prompt has its own scale S, which is lowered while its gradient overflows (loss scaling: Micikevicius et al.,
+    arXiv 1710.03740), so that a prompt's gradient does not depend on its batch. A gradient that overflows even
+    unscaled is returned as it is, not finite.
     """
-    scale = torch.full((len(next(iter(null.values()))),), LARGEST_SCALE)
+    scale = torch.full((batch_size(null),), LARGEST_SCALE)
     while True:
         terms, gradient = _reverse(objective, null, scale)
         overflown = ~finite_rows(gradient) & (scale > 1)
@@ -115,10 +118,8 @@ def scaled_autograd(
         scale = torch.where(overflown, scale / SCALE_STEP, scale)
 
 
-def _reverse(
-    objective: Callable[[Embedding], Terms], null: Embedding, scale: Tensor | float
-) -> tuple[Terms, dict[str, Tensor]]:
-    """J and its gradient, computed as that of scale·J."""
+def _reverse(objective: Function, null: Embedding, scale: Tensor | float) -> tuple[Terms, dict[str, Tensor]]:
+    """Compute J, and its gradient as that of scale·J."""
     with torch.enable_grad():
         leaf = transform(free(null), lambda tensor: tensor.detach().requires_grad_())
         terms = objective({**null, **leaf})
@@ -129,49 +130,53 @@ def _reverse(
 
 
 def finite_rows(gradient: Embedding) -> Tensor:
-    """(B,) bool on the CPU: whether all of a prompt's gradient is finite."""
+    """Return, as (B,) bool on the CPU, whether all of a prompt's gradient is finite."""
     return torch.stack([torch.isfinite(g).flatten(1).all(1).cpu() for g in gradient.values()]).all(0)
+
+
+def white_directions(null: Embedding, generators: Sequence[torch.Generator], count: int) -> dict[str, Tensor]:
+    """Draw v ~ N(0, I): `count` directions per prompt, (B, count, ...) per floating-point tensor, each prompt's from
+    its own generator."""
+    drawn: dict[str, Tensor] = {}
+    for name, value in free(null).items():
+        shape = (count, *value.shape[1:])
+        drawn[name] = torch.stack([torch.randn(shape, generator=g) for g in generators]).to(value)
+    return drawn
 
 
 @dataclass(frozen=True, slots=True)
 class ZerothOrder:
-    """ĝ = 1/(Kμ)·Σ_k [J(φ'+μv_k) − J(φ')]·v_k: forward differences of the whole objective, without any gradient.
+    """Forward differences of the whole objective, without any gradient: ĝ = 1/(qμ)·Σ [J(φ'+μv) − J(φ')]·v.
 
-    K + 1 evaluations of J. With v_k ~ N(0, I) its expectation is the gradient of J smoothed over distances μ
-    (Nesterov and Spokoiny, 2017); with pairs ±v it is the central difference.
+    It takes q + 1 evaluations of J. With v ~ N(0, I) its expectation is the gradient of J smoothed over distances of
+    μ (Nesterov and Spokoiny, 2017).
 
     Attributes:
-        samples: K.
+        samples: q, the number of directions v.
         radius: μ.
-        directions: draws v.
+        memory: how many points go through the networks at once.
     """
 
     samples: int
     radius: float
-    directions: Directions
     memory: MicroBatch = field(default_factory=lambda: MicroBatch(ROWS), compare=False)
 
     @torch.no_grad()
     def __call__(
-        self, objective: Callable[[Embedding], Terms], null: Embedding, generators: Sequence[torch.Generator]
+        self, objective: Function, null: Embedding, generators: Sequence[torch.Generator]
     ) -> tuple[Terms, dict[str, Tensor]]:
-        drawn = self.directions(null, generators, self.samples)  # (B, K, ...), of the floating-point tensors
-        offsets = transform(drawn, lambda v: torch.cat([torch.zeros_like(v[:, :1]), self.radius * v], dim=1))
-        terms = around(objective, null, offsets, self.memory)  # (B, 1 + K): φ' itself comes first
+        directions = white_directions(null, generators, self.samples)  # (B, q, ...)
+        offsets = transform(directions, lambda v: torch.cat([torch.zeros_like(v[:, :1]), self.radius * v], dim=1))
+        terms = evaluate_around(objective, null, offsets, self.memory)  # (B, 1 + q): φ' itself comes first
         scale = (terms.value[:, 1:] - terms.value[:, :1]) / (self.samples * self.radius)
         gradient = transform(null, torch.zeros_like)
-        for name, v in drawn.items():
-            gradient[name] = torch.einsum("bk,bk...->b...", scale.to(v), v)
+        for name, v in directions.items():
+            gradient[name] = torch.einsum("bq,bq...->b...", scale.to(v), v)
         return Terms(*(part[:, 0] for part in terms)), gradient
 
 
-def zeroth_order(config: NullTTAConfig, model: GuidedModel) -> ZerothOrder:
-    """The estimator of the configuration's K, μ and directions."""
-    directions = DIRECTIONS[config.zeroth_order_directions](model)
-    return ZerothOrder(config.zeroth_order_samples, config.zeroth_order_radius, directions)
-
-
 ESTIMATORS: Mapping[str, Callable[[NullTTAConfig, GuidedModel], GradientEstimator]] = {
-    "autograd": lambda config, model: scaled_autograd if model.dtype == torch.float16 else autograd,  # noqa: ARG005
-    "zeroth-order": zeroth_order,
+    "autograd": lambda _, model: scaled_autograd if model.dtype == torch.float16 else autograd,
+    "zeroth-order": lambda config, _: ZerothOrder(config.zeroth_order_samples, config.zeroth_order_radius),
 }
+"""The gradient estimators by the name that `NullTTAConfig.gradient` gives them."""

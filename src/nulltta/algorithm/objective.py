@@ -1,7 +1,9 @@
-"""The objective of one denoising step (Null-TTA, arXiv 2511.20889, eq. for J; METHOD step 2b).
+"""The objective of one denoising step (Null-TTA, arXiv 2511.20889; docs/method.md, step 2b).
 
-J(φ') = λ1·R(D(x̂0(x_t, φ'))) − a_i·λ2·KL(φ') − a_i·λ2/(2σφ²)·‖φ' − φ‖²,
-KL(φ') = (1−α_t)/(2α_t(1−ᾱ_t))·‖ε̃(x_t, φ') − ε̃(x_t, φ)‖² by the paper, and the Gaussians' own by "exact".
+    J(φ') = λ1·R(D(x̂0(x_t, φ'))) − a_i·λ2·KL(φ') − a_i·λ2/(2σφ²)·‖φ' − φ‖²
+
+KL(φ') is (1−α_t)/(2α_t(1−ᾱ_t))·‖ε̃(x_t, φ') − ε̃(x_t, φ)‖² in the paper, and the divergence of the sampler's own
+Gaussian steps under the conventions "exact".
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from nulltta.scoring import require_graph, score
 def predict_branches(
     model: GuidedModel, x: Tensor, step: NoiseStep, null: Embedding, cond: Embedding
 ) -> tuple[Tensor, Tensor]:
-    """(ε(x, φ), ε(x, c)): in one call of the denoiser, where the two embeddings' shapes allow it."""
+    """Return (ε(x, φ), ε(x, c)), from one call of the denoiser if the two embeddings' shapes allow it."""
     if any(null[name].shape != cond[name].shape for name in null):
         return model.predict(x, step, null), model.predict(x, step, cond)
     joint = {name: torch.cat([null[name], cond[name]]) for name in null}
@@ -31,21 +33,33 @@ def predict_branches(
 
 
 class Terms(NamedTuple):
-    """The objective and its parts, each (B,)."""
+    """The objective and its parts, each (B,).
 
-    value: Tensor  # J
-    reward: Tensor  # R
-    kl: Tensor  # the consistency term, before a_i·λ2
+    Attributes:
+        value: J.
+        reward: R.
+        kl: the consistency term, without a_i·λ2.
+    """
+
+    value: Tensor
+    reward: Tensor
+    kl: Tensor
 
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """J at one denoising step, a function of φ' alone: everything else was evaluated once, without gradient.
+    """J at one denoising step as a function of φ' alone: everything else was evaluated once, without gradient.
 
     Attributes:
+        model: the model.
+        reward: R.
+        prompts: the B prompts.
+        config: the settings.
+        step: the noise level.
         x: (B, C, h, w), x_t.
         eps_cond: ε(x_t, c).
         eps_null: ε(x_t, φ), with the null embedding as encoded.
+        null: φ.
         anneal: a_i.
     """
 
@@ -57,14 +71,14 @@ class Objective:
     x: Tensor
     eps_cond: Tensor
     eps_null: Tensor
-    null: Embedding  # φ
+    null: Embedding
     anneal: float
 
     def __call__(self, null: Embedding) -> Terms:
-        """J(φ') for the B prompts; differentiates one branch of the denoiser, the decoder and the reward.
+        """Return J(φ') of the B prompts; its gradient goes through one branch of the denoiser, the decoder and R.
 
         Raises:
-            NullTTAError: a gradient is wanted and the reward gives none: it must not be optimised as a constant.
+            RewardError: if the reward fails, or gives no gradient although one is needed.
         """
         cfg = self.config
         eps = self.model.predict(self.x, self.step, null)  # ε(x_t, φ'), (B, C, h, w)
@@ -75,20 +89,22 @@ class Objective:
             require_graph(self.reward, rewards)
         kl = self.kl(eps)
         prior = distance(null, self.null) / (2 * cfg.prior_variance)
-        held = {"both": kl + prior, "consistency": kl, "prior": prior}[cfg.regularisers]
-        value = cfg.reward_weight * _finite(rewards) - self.anneal * cfg.kl_weight * held
+        reward_weight, *lambda2 = cfg.weights
+        kl_weight, prior_weight = (self.anneal * weight for weight in lambda2)
+        held = kl_weight * (kl + prior) if kl_weight == prior_weight else kl_weight * kl + prior_weight * prior
+        value = reward_weight * _nan_to_zero(rewards) - held
         return Terms(value, rewards, kl)
 
     def at(self, rows: Tensor) -> Objective:
-        """J of the prompts of these numbers, rows (N,), which may repeat: of φ' with first dimension N."""
+        """Return J of the prompts with numbers `rows` (N,), which may repeat, for φ' with first dimension N."""
         x, cond, eps_null, null = self.x[rows], self.eps_cond[rows], self.eps_null[rows], take(self.null, rows)
         prompts = [self.prompts[row] for row in rows.tolist()]
         return replace(self, prompts=prompts, x=x, eps_cond=cond, eps_null=eps_null, null=null)
 
     def kl(self, eps: Tensor) -> Tensor:
-        """How far ε(x_t, φ') moves the step's distribution from that of ε(x_t, φ), (B,) in nats.
+        """Return how far ε(x_t, φ') moves the step's distribution from that of ε(x_t, φ), (B,) in nats.
 
-        Under plain guidance ‖ε̃(φ') − ε̃(φ)‖² = (s−1)²·‖ε(φ') − ε(φ)‖²; the published release has s² there.
+        Under classifier-free guidance ‖ε̃(φ') − ε̃(φ)‖² = (s−1)²·‖ε(φ') − ε(φ)‖²; the published release has s² there.
         """
         s = self.config.guidance_scale
         if self.config.conventions == "release":
@@ -99,12 +115,12 @@ class Objective:
         return self.step.consistency * squared_norm(moved - held)
 
     def _gaussian_kl(self, moved: Tensor, held: Tensor) -> Tensor:
-        """KL(N(m(ε̃(φ')), σ²I) ‖ N(m(ε̃(φ)), σ²I)) = ‖m' − m‖²/(2σ²); a deterministic step has none: 0."""
+        """Return KL(N(m(ε̃(φ')), σ²I) ‖ N(m(ε̃(φ)), σ²I)) = ‖m' − m‖²/(2σ²); 0 for a deterministic step."""
         mean, std = self.model.step_distribution(self.x, moved, self.step)
         reference, _ = self.model.step_distribution(self.x, held, self.step)
         return squared_norm(mean - reference) / (2 * std**2) if std > 0 else torch.zeros(len(mean)).to(mean)
 
 
-def _finite(rewards: Tensor) -> Tensor:
-    """NaN as 0, without gradient: the release's inner loop. Elsewhere `score` has refused NaN already."""
+def _nan_to_zero(rewards: Tensor) -> Tensor:
+    """Count NaN as 0, without gradient, as the release does; under other conventions `score` has refused NaN."""
     return torch.where(torch.isnan(rewards), torch.zeros_like(rewards), rewards)

@@ -1,4 +1,4 @@
-"""`Problem`: all that a method is given."""
+"""What a method is given."""
 
 from __future__ import annotations
 
@@ -11,21 +11,25 @@ from torch import Tensor
 from nulltta.algorithm import randomness
 from nulltta.algorithm.memory import MicroBatch
 from nulltta.config import NullTTAConfig
-from nulltta.contracts import Embedding, GuidedModel, NoiseStep, Reward, Selector
-from nulltta.scoring import greedy
+from nulltta.contracts import Embedding, GuidedModel, NoiseStep, Reward
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """All that a method is given.
+    """A batch of B prompts, the reward to raise, and all else that a method is given.
 
     Attributes:
-        cond, null: c and φ, first dimension B, float32.
-        seeds: one a prompt.
+        model: the frozen model.
+        prompts: the B prompts.
+        cond: c, first dimension B, in float32.
+        null: φ, likewise.
+        reward: the reward to raise.
+        config: the settings.
+        seeds: one per prompt.
         latents: (B, K, C, h, w), the initial latents x_T.
-        guard: a second reward, watched and never optimised: where optimising lowers it, φ' stays as it was and
-            is frozen.
-        start: where φ' begins, first dimension B; φ if None.
+        guard: a second reward that is watched and never optimised: where optimising lowers it, φ' keeps its value
+            and is frozen.
+        start: φ' before the first step, first dimension B; φ if None.
         memory: how many rows go through the networks at once.
     """
 
@@ -38,21 +42,20 @@ class Problem:
     seeds: Sequence[int]
     latents: Tensor
     guard: Reward | None = None
-    selector: Selector = greedy
     start: Embedding | None = None
     memory: MicroBatch = field(default_factory=MicroBatch, compare=False)
 
     def schedule(self) -> list[NoiseStep]:
-        """The model's denoising steps at this run's T and η."""
+        """Return the model's denoising steps at this run's T and η."""
         steps = self.model.schedule(self.config.num_inference_steps)
         return [replace(step, eta=self.config.eta) for step in steps]
 
     def noise(self, index: int, step: NoiseStep, like: Tensor, particles: int) -> Tensor:
-        """(B, K, C, h, w), the stochastic part of K candidates; like: (B, C, h, w)."""
+        """Return the noise of K candidates at denoising step `index`, (B, K, C, h, w), for `like` (B, C, h, w)."""
         if self.config.conventions == "release":
             return randomness.by_timestep(step, like, particles)
         return randomness.seeded(self.seeds, index, like, particles)
 
     def generators(self, index: int, purpose: str) -> list[torch.Generator]:
-        """One a prompt, for estimators and selectors that draw."""
+        """Return one generator per prompt for a method that draws at step `index`."""
         return [randomness.generator(seed, purpose, index) for seed in self.seeds]

@@ -1,168 +1,163 @@
-"""The sampling loops: generators of `Step`s, one a denoising step, that return an `Outcome`.
+"""The sampling loops: generators that yield one `Step` per denoising step and return an `Outcome`.
 
-Null-TTA (arXiv 2511.20889), METHOD's algorithm. Symbols: c prompt embedding, φ null embedding as encoded and φ' as
-optimised, s guidance scale, ε̃ guided prediction, x̂0 clean estimate, K candidates, T steps.
+`null_tta` is the paper's algorithm (Null-TTA, arXiv 2511.20889; docs/method.md). Symbols: c prompt embedding, φ null
+embedding as encoded and φ' as optimised, s guidance scale, ε̃ guided prediction, x̂0 clean estimate, K candidates, T
+denoising steps.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from nulltta.algorithm import schedules
-from nulltta.algorithm.budget import Clock, planned
-from nulltta.algorithm.cma_es import evolution
-from nulltta.algorithm.embeddings import distance, take, where
+from nulltta.algorithm.budget import planned
+from nulltta.algorithm.cma_es import Evolution, Span, word_basis
+from nulltta.algorithm.embeddings import distance, where
 from nulltta.algorithm.gradients import ESTIMATORS, in_micro_batches
 from nulltta.algorithm.memory import MicroBatch
 from nulltta.algorithm.objective import Objective, predict_branches
-from nulltta.algorithm.optimiser import GradientAscent, InnerLoop
+from nulltta.algorithm.optimiser import GradientAscent, StartAscent, ascend
 from nulltta.algorithm.problem import Problem
-from nulltta.contracts import Embedding, NoiseStep, Outcome, Step, Stream
+from nulltta.algorithm.views import clean_images, look
+from nulltta.contracts import Embedding, GuidedModel, NoiseStep, Outcome, Step, Stream
 from nulltta.scoring import greedy, pick, require_differentiable, require_slope, score
 
 
-@dataclass(frozen=True, slots=True)
-class Candidates:
-    """K latents a prompt, seen through their clean estimates under φ'."""
+def denoise(
+    model: GuidedModel,
+    x: Tensor,
+    steps: Sequence[NoiseStep],
+    branches: Callable[[int, Tensor], tuple[Tensor, Tensor]],
+    noise: Callable[[int, Tensor], Tensor],
+    scale: float,
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Sample under guidance.
 
-    x: Tensor  # (B, K, C, h, w)
-    eps: Tensor  # ε(x, φ'), same shape
-    eps_cond: Tensor  # ε(x, c), same shape: the winner's serve the next denoising step
-    images: Tensor  # (B, K, 3, H, W)
-    rewards: Tensor  # (B, K)
+    Args:
+        model: the model.
+        x: (N, C, h, w), x_T.
+        steps: the denoising steps.
+        branches: (i, x_t) -> (ε(x_t, φ), ε(x_t, c)) at the i-th step.
+        noise: (i, x_t) -> the i-th step's noise.
+        scale: s.
+
+    Yields:
+        (x_t, ε̃(x_t), x_{t−1}) at each step.
+    """
+    for i, step in enumerate(steps):
+        eps = model.guide(*branches(i, x), scale)
+        mean, std = model.step_distribution(x, eps, step)
+        previous, x = x, mean + std * noise(i, x)
+        yield previous, eps, x
 
 
 @torch.no_grad()
 def plain(problem: Problem) -> Stream:
-    """Ordinary sampling under classifier-free guidance, of each prompt's first initial latent."""
-    p, s = problem, problem.config.guidance_scale
-    x = initial = p.latents[:, 0]
-    zeros = torch.zeros(len(x))
-    for i, step in enumerate(p.schedule()):
-        eps = p.model.guide(*predict_branches(p.model, x, step, p.null, p.cond), s)
-        preview = p.model.decode(p.model.predict_x0(x, eps, step))
-        mean, std = p.model.step_distribution(x, eps, step)
-        x = mean + std * p.noise(i, step, x, particles=1)[:, 0]
-        yield Step(i, step.timestep, torch.empty(0, len(x)), torch.empty(len(x), 0), zeros.long(), zeros, preview)
+    """Sample under classifier-free guidance from each prompt's first initial latent; no reward is used."""
+    p, B, steps = problem, len(problem.prompts), problem.schedule()
+    x = p.latents[:, 0]
+
+    def branches(i: int, x: Tensor) -> tuple[Tensor, Tensor]:
+        return predict_branches(p.model, x, steps[i], p.null, p.cond)
+
+    def noise(i: int, x: Tensor) -> Tensor:
+        return p.noise(i, steps[i], x, particles=1)[:, 0]
+
+    trajectory = denoise(p.model, x, steps, branches, noise, p.config.guidance_scale)
+    for i, (x_t, eps, x_next) in enumerate(trajectory):
+        yield Step.unscored(i, steps[i].timestep, B, partial(_preview, p, x_t, eps, steps[i]))
+        x = x_next
     images = p.model.decode(x)
     rewards = score(p.reward, images, p.prompts)
-    return Outcome(images[:, None], rewards[:, None].cpu(), zeros.long(), initial)
+    return Outcome(images[:, None], rewards[:, None].cpu(), torch.zeros(B, dtype=torch.long), p.latents[:, 0])
 
 
 @torch.no_grad()
 def null_tta(problem: Problem) -> Stream:
-    """Null-text test-time alignment: optimise φ', draw K candidates, keep the best, at every denoising step.
+    """Null-text test-time alignment: at every denoising step, optimise φ', draw K candidates and keep the best.
 
-    Cost for a prompt: `budget.evaluations`, Σn_i denoiser branches with gradient and 2KT + 2T without.
+    It costs `budget.evaluations` per prompt: Σn_i denoiser branches with gradient, 2KT + 2T without.
     """
     p, cfg, s = problem, problem.config, problem.config.guidance_scale
-    B, K = len(p.prompts), cfg.num_particles
+    B, K, release = len(p.prompts), cfg.num_particles, cfg.conventions == "release"
     gamma = schedules.annealing_coefficient(cfg.annealing, cfg.num_inference_steps)
-    climb = _inner_loop(p)
-    steps = p.schedule()
-    clock = Clock(cfg.seconds_budget and cfg.seconds_budget * B, planned(cfg))
+    start, counts, steps = _start_ascent(p), planned(cfg), p.schedule()
     null, nulls, moved = dict(p.start or p.null), [], p.start is not None  # φ', carried over from step to step
     active = torch.ones(B, dtype=torch.bool)
 
-    drawn = _candidates(p, p.latents, steps[0], null)  # 1. K initial latents
-    selected = p.selector(drawn.rewards, p.generators(-1, "select"))
-    x, eps, eps_cond = (pick(values, selected) for values in (drawn.x, drawn.eps, drawn.eps_cond))
-    initial, initial_rewards = x, drawn.rewards
+    view = look(p, p.latents, steps[0], null, allow_nan=release)  # 1. K initial latents
+    selected = greedy(view.rewards)
+    x, eps, eps_cond = (pick(values, selected) for values in (p.latents, view.eps_null, view.eps_cond))
+    initial, initial_rewards = x, view.rewards
 
-    for i, step in enumerate(steps):
-        inner = clock.inner_steps(i)
-        # 2a. ε(x_t, φ): until φ' moves, the winner's; but not under inner steps, where rounding would pass for a move.
-        eps_null = p.model.predict(x, step, p.null) if moved or inner else eps
+    for i, (step, n) in enumerate(zip(steps, counts, strict=True)):
+        # 2a. ε(x_t, φ). Until φ' moves it is the selected candidate's, except under inner steps, where the rounding of
+        # another batch would pass for a movement.
+        eps_null = p.model.predict(x, step, p.null) if moved or n else eps
         anneal = schedules.regularisation(i, gamma)
         objective = Objective(p.model, p.reward, p.prompts, cfg, step, x, eps_cond, eps_null, p.null, anneal)
-        before, since = null, clock.elapsed()
-        generators = p.generators(i, "gradient")
-        null, inner_rewards = climb(objective, null, steps=inner, generators=generators, active=active)  # 2b. n_i steps
-        clock.took(len(inner_rewards), since)
+        before, generators = null, p.generators(i, "gradient")
+        null, inner_rewards = ascend(objective, null, start, steps=n, generators=generators, active=active)  # 2b.
         if len(inner_rewards):
             if not moved:
                 _refuse_unmoved(p, null)
             moved, eps = True, p.model.predict(x, step, null)  # ε(x_t, φ'); without inner steps it is known already
-        if p.guard is not None:
-            null, eps, active = _guarded(p, step, x, eps_cond, (before, null), (eps_null, eps), active)
+        if p.guard is not None and bool((fell := active & _guard_fell(p, step, x, eps_cond, eps_null, eps)).any()):
+            null, active = where(~fell.to(x.device), null, before), active & ~fell
+            eps = p.model.predict(x, step, null)
         nulls.append(null)
 
         mean, std = p.model.step_distribution(x, p.model.guide(eps, eps_cond, s), step)  # 2c. K candidates x_{t−1}
         latents = mean[:, None] + std * p.noise(i, step, x, K)
-        drawn = _candidates(p, latents, steps[i + 1] if i + 1 < len(steps) else None, null)
-        selected = p.selector(drawn.rewards, p.generators(i, "select"))
-        kl = objective.kl(eps).cpu()
-        x, eps, eps_cond = (pick(values, selected) for values in (drawn.x, drawn.eps, drawn.eps_cond))
-        yield Step(i, step.timestep, inner_rewards, drawn.rewards, selected, kl, pick(drawn.images, selected))
+        view = look(p, latents, steps[i + 1] if i + 1 < len(steps) else None, null, allow_nan=release)
+        selected, kl = greedy(view.rewards), objective.kl(eps).cpu()
+        x, eps, eps_cond = (pick(values, selected) for values in (latents, view.eps_null, view.eps_cond))
+        yield Step(i, step.timestep, inner_rewards, view.rewards, selected, kl, partial(pick, view.images, selected))
 
-    best = greedy(drawn.rewards)  # 3. the best of the K decoded images
-    return Outcome(drawn.images, drawn.rewards, best, initial, initial_rewards, nulls)
+    return Outcome(view.images, view.rewards, greedy(view.rewards), initial, initial_rewards, nulls)  # 3. the best
 
 
-def _candidates(p: Problem, latents: Tensor, step: NoiseStep | None, null: Embedding) -> Candidates:
-    """Score K latents a prompt, (B, K, C, h, w): by x̂0 under φ' at `step`, or as they are after the last step."""
-    B, K = latents.shape[:2]
-
-    def seen(rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        x, owners = latents.flatten(0, 1)[rows], rows // K
-        x0 = eps = eps_cond = x
-        if step is not None:
-            eps, eps_cond = predict_branches(p.model, x, step, take(null, owners), take(p.cond, owners))
-            x0 = p.model.predict_x0(x, p.model.guide(eps, eps_cond, p.config.guidance_scale), step)
-        images = p.model.decode(x0)
-        prompts = [p.prompts[owner] for owner in owners.tolist()]
-        return (
-            eps,
-            eps_cond,
-            images,
-            score(p.reward, images, prompts, allow_nan=p.config.conventions == "release").cpu(),
-        )
-
-    columns = map(torch.cat, zip(*p.memory.map(seen, B * K), strict=True))
-    return Candidates(latents, *(column.view(B, K, *column.shape[1:]) for column in columns))
+@torch.no_grad()
+def _preview(p: Problem, x: Tensor, eps: Tensor, step: NoiseStep) -> Tensor:
+    return p.model.decode(p.model.predict_x0(x, eps, step))
 
 
-def _guarded(
-    p: Problem,
-    step: NoiseStep,
-    x: Tensor,
-    eps_cond: Tensor,
-    nulls: tuple[Embedding, Embedding],
-    predictions: tuple[Tensor, Tensor],
-    active: Tensor,
-) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-    """Compare the guard's reward of x̂0 under φ' and under φ; a prompt where it fell goes back to φ' before the step
-    and stays there. Returns (φ', ε(x_t, φ'), active)."""
+def _guard_fell(
+    p: Problem, step: NoiseStep, x: Tensor, eps_cond: Tensor, eps_null: Tensor, eps: Tensor
+) -> Tensor:  # fmt: skip
+    """Return (B,) bool: whether the guard's reward of x̂0 is lower under φ' than under φ."""
     assert p.guard is not None
-    before, after = nulls
-    guided_eps = [p.model.guide(eps, eps_cond, p.config.guidance_scale) for eps in predictions]
-    images = [p.model.decode(p.model.predict_x0(x, eps, step)) for eps in guided_eps]
-    reference, moved = (score(p.guard, image, p.prompts) for image in images)
-    kept = (moved >= reference).cpu()
-    if bool((active & ~kept).any()):
-        null = where((kept | ~active).to(x.device), after, before)
-        return null, p.model.predict(x, step, null), active & kept
-    return dict(after), predictions[1], active
+    reference, moved = (
+        score(p.guard, clean_images(p, x, step, branch, eps_cond), p.prompts) for branch in (eps_null, eps)
+    )
+    return ~(moved >= reference).cpu()
 
 
-def _inner_loop(p: Problem) -> InnerLoop:
-    """What moves φ' at each denoising step: Adam along a gradient, or CMA-ES; "auto" goes by the reward."""
+def _start_ascent(p: Problem) -> StartAscent:
+    """Return what moves φ' at each denoising step: Adam along a gradient, or CMA-ES."""
     config = p.config.resolved(differentiable=p.reward.differentiable)
     if config.gradient == "zeroth-order" and config.zeroth_order_directions == "cma":
-        return evolution(config, p.model)
+        span = Span(word_basis(p.model))
+        return lambda null: Evolution(null, span, config.zeroth_order_samples, config.zeroth_order_radius)
     if config.gradient == "autograd":
-        require_differentiable(p.reward, "set gradient to zeroth-order or auto")
-    # A gradient's rows take more memory than a candidate's.
+        require_differentiable(p.reward, "choose another gradient (gradient): zeroth-order or auto")
+    # A separate micro-batch: rows with a gradient take more memory than candidates.
     memory = MicroBatch(p.memory.rows, p.model.enable_checkpointing)
-    return GradientAscent(config, in_micro_batches(ESTIMATORS[config.gradient](config, p.model), memory))
+    estimator = in_micro_batches(ESTIMATORS[config.gradient](config, p.model), memory)
+    release = config.conventions == "release"
+    return lambda null: GradientAscent(null, estimator, config.learning_rate, skip_nonfinite=release)
 
 
 def _refuse_unmoved(p: Problem, null: Embedding) -> None:
-    """At φ' = φ the regularisers have no gradient: a first denoising step that moves no prompt's φ' at all is a
-    reward whose gradient is zero everywhere, and it must not pass for an optimised one."""
-    if p.config.reward_weight == 0 or p.config.learning_rate == 0 or p.config.conventions == "release":
+    """Refuse a first denoising step that moved no φ' at all.
+
+    At φ' = φ the regularisers have no gradient, so that the reward's gradient is zero everywhere: such a reward must
+    not pass for an optimised one.
+    """
+    if p.config.weights[0] == 0 or p.config.learning_rate == 0 or p.config.conventions == "release":
         return
     require_slope(p.reward, distance(null, p.start or p.null))

@@ -1,4 +1,4 @@
-"""How much to optimise, and how tightly to hold, at each denoising step (Null-TTA, arXiv 2511.20889, sec. 4)."""
+"""How many inner steps to take and how strongly to regularise at each denoising step (arXiv 2511.20889, sec. 4)."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ _PUBLISHED_GAMMA, _PUBLISHED_STEPS = 0.008, 100
 
 
 def annealing_coefficient(annealing: float | str, num_inference_steps: int) -> float:
-    """γ. "auto" is the γ whose progress reaches 1 at the fraction of sampling at which 0.008 does in 100 steps."""
+    """Return γ; for "auto", the γ whose progress reaches 1 at the same fraction of sampling as 0.008 in 100 steps."""
     if annealing == "auto":
         return float((1 + _PUBLISHED_GAMMA) ** (_PUBLISHED_STEPS / num_inference_steps) - 1)
     return float(annealing)
 
 
 def progress(index: int, gamma: float) -> float:
-    """p_i = min(1, (1+γ)^i − 1), in [0, 1]."""
+    """Return p_i = min(1, (1+γ)^i − 1), in [0, 1]."""
     return min(1.0, (1 + gamma) ** index - 1)
 
 
 def inner_step_count(index: int, gamma: float, inner_steps: tuple[int, int]) -> int:
-    """n_i = round(n_min + (n_max − n_min)·p_i)."""
+    """Return n_i = round(n_min + (n_max − n_min)·p_i)."""
     n_min, n_max = inner_steps
     return round(n_min + (n_max - n_min) * progress(index, gamma))
 
@@ -29,13 +29,13 @@ def inner_step_count(index: int, gamma: float, inner_steps: tuple[int, int]) -> 
 def inner_step_counts(
     steps: int, gamma: float, inner_steps: tuple[int, int], between: tuple[float, float] = (0.0, 1.0)
 ) -> list[int]:
-    """n_i of each of T denoising steps; 0 outside the given share of them, [from·T, to·T)."""
+    """Return n_i of each of T denoising steps; 0 outside the given share of them, [from·T, to·T)."""
     first, end = (round(share * steps) for share in between)
     return [inner_step_count(i, gamma, inner_steps) if first <= i < end else 0 for i in range(steps)]
 
 
 def afforded(counts: Sequence[int], total: int) -> list[int]:
-    """The counts cut in proportion so that their sum is at most `total`; what does not divide goes to the late ones."""
+    """Cut the counts in proportion so that their sum is at most `total`; remainders go to the later ones."""
     whole = sum(counts)
     if total >= whole:
         return list(counts)
@@ -44,5 +44,5 @@ def afforded(counts: Sequence[int], total: int) -> list[int]:
 
 
 def regularisation(index: int, gamma: float) -> float:
-    """a_i = max(0, 1 − p_i), the share of the regularisers that is left at step i."""
+    """Return a_i = max(0, 1 − p_i), the share of the regularisers that is left at step i."""
     return max(0.0, 1.0 - progress(index, gamma))

@@ -1,7 +1,7 @@
-"""Null-TTA's rivals, each a method (Problem) -> Stream like `null_tta`; those with settings are frozen dataclasses.
+"""Other methods to compare Null-TTA with, each a callable (Problem) -> Stream as `null_tta` is.
 
-`align(..., method="best-of-n")` runs one with its published settings, `align(..., method=BestOfN(samples=4))` with
-yours. What a setting in a reward's unit should be for another reward is for the caller to find out.
+`align(..., method="best-of-n")` runs a method with its published settings, `align(..., method=BestOfN(samples=4))` with
+others. A setting in the unit of a reward has to be chosen anew for every reward.
 """
 
 from __future__ import annotations
@@ -30,3 +30,4 @@ BASELINES: Mapping[str, Callable[[Problem], Stream]] = {
     "prompt-embedding": prompt_embedding,
     "shared-null": shared_null,
 }
+"""The methods with their published settings, by name."""

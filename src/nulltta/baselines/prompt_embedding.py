@@ -1,4 +1,4 @@
-"""The prompt's embedding c optimised in the null text's place: is it the *null* that matters?"""
+"""Null-TTA with the prompt's embedding c optimised instead of the null text, to see whether the null text matters."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from nulltta.contracts import ModelWrapper, Stream
 
 
 def prompt_embedding(problem: Problem) -> Stream:
-    """Null-TTA itself, with c and φ in each other's places: c' is optimised, ε(x_t, φ) is evaluated once a step.
+    """Run Null-TTA with c and φ exchanged: c' is optimised, and ε(x_t, φ) is evaluated once per step.
 
-    The consistency term is the same ‖ε̃(c') − ε̃(c)‖², which for plain guidance is s²‖ε(c') − ε(c)‖². As the null text
-    stays as encoded, the outcome has none to keep.
+    The consistency term is the same ‖ε̃(c') − ε̃(c)‖², which for classifier-free guidance is s²‖ε(c') − ε(c)‖². The
+    null text stays as encoded, so that the outcome has no learnt one.
 
-    Cost: as `null_tta`.
+    Cost: that of `null_tta`.
     """
     model = _Exchanged(problem.model)
     outcome = yield from null_tta(replace(problem, model=model, cond=problem.null, null=problem.cond))

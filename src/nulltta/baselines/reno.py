@@ -1,4 +1,4 @@
-"""Reward-based noise optimisation: of the sampler's noises, only the initial latent is optimised."""
+"""Reward-based noise optimisation: of the sampler's noises only the initial latent is optimised."""
 
 from __future__ import annotations
 
@@ -8,29 +8,28 @@ import torch
 from torch import Tensor
 
 from nulltta.algorithm.problem import Problem
-from nulltta.baselines.dno import ascend, own_noise
+from nulltta.baselines.noise_ascent import NoiseAscent, own_noise
 from nulltta.config import number, whole
 from nulltta.contracts import Stream
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReNO:
-    """max over x_T of λ·r(D(x_0(x_T))) + w·K(x_T), K(x) = (d−1)·log‖x‖ − ‖x‖²/2 (ReNO, arXiv 2406.04312).
+    """Maximise λ·r(D(x_0(x_T))) + w·K(x_T) over x_T, K(x) = (d−1)·log‖x‖ − ‖x‖²/2 (ReNO, arXiv 2406.04312).
 
-    K is the log-density of the norm of d Gaussian numbers. Ascent by gradient with Nesterov momentum, the gradient of
-    each prompt clipped; the step noises stay plain sampling's. One `Step` an iteration, its timestep 0, as each
-    samples to the end; the best image of all is returned. Published for models of one step: here it differentiates
-    through all T of them.
+    K is the log-density of the norm of d Gaussian numbers. The ascent is by gradient with Nesterov momentum, with the
+    gradient of each prompt clipped; the step noises stay plain sampling's. It was published for models of one step:
+    here the gradient goes through all T of them.
 
-    Cost for a prompt: 2T·n denoiser branches with gradient, each computed once more in the backward pass (a step
-    keeps its input alone), and 2T without; n decodings and scores with gradient, 1 without.
+    Cost per prompt: that of `NoiseAscent`.
 
     Attributes:
-        iterations: n; the latent is moved so often, and scored once more.
+        iterations: n, how often the latent is moved.
         reward_weight: λ. Published, summed: ImageReward 1, HPSv2 5.
-        learning_rate, momentum: of the ascent. A clipped step is clip·learning_rate long, before momentum.
+        learning_rate: of the ascent; a clipped step is clip·learning_rate long, before momentum.
+        momentum: of the ascent.
         clip: the largest norm of a prompt's gradient.
-        norm_weight: w.
+        norm_weight: w, the weight of K.
     """
 
     iterations: int = 50
@@ -52,15 +51,14 @@ class ReNO:
         optimiser = torch.optim.SGD(
             [x], lr=self.learning_rate, momentum=self.momentum, nesterov=self.momentum > 0, maximize=True
         )
-        return (
-            yield from ascend(
-                problem, x, noises, optimiser, self.iterations, self.clip, self.reward_weight,
-                regulariser=lambda x, _: self.norm_weight * log_norm_density(x),
-            )
+        ascent = NoiseAscent(
+            x, noises, optimiser, self.clip, self.reward_weight,
+            regulariser=lambda x, _: self.norm_weight * log_norm_density(x),
         )  # fmt: skip
+        return (yield from ascent.run(problem, self.iterations))
 
 
 def log_norm_density(x: Tensor) -> Tensor:
-    """K(x) of each prompt, (B, ...) -> (B,), up to a constant."""
+    """Return K(x) of each prompt up to a constant: (B, ...) -> (B,)."""
     norm: Tensor = torch.linalg.vector_norm(x.flatten(1), dim=1)
     return (x[0].numel() - 1) * norm.log() - norm.square() / 2

@@ -1,29 +1,23 @@
-"""One null text for all denoising steps: does it matter that each step has its own?"""
+"""Null-TTA with one null text for all denoising steps, to see whether it matters that each step has its own."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-import torch
-
-from nulltta.algorithm.embeddings import is_free
+from nulltta.algorithm.embeddings import mean
 from nulltta.algorithm.problem import Problem
 from nulltta.algorithm.sampling import null_tta
 from nulltta.contracts import Stream
 
 
 def shared_null(problem: Problem) -> Stream:
-    """Null-TTA learns φ'_1, ..., φ'_T; a second pass samples under their mean, frozen, with K candidates a step again.
+    """Learn φ'_1, ..., φ'_T by Null-TTA, then sample again under their mean, frozen, with K candidates per step.
 
-    The mean is what a stock pipeline without a null text a step is given, too (`NullText.mean`). Both passes' steps
-    are streamed, 2T of them; the images are the second one's.
+    A stock pipeline that takes one negative embedding is given the same mean (`NullText.mean`). The steps of both
+    passes are streamed, 2T of them; the images are the second pass's.
 
-    Cost for a prompt: `null_tta`'s, to which a budget applies, and 2KT + T denoiser branches without gradient.
+    Cost per prompt: that of `null_tta`, to which a budget applies, and 2KT + T denoiser branches without gradient.
     """
     learnt = (yield from null_tta(problem)).nulls
-    mean = {
-        name: torch.stack([null[name] for null in learnt]).mean(0) if is_free(tensor) else tensor
-        for name, tensor in learnt[0].items()
-    }
     frozen = replace(problem.config, inner_steps=(0, 0))
-    return (yield from null_tta(replace(problem, start=mean, config=frozen)))
+    return (yield from null_tta(replace(problem, start=mean(learnt), config=frozen)))

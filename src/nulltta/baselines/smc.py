@@ -1,37 +1,49 @@
-"""Sequential Monte Carlo: N weighted particles a prompt, whose weighted distribution tends to p(x)·exp(λ·r(x))/Z.
+"""Sequential Monte Carlo: N weighted particles per prompt, whose distribution tends to p(x)·exp(λ·r(x))/Z.
 
-Both rivals draw x_{t−1} for each particle, weigh it by how far its clean estimate raised the reward (and by p/q where
-it was drawn from q and not from the model's p), and resample a prompt's particles where few of them carry the weight.
+Both methods draw x_{t−1} for each particle, weight it by how far its clean estimate raised the reward (and by p/q if it
+was drawn from q instead of the model's p), and resample a prompt's particles when few of them carry the weight.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal, NamedTuple, TypeAlias, get_args
 
 import torch
 from torch import Tensor
 
 from nulltta.algorithm import schedules
 from nulltta.algorithm.problem import Problem
-from nulltta.baselines.lookahead import initial_latents, look, move, predict, refuse_guard, require_gradient
+from nulltta.algorithm.views import View, look
+from nulltta.baselines.particles import guided_view, initial_latents, move, predict, refuse_guard, require_gradient
 from nulltta.baselines.resampling import RESAMPLING, resampled
 from nulltta.config import number, one_of, whole
-from nulltta.contracts import Outcome, Step, Stream
+from nulltta.contracts import NoiseStep, Outcome, Step, Stream
 from nulltta.errors import InvalidValue
 from nulltta.scoring import pick, require_slope
 
+Potential: TypeAlias = Literal["difference", "max"]
+
 
 class Weighted(NamedTuple):
-    """The last particles: weighted samples of the tilted distribution."""
+    """The last particles: weighted samples of the tilted distribution.
 
-    images: Tensor  # (B, N, 3, H, W)
-    rewards: Tensor  # (B, N)
-    log_weights: Tensor  # (B, N), not normalised
-    initial: Tensor  # (B, N, C, h, w), the x_T that each one descends from
+    Attributes:
+        images: (B, N, 3, H, W).
+        rewards: (B, N).
+        log_weights: (B, N), not normalised.
+        initial: (B, N, C, h, w), the x_T from which each descends.
+    """
+
+    images: Tensor
+    rewards: Tensor
+    log_weights: Tensor
+    initial: Tensor
 
     def outcome(self, selected: Tensor) -> Outcome:
+        """Return the outcome of a method that keeps the particles with numbers `selected` (B,)."""
         return Outcome(self.images, self.rewards, selected, pick(self.initial, selected))
 
 
@@ -44,17 +56,17 @@ class DAS:
         x_{t−1} ~ q = N(m(x_t) + σ_t²·λ_{i+1}·g(x_t), σ_t²I),
         log w += log p(x_{t−1}|x_t) − log q(x_{t−1}|x_t) + λ_{i+1}·V(x_{t−1}) − λ_i·V(x_t).
 
-    Resampling takes V and g along with their particles; the published release leaves them behind. It returns the
-    particle of greatest weight.
+    Resampling carries V and g along with their particles, which the published release does not. The particle of the
+    greatest weight is returned.
 
-    Cost for a prompt: 2TN denoiser branches with gradient, none without; TN decodings and scores with gradient, N
+    Cost per prompt: 2TN denoiser branches with gradient, none without; TN decodings and scores with gradient, N
     without.
 
     Attributes:
         particles: N.
-        temperature: α, in the reward's unit. Published: aesthetic 0.005, PickScore 1e-4, 20·CLIP 0.01.
+        temperature: α, in the unit of the reward. Published: aesthetic 0.005, PickScore 1e-4, 20·CLIP 0.01.
         annealing: γ; "auto" makes λ reach 1 at the same fraction of sampling as the published 0.008 in 100 steps.
-        threshold: resample where the effective sample size is below this share of N.
+        threshold: resample when the effective sample size is below this share of N.
         resampling: "ssp", "systematic" or "multinomial".
     """
 
@@ -66,10 +78,8 @@ class DAS:
 
     def __post_init__(self) -> None:
         whole(self, "particles", at_least=1)
-        for name in ("temperature", "threshold"):
-            number(self, name)
-        if self.temperature == 0:
-            raise InvalidValue("temperature must be above 0")
+        number(self, "temperature", positive=True)
+        number(self, "threshold")
         if self.annealing != "auto":
             number(self, "annealing", or_else=" or 'auto'")
         one_of(self, "resampling", RESAMPLING)
@@ -80,15 +90,16 @@ class DAS:
 
     @torch.no_grad()
     def sample(self, problem: Problem) -> Generator[Step, None, Weighted]:
-        """The weighted particles, of which a call returns one."""
+        """Yield the steps and return the weighted particles, of which `__call__` keeps one."""
         p, (B, N) = problem, (len(problem.prompts), self.particles)
         require_gradient(p)
-        steps, zeros = p.schedule(), torch.zeros(len(p.prompts))
+        steps = p.schedule()
         gamma = schedules.annealing_coefficient(self.annealing, len(steps))
         tempering = [schedules.progress(i, gamma) / self.temperature for i in range(len(steps) + 1)]  # λ_i/α
 
         x = initial = initial_latents(p, N)
-        eps, _, rewards, slope = look(p, x, steps[0], gradient=True)
+        view = look(p, x, steps[0], gradient=True)
+        eps, rewards, slope = guided_view(p, view), view.rewards, view.slope
         require_slope(p.reward, slope)
         log_w = torch.zeros(B, N, dtype=torch.float64)  # λ_0 = 0
         for i, step in enumerate(steps):
@@ -101,12 +112,11 @@ class DAS:
             z = p.noise(i, step, x[:, 0], N)
             x = mean + std * (shift + z)
             following = steps[i + 1] if i + 1 < len(steps) else None
-            eps, images, new, slope = look(p, x, following, gradient=following is not None)
-            log_w += _log_ratio(shift, z) + tempering[i + 1] * new.double() - tempering[i] * rewards.double()
-            rewards = new
-            best = log_w.argmax(1)
-            yield Step(i, step.timestep, torch.empty(0, B), rewards, best, zeros, pick(images, best.to(images.device)))
-        return Weighted(images, rewards, log_w, initial)
+            view = look(p, x, following, gradient=following is not None)
+            log_w += _log_ratio(shift, z) + tempering[i + 1] * view.rewards.double() - tempering[i] * rewards.double()
+            eps, rewards, slope = guided_view(p, view), view.rewards, view.slope
+            yield _scored(i, step, view, selected=log_w.argmax(1))
+        return Weighted(view.images, rewards, log_w, initial)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,26 +124,26 @@ class FKSteering:
     """Feynman-Kac steering (FK, arXiv 2501.06848, algorithm 1): the target is p(x)·exp(λ·r(x))/Z. Needs no gradient.
 
     The particles move as in plain sampling. At a few steps log w is raised by a potential of r(D(x̂0)):
-    λ·(r − the lineage's r at the time before), "difference", or λ·(the lineage's largest r so far), "max"; at the end
-    by λ·r(x_0) less what the lineage was given before. It returns the particle of greatest reward.
+    λ·(r − the lineage's r at the previous time), "difference", or λ·(the lineage's largest r so far), "max"; at the
+    end by λ·r(x_0) less what the lineage was given before. The particle of the greatest reward is returned.
 
-    Between two resamplings weights add up, as in the paper; the published release forgets those of a time at which it
+    Between two resamplings weights add up, as in the paper; the published release drops those of a time at which it
     does not resample.
 
-    Cost for a prompt: 2TN denoiser branches without gradient; N decodings and scores at each time and at the end.
+    Cost per prompt: 2TN denoiser branches without gradient; N decodings and scores at each time and at the end.
 
     Attributes:
         particles: k in the paper.
         reward_weight: λ, per unit of the reward. Published: 2 to 10, for ImageReward.
         potential: "difference" or "max".
-        times: when to weigh and resample, as fractions of sampling. Published: steps 20, 40, 60 and 80 of 100.
-        threshold: resample where the effective sample size is below this share of N.
+        times: when to weight and resample, as fractions of sampling. Published: steps 20, 40, 60 and 80 of 100.
+        threshold: resample when the effective sample size is below this share of N.
         resampling: "multinomial", "systematic" or "ssp".
     """
 
     particles: int = 4
     reward_weight: float = 10.0
-    potential: Literal["difference", "max"] = "difference"
+    potential: Potential = "difference"
     times: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8)
     threshold: float = 0.5
     resampling: str = "multinomial"
@@ -142,10 +152,10 @@ class FKSteering:
         whole(self, "particles", at_least=1)
         for name in ("reward_weight", "threshold"):
             number(self, name)
-        one_of(self, "potential", ("difference", "max"))
+        one_of(self, "potential", get_args(Potential))
         one_of(self, "resampling", RESAMPLING)
         if any(not 0 < time < 1 for time in self.times):
-            raise InvalidValue(f"times are fractions of sampling, between 0 and 1, not {self.times}")
+            raise InvalidValue(f"must be fractions of sampling, between 0 and 1, not {self.times}", "times")
 
     def __call__(self, problem: Problem) -> Stream:
         end = yield from self.sample(problem)
@@ -153,10 +163,10 @@ class FKSteering:
 
     @torch.no_grad()
     def sample(self, problem: Problem) -> Generator[Step, None, Weighted]:
-        """The weighted particles, of which a call returns one."""
+        """Yield the steps and return the weighted particles, of which `__call__` keeps one."""
         p, (B, N) = problem, (len(problem.prompts), self.particles)
         refuse_guard(p)
-        steps, zeros = p.schedule(), torch.zeros(len(p.prompts))
+        steps = p.schedule()
         times = {round(time * len(steps)) for time in self.times} - {0, len(steps)}
 
         x = initial = initial_latents(p, N)
@@ -173,24 +183,31 @@ class FKSteering:
             x = mean + std * p.noise(i, step, x[:, 0], N)
             if i + 1 < len(steps) and i + 1 not in times:
                 eps = predict(p, x, steps[i + 1])
-                yield Step(i, step.timestep, torch.empty(0, B), torch.empty(B, 0), zeros.long(), zeros)
+                yield Step.unscored(i, step.timestep, B)
                 continue
             following = steps[i + 1] if i + 1 < len(steps) else None
-            eps, images, rewards, _ = look(p, x, following)
+            view = look(p, x, following)
+            eps, rewards = guided_view(p, view), view.rewards
             largest = largest.maximum(rewards.double())
             potential = self._potential(rewards.double(), largest, given, last=following is None)
             log_w, given = log_w + potential, given + potential
-            best = rewards.argmax(1)
-            yield Step(i, step.timestep, torch.empty(0, B), rewards, best, zeros, pick(images, best.to(images.device)))
-        return Weighted(images, rewards, log_w, initial)
+            yield _scored(i, step, view, selected=rewards.argmax(1))
+        return Weighted(view.images, rewards, log_w, initial)
 
     def _potential(self, rewards: Tensor, largest: Tensor, given: Tensor, *, last: bool) -> Tensor:
-        """log G, (B, N). Over a lineage "difference" adds up to λ·r; the last one makes any potential do so."""
+        """Return log G, (B, N). Over a lineage "difference" adds up to λ·r; the last step makes any potential do so."""
         if self.potential == "difference" or last:
             return self.reward_weight * rewards - given
         return self.reward_weight * largest
 
 
+def _scored(index: int, step: NoiseStep, view: View, selected: Tensor) -> Step:
+    """Return the step of particles that were looked at."""
+    preview = partial(pick, view.images, selected.to(view.images.device))
+    unscored = Step.unscored(index, step.timestep, len(selected), preview)
+    return replace(unscored, candidate_rewards=view.rewards, selected=selected)
+
+
 def _log_ratio(shift: Tensor, z: Tensor) -> Tensor:
-    """log p(x) − log q(x), (B, N), for x = m + σ(shift + z), p = N(m, σ²I) and q = N(m + σ·shift, σ²I)."""
+    """Return log p(x) − log q(x), (B, N), for x = m + σ(shift + z), p = N(m, σ²I) and q = N(m + σ·shift, σ²I)."""
     return -(shift * z + shift.square() / 2).flatten(2).cpu().double().sum(2)

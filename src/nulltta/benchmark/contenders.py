@@ -135,7 +135,7 @@ def _null_tta(method: str = "null-tta", tuned_as: str = "null-tta", **changes: A
     def make(budget: int, task: ContenderTask) -> Arm:
         config = replace(task.config, **{**task.of(tuned_as), **changes}).resolved(differentiable=task.differentiable)
         if config.gradient != "autograd" and "reward_weight" in task.of(tuned_as):
-            config = replace(config, reward_weight=config.reward_weight / 2)  # as published: 50 instead of 100
+            config = replace(config, reward_weight=config.weights[0] / 2)  # as published: 50 instead of 100
         return _arm(method, replace(task, config=filled(config, budget - _second_pass(method, config))))
 
     return make
@@ -188,8 +188,10 @@ RIVALS: Mapping[str, Contender] = {
 ABLATIONS: Mapping[str, Contender] = {
     "selection": Contender(_selection, "no inner steps: the best of K candidates at each step"),
     "one-candidate": Contender(_null_tta(num_particles=1), "K = 1: no choice among candidates"),
-    "no-consistency": Contender(_null_tta(regularisers="prior"), "without the consistency term"),
-    "no-prior": Contender(_null_tta(regularisers="consistency"), "without the prior term"),
+    "no-consistency": Contender(
+        _null_tta(kl_weight=0.0, prior_weight=NullTTAConfig().kl_weight), "without the consistency term"
+    ),
+    "no-prior": Contender(_null_tta(prior_weight=0.0), "without the prior term"),
     "no-regulariser": Contender(_null_tta(kl_weight=0.0), "λ2 = 0: without either term"),
     "every-step": Contender(_null_tta(optimise_between=(0.0, 1.0)), "inner steps at all denoising steps"),
     "zeroth-order": Contender(_null_tta(gradient="zeroth-order"), "without the reward's gradient"),

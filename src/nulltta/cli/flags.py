@@ -128,7 +128,8 @@ def _config_flag(field: Field[Any]) -> inspect.Parameter:
         _words(getattr(config, field.name)) for config in (NullTTAConfig(), NullTTAConfig.embedded())
     )
     default = published if published == embedded else f"{published}; {embedded}"
-    extras: dict[str, Any] = {"help": f"{field.metadata['help']} ({default})", "rich_help_panel": PANEL}
+    shown = "" if default == "None" else f" ({default})"  # the help of a field without a default says what it means
+    extras: dict[str, Any] = {"help": f"{field.metadata['help']}{shown}", "rich_help_panel": PANEL}
     if get_origin(hint) in (Union, types.UnionType):  # a number or a word
         hint, extras = str, {**extras, "parser": number_or_word, "metavar": "FLOAT|WORD"}
     elif get_origin(hint) is Literal:

@@ -101,5 +101,5 @@ def _values(result: Result) -> dict[str, tuple[Tensor, Tensor, Role]]:
 def _of_prompt(step: Step, b: int) -> Step:
     return replace(
         step, inner_rewards=step.inner_rewards[:, b : b + 1], candidate_rewards=step.candidate_rewards[b : b + 1],
-        selected=step.selected[b : b + 1], kl=step.kl[b : b + 1], preview=None,
+        selected=step.selected[b : b + 1], kl=step.kl[b : b + 1], decode_preview=None,
     )  # fmt: skip

@@ -14,8 +14,8 @@ from nulltta.models import flow
 from nulltta.models.frozen import Frozen
 from nulltta.models.shared import (
     Wiring,
-    at_detail,
     refuse_distilled,
+    require_full,
     stack_padded,
     timesteps,
     unit_range,
@@ -173,7 +173,7 @@ class QwenImage(flow.FlowModel):
 
     def decode(self, x0: Tensor, detail: str = "full") -> Tensor:
         """Images in [0, 1]; no gradient where the decoder clamps."""
-        x0 = at_detail(x0, detail)
+        require_full(detail)
         video = unscaled(self.vae, x0)[:, :, None]  # one frame
         return unit_range(self.vae.decode(video).sample[:, :, 0])
 

@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from nulltta.contracts import Embedding, GuidedModel
 from nulltta.errors import InvalidValue
@@ -82,10 +81,11 @@ class PipelineModel(GuidedModel):
 
         Args:
             x0: clean latents (N, C, h, w).
-            detail: "full"; "half", a quarter of the pixels; "tiny", by `tiny_decoder`.
+            detail: "full", or "tiny" for `tiny_decoder`.
         """
-        tiny = self.tiny_decoder if detail == "tiny" else None
-        vae, x0 = (self.vae, at_detail(x0, detail)) if tiny is None else (tiny, x0)
+        vae = self.tiny_decoder if detail == "tiny" else self.vae
+        if vae is None or vae is self.vae:
+            require_full(detail)
         return unit_range(vae.decode(unscaled(vae, x0)).sample)
 
 
@@ -161,20 +161,16 @@ def unit_range(images: Tensor) -> Tensor:
     return (images.float() / 2 + 0.5).clamp(0, 1)
 
 
-def at_detail(x0: Tensor, detail: str) -> Tensor:
-    """Clean latents (N, ..., h, w) as they are to be decoded: for "half" the means of 2×2, half as high and wide.
+def require_full(detail: str) -> None:
+    """Refuse a detail that only a tiny decoder has.
 
     Raises:
-        NullTTAError: the detail is none that this decoder has.
+        InvalidValue: if the detail is not "full".
     """
-    if detail == "half":
-        flat = functional.avg_pool2d(x0.flatten(1, -3), 2, ceil_mode=True)
-        return flat.reshape(*x0.shape[:-2], *flat.shape[-2:])
     if detail == "tiny":
-        raise InvalidValue("this model has no tiny decoder: load_model takes one as tiny_decoder, or use full or half")
+        raise InvalidValue("this model has no tiny decoder: load_model takes one as tiny_decoder, or use full")
     if detail != "full":
-        raise InvalidValue(f"unknown detail '{detail}': choose one of full, half, tiny")
-    return x0
+        raise InvalidValue(f"unknown detail '{detail}': choose one of full, tiny")
 
 
 def warn_if_cut(tokenizer: Any, prompts: Sequence[str], limit: int | None = None) -> None:

@@ -19,9 +19,9 @@ from nulltta.models import flow
 from nulltta.models.frozen import Frozen
 from nulltta.models.shared import (
     Wiring,
-    at_detail,
     encode_masked,
     refuse_distilled,
+    require_full,
     timesteps,
     unit_range,
     unscaled,
@@ -94,7 +94,7 @@ class Wan(flow.FlowModel):
 
     def decode(self, x0: Tensor, detail: str = "full") -> Tensor:
         """Frames (N, F, 3, H, W) in [0, 1]; no gradient where the decoder clamps."""
-        x0 = at_detail(x0, detail)
+        require_full(detail)
         return _scored(self, self.vae.decode(unscaled(self.vae, x0)).sample)
 
 
@@ -162,7 +162,7 @@ class LTX(flow.FlowModel):
 
     def decode(self, x0: Tensor, detail: str = "full") -> Tensor:
         """Frames (N, F, 3, H, W) in [0, 1]; no gradient where they are clamped."""
-        x0 = at_detail(x0, detail)
+        require_full(detail)
         vae = self.vae
         mean, std = (each[:, None, None, None].to(x0) for each in (vae.latents_mean, vae.latents_std))
         latents = (x0 * std / vae.config.scaling_factor + mean).to(vae.dtype)

@@ -15,6 +15,7 @@ from nulltta.contracts import Outcome, Step
 from nulltta.null_text.identity import identity
 from nulltta.null_text.row_by_row import RowByRow
 from nulltta.null_text.value import NullText
+from nulltta.scoring import greedy
 from nulltta.versions import version_of
 
 
@@ -68,7 +69,7 @@ def _batch(problem: Problem, outcome: Outcome, trace: Sequence[Step]) -> dict[st
     together = len(problem.prompts) == 1 and (rows is None or rows >= particles)
     if not together or isinstance(problem.model, RowByRow) or outcome.initial_rewards is None:
         return {}
-    first = problem.selector(outcome.initial_rewards, problem.generators(-1, "select"))
+    first = greedy(outcome.initial_rewards)
     chosen = [first, *(step.selected for step in trace[:-1]), outcome.selected]
     batch = {
         "candidates": particles,

@@ -9,7 +9,8 @@ from contextlib import closing
 
 from torch import Tensor
 
-from nulltta.alignment import METHODS, drain, make_problem
+from nulltta.algorithm.streams import MethodRun
+from nulltta.alignment import METHODS, make_problem
 from nulltta.contracts import GuidedModel, Step
 from nulltta.scoring import pick
 from nulltta.server import logs
@@ -101,7 +102,7 @@ class SamplingWorker(threading.Thread):
             guard=None if settings.guard is None else self.rewards.build(settings.guard),
         )
         with closing(METHODS[settings.method](problem)) as stream:
-            outcome, _ = drain(stream, on_step)
+            outcome = MethodRun(stream).finish(on_step)
         images = pick(outcome.candidates, outcome.selected).detach().cpu()
         rewards: Tensor = pick(outcome.rewards, outcome.selected)
         own = [slice(row, row + len(job.seeds)) for job, row in zip(jobs, first, strict=True)]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from nulltta.config import NullTTAConfig
+from nulltta.config import NullTTAConfig, without_none
 from nulltta.errors import InvalidValue
 from nulltta.runs.request import number_or_word
 
@@ -27,6 +27,7 @@ class SettingControl:
         label: the text above the control.
         help: the text below the label.
         choices: the values of kind "words".
+        optional: whether it may be empty, which is None.
     """
 
     name: str
@@ -35,12 +36,13 @@ class SettingControl:
     label: str
     help: str
     choices: Sequence[str] = ()
+    optional: bool = False
 
     def value(self, config: NullTTAConfig) -> Any:
         """Return the value of a configuration that this control shows."""
         value = getattr(config, self.name)
         value = value if self.place is None else value[self.place]
-        if self.kind == "number":
+        if self.kind == "number" and value is not None:
             return float(value)
         return str(value) if self.kind == "text" else value
 
@@ -71,6 +73,9 @@ def _stated(shown: Sequence[SettingControl], values: Sequence[Any]) -> dict[str,
     """Return the value of each field."""
     stated: dict[str, Any] = {}
     for control, given in zip(shown, values, strict=True):
+        if control.optional and given in (None, ""):
+            stated[control.name] = None
+            continue
         if given is None or given == "":
             raise InvalidValue(f"{control.label} is empty: give {control.help}")
         value = number_or_word(given) if control.kind == "text" else given
@@ -90,6 +95,8 @@ def _of_field(name: str, hint: Any, text: str) -> list[SettingControl]:
         ]
     if get_origin(hint) is Literal:
         return [SettingControl(name, None, "words", label, text, get_args(hint))]
+    if (plain := without_none(hint)) is not hint:
+        return [SettingControl(name, None, _KINDS[plain], label, text, optional=True)]
     if get_origin(hint) in (Union, types.UnionType):  # a number or a word
         return [SettingControl(name, None, "text", label, text)]
     return [SettingControl(name, None, _KINDS[hint], label, text)]

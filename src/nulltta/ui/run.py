@@ -13,7 +13,8 @@ from torch import Tensor
 
 from nulltta.algorithm.budget import by_step
 from nulltta.algorithm.problem import Problem
-from nulltta.alignment import METHODS, as_result, recorded
+from nulltta.algorithm.streams import MethodRun
+from nulltta.alignment import METHODS, as_result
 from nulltta.contracts import Outcome, Step
 from nulltta.errors import InvalidValue
 from nulltta.evaluation.comparison import Comparison, compare
@@ -95,24 +96,25 @@ def _until(
 ) -> Generator[RunProgress, None, tuple[Outcome, list[Step], bool]]:
     """Yield the progress of the method; return its outcome, its trace, and whether it was stopped."""
     work, best, began = by_step(problem.config), _BestSoFar(problem), now()
-    with closing(recorded(METHODS["null-tta"](problem))) as steps:
-        while not stop.is_set():
-            try:
-                step = next(steps)
-            except StopIteration as end:
-                outcome, trace = end.value
-                return outcome, trace, False
-            preview = best.update(step)
-            done = sum(work[: len(best.trace)])
-            yield RunProgress(list(best.trace), preview, len(work), (now() - began) * (sum(work) / done - 1))
-    return best.outcome(), best.trace, True
+    with closing(MethodRun(METHODS["null-tta"](problem))) as method_run:
+        if not stop.is_set():
+            for step in method_run:
+                preview = best.update(step)
+                done = sum(work[: len(method_run.trace)])
+                seconds_left = (now() - began) * (sum(work) / done - 1)
+                yield RunProgress(list(method_run.trace), preview, len(work), seconds_left)
+                if stop.is_set():
+                    break
+            else:
+                return method_run.outcome, method_run.trace, False
+        return best.outcome(), method_run.trace, True
 
 
 class _BestSoFar:
     """The clean estimate of the highest reward so far, per prompt."""
 
     def __init__(self, problem: Problem) -> None:
-        self.problem, self.trace = problem, list[Step]()
+        self.problem = problem
         self.images: Tensor | None = None
         self.rewards = torch.full((len(problem.prompts),), -torch.inf)
 
@@ -125,7 +127,6 @@ class _BestSoFar:
         shape = (-1, *[1] * (images.dim() - 1))
         self.images = torch.where(better.to(images.device).view(shape), step.preview, images)
         self.rewards = torch.where(better, rewards, self.rewards)
-        self.trace.append(replace(step, preview=None))
         return step.preview
 
     def outcome(self) -> Outcome:

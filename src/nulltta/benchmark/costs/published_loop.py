@@ -102,7 +102,7 @@ def run(
             value = rewards_of(decode(clean(x, eps, t)), 0.0)[0]
             consistency = weight * factor * (eps_null - reference).square().sum()
             prior = (phi - null).square().sum() / (2 * config.prior_variance)
-            loss = -config.reward_weight * value + a * config.kl_weight * (consistency + prior)
+            loss = -config.weights[0] * value + a * config.kl_weight * (consistency + prior)
             trace.inner[-1].append(value.item())
             if not torch.isfinite(loss):
                 continue

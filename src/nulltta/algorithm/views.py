@@ -1,0 +1,96 @@
+"""Noisy latents seen through their clean estimates: what they would look like, and what that is worth."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from nulltta.algorithm.embeddings import take
+from nulltta.algorithm.objective import predict_branches
+from nulltta.algorithm.problem import Problem
+from nulltta.contracts import Embedding, NoiseStep
+from nulltta.errors import RewardError
+from nulltta.scoring import require_graph, score
+
+
+class View(NamedTuple):
+    """N latents per prompt at one noise level and their clean estimates x̂0; after the last step, x̂0 = x.
+
+    Attributes:
+        eps_null: (B, N, C, h, w), ε(x, φ'); x itself after the last step, as `eps_cond`.
+        eps_cond: (B, N, C, h, w), ε(x, c).
+        images: (B, N, 3, H, W), D(x̂0).
+        rewards: (B, N), r(D(x̂0)), on the CPU.
+        slope: (B, N, C, h, w), ∇_x r(D(x̂0(x))); zero unless it was asked for.
+    """
+
+    eps_null: Tensor
+    eps_cond: Tensor
+    images: Tensor
+    rewards: Tensor
+    slope: Tensor
+
+
+def look(
+    p: Problem,
+    x: Tensor,
+    step: NoiseStep | None,
+    null: Embedding | None = None,
+    *,
+    gradient: bool = False,
+    allow_nan: bool = False,
+) -> View:
+    """Score latents by their clean estimates, as many at once as fit into memory.
+
+    Args:
+        p: the problem.
+        x: (B, N, C, h, w).
+        step: their noise level; None if they are clean.
+        null: φ'; by default φ.
+        gradient: also compute `slope`.
+        allow_nan: accept rewards that are not finite.
+
+    Raises:
+        RewardError: if the reward fails, or it or its gradient is not finite.
+    """
+    B, N = x.shape[:2]
+    flat, phi = x.flatten(0, 1), p.null if null is None else null
+
+    def view(rows: Tensor) -> View:
+        owners = rows // N
+        with torch.set_grad_enabled(gradient):
+            x = flat[rows].detach().requires_grad_(gradient)
+            eps_null = eps_cond = x
+            if step is not None:
+                eps_null, eps_cond = predict_branches(p.model, x, step, take(phi, owners), take(p.cond, owners))
+            images = clean_images(p, x, step, eps_null, eps_cond)
+            rewards = score(p.reward, images, [p.prompts[owner] for owner in owners.tolist()], allow_nan=allow_nan)
+            slope = reward_gradient(p, rewards, x) if gradient else torch.zeros_like(x)
+        return View(eps_null.detach(), eps_cond.detach(), images.detach(), rewards.detach().cpu(), slope)
+
+    columns = map(torch.cat, zip(*p.memory.map(view, B * N), strict=True))
+    return View(*(column.view(B, N, *column.shape[1:]) for column in columns))
+
+
+def clean_images(p: Problem, x: Tensor, step: NoiseStep | None, eps_null: Tensor, eps_cond: Tensor) -> Tensor:
+    """Decode the clean estimates of latents x (n, C, h, w) with the branches' predictions: D(x̂0), (n, 3, H, W)."""
+    if step is not None:
+        x = p.model.predict_x0(x, p.model.guide(eps_null, eps_cond, p.config.guidance_scale), step)
+    return p.model.decode(x)
+
+
+def reward_gradient(p: Problem, rewards: Tensor, of: Tensor) -> Tensor:
+    """Return ∇r of rewards (n,) with respect to `of` (n, ...).
+
+    The rows are independent, so one backward pass serves all of them.
+
+    Raises:
+        RewardError: if the rewards have no gradient, or it is not finite.
+    """
+    require_graph(p.reward, rewards)
+    (gradient,) = torch.autograd.grad(rewards.sum(), of)
+    if not bool(gradient.isfinite().all()):
+        raise RewardError(f"the gradient of reward '{p.reward.name}' is not finite: run the model in float32")
+    return gradient

@@ -1,0 +1,120 @@
+"""Gradient ascent of the reward over the sampler's noises, through the whole sampling run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from nulltta.algorithm.problem import Problem
+from nulltta.algorithm.views import reward_gradient
+from nulltta.baselines.particles import guided, require_gradient
+from nulltta.contracts import NoiseStep, Outcome, Step, Stream
+from nulltta.scoring import require_slope, score
+
+
+@dataclass(frozen=True, eq=False)
+class NoiseAscent:
+    """Sample, differentiate the reward with respect to the free noises, move them, and repeat.
+
+    Cost per prompt and n iterations: 2T·n denoiser branches with gradient, each computed once more in the backward
+    pass (a step keeps only its input), and 2T without; n decodings and scores with gradient, 1 without.
+
+    Attributes:
+        free: (B, F, C, h, w), the first F of x_T, z_1, ..., z_T; the optimiser moves them in place.
+        fixed: the other noises, (B, C, h, w) each.
+        optimiser: moves `free` along its gradient.
+        clip: the largest norm of a prompt's gradient.
+        reward_weight: multiplies the reward.
+        regulariser: (free, iteration) -> (B,), added to the reward.
+    """
+
+    free: Tensor
+    fixed: Sequence[Tensor]
+    optimiser: torch.optim.Optimizer
+    clip: float
+    reward_weight: float = 1.0
+    regulariser: Callable[[Tensor, int], Tensor] | None = None
+
+    def run(self, p: Problem, iterations: int) -> Stream:
+        """Yield one `Step` per iteration, with timestep 0, and return the best image of all iterations.
+
+        The noise is moved `iterations` times and scored once more.
+
+        Raises:
+            InvalidValue: if no gradient can be taken.
+            RewardError: if the reward's gradient does not exist, is zero or is not finite.
+        """
+        require_gradient(p)
+        B, free = len(p.prompts), self.free
+        best_images, best = torch.empty(0), torch.full((B,), -torch.inf)
+        for iteration in range(iterations + 1):
+            last = iteration == iterations
+            images, rewards, gradient = _evaluate(p, free, self.fixed, gradient=not last)
+            if iteration == 0:
+                best_images = images.clone()
+                if not last:
+                    require_slope(p.reward, gradient)
+            better = (rewards > best).to(images.device)
+            best_images[better], best = images[better], best.maximum(rewards)
+            yield replace(Step.unscored(iteration, 0.0, B, images.detach), inner_rewards=rewards[None])
+            if not last:
+                gradient = self.reward_weight * gradient
+                if self.regulariser is not None:
+                    gradient = gradient + _gradient(self.regulariser, free, iteration)
+                free.grad = clipped(gradient, self.clip)
+                self.optimiser.step()
+        return Outcome(best_images[:, None], best[:, None], torch.zeros(B, dtype=torch.long), p.latents[:, 0])
+
+
+def own_noise(p: Problem) -> list[Tensor]:
+    """Return x_T and the T step noises that plain sampling would take, (B, C, h, w) each."""
+    x = p.latents[:, 0]
+    return [x, *(p.noise(i, step, x, 1)[:, 0] for i, step in enumerate(p.schedule()))]
+
+
+def sample(p: Problem, x: Tensor, noises: Sequence[Tensor], owners: Tensor) -> Tensor:
+    """Return x_0 for x_T (n, C, h, w) and T step noises of the prompts with numbers `owners` (n,).
+
+    In a backward pass each step's activations are computed again instead of being stored.
+    """
+    for step, z in zip(p.schedule(), noises, strict=True):
+        x = torch.as_tensor(checkpoint(_step, p, step, x, z, owners, use_reentrant=False, preserve_rng_state=False))
+    return x
+
+
+def clipped(gradient: Tensor, largest: float) -> Tensor:
+    """Scale each prompt's gradient, (B, ...), down to a norm of at most `largest`."""
+    norm: Tensor = torch.linalg.vector_norm(gradient.flatten(1), dim=1).view(-1, *[1] * (gradient.dim() - 1))
+    return gradient * (largest / norm.clamp(min=1e-12)).clamp(max=1)
+
+
+def _step(p: Problem, step: NoiseStep, x: Tensor, z: Tensor, owners: Tensor) -> Tensor:
+    mean, std = p.model.step_distribution(x, guided(p, x, step, owners), step)
+    return mean + std * z
+
+
+def _evaluate(p: Problem, free: Tensor, fixed: Sequence[Tensor], *, gradient: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Return images (B, 3, H, W), rewards (B,) and their gradient with respect to the free noises (zero if unasked)."""
+
+    def of(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        with torch.set_grad_enabled(gradient):
+            leaf = free[rows].detach().requires_grad_(gradient)
+            x, *noises = [*leaf.unbind(1), *(z[rows] for z in fixed)]
+            images = p.model.decode(sample(p, x, noises, rows))
+            rewards = score(p.reward, images, [p.prompts[row] for row in rows.tolist()])
+            slope = reward_gradient(p, rewards, leaf) if gradient else torch.zeros_like(leaf)
+        return images.detach(), rewards.detach().cpu(), slope
+
+    images, rewards, slope = map(torch.cat, zip(*p.memory.map(of, len(free)), strict=True))
+    return images, rewards, slope
+
+
+@torch.enable_grad()
+def _gradient(regulariser: Callable[[Tensor, int], Tensor], free: Tensor, iteration: int) -> Tensor:
+    leaf = free.detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(regulariser(leaf, iteration).sum(), leaf)
+    return gradient

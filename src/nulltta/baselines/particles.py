@@ -1,0 +1,72 @@
+"""Moving several samples per prompt step by step, and the checks that methods without a null text share.
+
+N counts the samples or particles of one prompt; all B·N go through the networks together, as many as fit.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from nulltta.algorithm import randomness
+from nulltta.algorithm.embeddings import take
+from nulltta.algorithm.objective import predict_branches
+from nulltta.algorithm.problem import Problem
+from nulltta.algorithm.views import View
+from nulltta.contracts import NoiseStep
+from nulltta.errors import InvalidValue
+from nulltta.scoring import require_differentiable
+
+
+def require_gradient(p: Problem) -> None:
+    """Check that a gradient can be taken through the model and the reward, and that there is no guard.
+
+    Raises:
+        InvalidValue: if the reward has no gradient, the model computes in float16, or there is a guard.
+    """
+    require_differentiable(p.reward, "this method needs one; null-tta, best-of-n and fk do without")
+    if p.model.dtype == torch.float16:
+        raise InvalidValue("this method's gradients underflow in float16: load the model in bfloat16 or float32")
+    refuse_guard(p)
+
+
+def refuse_guard(p: Problem) -> None:
+    """Check that there is no guard: it freezes a null text, and would watch nothing where there is none.
+
+    Raises:
+        InvalidValue: if there is one.
+    """
+    if p.guard is not None:
+        raise InvalidValue("watches over a null text, and this method learns none: leave it out", "guard")
+
+
+def initial_latents(p: Problem, count: int) -> Tensor:
+    """Return the problem's x_T and as many more of each seed's as it takes, (B, N, C, h, w)."""
+    given = p.latents[:, :count]
+    more = randomness.initial_latents(p.model, p.seeds, count)[:, given.shape[1] :]
+    return torch.cat([given, more.to(given)], dim=1)
+
+
+def guided(p: Problem, x: Tensor, step: NoiseStep, owners: Tensor) -> Tensor:
+    """Return ε̃(x_t) of latents (n, C, h, w) of the prompts with numbers `owners` (n,), differentiable in x."""
+    eps_null, eps_cond = predict_branches(p.model, x, step, take(p.null, owners), take(p.cond, owners))
+    return p.model.guide(eps_null, eps_cond, p.config.guidance_scale)
+
+
+def predict(p: Problem, x: Tensor, step: NoiseStep) -> Tensor:
+    """Return ε̃(x_t) of latents (B, N, C, h, w), same shape."""
+    B, N = x.shape[:2]
+    flat = x.flatten(0, 1)
+    return torch.cat(p.memory.map(lambda rows: guided(p, flat[rows], step, rows // N), B * N)).view_as(x)
+
+
+def guided_view(p: Problem, view: View) -> Tensor:
+    """Return ε̃(x_t) of latents that were looked at, (B, N, C, h, w)."""
+    eps_null, eps_cond = view.eps_null.flatten(0, 1), view.eps_cond.flatten(0, 1)
+    return p.model.guide(eps_null, eps_cond, p.config.guidance_scale).view_as(view.eps_null)
+
+
+def move(p: Problem, x: Tensor, eps: Tensor, step: NoiseStep) -> tuple[Tensor, float]:
+    """Return the mean of x_{t−1}, (B, N, C, h, w), and its standard deviation for x and ε̃ of the same shape."""
+    mean, std = p.model.step_distribution(x.flatten(0, 1), eps.flatten(0, 1), step)
+    return mean.view_as(x), std
