@@ -18,7 +18,7 @@ import typer
 
 from nulltta.algorithm import schedules
 from nulltta.benchmark.costs.meters import flops
-from nulltta.benchmark.costs.stand_ins import MeasuredModel, embedding, measured_model
+from nulltta.benchmark.costs.stand_ins import MeasuredModel, denoise, measured_model, no_tokens
 from nulltta.config import NullTTAConfig
 from nulltta.runs import record
 
@@ -69,18 +69,18 @@ def prices(thing: MeasuredModel) -> Prices:
     from diffusers import AutoencoderTiny
 
     model: Any = thing.model
-    device = str(next(model.unet.parameters()).device)
-    step = model.schedule(2)[0]
-    size = model.unet.config.sample_size
-    x = torch.zeros(1, model.unet.config.in_channels, size, size, device=device)
-    null = embedding(model, 1, device)
+    pipeline = model.pipeline
+    device = str(next(pipeline.unet.parameters()).device)
+    size = pipeline.unet.config.sample_size
+    x = torch.zeros(1, pipeline.unet.config.in_channels, size, size, device=device)
+    tokens = no_tokens(pipeline, 1, device)
     tiny = model.tiny_decoder or AutoencoderTiny(**TAESD).to(device).eval().requires_grad_(False)
     pixels = torch.zeros(1, 3, 8 * size, 8 * size, device=device)
     prompts = ["a cat"]
     thing.reward(pixels, prompts)  # text features are encoded once
     return Prices(
-        denoiser=_both_ways(lambda tokens: model.predict(x, step, null | {"tokens": tokens}), null["tokens"]),
-        decoder=_both_ways(lambda x0: model.decode(x0), x),
+        denoiser=_both_ways(lambda each: denoise(pipeline, x, each), tokens),
+        decoder=_both_ways(lambda x0: pipeline.vae.decode(x0).sample, x),
         tiny=_both_ways(lambda x0: tiny.decode(x0).sample, x),
         reward=_both_ways(lambda images: thing.reward(images, prompts), pixels),
     )

@@ -74,7 +74,10 @@ def forms(learnt: Sequence[NullText], ranks: Sequence[int]) -> list[dict[str, An
         factors hold.
     """
     rows = []
-    stacks = [torch.stack([value["tokens"] for value in n.values]) - n.null["tokens"] for n in learnt]
+    stacks = [
+        torch.stack([value["encoder_hidden_states"] for value in n.values]) - n.null["encoder_hidden_states"]
+        for n in learnt
+    ]
     T, L, D = stacks[0].shape
     shapes: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {
         "one row per step: (T, L·D)": (lambda x: x.flatten(1)[None], T + L * D),
@@ -133,7 +136,10 @@ def _score(target: Reward, null_text: NullText, image: Tensor) -> float:
 
 
 def _error(kept: NullText, exact: NullText) -> float:
-    change, truth = (torch.stack([value["tokens"] for value in n.values]) - exact.null["tokens"] for n in (kept, exact))
+    change, truth = (
+        torch.stack([value["encoder_hidden_states"] for value in n.values]) - exact.null["encoder_hidden_states"]
+        for n in (kept, exact)
+    )
     return relative_error(change, truth)
 
 

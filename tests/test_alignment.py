@@ -33,7 +33,7 @@ def test_the_shapes_of_a_result(model: Any, config: NullTTAConfig) -> None:
     assert [step.timestep for step in result.trace] == sorted((s.timestep for s in result.trace), reverse=True)
     assert len(result.null_text) == 3
     assert len(result.null_text[1].values) == len(result.null_text[1].timesteps) == 3
-    assert result.null_text[1].values[0]["tokens"].shape == (77, 32)
+    assert result.null_text[1].values[0]["encoder_hidden_states"].shape == (77, 32)
     assert result.null_text[1].prompt == "a dog"
 
 
@@ -100,7 +100,7 @@ def test_saved_images_are_the_images(tmp_path: Path, model: Any, config: NullTTA
         ({"negative_prompt": ["", ""]}, "2 negative prompts"),
         ({"latents": torch.zeros(3, 3, 2, 2)}, r"latents must have shape \(1, 3, 3, 1, 1\)"),
         ({"model": "nowhere"}, "unknown model 'nowhere'"),
-        ({"model": 7}, "int is no model"),
+        ({"model": 7}, "int is not a model"),
     ],
 )
 def test_bad_arguments_are_named_in_one_line(arguments: dict[str, Any], says: str) -> None:

@@ -394,14 +394,13 @@ CALLS: dict[str, dict[str, Any]] = {
     "pixart": {"use_resolution_binning": False},
     "sana": {"use_resolution_binning": False, "height": 32, "width": 32},
     "flux": {"scale": "true_cfg_scale", "guidance_scale": 1.0, "height": 16, "width": 16},
+    "auraflow": {"height": 16, "width": 16},
     "qwen": {"scale": "true_cfg_scale", "height": 32, "width": 32},
     "wan": {"height": 16, "width": 16, "num_frames": 5},
     "ltx": {"height": 32, "width": 32, "num_frames": 9},
 }
-# The size, in pixels, of families whose checkpoints have none of their own.
-SIZES: dict[str, dict[str, Any]] = {
-    "flux": {"size": (16, 16)},
-    "qwen": {"size": (32, 32)},
-    "wan": {"size": (16, 16), "frames": 5},
-    "ltx": {"size": (32, 32), "frames": 9},
-}
+
+
+def call_of(family: str) -> dict[str, Any]:
+    """What `load_model` is told of the stock call: all but the name of its guidance scale."""
+    return {name: value for name, value in CALLS.get(family, {}).items() if name != "scale"}

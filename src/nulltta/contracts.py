@@ -115,6 +115,10 @@ class GuidedModel(ABC):
     def enable_checkpointing(self) -> None:  # noqa: B027 - optional
         """Recompute activations in the backward pass from now on instead of storing them. Default: do nothing."""
 
+    def placement(self, num_inference_steps: int) -> Mapping[str, Any]:  # noqa: ARG002 - optional
+        """Return where the null branch is in `pipeline`'s own calls, in JSON's types. Default: nothing is known."""
+        return {}
+
     def to_pipeline(self, x: Tensor) -> Tensor:
         """Convert latents (N, C, h, w) to the layout in which `pipeline` holds them. Default: the same."""
         return x
@@ -169,6 +173,9 @@ class ModelWrapper(GuidedModel):
 
     def enable_checkpointing(self) -> None:
         self.model.enable_checkpointing()
+
+    def placement(self, num_inference_steps: int) -> Mapping[str, Any]:
+        return self.model.placement(num_inference_steps)
 
     def to_pipeline(self, x: Tensor) -> Tensor:
         return self.model.to_pipeline(x)

@@ -90,7 +90,7 @@ def test_one_row_that_does_not_fit_recomputes_its_activations(checkpoint: Path) 
     predict = model.predict
 
     def only_with_checkpoints(x: Tensor, step: NoiseStep, embedding: Embedding) -> Tensor:
-        if embedding["tokens"].requires_grad and not model.unet.recompute:
+        if embedding["encoder_hidden_states"].requires_grad and not model.recompute:
             raise torch.OutOfMemoryError("CUDA out of memory")
         found: Tensor = predict(x, step, embedding)
         return found

@@ -57,7 +57,10 @@ def test_a_prompts_result_is_the_same_alone_and_in_any_batch(model: Any, config:
         torch.testing.assert_close(batch.images[i], alone.images[0], rtol=0, atol=1e-4)
         torch.testing.assert_close(batch.rewards[i], alone.rewards[0], rtol=0, atol=1e-4)
         torch.testing.assert_close(
-            batch.null_text[i].values[-1]["tokens"], alone.null_text[0].values[-1]["tokens"], rtol=0, atol=1e-4
+            batch.null_text[i].values[-1]["encoder_hidden_states"],
+            alone.null_text[0].values[-1]["encoder_hidden_states"],
+            rtol=0,
+            atol=1e-4,
         )
 
 
@@ -101,7 +104,7 @@ def test_the_cost_is_what_was_foretold(changes: dict[str, Any]) -> None:
 def test_without_reward_weight_the_null_text_stays(model: Any, config: NullTTAConfig) -> None:
     result = align(model, "a cat", "brightness", config=replace(config, reward_weight=0.0))
     for step, learnt in zip(result.trace, result.null_text[0].values, strict=True):
-        assert torch.equal(learnt["tokens"], result.problem.null["tokens"][0])
+        assert torch.equal(learnt["encoder_hidden_states"], result.problem.null["encoder_hidden_states"][0])
         assert step.kl.item() == 0.0
 
 

@@ -58,7 +58,8 @@ def require_each_row_once(out: Path, rows: Sequence[Mapping[str, Any]], checkpoi
             assert max(abs(a - b) for a, b in zip(picture.tobytes(), image.tobytes(), strict=True)) <= 1
         loaded = nulltta.NullText.load(out / row["null_text"], model)
         assert loaded.prompt == row["prompt"]
-        apart, moved = (loaded.values[-1]["tokens"] - other["tokens"] for other in (learnt.values[-1], learnt.null))
+        path = "encoder_hidden_states"
+        apart, moved = (loaded.values[-1][path] - other[path] for other in (learnt.values[-1], learnt.null))
         # Adam moves coordinates whose gradient is only rounding by its full rate: they differ without effect.
         assert float(apart.norm()) < 0.05 * float(moved.norm())
     assert len(written(out)) == 3 * len(rows)

@@ -157,7 +157,10 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
     save_file({"x": torch.zeros(1)}, tmp_path / "other")
     null_text = NullText.load(whole)
     null_text.save(tmp_path / "small")
-    cut = [{"tokens": value["tokens"][:, :5]} for value in (null_text.null, *null_text.values)]
+    cut = [
+        {"encoder_hidden_states": value["encoder_hidden_states"][:, :5]}
+        for value in (null_text.null, *null_text.values)
+    ]
     NullText(null_text.timesteps, cut[1:], "a cat", cut[0], null_text.about).save(tmp_path / "lies")
     before = sorted(tmp_path.rglob("*"))
     filled = [word.replace("{tmp}", str(tmp_path)).replace("{kept}", str(whole)) for word in given]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +16,8 @@ import nulltta
 from nulltta import NullTTAConfig, align
 from nulltta.algorithm.embeddings import transform
 from nulltta.algorithm.randomness import seeded
-from nulltta.models import flow
 
-from ..tiny_families import CALLS, SIZES
+from ..tiny_families import CALLS, call_of
 
 PROMPTS, NEGATIVES = ["a cat", "two red dogs"], ["", "ugly"]
 RATES = {"wan": 0.001}  # of 512 tokens nearly all are zeros: the default, 0.01 on each, is far
@@ -33,10 +31,7 @@ def brightness(images: Tensor, prompts: Sequence[str]) -> Tensor:
 
 @pytest.fixture(scope="module")
 def model(family: str, folder: Path) -> Any:
-    loaded = nulltta.load_model(folder, device="cpu")
-    for name, value in SIZES.get(family, {}).items():
-        setattr(loaded, name, value)
-    return loaded
+    return nulltta.load_model(folder, device="cpu", **call_of(family))
 
 
 def _latents(model: Any, batch: int, seed: int = 0) -> Tensor:
@@ -99,33 +94,35 @@ def test_the_schedule_falls_from_noise_to_data_with_finite_weights(model: Any) -
 def test_clean_and_transition_are_the_schedulers_own(model: Any, index: int, eta: float) -> None:
     step, x, prediction, noise = _at(model, index, eta)
     mean, std = model.step_distribution(x, prediction, step)
-    if _is_diffusion(model):
-        theirs = model.scheduler.step(prediction, step.timestep, x, eta=eta, variance_noise=noise)
+    if _has_ddim_levels(model):
+        ddim = _ddim(model)
+        ddim.set_timesteps(10)
+        theirs = ddim.step(prediction, int(step.timestep), x, eta=eta, variance_noise=noise)
         clean, following = theirs.pred_original_sample, theirs.prev_sample
+    elif eta not in (0, 1):  # where diffusers has no scheduler
+        clean, following = _closed_form(step, x, prediction, noise)
+    elif step.kind == "flow":
+        clean = x - step.noise * prediction
+        following = _flow_step(model, index, eta, x, prediction, noise)
     else:
-        clean = x - flow.sigma(step.alpha_bar) * prediction
-        between = eta not in (0, 1)  # where diffusers has no scheduler
-        following = (_closed_form if between else _flow_step)(model, index, eta, x, prediction, noise)
+        scheduler = _recorded_dpm().from_config(model.scheduler.config, **_first_order(eta))
+        scheduler.set_timesteps(10)
+        scheduler.noises = iter([noise])
+        scheduler.set_begin_index(index)
+        following = scheduler.step(prediction, scheduler.timesteps[index], x).prev_sample
+        clean = scheduler.model_outputs[-1]
     size = max(1.0, float(clean.abs().max()))  # near ᾱ = 0, x̂0 is large and a difference of larger numbers
     torch.testing.assert_close(model.predict_x0(x, prediction, step), clean, rtol=1e-5, atol=1e-6 * size)
     torch.testing.assert_close(mean + std * noise, following, rtol=1e-5, atol=1e-5)
 
 
-def _closed_form(model: Any, index: int, eta: float, x: Tensor, prediction: Tensor, noise: Tensor) -> Tensor:
-    """The flow's step in closed form, from x_σ = (1−σ)·x0 + σ·ε alone.
-
-    Given x0, x_σ' is N((1−σ')x0, σ'²), and x_σ = a·x_σ' + N(0, q) with a = (1−σ)/(1−σ') and q = σ² − a²σ'². The
-    posterior variance of x_σ' given x_σ is then σ'²q/(q + a²σ'²); a share η of its deviation is drawn anew, and the
-    rest of level σ' stays in the direction of ε.
-    """
-    step = model.schedule(10)[index]
-    now, then = (1 / (1 + math.sqrt(each / (1 - each))) if each < 1 else 0.0  # (1−σ)/σ = √(ᾱ/(1−ᾱ))
-                 for each in (step.alpha_bar, step.alpha_bar_previous))  # fmt: skip
-    a = (1 - now) / (1 - then)
-    q = now**2 - (a * then) ** 2
-    std = eta * math.sqrt(then**2 * q / (q + (a * then) ** 2))
-    x0, eps = x - now * prediction, x + (1 - now) * prediction
-    return (1 - then) * x0 + math.sqrt(then**2 - std**2) * eps + std * noise
+def _closed_form(step: Any, x: Tensor, prediction: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """x̂0, and the step between two levels x = a·x0 + b·ε at a share η of the posterior's deviation."""
+    a, b, a_next, b_next = step.signal, step.noise, step.signal_next, step.noise_next
+    clean = x - b * prediction if step.kind == "flow" else (x - b * prediction) / a
+    eps = (x - a * clean) / b
+    std = step.eta * b_next * (1 - (a * b_next / (b * a_next)) ** 2) ** 0.5 if b_next else 0.0
+    return clean, a_next * clean + (b_next**2 - std**2) ** 0.5 * eps + std * noise
 
 
 def _flow_step(model: Any, index: int, eta: float, x: Tensor, prediction: Tensor, noise: Tensor) -> Tensor:
@@ -133,7 +130,7 @@ def _flow_step(model: Any, index: int, eta: float, x: Tensor, prediction: Tensor
     from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
 
     steps = model.schedule(10)
-    levels = torch.tensor([*(flow.sigma(step.alpha_bar) for step in steps), 0.0])
+    levels = torch.tensor([*(step.noise for step in steps), 0.0])
     sde = {"algorithm_type": "sde-dpmsolver++", "solver_order": 1, "prediction_type": "flow_prediction"}
     scheduler = DPMSolverMultistepScheduler(**sde, use_flow_sigmas=True) if eta else FlowMatchEulerDiscreteScheduler()
     scheduler.set_timesteps(10)
@@ -183,12 +180,11 @@ def stock_images(family: str, folder: Path, model: Any, x: Tensor, eta: float, n
     options = dict(CALLS.get(family, {}))
     pack: Callable[[Tensor], Tensor] = model.to_pipeline
     scale = options.pop("scale", "guidance_scale")
-    if _is_diffusion(model):
-        stock.scheduler = _recorded_ddim().from_config(model.scheduler.config)
+    if _has_ddim_levels(model):
+        stock.scheduler = _recorded_ddim().from_config(_ddim(model).config)
         stock.scheduler.noises, stock.scheduler.eta = iter(noises), eta
     elif "DPMSolver" in type(stock.scheduler).__name__:  # of first order, where the checkpoint's own is of second
-        order = {"solver_order": 1, "algorithm_type": "sde-dpmsolver++" if eta else "dpmsolver++"}
-        stock.scheduler = _recorded_dpm().from_config(stock.scheduler.config, **order)
+        stock.scheduler = _recorded_dpm().from_config(stock.scheduler.config, **_first_order(eta))
         stock.scheduler.noises = iter(noises)
     elif eta:
         stock.scheduler = _recorded_flow().from_config(stock.scheduler.config)
@@ -198,8 +194,19 @@ def stock_images(family: str, folder: Path, model: Any, x: Tensor, eta: float, n
     return torch.as_tensor(output.frames if hasattr(output, "frames") else output.images)
 
 
-def _is_diffusion(model: Any) -> bool:
-    return type(model.scheduler).__name__ == "DDIMScheduler"
+def _has_ddim_levels(model: Any) -> bool:
+    """Whether DDIM takes the checkpoint's timesteps: not those of PixArt, which are equally spaced to both ends."""
+    return model.schedule(10)[0].kind != "flow" and model.scheduler.config.timestep_spacing != "linspace"
+
+
+def _ddim(model: Any) -> Any:
+    from diffusers import DDIMScheduler
+
+    return DDIMScheduler.from_config(model.scheduler.config, clip_sample=False)
+
+
+def _first_order(eta: float) -> dict[str, Any]:
+    return {"solver_order": 1, "algorithm_type": "sde-dpmsolver++" if eta else "dpmsolver++"}
 
 
 def _recorded_ddim() -> Any:

@@ -14,7 +14,7 @@ import nulltta
 from nulltta import NullText, NullTTAConfig, align
 from nulltta.null_text.replay import replay
 
-from ..tiny_families import CALLS, SIZES
+from ..tiny_families import CALLS, call_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")  # NumPy's, in diffusers' DPM solver
 
@@ -27,9 +27,7 @@ def brightness(images: Tensor, prompts: Sequence[str]) -> Tensor:
 
 def test_a_kept_null_text_replays_in_the_stock_pipeline(family: str, folder: Path, tmp_path: Path) -> None:
     """With the recorded noise, and so under the run's own sampler: the aligned image, bit for bit."""
-    model: Any = nulltta.load_model(folder, device="cpu")
-    for name, value in SIZES.get(family, {}).items():
-        setattr(model, name, value)
+    model: Any = nulltta.load_model(folder, device="cpu", **call_of(family))
     config = NullTTAConfig(num_inference_steps=3, inner_steps=(2, 2), num_particles=2, guidance_scale=4.0)
     result = align(model, "a cat", brightness, config=config, seed=1)
     result.null_text[0].save(tmp_path / "cat.safetensors", noise=True)
@@ -42,7 +40,7 @@ def test_a_kept_null_text_replays_in_the_stock_pipeline(family: str, folder: Pat
     pack = model.to_pipeline
     call |= {"num_inference_steps": 3, scale: 4.0, "latents": pack(kept.latents[None]), "output_type": "pt"}
     model.pipeline.set_progress_bar_config(disable=True)
-    with kept.apply(model.pipeline, exact=True, **SIZES.get(family, {})):
+    with kept.apply(model.pipeline, exact=True):
         output = model.pipeline("a cat", negative_prompt="", **call)
     images = output.frames if hasattr(output, "frames") else output.images
     if family in ROUNDED:

@@ -34,7 +34,7 @@ def test_plain_sampling_is_stock_diffusers(embedded: Any) -> None:
     scheduler = embedded.scheduler
     scheduler.set_timesteps(25)
     x = plain.problem.latents[:, 0]
-    cond, null = (embedding["tokens"] for embedding in (plain.problem.cond, plain.problem.null))
+    cond, null = (embedding["encoder_hidden_states"] for embedding in (plain.problem.cond, plain.problem.null))
     with torch.no_grad():
         for i, t in enumerate(scheduler.timesteps):
             branches = embedded.pipeline.unet(

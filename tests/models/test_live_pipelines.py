@@ -13,7 +13,7 @@ from torch import nn
 import nulltta
 from nulltta import NullTTAConfig, align
 
-from ..tiny_families import CHECKPOINTS, SIZES
+from ..tiny_families import CHECKPOINTS, call_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")  # NumPy's, in diffusers' DPM solver
 SHORT = NullTTAConfig(num_inference_steps=2, inner_steps=(1, 1), num_particles=2, guidance_scale=3.0)
@@ -54,13 +54,11 @@ def _state(pipeline: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("family", CHECKPOINTS)
 def test_a_pipeline_is_left_as_it_was_found(family: str, tmp_path: Path) -> None:
     pipeline = _pipeline(CHECKPOINTS[family](tmp_path / "model"))
-    model = nulltta.load_model(pipeline)
+    model = nulltta.load_model(pipeline, **call_of(family))
     model.encode(["a cat"], [""])  # transformers installs hooks of its own in a text encoder that is used
     before = _state(pipeline)
-    model = nulltta.load_model(pipeline)
+    model = nulltta.load_model(pipeline, **call_of(family))
     assert _state(pipeline) == before
-    for name, value in SIZES.get(family, {}).items():
-        setattr(model, name, value)
     align(model, "a cat", "brightness", config=SHORT, seed=0)
     assert _state(pipeline) == before
 
@@ -76,7 +74,8 @@ def test_a_pipeline_in_training_with_checkpointing_is_aligned_and_goes_on_traini
     torch.testing.assert_close(result.images, expected.images, rtol=0, atol=1e-5)
     assert _state(pipeline) == before
     x, step = model.initial_latents(1, torch.Generator().manual_seed(0)), model.schedule(4)[1]
-    pipeline.unet(x, step.timestep, encoder_hidden_states=model.encode([""], [""])[1]["tokens"]).sample.sum().backward()
+    tokens = model.encode([""], [""])[1]["encoder_hidden_states"]
+    pipeline.unet(x, step.timestep, encoder_hidden_states=tokens).sample.sum().backward()
     assert all(weight.grad is not None for weight in pipeline.unet.conv_in.parameters())
 
 

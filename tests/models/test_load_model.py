@@ -12,7 +12,7 @@ from nulltta import NullTTAError, load_model
 
 
 def test_a_directory_without_a_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(NullTTAError, match=r"no diffusers model: it has no model_index.json"):
+    with pytest.raises(NullTTAError, match=r"not a diffusers model: it has no model_index.json"):
         load_model(str(tmp_path))
 
 
@@ -41,8 +41,8 @@ def test_a_missing_library_is_said_with_the_line_that_installs_it(
 
 
 def test_another_family_is_refused_by_name(tmp_path: Path) -> None:
-    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "AudioLDMPipeline"}))
-    with pytest.raises(NullTTAError, match="AudioLDMPipeline is not supported"):
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "DDPMPipeline"}))
+    with pytest.raises(NullTTAError, match="DDPMPipeline is not supported: its call has no prompt"):
         load_model(str(tmp_path))
     with pytest.raises(NullTTAError, match="SimpleNamespace is not supported"):
         load_model(SimpleNamespace(components={}))

@@ -119,8 +119,7 @@ def test_a_qwen_with_a_guidance_input_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_flux_call_with_its_distilled_guidance_alone_is_an_error_under_a_null_text(tmp_path: Path) -> None:
-    model: Any = nulltta.load_model(save_flux(tmp_path / "model"), device="cpu")
-    model.size = (16, 16)
+    model: Any = nulltta.load_model(save_flux(tmp_path / "model"), device="cpu", height=16, width=16)
     config = NullTTAConfig(num_inference_steps=2, inner_steps=(1, 1), num_particles=1)
     learnt = align(model, "a cat", lambda images, prompts: images.flatten(1).mean(1), config=config).null_text[0]
     model.pipeline.set_progress_bar_config(disable=True)

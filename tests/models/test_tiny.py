@@ -56,7 +56,9 @@ def test_a_tiny_decoder_is_asked_for_by_name_and_must_fit(checkpoint: Path, tmp_
 def test_the_embedded_models_tiny_decoder_imitates_its_full_one() -> None:
     model: Any = nulltta.load_model("embedded")
     with torch.no_grad():
-        x0 = model.vae.latents(render_batch([sample(random.Random(1)) for _ in range(8)], random.Random(1)) / 127.5 - 1)
+        x0 = model.pipeline.vae.latents(
+            render_batch([sample(random.Random(1)) for _ in range(8)], random.Random(1)) / 127.5 - 1
+        )
         full, tiny = model.decode(x0), model.decode(x0, "tiny")
     assert (full - tiny).abs().mean() < 0.05
     assert (full - tiny).abs().mean() < 0.2 * (full - full.mean()).abs().mean()

@@ -50,9 +50,11 @@ def test_a_file_holds_what_was_learnt_and_how(model: Any, result: Any, tmp_path:
     loaded = NullText.load(tmp_path / "dog.safetensors", model)
     assert loaded.prompt == "a dog"
     assert list(loaded.timesteps) == [step.timestep for step in result.trace]
-    assert torch.equal(loaded.null["tokens"], kept.null["tokens"])
+    assert torch.equal(loaded.null["encoder_hidden_states"], kept.null["encoder_hidden_states"])
     for ours, theirs in zip(loaded.values, kept.values, strict=True):
-        torch.testing.assert_close(ours["tokens"], theirs["tokens"], rtol=0, atol=1e-3)  # float16 of a difference
+        torch.testing.assert_close(
+            ours["encoder_hidden_states"], theirs["encoder_hidden_states"], rtol=0, atol=1e-3
+        )  # float16 of a difference
     assert loaded.latents is None
     about = loaded.about
     assert about["reward"] == "brightness"
@@ -68,7 +70,10 @@ def test_a_file_with_noise_is_exact_and_one_without_says_so(result: Any, tmp_pat
     kept = result.null_text[0]
     kept.save(tmp_path / "cat.safetensors", noise=True)
     loaded = NullText.load(tmp_path / "cat.safetensors")
-    assert all(torch.equal(a["tokens"], b["tokens"]) for a, b in zip(loaded.values, kept.values, strict=True))
+    assert all(
+        torch.equal(a["encoder_hidden_states"], b["encoder_hidden_states"])
+        for a, b in zip(loaded.values, kept.values, strict=True)
+    )
     assert torch.equal(loaded.latents, kept.latents)
     assert torch.equal(loaded.image, result.images[0])
     kept.save(tmp_path / "small.safetensors")
@@ -171,21 +176,24 @@ def test_another_model_is_refused_by_name_of_the_difference(result: Any, model: 
 
 def test_low_rank_is_smaller_and_says_how_far_off_it_is(model: Any, result: Any, tmp_path: Path) -> None:
     kept, path = result.null_text[0], tmp_path / "cat.safetensors"
-    exact = torch.stack([value["tokens"] for value in kept.values]) - kept.null["tokens"]
+    exact = torch.stack([value["encoder_hidden_states"] for value in kept.values]) - kept.null["encoder_hidden_states"]
     sizes, errors = [], []
     for rank in (1, 4, 77):
         kept.save(path, rank=rank, licence="CC0-1.0")
         loaded = NullText.load(path, model)
-        change = torch.stack([value["tokens"] for value in loaded.values]) - loaded.null["tokens"]
+        change = (
+            torch.stack([value["encoder_hidden_states"] for value in loaded.values])
+            - loaded.null["encoder_hidden_states"]
+        )
         said = loaded.about["low_rank"]
         assert said["rank"] == rank
-        assert said["relative_error"]["tokens"] == pytest.approx(
+        assert said["relative_error"]["encoder_hidden_states"] == pytest.approx(
             float((change - exact).norm() / exact.norm()), rel=1e-3
         )
         sizes.append(path.stat().st_size)
-        errors.append(said["relative_error"]["tokens"])
-        mean = torch.stack([value["tokens"] for value in loaded.values]).mean(0)
-        torch.testing.assert_close(loaded.mean()["tokens"], mean)
+        errors.append(said["relative_error"]["encoder_hidden_states"])
+        mean = torch.stack([value["encoder_hidden_states"] for value in loaded.values]).mean(0)
+        torch.testing.assert_close(loaded.mean()["encoder_hidden_states"], mean)
     kept.save(path)
     assert sizes[0] < sizes[1] < path.stat().st_size
     assert errors[0] > errors[1] > errors[2]
@@ -317,9 +325,10 @@ def test_a_damaged_file_is_refused_in_one_line(result: Any, tmp_path: Path, cont
         ({"about": {"config": {"num_inference_steps": "4"}}}, "num_inference_steps must be a whole number"),
         ({"about": {"config": [1]}}, "settings makes no sense"),
         ({"about": {"config": {"eta": "x"}}}, "eta must be a number"),
-        ({"null": {"tokens": torch.zeros(77, 5)}}, r"its tensors are \{'tokens': \(77, 5\)\}, the model's"),
+        ({"null": {"tokens": torch.zeros(77, 5)}}, r"the null text's 'tokens' of shape \(77, 5\) has 0 places"),
+        ({"null": {"encoder_hidden_states": torch.zeros(77, 5)}}, r"its tensors are \{'encoder_hidden_states': "),
         ({"null": {"words": torch.zeros(77, 32)}}, "does not fit"),
-        ({"null": {"tokens": torch.zeros(77, 32).long()}}, "does not fit"),
+        ({"null": {"encoder_hidden_states": torch.zeros(77, 32).long()}}, "does not fit"),
         ({"latents": torch.zeros(3, 2, 2)}, r"latents have shape \(3, 2, 2\)"),
     ],
 )

@@ -55,11 +55,11 @@ def seeded(seeds: Sequence[int], index: int, like: Tensor, particles: int) -> Te
 
 def of_candidate(seed: int, index: int, k: int, shape: Sequence[int]) -> Tensor:
     """Draw the noise of candidate k of one prompt at denoising step `index`, of a latent's shape."""
-    return torch.randn(tuple(shape), generator=generator(seed, "step", index, k))
+    return torch.randn(tuple(shape), generator=generator(seed, "step", index, k), dtype=torch.float32)
 
 
 def by_timestep(step: NoiseStep, like: Tensor, particles: int) -> Tensor:
     """Draw the published release's noise, (B, K, C, h, w): seeded by int(t), the same for every prompt and seed."""
     source = torch.Generator().manual_seed(int(step.timestep))
-    noise = torch.randn((particles, *like.shape[1:]), generator=source)
+    noise = torch.randn((particles, *like.shape[1:]), generator=source, dtype=torch.float32)
     return noise.expand(len(like), *noise.shape).to(like)

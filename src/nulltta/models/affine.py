@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -38,8 +40,8 @@ class Affine:
         if isinstance(gain, Tensor):
             flat = flat * gain.to(x.device)
         elif gain != 1:
-            # As a division where that is the rounder number: by VAE scaling factors, pipelines divide.
-            flat = flat / (1 / gain) if _rounder(1 / gain, gain) else flat * gain
+            divisor = _divisor(gain)
+            flat = flat * gain if divisor is None else flat / divisor
         if self.base is not None:
             flat = flat + self.base.to(x.device)
         return flat.reshape(len(x), *self.shape)
@@ -121,7 +123,7 @@ def _row(row: Tensor, source: Tensor) -> tuple[Affine, int]:
     if bool((position >= row.numel()).any()) or len(set(position.tolist())) != len(position):
         raise ValueError("an element of the latents is used more than once")
     base = row.detach().float().flatten()
-    index, gain = torch.zeros(row.numel(), dtype=torch.long), torch.zeros(row.numel())
+    index, gain = torch.zeros(row.numel(), dtype=torch.long), torch.zeros(row.numel(), dtype=torch.float32)
     index[position.cpu()], gain[position.cpu()] = used.cpu(), safe.float().cpu()
     whole = len(position) == row.numel()
     identity = whole and _identity(index, source[0].numel())
@@ -145,9 +147,14 @@ def _one_number(gains: Tensor) -> float | Tensor:
     return first if alike else gains
 
 
-def _rounder(a: float, b: float) -> bool:
-    """Whether `a` has fewer decimals than `b`, of numbers known to seven digits."""
-    return len(f"{a:.6g}") < len(f"{b:.6g}")
+@lru_cache
+def _divisor(gain: float) -> float | None:
+    """What was divided by, if that is the rounder number of the two in float32, as VAE scaling factors are: to
+    multiply by the gain instead is not the same to the last bit."""
+    divisor = float(str(np.float32(1 / gain)))
+    if len(str(divisor)) >= len(str(np.float32(gain))) or np.float32(1) / np.float32(divisor) != np.float32(gain):
+        return None
+    return divisor
 
 
 def _identity(index: Tensor, count: int) -> bool:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nulltta.errors import InvalidValue
 from nulltta.models.findings import Findings
-from nulltta.models.frozen import ConvInputs
+from nulltta.models.frozen import Frozen
 
 
 class Decoder:
@@ -23,15 +23,14 @@ class Decoder:
         self.pipeline, self.found = pipeline, found
         self.frames: str | None = None
         self._upcast: Any = None
-        self._conv_inputs: ConvInputs | None = None
+        self._frozen: Frozen | None = None
 
     def __call__(self, found: Findings, x0: Tensor) -> Tensor:
         """Images (N, 3, H, W), or frames (N, F, 3, H, W), in [0, 1]."""
         vae = self.vae
-        if self._conv_inputs is None:
-            self._conv_inputs = ConvInputs(vae)
-        with self._conv_inputs:
-            return self.images(_first(self._called(vae, found.decoder_input(x0).to(vae.dtype))))
+        if self._frozen is None or self._frozen.network is not vae:
+            self._frozen = Frozen(vae)
+        return self.images(_first(self._called(self._frozen, found.decoder_input(x0).to(vae.dtype))))
 
     def tiny(self, decoder: Any, x0: Tensor) -> Tensor:
         """By another decoder of the same latents, scaled by its own configuration."""

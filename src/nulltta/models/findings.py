@@ -131,7 +131,7 @@ class StandIn:
         first = self.template if isinstance(self.template, Tensor) else self.template[0]
         like = first[0] if isinstance(first, list | tuple) else first
         shape = (self.rows, *(like.shape if isinstance(first, list | tuple) else like.shape[1:]))
-        made = torch.zeros(shape)
+        made = torch.zeros(shape, dtype=torch.float32)
         if self.generator is not None:
             made.normal_(generator=self.generator)
         return returned_like(self.template, made.to(like))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
 from functools import partial
@@ -37,7 +38,9 @@ class Frozen:
         self._weights = [(m._parameters, name) for m in modules for name, w in m._parameters.items() if w is not None]
         self._convolutions = [m for m in modules if _is_plain_convolution(m)]
         self._blocks = [m for m in modules if "gradient_checkpointing" in vars(m)]
-        self._left: list[ExitStack] = []
+        self._lock, self._entered = threading.Lock(), threading.local()
+        self._uses = {"evaluation": 0, "frozen": 0}  # by threads that share this network
+        self._undo: dict[str, ExitStack] = {}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         with self:
@@ -52,17 +55,30 @@ class Frozen:
         return getattr(self.network, name)
 
     def __enter__(self) -> None:
-        with ExitStack() as stack:
-            for module in self._modules:
-                if module.training:
-                    module.training = False
-                    stack.callback(setattr, module, "training", True)
-            if torch.is_grad_enabled():
-                self._freeze(stack)
-            self._left.append(stack.pop_all())
+        uses = ("evaluation", "frozen") if torch.is_grad_enabled() else ("evaluation",)
+        if not hasattr(self._entered, "stack"):
+            self._entered.stack = []
+        with self._lock:
+            for use in uses:
+                if not self._uses[use]:
+                    with ExitStack() as stack:
+                        (self._freeze if use == "frozen" else self._evaluate)(stack)
+                        self._undo[use] = stack.pop_all()
+                self._uses[use] += 1
+        self._entered.stack.append(uses)
 
     def __exit__(self, *failure: object) -> None:
-        self._left.pop().close()
+        with self._lock:
+            for use in self._entered.stack.pop():
+                self._uses[use] -= 1
+                if not self._uses[use]:
+                    self._undo.pop(use).close()
+
+    def _evaluate(self, stack: ExitStack) -> None:
+        for module in self._modules:
+            if module.training:
+                module.training = False
+                stack.callback(setattr, module, "training", True)
 
     def _freeze(self, stack: ExitStack) -> None:
         # Looked up anew, not kept: offloading puts other tensors in the place of a module's weights.
@@ -83,9 +99,6 @@ class Frozen:
 
     def _is_compiled(self) -> bool:
         return hasattr(self.network, "_orig_mod") or any(m._compiled_call_impl is not None for m in self._modules)
-
-
-ConvInputs = Frozen
 
 
 class _Convolution(torch.autograd.Function):

@@ -16,8 +16,10 @@ from __future__ import annotations
 import copy
 import inspect
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -96,7 +98,7 @@ KINDS: Mapping[str, tuple[Estimate, Estimate, Callable[[ObservedStep], float]]] 
 
 def _roots(step: ObservedStep) -> tuple[Tensor, Tensor]:
     """√ᾱ and √(1−ᾱ), in float32 like diffusers' DDIM: near ᾱ = 0 its rounding shows."""
-    now = torch.tensor(step.alpha_bar)
+    now = torch.tensor(step.alpha_bar, dtype=torch.float32)
     return now.sqrt(), (1 - now).sqrt()
 
 
@@ -127,6 +129,12 @@ def schedule(records: Sequence[StepRecord]) -> list[ObservedStep]:
     """
     levels = [_asked(record.scheduler, record.timestep) for record in records]
     levels.append(_terminal(records[-1]))
+    shares = [_share(*level) for level in levels]
+    if any(then < now - 1e-9 for now, then in pairwise(shares)):
+        raise InvalidValue(
+            f"scheduler {type(records[0].scheduler).__name__}'s noise levels do not fall from step to step: it is not "
+            "supported"
+        )
     exploding = all(abs(signal - 1) < 1e-6 for signal, _ in levels)
     units = [math.hypot(*level) if exploding else 1.0 for level in levels]
     kind = _kind(records[0], levels)
@@ -135,15 +143,10 @@ def schedule(records: Sequence[StepRecord]) -> list[ObservedStep]:
     made = []
     for i, record in enumerate(records):
         (signal, noise), (signal_next, noise_next) = levels[i], levels[i + 1]
-        alpha_bar, following = _share(signal, noise), _share(signal_next, noise_next)
-        if following < alpha_bar - 1e-9:
-            raise InvalidValue(
-                f"scheduler {type(record.scheduler).__name__}'s noise levels do not fall from step to step: it is not "
-                "supported"
-            )
+        alpha_bar, following = shares[i], shares[i + 1]
         skip, out = _preconditioning(record.scheduler, noise) if kind == "preconditioned" else (0.0, 0.0)
         step = ObservedStep(
-            timestep=float(torch.as_tensor(record.timestep).flatten()[0]),
+            timestep=torch.as_tensor(record.timestep).flatten()[0].item(),
             alpha_bar=alpha_bar,
             alpha_bar_previous=following,
             consistency=0.0,
@@ -210,11 +213,13 @@ def _kind(record: StepRecord, levels: Sequence[tuple[float, float]]) -> str:
     x = x * math.hypot(signal, noise)
     t = record.timestep.cpu() if isinstance(record.timestep, Tensor) else record.timestep
     given = {"model_output": v, "timestep": t, "sample": x, "return_dict": False}
-    with torch.no_grad(), _NoNoise():
+    with warnings.catch_warnings(), torch.no_grad(), _NoNoise():
+        warnings.simplefilter("ignore")  # of a step that is taken out of its turn
         stepped = scheduler.step(**{**given, **_further(scheduler)})[0].double()
     skip, out = _preconditioning(record.scheduler, noise)
     at = ObservedStep(0.0, _share(signal, noise), 0.0, 0.0, signal=signal, noise=noise, skip=skip, out=out)
     scale = math.hypot(signal, noise)
+    errors: dict[str, float] = {}
     for kind in KINDS if out else [each for each in KINDS if each != "preconditioned"]:
         if kind == "epsilon" and signal == 0:
             continue
@@ -228,15 +233,18 @@ def _kind(record: StepRecord, levels: Sequence[tuple[float, float]]) -> str:
         solution = torch.linalg.lstsq(basis, stepped.flatten()[:, None]).solution.flatten()
         residual = float((basis @ solution - stepped.flatten()).abs().max() / stepped.abs().max())
         a, c = solution.tolist()
-        if (
-            residual < TOLERANCE
-            and abs(a - signal_next) < TOLERANCE * max(1, signal_next)
-            and (-TOLERANCE <= c / max(noise_next, 1.0) <= noise_next / max(noise_next, 1.0) + TOLERANCE)
-        ):
-            return kind
+        beyond = max(0.0, c - noise_next, -c) / max(1.0, noise_next)
+        errors[kind] = max(residual, abs(a - signal_next), beyond)
+    best = min(errors, key=lambda kind: errors[kind])  # of many small steps, wrong kinds come close
+    if errors[best] < TOLERANCE:
+        return best
     config = scheduler.config
     cause = next((f": its {key} changes the clean estimate, set it to False" for key in ("thresholding", "clip_sample")
                   if config.get(key)), ": it is not supported")  # fmt: skip
+    if signal == 0 and config.get("prediction_type") == "epsilon":
+        raise InvalidValue(
+            "a model that predicts noise has no clean estimate at zero terminal SNR (rescale_betas_zero_snr)"
+        )
     raise InvalidValue(f"scheduler {name}'s own step does not lead from one of its noise levels to the next{cause}")
 
 

@@ -17,9 +17,9 @@ from nulltta.models import guidance, levels, prompts, proof
 from nulltta.models.affine import gain_of
 from nulltta.models.decoding import Decoder
 from nulltta.models.findings import NEGATIVES, PROMPTS, Findings, StandIn, StockCall, same, zero_probe
-from nulltta.models.frozen import ConvInputs
+from nulltta.models.frozen import Frozen
 from nulltta.models.levels import ObservedStep
-from nulltta.models.recording import StepRecord, Watch, denoisers, record
+from nulltta.models.recording import StepRecord, Watch, denoisers, float32_by_default, record
 from nulltta.models.tree import leaves, replaced
 
 BRANCH = "branch"
@@ -44,6 +44,7 @@ class ObservedModel(GuidedModel):
         null: "text", the encoded negative prompt; "zeros", what the pipeline does without a negative prompt where it
             is empty; "open", the encoded one with its mask opened to the padding.
         tiny_decoder: what decodes at the detail "tiny".
+        recompute: whether activations are recomputed in the backward pass instead of being stored.
         scored_frames: of a video, how many frames `decode` returns, evenly spaced; None for all.
     """
 
@@ -58,10 +59,8 @@ class ObservedModel(GuidedModel):
         self._shells: dict[Any, _Shell] = {}
         self._timelines: dict[Any, list[ObservedStep]] = {}
         self._context: dict[bool, dict[str, Any]] = {}
-        self._conv_inputs: dict[str, ConvInputs] = {}
-        for module in (*denoisers(pipeline).values(), getattr(pipeline, "vae", None)):
-            if isinstance(module, torch.nn.Module):
-                module.eval().requires_grad_(False)
+        self._frozen: dict[str, Frozen] = {}
+        self.recompute = False
 
     # What is observed
 
@@ -102,9 +101,7 @@ class ObservedModel(GuidedModel):
 
     def enable_checkpointing(self) -> None:
         """Recompute the denoisers' activations in the backward pass from now on instead of storing them."""
-        for module in denoisers(self.pipeline).values():
-            if getattr(module, "_supports_gradient_checkpointing", False):
-                module.enable_gradient_checkpointing()
+        self.recompute = True
 
     # The contract
 
@@ -112,7 +109,8 @@ class ObservedModel(GuidedModel):
         """The prompts' and the negative prompts' embeddings, by a recording whose denoiser computes nothing."""
         found = self.found
         with self._lock, torch.no_grad():
-            if not found.alone:
+            mixed = self.stock.none_for_empty and len({bool(negative) for negative in negatives}) > 1
+            if not found.alone and not mixed:
                 return self._encoded(texts, negatives)
             pairs = [self._encoded([text], [negative]) for text, negative in zip(texts, negatives, strict=True)]
         cond, null = ([pair[i] for pair in pairs] for i in (0, 1))
@@ -185,11 +183,25 @@ class ObservedModel(GuidedModel):
             return self._decoder.tiny(self.tiny_decoder, x0)
         if detail != "full":
             raise InvalidValue(f"unknown detail '{detail}': choose one of full, tiny")
-        images = self._decoder(found, x0)
+        with float32_by_default():
+            images = self._decoder(found, x0)
         if self.scored_frames is None or images.dim() < 5:
             return images
         kept = torch.linspace(0, images.shape[1] - 1, self.scored_frames).round().long()
         return images[:, kept.to(images.device)]
+
+    def placement(self, num_inference_steps: int) -> dict[str, Any]:
+        """Where the null branch is in the pipeline's own calls, in JSON's types, for `NullText.apply`.
+
+        joint: the branches are rows of one call; null_first: the null branch comes first; time: the path of an
+        argument that tells the denoiser the time, and its value at each step; call: the call's plain arguments.
+        """
+        found = self.found
+        steps = [step for step in self.schedule(num_inference_steps) if isinstance(step, ObservedStep)]
+        path, values = _clock(steps)
+        plain = {k: v for k, v in self.stock.options.items() if isinstance(v, bool | int | float | str)}
+        time = {"path": path, "values": values}
+        return {"joint": found.joint, "null_first": found.null_first, "call": plain, "time": time}
 
     # Layouts
 
@@ -220,7 +232,12 @@ class ObservedModel(GuidedModel):
         call = self.stock.arguments(texts, negatives, found.steps)
         seen = record(self.pipeline, call, Watch(self._stand_in(found, len(texts)), stop_at="step"))
         prompts.warn_if_cut(self.pipeline, seen.token_ids, [*texts, *negatives])
-        return self._embeddings(found, seen.steps[0])
+        cond, null = self._embeddings(found, seen.steps[0])
+        if self.null == "open":
+            if not found.masks:
+                raise InvalidValue("this model has no null 'open': its null text has no mask")
+            null |= {path: torch.ones_like(null[path]) for path in found.masks}
+        return cond, null
 
     def _embeddings(self, found: Findings, step: StepRecord) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """(c, φ) of a recorded step, whose calls are kept as shells."""
@@ -237,16 +254,12 @@ class ObservedModel(GuidedModel):
             for path in found.text:
                 rows = list(there[path][part])
                 embedding |= _padded(path, rows, found)
-            if self.null == "open" and not cond:
-                embedding |= {path: torch.ones_like(embedding[path]) for path in found.masks}
             if found.branch:
                 embedding[BRANCH] = torch.full((batch,), int(cond))
             pair.append(embedding)
             shell = _Shell(call.arguments, there, found)
             self._shells[shell.key] = shell
             self._remember_context(found, there, part, cond)
-        if self.null == "open" and not found.masks:
-            raise InvalidValue("this model has no null 'open': its null text has no mask")
         return pair[0], pair[1]
 
     def _remember_context(self, found: Findings, there: Mapping[str, Any], part: slice, cond: bool) -> None:
@@ -321,8 +334,8 @@ class ObservedModel(GuidedModel):
             new[path] = _repeated(value, count, shell.lists[path]) if path in found.rows else value
         new |= self._context_rows(found, embedding, count, shell)
         module = getattr(self.pipeline, step.component)
-        with self._dropping(step.component, module):
-            output = module(**replaced(shell.arguments, new))
+        with float32_by_default():
+            output = self._network(step.component, module)(**replaced(shell.arguments, new))
         first = output if isinstance(output, Tensor) else output[0]
         if isinstance(first, list | tuple):
             first = torch.stack(list(first))
@@ -348,10 +361,12 @@ class ObservedModel(GuidedModel):
             rows[path] = each if shell.lists[path] else torch.stack(each)
         return rows
 
-    def _dropping(self, component: str, module: torch.nn.Module) -> ConvInputs:
-        if component not in self._conv_inputs:
-            self._conv_inputs[component] = ConvInputs(module)
-        return self._conv_inputs[component]
+    def _network(self, component: str, module: Any) -> Frozen:
+        """A denoiser as a constant function; made anew where the pipeline's was swapped."""
+        if component not in self._frozen or self._frozen[component].network is not module:
+            self._frozen[component] = Frozen(module)
+        self._frozen[component].recompute = self.recompute
+        return self._frozen[component]
 
     def _prove(self, first: StepRecord) -> None:
         """The recorded step, predicted by us; the decoder's input and images, made by us."""
@@ -365,6 +380,19 @@ class ObservedModel(GuidedModel):
             ours = self.to_pipeline(self.guide(eps_null, eps_cond, observing.SCALE))
             proof.require_equal("the replayed prediction", ours * found.sign, first.model_output, self.dtype, found)
             proof.prove_decoder(self.stock, found, self._decoder, len(steps))
+
+
+def _clock(steps: Sequence[ObservedStep]) -> tuple[str, list[float]]:
+    """The path of an input that tells the time by one number, and that number at each step.
+
+    Raises:
+        InvalidValue: if there is none.
+    """
+    for path in steps[0].inputs:
+        values = [torch.as_tensor(step.inputs[path]).flatten() for step in steps]
+        if all(value.numel() == 1 for value in values) and len({float(value) for value in values}) == len(values):
+            return path, [float(value) for value in values]
+    raise InvalidValue("the denoiser is not told the time by one number: a null text cannot be applied to its pipeline")
 
 
 class _Shell:

@@ -20,7 +20,9 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from nulltta.errors import InvalidValue
+from nulltta.models.frozen import Frozen
 from nulltta.models.tree import bound, replaced
+from nulltta.quiet import quiet_libraries
 
 DENOISERS = ("unet", "transformer", "transformer_2")
 """The components that predict, by diffusers' names."""
@@ -130,8 +132,12 @@ def record(pipeline: Any, call: dict[str, Any], watch: Watch) -> Recording:
     pending: list[DenoiserCall] = []
     with ExitStack() as undo:
         undo.enter_context(_restored(pipeline))
-        undo.enter_context(_quiet_libraries())
+        undo.enter_context(quiet_libraries())
         undo.enter_context(_pinned_ambience())
+        undo.enter_context(torch.set_grad_enabled(False))
+        for part in pipeline.components.values():
+            if isinstance(part, torch.nn.Module):
+                undo.enter_context(Frozen(part))
         for name, module in denoisers(pipeline).items():
             undo.enter_context(_overruled(module, "_compiled_call_impl", None))
             forward = _watched_forward(name, module, watch, pending)
@@ -148,7 +154,6 @@ def record(pipeline: Any, call: dict[str, Any], watch: Watch) -> Recording:
         decoder = getattr(pipeline, "vae", None)
         if decoder is not None:
             undo.enter_context(_overruled(decoder, "decode", _watched_decode(decoder, watch, seen)))
-        undo.enter_context(torch.set_grad_enabled(False))
         if watch.draws is not None:
             undo.enter_context(_NoiseProbe(watch.draws, seen.draws))
         try:
@@ -281,30 +286,28 @@ def _restored(pipeline: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet_libraries() -> Iterator[None]:
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    levels = [(each, each.get_verbosity()) for each in (diffusers_logging, transformers_logging)]
-    for each, _ in levels:
-        each.set_verbosity_error()
+def _pinned_ambience() -> Iterator[None]:
+    """float32 as the default dtype, and the global random state untouched."""
+    state = torch.get_rng_state()
     try:
-        yield
+        with float32_by_default():
+            yield
     finally:
-        for each, level in levels:
-            each.set_verbosity(level)
+        torch.set_rng_state(state)
 
 
 @contextmanager
-def _pinned_ambience() -> Iterator[None]:
-    """float32 as the default dtype, and the global random state untouched."""
-    dtype, state = torch.get_default_dtype(), torch.get_rng_state()
+def float32_by_default() -> Iterator[None]:
+    """float32 as PyTorch's default dtype, whatever it is outside."""
+    dtype = torch.get_default_dtype()
+    if dtype == torch.float32:
+        yield
+        return
     torch.set_default_dtype(torch.float32)
     try:
         yield
     finally:
         torch.set_default_dtype(dtype)
-        torch.set_rng_state(state)
 
 
 def accepts(pipeline: Any, name: str) -> bool:

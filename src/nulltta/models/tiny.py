@@ -9,6 +9,7 @@ import torch
 
 from nulltta.errors import InvalidValue
 from nulltta.models.frozen import Frozen
+from nulltta.models.recording import denoisers
 
 PUBLISHED = "madebyollin/taesd (SD 1.x and 2.x), taesdxl, taesd3, taef1"
 
@@ -21,7 +22,7 @@ def attach(model: Any, source: Any) -> None:
     Raises:
         NullTTAError: it does not load, or reads other latents than the model's.
     """
-    denoiser = model.WIRING.denoisers_of(model.pipeline)[0]
+    denoiser = next(iter(denoisers(model.pipeline).values()))
     decoder = source
     if isinstance(source, str | Path):
         decoder = _load(str(source), denoiser.dtype).to(denoiser.device)

@@ -86,6 +86,7 @@ def _row(index: int, tensor: Tensor) -> Tensor:
 
 def _about(problem: Problem) -> dict[str, Any]:
     scheduler = problem.model.scheduler
+    where = problem.model.placement(problem.config.num_inference_steps)
     return {
         "model": identity(problem.model),
         "model_name": problem.model.name,
@@ -94,4 +95,5 @@ def _about(problem: Problem) -> dict[str, Any]:
         "scheduler": type(scheduler).__name__ if scheduler is not None else None,
         "versions": {name: version_of(name) for name in ("nulltta", "diffusers", "transformers", "torch")},
         "licence": "",
+        **({"where": where} if where else {}),
     }

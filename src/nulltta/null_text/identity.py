@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from nulltta.contracts import GuidedModel
-from nulltta.models.shared import denoiser
+from nulltta.models.recording import denoisers
 
 _SAMPLE = 64  # values of each parameter that the fingerprint of a text encoder reads
 
@@ -26,7 +26,7 @@ def identity(model: Any) -> dict[str, str]:
     if pipeline is None:
         return {"pipeline": type(model).__name__}
     found = {"pipeline": type(pipeline).__name__}
-    if (part := denoiser(pipeline)) is not None:
+    if (part := next(iter(denoisers(pipeline).values()), None)) is not None:
         config = {key: value for key, value in dict(part.config).items() if not key.startswith("_")}
         found["denoiser"] = _digest(json.dumps(config, sort_keys=True, default=str).encode())
     encoders = sorted(name for name in pipeline.components if name.startswith("text_encoder"))

@@ -16,6 +16,7 @@ from nulltta.errors import InvalidValue
 def recorded_scheduler(scheduler: Any, model: GuidedModel, steps: Sequence[NoiseStep], noise: Sequence[Tensor]) -> Any:
     """Return a stand-in for `scheduler` whose i-th step is `model`'s at `steps[i]`, with `noise[i]` (C, h, w)."""
     base: Any = type(scheduler)
+    gains = [next((g for g in getattr(step, "gains", {}).values() if isinstance(g, float)), 1.0) for step in steps]
 
     class Recorded(base):  # type: ignore[misc]  # of the pipeline's own class, so that it asks nothing else of it
         init_noise_sigma = 1.0
@@ -30,12 +31,13 @@ def recorded_scheduler(scheduler: Any, model: GuidedModel, steps: Sequence[Noise
                     f"exact replay takes the recorded {len(steps)} steps, not {len(self.timesteps)}: "
                     f"give num_inference_steps={len(steps)}"
                 )
-            self.timesteps = torch.tensor([step.timestep for step in steps]).to(self.timesteps.device)
+            if [float(t) for t in self.timesteps] != [step.timestep for step in steps]:
+                self.timesteps = torch.tensor([step.timestep for step in steps]).to(self.timesteps.device)
             self._taken = 0
 
         def scale_model_input(self, sample: Tensor, timestep: Any = None) -> Tensor:
             del timestep
-            return sample
+            return sample * gains[self._taken]
 
         def step(self, model_output: Tensor, timestep: Any, sample: Tensor, return_dict: bool = True) -> tuple[Tensor]:
             del timestep, return_dict

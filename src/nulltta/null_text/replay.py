@@ -1,11 +1,9 @@
-"""Learnt null texts at work again: in a stock diffusers pipeline, or in our own sampler on other seeds and prompts."""
+"""Learnt null texts at work again in our own sampler, on other seeds and prompts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -15,13 +13,12 @@ from nulltta.algorithm import randomness
 from nulltta.algorithm.embeddings import is_free, transform
 from nulltta.algorithm.objective import predict_branches
 from nulltta.config import NullTTAConfig
-from nulltta.contracts import Embedding, GuidedModel
+from nulltta.contracts import Embedding, GuidedModel, NoiseStep
 from nulltta.errors import InvalidValue
-from nulltta.models import adapter_of, load_model
-from nulltta.models.shared import Wiring
+from nulltta.models import load_model
 from nulltta.null_text.batch_layout import BatchLayout
-from nulltta.null_text.recorded_scheduler import recorded_scheduler
-from nulltta.null_text.row_by_row import BatchPosition, in_batch_layout, in_batch_of_copies
+from nulltta.null_text.first_version import renamed
+from nulltta.null_text.row_by_row import in_batch_of_copies
 from nulltta.null_text.value import NullText
 
 SAMPLING = ("num_inference_steps", "guidance_scale", "eta")  # the settings that replay has a use for
@@ -55,6 +52,7 @@ def replay(
     """
     model = model if isinstance(model, GuidedModel) else load_model(model)
     null_text.require_fit(model)
+    null_text = renamed(null_text, model)
     config = config or recorded_config(null_text)
     steps = [_with_eta(step, config.eta) for step in model.schedule(config.num_inference_steps)]
     count = 1 if exact else len(seeds)
@@ -82,114 +80,16 @@ def replay(
     return in_batch_of_copies(places.decoded, model.decode, x) if exact else model.decode(x)
 
 
-@contextmanager
-def applied(null_text: NullText, pipeline: Any, *, exact: bool = False, **options: Any) -> Iterator[None]:
-    """Inside, the pipeline's own calls use φ' at each step in place of their null embedding.
+def recorded_steps(
+    null_text: NullText, model: GuidedModel, eta: float
+) -> tuple[list[NoiseStep], Sequence[Tensor]]:  # fmt: skip
+    """The model's steps at the recorded number of them, and the noise (C, h, w) that was drawn at each.
 
-    One forward pre-hook on the denoiser does it for every family: it needs no argument of the call, and reaches the
-    first step, before any callback. Batched pipelines evaluate [null; cond], and the first half is replaced;
-    others evaluate cond and then null, and each second call of a timestep is replaced. The call's own guidance must
-    be on (`guidance_scale`, or `true_cfg_scale` with a negative prompt); the call's negative prompt is overruled.
-
-    exact: the recorded noise too, through a scheduler of ours in the pipeline's place until the end; call with the
-        recorded number of steps, `latents=null_text.latents[None]` and one prompt. Denoiser and decoder see batches
-        of the run's sizes (`replay`'s exact), so that the bits are the run's where those are.
-    options: with exact, what was set on the run's model: `size` and `frames`, for families that have them.
+    Raises:
+        InvalidValue: if no noise was recorded, or the steps are others.
     """
-    null_text.require_fit(pipeline)
-    wiring: Wiring = adapter_of(type(pipeline).__name__).WIRING
-    hook = _Hook(null_text, wiring, pipeline)
-    with ExitStack() as undo:
-
-        def overrule(component: Any, name: str, value: Any) -> None:
-            undo.callback(delattr, component, name)
-            setattr(component, name, value)
-
-        denoisers = wiring.denoisers_of(pipeline)
-        for denoiser in denoisers:
-            undo.callback(denoiser.register_forward_pre_hook(hook, with_kwargs=True).remove)
-        if exact:
-            places = BatchLayout.recorded(null_text.about, len(null_text.timesteps))
-            for denoiser in denoisers:
-                overrule(denoiser, "forward", in_batch_layout(denoiser.forward, partial(hook.place, places)))
-            overrule(pipeline.vae, "decode", in_batch_layout(pipeline.vae.decode, lambda _: places.decoded))
-            undo.callback(setattr, pipeline, "scheduler", pipeline.scheduler)
-            pipeline.scheduler = _exact_scheduler(null_text, pipeline, options)
-        yield
-    if hook.calls and not hook.replaced:
-        raise InvalidValue(
-            "the null text had no effect: the call used no classifier-free guidance (give it a guidance scale above 1)"
-        )
-
-
-class _Hook:
-    """A forward pre-hook: (module, args, kwargs) -> the same with the null branch's embedding replaced."""
-
-    def __init__(self, null_text: NullText, wiring: Wiring, pipeline: Any) -> None:
-        self.null_text, self.wiring = null_text, wiring
-        denoiser = wiring.denoisers_of(pipeline)[0]
-        scale = wiring.timestep_scale
-        self.scale = float(getattr(denoiser.config, scale)) if isinstance(scale, str) else scale
-        self.calls = self.replaced = 0
-        self.last: float | None = None  # the last call's timestep
-        self.nth = 0  # and how many calls it has had
-        self.index = 0  # of the nearest step that was learnt
-
-    def place(self, places: BatchLayout, row: int) -> BatchPosition:
-        """Where the run evaluated what the pipeline's present call has in a row."""
-        is_null = row == 0 if self.wiring.batched else self.nth % 2 == 0
-        return places.null(self.index) if is_null else places.cond(self.index)
-
-    def __call__(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
-        del module
-        sample: Any = args[0] if args else kwargs.get("hidden_states", kwargs.get("sample"))
-        given = kwargs["timestep"] if "timestep" in kwargs else args[1]
-        timestep = float(given.flatten()[0] if torch.is_tensor(given) else given) / self.scale
-        self.calls += 1
-        self.nth = self.nth + 1 if timestep == self.last else 1
-        self.last, self.index = timestep, self.null_text.nearest(timestep)
-        if not (_is_doubled(sample) if self.wiring.batched else self.nth % 2 == 0):
-            return None
-        self.replaced += 1
-        null = self.null_text.values[self.index]
-        kwargs = dict(kwargs)
-        for name, place in self.wiring.tensors.items():
-            outer, _, inner = place.partition(".")
-            if inner:
-                kwargs[outer] = {**kwargs[outer], inner: self._put(kwargs[outer][inner], null[name], sample)}
-            else:
-                kwargs[outer] = self._put(kwargs.get(outer), null[name], sample)
-        return args, kwargs
-
-    def _put(self, there: Tensor | None, null: Tensor, sample: Any) -> Tensor:
-        if there is None:  # QwenImage gives no mask where every token counts
-            return null[None].expand(len(sample), *null.shape).to(sample.device)
-        rows = len(there) // 2 if self.wiring.batched else len(there)
-        put = null[None].expand(rows, *null.shape).to(there)
-        if not self.wiring.batched:
-            return put
-        if put.shape[1:] != there.shape[1:]:
-            raise InvalidValue(
-                f"the call's null embedding has shape {tuple(there.shape[1:])}, the null text {tuple(null.shape)}: "
-                "leave max_sequence_length at its default"
-            )
-        return torch.cat([put, there[rows:]])
-
-
-def _is_doubled(sample: Tensor) -> bool:
-    """Whether a batch is the same latents twice, as classifier-free guidance has them."""
-    half = len(sample) // 2
-    return len(sample) == 2 * half and torch.equal(sample[:half], sample[half:])
-
-
-def _exact_scheduler(null_text: NullText, pipeline: Any, options: dict[str, Any]) -> Any:
-    model: Any = load_model(pipeline)
-    for name, value in options.items():
-        setattr(model, name, value)
-    config = recorded_config(null_text)
-    steps = [_with_eta(step, config.eta) for step in model.schedule(config.num_inference_steps)]
-    draws = _recording(null_text, [step.timestep for step in steps])[1]
-    return recorded_scheduler(pipeline.scheduler, model, steps, draws)
+    steps = [replace(step, eta=eta) for step in model.schedule(recorded_config(null_text).num_inference_steps)]
+    return steps, _recording(null_text, [step.timestep for step in steps])[1]
 
 
 def _recording(null_text: NullText, timesteps: Sequence[float]) -> tuple[Tensor, Sequence[Tensor]]:

@@ -48,7 +48,7 @@ def in_batch_layout(forward: Callable[..., Any], place: Callable[[int], BatchPos
     argument of as many rows as the first."""
 
     def split(*args: Any, **kwargs: Any) -> tuple[Tensor]:
-        count = len(args[0] if args else kwargs["hidden_states"])
+        count = len(args[0] if args else next(iter(kwargs.values())))
         kwargs["return_dict"] = False
         rows = [
             in_batch_of_copies(
@@ -63,20 +63,31 @@ def in_batch_layout(forward: Callable[..., Any], place: Callable[[int], BatchPos
 
 def _row(value: Any, index: int, count: int) -> Any:
     """Row `index` of every tensor of `count` rows; other values as they are."""
-    return _each(
-        value, lambda tensor: tensor[index : index + 1] if tensor.dim() > 0 and len(tensor) == count else tensor
-    )
+    return _each(value, lambda rows: rows[index : index + 1] if _is_rows(rows, count) else rows)
 
 
 def _copies(value: Any, size: int) -> Any:
     """`size` copies of every tensor of one row; other values as they are."""
     return _each(
-        value, lambda row: row.repeat(size, *[1] * (row.dim() - 1)) if row.dim() > 0 and len(row) == 1 else row
+        value,
+        lambda row: (
+            row
+            if not _is_rows(row, 1)
+            else row * size
+            if isinstance(row, list)
+            else row.repeat(size, *[1] * (row.dim() - 1))
+        ),
     )
 
 
-def _each(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+def _is_rows(value: Any, count: int) -> bool:
+    return len(value) == count if isinstance(value, list) else value.dim() > 0 and len(value) == count
+
+
+def _each(value: Any, change: Callable[[Any], Any]) -> Any:
     if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, list):
         return change(value)
     if isinstance(value, dict):
         return {name: _each(inner, change) for name, inner in value.items()}

@@ -67,14 +67,14 @@ class NullText:
         return {name: torch.stack([value[name] for value in self.values]).mean(0) if is_free(tensor) else tensor
                 for name, tensor in self.values[0].items()}  # fmt: skip
 
-    def apply(self, pipeline: Any, *, exact: bool = False, **options: Any) -> AbstractContextManager[None]:
+    def apply(self, pipeline: Any, *, exact: bool = False, **call: Any) -> AbstractContextManager[None]:
         """Use it in a stock diffusers pipeline: `with null_text.apply(pipe): pipe(prompt, ...)`.
 
         Errors: `NullTTAError` if it does not fit the pipeline, or the call inside used no classifier-free guidance.
         """
-        from nulltta.null_text.replay import applied
+        from nulltta.null_text.apply import applied
 
-        return applied(self, pipeline, exact=exact, **options)
+        return applied(self, pipeline, exact=exact, **call)
 
     def require_fit(self, model: Any) -> None:
         """Refuse a model or pipeline for which it was not made, naming every difference."""

@@ -146,11 +146,16 @@ def _sdxl() -> Any:
     )  # fmt: skip
 
 
-def embedding(model: Any, rows: int, device: str) -> dict[str, Tensor]:
-    """Make an embedding of zeros with the shapes of the model's own."""
-    unet = model.unet
-    length = model.pipeline.text_encoder.config.max_position_embeddings
-    found = {"tokens": torch.zeros(rows, length, unet.config.cross_attention_dim, device=device)}
-    if "pooled" in model.WIRING.tensors:
-        found["pooled"] = torch.zeros(rows, 1280, device=device)
-    return found
+def denoise(pipeline: Any, x: Tensor, tokens: Tensor) -> Tensor:
+    """Evaluate one branch of a UNet at latents (N, C, h, w) and tokens (N, L, D), its other conditioning zero."""
+    added: dict[str, Tensor] = {}
+    if pipeline.unet.config.addition_embed_type == "text_time":
+        added = {"text_embeds": tokens.new_zeros(len(x), 1280), "time_ids": tokens.new_zeros(len(x), 6)}
+    output: Tensor = pipeline.unet(x, 1, encoder_hidden_states=tokens, added_cond_kwargs=added).sample
+    return output
+
+
+def no_tokens(pipeline: Any, rows: int, device: str) -> Tensor:
+    """Make token embeddings of zeros, (rows, L, D)."""
+    length = pipeline.text_encoder.config.max_position_embeddings
+    return torch.zeros(rows, length, pipeline.unet.config.cross_attention_dim, device=device)

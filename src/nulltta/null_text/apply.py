@@ -1,0 +1,183 @@
+"""Learnt null texts in a stock diffusers pipeline: φ' in place of its null embedding, at each step of its own calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nulltta.errors import InvalidValue
+from nulltta.models import load_model
+from nulltta.models.recording import denoisers
+from nulltta.models.tree import bound, leaves, replaced
+from nulltta.null_text.batch_layout import BatchLayout
+from nulltta.null_text.first_version import renamed
+from nulltta.null_text.recorded_scheduler import recorded_scheduler
+from nulltta.null_text.replay import recorded_config, recorded_steps
+from nulltta.null_text.row_by_row import BatchPosition, in_batch_layout
+from nulltta.null_text.value import NullText
+
+
+@contextmanager
+def applied(null_text: NullText, pipeline: Any, *, exact: bool = False, **call: Any) -> Iterator[None]:
+    """Inside, the pipeline's own calls use φ' at each step in place of their null embedding.
+
+    The denoiser's arguments are replaced where the null text was found when it was learnt: in the null branch's rows,
+    or in its call. Which those are is told by the size of the batch and by the scheduler's steps, so that calls
+    without guidance are left alone and a call that fails disturbs no later one. The call's own guidance must be on
+    (`guidance_scale`, or `true_cfg_scale` with a negative prompt); the call's negative prompt is overruled.
+
+    Args:
+        null_text: what was learnt.
+        pipeline: a live diffusers pipeline, left as it is found at the end.
+        exact: replay the recorded noise too, through a scheduler of ours in the pipeline's place; call with the
+            recorded number of steps, `latents=null_text.latents[None]` and one prompt. Denoiser and decoder see
+            batches of the run's sizes (see `replay`), so that the bits are the run's where those are.
+        call: with `exact`, keyword arguments that the calls inside are given, such as `height` and `width`; those
+            that the run was given if there are none.
+
+    Raises:
+        InvalidValue: if it does not fit the pipeline, or a call inside used no classifier-free guidance.
+    """
+    null_text.require_fit(pipeline)
+    where = null_text.about.get("where")
+    model = None
+    if exact or where is None:
+        model = load_model(pipeline, **(call or (where or {}).get("call", {})))
+        null_text = renamed(null_text, model)
+        where = where or model.placement(len(null_text.timesteps))
+    assert where is not None
+    watch = _Replacement(null_text, where)
+    with ExitStack() as undo:
+
+        def overrule(component: Any, name: str, value: Any) -> None:
+            had, before = name in vars(component), vars(component).get(name)
+            restore = partial(object.__setattr__, component, name, before)
+            undo.callback(restore if had else partial(vars(component).pop, name, None))
+            object.__setattr__(component, name, value)
+
+        if exact:
+            assert model is not None
+            config = recorded_config(null_text)
+            steps, draws = recorded_steps(null_text, model, config.eta)
+            overrule(pipeline, "scheduler", recorded_scheduler(pipeline.scheduler, model, steps, draws))
+            layout = BatchLayout.recorded(null_text.about, len(null_text.timesteps))
+            overrule(pipeline.vae, "decode", in_batch_layout(pipeline.vae.decode, lambda _: layout.decoded))
+        for denoiser in denoisers(pipeline).values():
+            forward = denoiser.forward
+            if exact:
+                forward = in_batch_layout(forward, partial(watch.position, layout))
+            overrule(denoiser, "forward", watch.around(forward, denoiser.forward))
+        overrule(pipeline, "prepare_latents", watch.begun(pipeline.prepare_latents))
+        overrule(pipeline.scheduler, "step", watch.stepped(pipeline.scheduler.step))
+        yield
+    if watch.calls and not watch.replaced:
+        raise InvalidValue(
+            "the null text had no effect: the call used no classifier-free guidance (give it a guidance scale above 1)"
+        )
+
+
+class _Replacement:
+    """Follows a pipeline's calls and puts φ' where the null branch is."""
+
+    def __init__(self, null_text: NullText, where: Mapping[str, Any]) -> None:
+        self.null_text = null_text
+        self.joint, self.null_first = bool(where["joint"]), bool(where["null_first"])
+        self.clock, self.times = str(where["time"]["path"]), list(where["time"]["values"])
+        self.calls = self.replaced = 0
+        self.batch = 0  # images of the present pipeline call
+        self.nth = 0  # denoiser calls since the last step of the scheduler
+        self.index = 0  # of the nearest step that was learnt
+
+    def begun(self, prepare_latents: Callable[..., Any]) -> Callable[..., Any]:
+        """`prepare_latents`, which says that a call of the pipeline begins, and of how many images."""
+
+        def prepared(*args: Any, **kwargs: Any) -> Any:
+            latents = prepare_latents(*args, **kwargs)
+            first = latents if isinstance(latents, Tensor) else latents[0]
+            self.batch, self.nth = len(first), 0
+            return latents
+
+        return prepared
+
+    def stepped(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        """`scheduler.step`, after which the branches are evaluated anew."""
+
+        def taken(*args: Any, **kwargs: Any) -> Any:
+            self.nth = 0
+            return step(*args, **kwargs)
+
+        taken.__wrapped__ = step  # type: ignore[attr-defined]  # pipelines look at its parameters
+        return taken
+
+    def around(self, forward: Callable[..., Any], signature: Callable[..., Any]) -> Callable[..., Any]:
+        """A denoiser's `forward` with φ' in the null branch."""
+
+        def with_null(*args: Any, **kwargs: Any) -> Any:
+            arguments = bound(signature, args, kwargs)
+            there = leaves(arguments)
+            self.calls += 1
+            time = float(torch.as_tensor(there[self.clock]).flatten()[0])
+            self.index = min(range(len(self.times)), key=lambda i: abs(self.times[i] - time))
+            self.nth += 1
+            if self._is_null(there):
+                self.replaced += 1
+                arguments = self._put(arguments)
+            return forward(**arguments)
+
+        with_null.__wrapped__ = signature  # type: ignore[attr-defined]
+        return with_null
+
+    def position(self, layout: BatchLayout, row: int) -> BatchPosition:
+        """Where the run evaluated what the pipeline's present call has in a row."""
+        first = row == 0 if self.joint else self.nth == 1
+        return layout.null(self.index) if first == self.null_first else layout.cond(self.index)
+
+    def _is_null(self, there: Mapping[str, Any]) -> bool:
+        """Whether the present call evaluates the null branch, in some of its rows or in all."""
+        if not self.joint:
+            return self.nth == (1 if self.null_first else 2)
+        path = next(path for path in self.null_text.null if path in there)
+        return len(there[path]) == 2 * self.batch
+
+    def _put(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        null = self.null_text.values[self.index]
+        new: dict[str, Any] = {}
+        for path, value in null.items():
+            outer = _get(arguments, path)
+            if outer is _ABSENT:
+                continue  # one of the run's own entries, such as a length
+            new[path] = self._rows(outer, value, path)
+        put: dict[str, Any] = replaced(arguments, new)
+        return put
+
+    def _rows(self, there: Any, null: Tensor, path: str) -> Any:
+        if there is None:  # given by the pipeline only where texts have unlike lengths
+            return None
+        rows = list(there)
+        count = len(rows) // 2 if self.joint else len(rows)
+        part = slice(0, count) if self.null_first or not self.joint else slice(count, None)
+        put = null.to(rows[0])
+        if self.joint and isinstance(there, Tensor) and put.shape != rows[0].shape:
+            raise InvalidValue(
+                f"the call's null embedding ('{path}') has shape {tuple(rows[0].shape)}, the null text "
+                f"{tuple(put.shape)}: leave max_sequence_length at its default"
+            )
+        rows[part] = [put] * len(rows[part])
+        return rows if isinstance(there, list) else torch.stack(rows)
+
+
+_ABSENT = object()
+
+
+def _get(value: Any, path: str) -> Any:
+    """What stands at a path; `_ABSENT` if nothing does."""
+    for key in path.split("."):
+        if not isinstance(value, dict) or key not in value:
+            return _ABSENT
+        value = value[key]
+    return value
