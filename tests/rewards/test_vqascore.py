@@ -284,6 +284,6 @@ def test_a_cached_repository_needs_no_network(tmp_path: Path, monkeypatch: pytes
 
 def test_on_a_gpu_only_the_large_model_is_in_half_precision_of_itself() -> None:
     large = {name for name, known in REWARDS.items() if known.default_dtype(torch.device("cuda")) != torch.float32}
-    assert large == {"vqascore", "hpsv3"}
+    assert large == {"vqascore", "hpsv3", "soft-tifa", "soft-tifa-mean"}
     assert REWARDS["vqascore"].default_dtype(torch.device("cuda")) == torch.bfloat16
     assert REWARDS["vqascore"].default_dtype(torch.device("cpu")) == torch.float32

@@ -23,6 +23,7 @@ from nulltta.rewards import (
     imagereward,
     nsfw,
     siglip,
+    soft_tifa,
     vqascore,
 )
 from nulltta.rewards.closed_form import brightness, colourfulness, sharpness, target_colour
@@ -185,6 +186,16 @@ REWARDS: Mapping[str, KnownReward] = {
     "vqascore": KnownReward(
         vqascore.load, "P(\"Yes\") of a vision-language model asked whether the picture shows the prompt",
         files=((vqascore.HUB, checkpoint_files.WEIGHTS),), gigabytes=7.5, licence="Qwen Research (non-commercial)",
+        gpu_dtype=torch.bfloat16,
+    ),
+    "soft-tifa": KnownReward(
+        soft_tifa.load, "soft-tifa:atoms.jsonl, geometric mean of P(right answer) to questions about the prompt",
+        files=((soft_tifa.HUB, checkpoint_files.WEIGHTS),), gigabytes=17.5, licence="Apache-2.0",
+        gpu_dtype=torch.bfloat16,
+    ),
+    "soft-tifa-mean": KnownReward(
+        soft_tifa.load, "soft-tifa-mean:atoms.jsonl, the same with the arithmetic mean",
+        files=((soft_tifa.HUB, checkpoint_files.WEIGHTS),), gigabytes=17.5, licence="Apache-2.0",
         gpu_dtype=torch.bfloat16,
     ),
     "nsfw": KnownReward(
