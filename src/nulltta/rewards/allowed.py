@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from nulltta.errors import InvalidValue
-from nulltta.rewards.expression import Name, Node, is_colour, names, parse_foreign
+from nulltta.rewards.expression import Name, Node, is_colour, names, parse_untrusted
 
 COLOUR = Name("target-colour")
 """The one reward with a harmless argument: if it is allowed, so is "target-colour:#RRGGBB" with any colour."""
@@ -30,7 +30,7 @@ def parse_allowed(expression: str, allowed: Collection[Name]) -> Node:
     Raises:
         InvalidValue: if the expression is malformed, is too long, or uses a name that is not allowed.
     """
-    node = parse_foreign(expression)
+    node = parse_untrusted(expression)
     for name in names(node):
         if not _is_allowed(name, allowed):
             known = ", ".join(f"{each}:#RRGGBB" if each == COLOUR else str(each) for each in allowed)

@@ -93,7 +93,7 @@ def names(node: Node) -> list[Name]:
     return [part for part in walk(node) if isinstance(part, Name)]
 
 
-def parse_foreign(text: str) -> Node:
+def parse_untrusted(text: str) -> Node:
     """Parse an untrusted expression, which must not be long either.
 
     Raises:
