@@ -123,9 +123,11 @@ def test_the_public_names_are_pinned_and_importing_costs_nothing() -> None:
     import sys
 
     assert nulltta.__all__ == [
-        "GuidedModel", "NullTTAConfig", "NullTTAError", "NullText", "Result", "Reward", "Step", "align", "load_model",
+        "DoesNotFit", "GuidedModel", "InvalidValue", "LoadError", "MissingExtra", "NullTTAConfig", "NullTTAError",
+        "NullText", "OutOfMemory", "Outcome", "Problem", "Result", "Reward", "RewardError", "Step", "Stream", "align",
+        "load_model",
     ]  # fmt: skip
-    assert all(callable(getattr(nulltta, name)) for name in nulltta.__all__)
+    assert all(getattr(nulltta, name) is not None for name in nulltta.__all__)
     code = "import sys, nulltta; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     with pytest.raises(AttributeError, match="nothing"):

@@ -1,10 +1,10 @@
-"""Null-TTA: better pictures for your own measure of better, from a frozen text-to-image model.
+"""Null-TTA: images that score better under a reward of your choice, from a frozen text-to-image model.
 
     model = nulltta.load_model("embedded")
     result = nulltta.align(model, "a cat face on a blue background, noto style", reward="clip", seed=0)
     result.save("out")
 
-The public names load on first use, so that importing the package costs nothing.
+The public names are loaded when they are first used, so that importing the package is fast.
 """
 
 from __future__ import annotations
@@ -12,36 +12,56 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-import nulltta.embedded as _world  # noqa: F401 - imports nothing heavy; diffusers looks up the embedded model's parts there
+import nulltta.embedded as _world  # noqa: F401 - where diffusers looks up the embedded model's parts
 
 if TYPE_CHECKING:
+    from nulltta.algorithm.problem import Problem
     from nulltta.alignment import Result, align
     from nulltta.config import NullTTAConfig
-    from nulltta.contracts import GuidedModel, Reward, Step
-    from nulltta.errors import NullTTAError
+    from nulltta.contracts import GuidedModel, Outcome, Reward, Step, Stream
+    from nulltta.errors import (
+        DoesNotFit,
+        InvalidValue,
+        LoadError,
+        MissingExtra,
+        NullTTAError,
+        OutOfMemory,
+        RewardError,
+    )
     from nulltta.models import load_model
     from nulltta.null_text.value import NullText
 
 __version__ = "0.1.0"
 
-_HOMES = {
+_MODULES = {
+    "DoesNotFit": "errors",
     "GuidedModel": "contracts",
+    "InvalidValue": "errors",
+    "LoadError": "errors",
+    "MissingExtra": "errors",
     "NullTTAConfig": "config",
     "NullTTAError": "errors",
     "NullText": "null_text.value",
+    "OutOfMemory": "errors",
+    "Outcome": "contracts",
+    "Problem": "algorithm.problem",
     "Result": "alignment",
     "Reward": "contracts",
+    "RewardError": "errors",
     "Step": "contracts",
+    "Stream": "contracts",
     "align": "alignment",
     "load_model": "models",
 }
 
 __all__ = [
-    "GuidedModel", "NullTTAConfig", "NullTTAError", "NullText", "Result", "Reward", "Step", "align", "load_model",
+    "DoesNotFit", "GuidedModel", "InvalidValue", "LoadError", "MissingExtra", "NullTTAConfig", "NullTTAError",
+    "NullText", "OutOfMemory", "Outcome", "Problem", "Result", "Reward", "RewardError", "Step", "Stream", "align",
+    "load_model",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'nulltta' has no attribute '{name}'")
-    return getattr(import_module(f"nulltta.{_HOMES[name]}"), name)
+    return getattr(import_module(f"nulltta.{_MODULES[name]}"), name)

@@ -128,8 +128,8 @@ def test_a_reward_scores_plain_against_replay(
 
 MISTAKES = {
     "no file": (["{tmp}/none.safetensors"], "there is no file"),
-    "cut": (["{tmp}/cut"], "damaged or no safetensors file"),
-    "not one": (["{tmp}/other"], "is no null text"),
+    "cut": (["{tmp}/cut"], "damaged or not a safetensors file"),
+    "not one": (["{tmp}/other"], "is not a null text"),
     "other model": (["{kept}", "--model", "embedded"], "does not fit this model: the denoiser's configuration differs"),
     "lies": (["{tmp}/lies"], "its tensors are {'tokens': (77, 5)}"),
     "seeds": (["{kept}", "--seeds", "3-1"], "reversed: write 1-3"),

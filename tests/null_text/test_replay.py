@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +15,8 @@ from torch import Tensor
 
 import nulltta
 from nulltta import NullText, NullTTAConfig, NullTTAError, align
+from nulltta.null_text.exact import RowByRow
 from nulltta.null_text.replay import replay
-from nulltta.null_text.row_by_row import RowByRow
 from nulltta.testing import Gaussian, nearness
 
 from ..tiny import save_stable_diffusion
@@ -93,7 +95,7 @@ def test_replay_with_the_recorded_noise_is_the_aligned_image_bit_for_bit(model: 
     with loaded.apply(stock, exact=True):
         call = {"num_inference_steps": 4, "guidance_scale": 4.0, "output_type": "pt"}
         image = stock(loaded.prompt, latents=loaded.latents[None], **call).images[0]
-        with pytest.raises(NullTTAError, match="give num_inference_steps=4"):
+        with pytest.raises(NullTTAError, match="num_inference_steps must be 4"):
             stock(loaded.prompt, latents=loaded.latents[None], **{**call, "num_inference_steps": 5})
     assert torch.equal(image, whole.images[row])
     assert stock.scheduler is scheduler
@@ -237,14 +239,14 @@ FACTORS = {"left.tokens": torch.full((2, 1), 1e20), "right.tokens": torch.full((
     [
         (ONE, {}, "its format is 'unnamed'"),
         (ONE, {"format": "nulltta null text 9", "about": GOOD}, "its format is 'nulltta null text 9'"),
-        (ONE, {"format": "nulltta null text 1", "about": "{"}, "is no null text"),
-        (ONE, {"format": "nulltta null text 1", "about": "[" * 100_000}, "is no null text"),
-        (ONE, {"format": "nulltta null text 1", "about": "[]"}, "is no null text"),
+        (ONE, {"format": "nulltta null text 1", "about": "{"}, "is not a null text"),
+        (ONE, {"format": "nulltta null text 1", "about": "[" * 100_000}, "is not a null text"),
+        (ONE, {"format": "nulltta null text 1", "about": "[]"}, "is not a null text"),
         (ONE, {"format": "nulltta null text 1", "about": GOOD.replace("1.0", "NaN")}, "timestep is not finite"),
         (ONE, {"format": "nulltta null text 1", "about": GOOD.replace("1.0", "1.0, 2.0")}, "has shape"),
         (NULL, {"format": "nulltta null text 1", "about": GOOD}, "difference.tokens"),
-        ({**NULL, "difference.tokens": torch.full((1, 2, 3), torch.nan)}, {"about": GOOD}, "is no null text"),
-        ({**NULL, "value.tokens": torch.full((1, 2, 3), torch.inf)}, {"about": GOOD}, "is no null text"),
+        ({**NULL, "difference.tokens": torch.full((1, 2, 3), torch.nan)}, {"about": GOOD}, "is not a null text"),
+        ({**NULL, "value.tokens": torch.full((1, 2, 3), torch.inf)}, {"about": GOOD}, "is not a null text"),
         (
             {**ONE, "difference.tokens": torch.zeros(1, 1, 1)},
             {"format": "nulltta null text 1", "about": GOOD},
@@ -271,9 +273,9 @@ FACTORS = {"left.tokens": torch.full((2, 1), 1e20), "right.tokens": torch.full((
             {"format": "nulltta null text 1", "about": GOOD},
             "noise has shape",
         ),
-        (ONE, {"format": "nulltta null text 1", "about": GOOD.replace('"a"', '"\\ud800"')}, "is no null text"),
-        (ONE, {"format": "nulltta null text 1", "about": GOOD.replace('"a"', "7")}, "is no null text"),
-        (ONE, {"format": "nulltta null text 1", "about": GOOD.replace("1.0", "9" * 400)}, "is no null text"),
+        (ONE, {"format": "nulltta null text 1", "about": GOOD.replace('"a"', '"\\ud800"')}, "is not a null text"),
+        (ONE, {"format": "nulltta null text 1", "about": GOOD.replace('"a"', "7")}, "is not a null text"),
+        (ONE, {"format": "nulltta null text 1", "about": GOOD.replace("1.0", "9" * 400)}, "is not a null text"),
         ({"x": torch.zeros(1)}, {"format": "nulltta null text 1", "about": GOOD}, "missing"),
     ],
 )
@@ -347,3 +349,24 @@ def test_a_toys_null_text_replays_too() -> None:
     result = align(Gaussian(), ["red", "green"], nearness, config=config, seed=2)
     for b in (0, 1):
         torch.testing.assert_close(replay(Gaussian(), result.null_text[b], exact=True)[0], result.images[b])
+
+
+@pytest.mark.parametrize("conventions", ["paper", "release"])
+def test_a_null_text_lets_its_model_and_reward_go_and_keeps_the_noise(conventions: str) -> None:
+    model = Gaussian()
+    config = NullTTAConfig(
+        num_inference_steps=4, inner_steps=(1, 2), guidance_scale=3.0, num_particles=3, conventions=conventions
+    )
+    result = align(model, ["red", "green"], nearness, config=config, seed=[3, 4])
+    (null_text, other), problem = result.null_text, result.problem
+    expected = [
+        problem.noise(i, step, problem.latents[:, 0], 3)[0, int(taken.selected[0])]
+        for i, (step, taken) in enumerate(zip(problem.schedule(), result.trace, strict=True))
+    ]
+    assert null_text.noise is not None
+    assert all(torch.equal(drawn, kept) for drawn, kept in zip(null_text.noise, expected[:-1], strict=False))
+    gone = [weakref.ref(model), weakref.ref(problem.reward)]
+    del model, problem, result, other
+    gc.collect()
+    assert [reference() for reference in gone] == [None, None]
+    assert len(list(null_text.noise)) == 4

@@ -60,6 +60,11 @@ def of_candidate(seed: int, index: int, k: int, shape: Sequence[int]) -> Tensor:
 
 def by_timestep(step: NoiseStep, like: Tensor, particles: int) -> Tensor:
     """Draw the published release's noise, (B, K, C, h, w): seeded by int(t), the same for every prompt and seed."""
-    source = torch.Generator().manual_seed(int(step.timestep))
-    noise = torch.randn((particles, *like.shape[1:]), generator=source, dtype=torch.float32)
+    noise = of_timestep(step.timestep, particles, like.shape[1:])
     return noise.expand(len(like), *noise.shape).to(like)
+
+
+def of_timestep(timestep: float, particles: int, shape: Sequence[int]) -> Tensor:
+    """Draw the published release's noise of K candidates at one timestep, (K, C, h, w)."""
+    source = torch.Generator().manual_seed(int(timestep))
+    return torch.randn((particles, *shape), generator=source, dtype=torch.float32)

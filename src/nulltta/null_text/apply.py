@@ -1,47 +1,55 @@
-"""Learnt null texts in a stock diffusers pipeline: φ' in place of its null embedding, at each step of its own calls."""
+"""Using a learnt null text in the calls of a stock diffusers pipeline."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from nulltta.errors import InvalidValue
+from nulltta.errors import DoesNotFit, InvalidValue
 from nulltta.models import load_model
 from nulltta.models.recording import denoisers
 from nulltta.models.tree import bound, leaves, replaced
-from nulltta.null_text.batch_layout import BatchLayout
+from nulltta.null_text.exact import (
+    BatchLayout,
+    BatchPosition,
+    in_batch_layout,
+    recorded_config,
+    recorded_scheduler,
+    recording,
+    steps_of,
+)
 from nulltta.null_text.first_version import renamed
-from nulltta.null_text.recorded_scheduler import recorded_scheduler
-from nulltta.null_text.replay import recorded_config, recorded_steps
-from nulltta.null_text.row_by_row import BatchPosition, in_batch_layout
-from nulltta.null_text.value import NullText
+
+if TYPE_CHECKING:
+    from nulltta.null_text.value import NullText
 
 
 @contextmanager
 def applied(null_text: NullText, pipeline: Any, *, exact: bool = False, **call: Any) -> Iterator[None]:
-    """Inside, the pipeline's own calls use φ' at each step in place of their null embedding.
+    """Replace the null embedding of the pipeline's own calls inside the block by φ' at each step.
 
     The denoiser's arguments are replaced where the null text was found when it was learnt: in the null branch's rows,
-    or in its call. Which those are is told by the size of the batch and by the scheduler's steps, so that calls
+    or in its call. Which those are follows from the size of the batch and from the scheduler's steps, so that calls
     without guidance are left alone and a call that fails disturbs no later one. The call's own guidance must be on
     (`guidance_scale`, or `true_cfg_scale` with a negative prompt); the call's negative prompt is overruled.
 
     Args:
-        null_text: what was learnt.
-        pipeline: a live diffusers pipeline, left as it is found at the end.
-        exact: replay the recorded noise too, through a scheduler of ours in the pipeline's place; call with the
-            recorded number of steps, `latents=null_text.latents[None]` and one prompt. Denoiser and decoder see
-            batches of the run's sizes (see `replay`), so that the bits are the run's where those are.
-        call: with `exact`, keyword arguments that the calls inside are given, such as `height` and `width`; those
-            that the run was given if there are none.
+        null_text: the null text.
+        pipeline: a live diffusers pipeline of the kind for which it was made; it is left as it was found.
+        exact: use the recorded noise too, by a scheduler in the place of the pipeline's own. Call the pipeline with the
+            recorded number of steps, `latents=null_text.latents[None]` and one prompt. Denoiser and decoder see batches
+            of the run's sizes, so that the bits are the run's (see `replay`).
+        call: with `exact`, keyword arguments that the calls inside are given, such as `height` and `width`; by default
+            those that the run was given.
 
     Raises:
-        InvalidValue: if it does not fit the pipeline, or a call inside used no classifier-free guidance.
+        DoesNotFit: if the null text was made for another pipeline or, with `exact`, holds no noise that fits.
+        InvalidValue: if a call inside used no classifier-free guidance.
     """
     null_text.require_fit(pipeline)
     where = null_text.about.get("where")
@@ -62,8 +70,8 @@ def applied(null_text: NullText, pipeline: Any, *, exact: bool = False, **call: 
 
         if exact:
             assert model is not None
-            config = recorded_config(null_text)
-            steps, draws = recorded_steps(null_text, model, config.eta)
+            steps = steps_of(model, recorded_config(null_text))
+            draws = recording(null_text, model, steps)[1]
             overrule(pipeline, "scheduler", recorded_scheduler(pipeline.scheduler, model, steps, draws))
             layout = BatchLayout.recorded(null_text.about, len(null_text.timesteps))
             overrule(pipeline.vae, "decode", in_batch_layout(pipeline.vae.decode, lambda _: layout.decoded))
@@ -82,7 +90,7 @@ def applied(null_text: NullText, pipeline: Any, *, exact: bool = False, **call: 
 
 
 class _Replacement:
-    """Follows a pipeline's calls and puts φ' where the null branch is."""
+    """Follows a pipeline's calls and puts φ' in the place of the null branch's embedding."""
 
     def __init__(self, null_text: NullText, where: Mapping[str, Any]) -> None:
         self.null_text = null_text
@@ -91,10 +99,10 @@ class _Replacement:
         self.calls = self.replaced = 0
         self.batch = 0  # images of the present pipeline call
         self.nth = 0  # denoiser calls since the last step of the scheduler
-        self.index = 0  # of the nearest step that was learnt
+        self.index = 0  # the nearest step that was learnt
 
     def begun(self, prepare_latents: Callable[..., Any]) -> Callable[..., Any]:
-        """`prepare_latents`, which says that a call of the pipeline begins, and of how many images."""
+        """Wrap `prepare_latents`, with which a call of the pipeline begins, to learn its number of images."""
 
         def prepared(*args: Any, **kwargs: Any) -> Any:
             latents = prepare_latents(*args, **kwargs)
@@ -105,7 +113,7 @@ class _Replacement:
         return prepared
 
     def stepped(self, step: Callable[..., Any]) -> Callable[..., Any]:
-        """`scheduler.step`, after which the branches are evaluated anew."""
+        """Wrap `scheduler.step`, after which the branches are evaluated anew."""
 
         def taken(*args: Any, **kwargs: Any) -> Any:
             self.nth = 0
@@ -115,7 +123,7 @@ class _Replacement:
         return taken
 
     def around(self, forward: Callable[..., Any], signature: Callable[..., Any]) -> Callable[..., Any]:
-        """A denoiser's `forward` with φ' in the null branch."""
+        """Wrap a denoiser's `forward` so that the null branch gets φ'."""
 
         def with_null(*args: Any, **kwargs: Any) -> Any:
             arguments = bound(signature, args, kwargs)
@@ -133,12 +141,12 @@ class _Replacement:
         return with_null
 
     def position(self, layout: BatchLayout, row: int) -> BatchPosition:
-        """Where the run evaluated what the pipeline's present call has in a row."""
+        """Return where the run evaluated what the pipeline's present call has in a row."""
         first = row == 0 if self.joint else self.nth == 1
         return layout.null(self.index) if first == self.null_first else layout.cond(self.index)
 
     def _is_null(self, there: Mapping[str, Any]) -> bool:
-        """Whether the present call evaluates the null branch, in some of its rows or in all."""
+        """Return whether the present call evaluates the null branch, in some of its rows or in all."""
         if not self.joint:
             return self.nth == (1 if self.null_first else 2)
         path = next(path for path in self.null_text.null if path in there)
@@ -156,14 +164,14 @@ class _Replacement:
         return put
 
     def _rows(self, there: Any, null: Tensor, path: str) -> Any:
-        if there is None:  # given by the pipeline only where texts have unlike lengths
+        if there is None:  # the pipeline gives it only for texts of different lengths
             return None
         rows = list(there)
         count = len(rows) // 2 if self.joint else len(rows)
         part = slice(0, count) if self.null_first or not self.joint else slice(count, None)
         put = null.to(rows[0])
         if self.joint and isinstance(there, Tensor) and put.shape != rows[0].shape:
-            raise InvalidValue(
+            raise DoesNotFit(
                 f"the call's null embedding ('{path}') has shape {tuple(rows[0].shape)}, the null text "
                 f"{tuple(put.shape)}: leave max_sequence_length at its default"
             )
@@ -175,7 +183,7 @@ _ABSENT = object()
 
 
 def _get(value: Any, path: str) -> Any:
-    """What stands at a path; `_ABSENT` if nothing does."""
+    """Return the value at a path, or `_ABSENT`."""
     for key in path.split("."):
         if not isinstance(value, dict) or key not in value:
             return _ABSENT

@@ -1,4 +1,4 @@
-"""From a finished run to its null texts: what was learnt, how, and the noise that was kept."""
+"""Making null texts from a finished run: what was learnt, how, and the noise that was kept."""
 
 from __future__ import annotations
 
@@ -9,68 +9,71 @@ from typing import Any
 
 from torch import Tensor
 
+from nulltta.algorithm import randomness
 from nulltta.algorithm.embeddings import transform
 from nulltta.algorithm.problem import Problem
 from nulltta.contracts import Outcome, Step
+from nulltta.null_text.exact import RowByRow
 from nulltta.null_text.identity import identity
-from nulltta.null_text.row_by_row import RowByRow
 from nulltta.null_text.value import NullText
 from nulltta.scoring import greedy
 from nulltta.versions import version_of
 
 
 def null_texts(problem: Problem, outcome: Outcome, trace: Sequence[Step]) -> list[NullText]:
-    """The null text of each prompt, with everything its file is to say."""
-    trace = trace[-len(outcome.nulls) :]  # of several passes, the last is the one that drew the images
+    """Return the null text of each prompt, with everything that its file states."""
+    trace = trace[-len(outcome.nulls) :]  # of several passes, the last one drew the images
     timesteps = [step.timestep for step in trace]
-    chosen = [step.selected for step in trace[:-1]] + [outcome.selected]  # (B,) a step; the last one's is the best
+    chosen = [step.selected for step in trace[:-1]] + [outcome.selected]  # (B,) per step; at the end the best
     common = _about(problem) | _batch(problem, outcome, trace)
-    made = []
+    found = []
     for b, prompt in enumerate(problem.prompts):
-        row = partial(_row, b)
-        made.append(
+        row, latents = partial(_row, b), outcome.initial_latents[b].cpu()
+        release = problem.config.conventions == "release"
+        seed, candidates = None if release else problem.seeds[b], [int(indices[b]) for indices in chosen]
+        found.append(
             NullText(
-                timesteps,
-                [transform(null, row) for null in outcome.nulls],
-                prompt,
-                transform(problem.null, row),
-                {**common, "seed": problem.seeds[b]},
-                outcome.initial_latents[b].cpu(),
-                _Kept(problem, b, [int(indices[b]) for indices in chosen]),
+                timesteps, [transform(null, row) for null in outcome.nulls], prompt, transform(problem.null, row),
+                {**common, "seed": problem.seeds[b]}, latents,
+                _KeptNoise(seed, timesteps, candidates, problem.config.num_particles, latents.shape),
                 outcome.candidates[b, outcome.selected[b]].cpu(),
             )
-        )
-    return made
+        )  # fmt: skip
+    return found
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept(Sequence[Tensor]):
-    """The noise of the candidates that went on, drawn again when asked for: T tensors (C, h, w)."""
+class _KeptNoise(Sequence[Tensor]):
+    """The noise of the candidates that were kept, T tensors (C, h, w), drawn again when it is read.
 
-    problem: Problem
-    row: int
+    It holds no model and no reward, so that a null text outlives its run cheaply.
+    """
+
+    seed: int | None  # None under the conventions "release", whose noise is seeded by the timestep
+    timesteps: Sequence[float]
     chosen: Sequence[int]
+    particles: int
+    shape: Sequence[int]
 
     def __len__(self) -> int:
         return len(self.chosen)
 
     def __getitem__(self, index: Any) -> Any:
-        step = self.problem.schedule()[index]
-        noise = self.problem.noise(index, step, self.problem.latents[:, 0], self.problem.config.num_particles)
-        return noise[self.row, self.chosen[index]].cpu()
-
-    def __iter__(self) -> Any:
-        return (self[index] for index in range(len(self)))
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        i = range(len(self))[index]
+        if self.seed is not None:
+            return randomness.of_candidate(self.seed, i, self.chosen[i], self.shape)
+        return randomness.of_timestep(self.timesteps[i], self.particles, self.shape)[self.chosen[i]]
 
 
 def _batch(problem: Problem, outcome: Outcome, trace: Sequence[Step]) -> dict[str, Any]:
-    """What `BatchLayout` is to know, of a run of one prompt whose candidates went through the networks together."""
+    """Return what `BatchLayout` records of a run of one prompt whose candidates went through the networks together."""
     particles, rows = problem.config.num_particles, problem.memory.rows
     together = len(problem.prompts) == 1 and (rows is None or rows >= particles)
     if not together or isinstance(problem.model, RowByRow) or outcome.initial_rewards is None:
         return {}
-    first = greedy(outcome.initial_rewards)
-    chosen = [first, *(step.selected for step in trace[:-1]), outcome.selected]
+    chosen = [greedy(outcome.initial_rewards), *(step.selected for step in trace[:-1]), outcome.selected]
     batch = {
         "candidates": particles,
         "joint": all(problem.null[name].shape == tensor.shape for name, tensor in problem.cond.items()),

@@ -1,22 +1,25 @@
-"""Null texts of the first version, whose tensors were named by what they are instead of by the denoiser's arguments."""
+"""Null texts of the first version, whose tensors have names of their own instead of the denoiser's arguments."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from nulltta.algorithm.embeddings import is_free
 from nulltta.contracts import Embedding, GuidedModel
-from nulltta.errors import InvalidValue
-from nulltta.null_text.value import NullText
+from nulltta.errors import DoesNotFit
+
+if TYPE_CHECKING:
+    from nulltta.null_text.value import NullText
 
 NAMES = frozenset({"tokens", "pooled", "mask", "length"})
 
 
 def renamed(null_text: NullText, model: GuidedModel) -> NullText:
-    """The null text with the model's own names; as it is, unless its names are the first version's.
+    """Return the null text with the model's own names; unchanged unless its names are the first version's.
 
     Raises:
-        InvalidValue: if one of its tensors has no place, or more than one, in the model's embedding.
+        DoesNotFit: if one of its tensors has no place, or more than one, in the model's embedding.
     """
     if not set(null_text.null) <= NAMES:
         return null_text
@@ -42,7 +45,7 @@ def _place(name: str, learnt: Embedding, encoded: Embedding) -> str:
         and (not is_free(tensor) or there.shape[-1] == tensor.shape[-1])
     ]
     if len(fitting) != 1:
-        raise InvalidValue(
+        raise DoesNotFit(
             f"the null text's '{name}' of shape {tuple(tensor.shape)} has {len(fitting)} places in this model"
         )
     return fitting[0]

@@ -1,4 +1,4 @@
-"""What a null text must find again in a model: its class, its denoiser's shape, its text encoders."""
+"""The identity of a model as far as a null text depends on it: pipeline class, denoiser and text encoders."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ import torch
 from nulltta.contracts import GuidedModel
 from nulltta.models.recording import denoisers
 
-_SAMPLE = 64  # values of each parameter that the fingerprint of a text encoder reads
+_SAMPLE = 64  # values per parameter that the hash of a text encoder reads
 
 
 def identity(model: Any) -> dict[str, str]:
-    """The identity of a `GuidedModel` or of a diffusers pipeline.
+    """Return the identity of a `GuidedModel` or of a diffusers pipeline.
 
-    pipeline: the class. denoiser: a hash of its configuration, names and versions left out: fine-tunes of one
-    architecture agree. text_encoder: a hash of each encoder's kind and size and of a sample of its weights rounded
-    to bfloat16, so that a copy in another precision agrees. A model without a pipeline has its class only.
+    Returns:
+        "pipeline", the class; "denoiser", a hash of its configuration without names and versions, so that fine-tunes of
+        one architecture agree; "text_encoder", a hash of each encoder's kind and size and of a sample of its weights
+        rounded to bfloat16, so that a copy in another precision agrees. A model without a pipeline has only its class.
     """
     pipeline = model.pipeline if isinstance(model, GuidedModel) else model
     if pipeline is None:
@@ -36,7 +37,7 @@ def identity(model: Any) -> dict[str, str]:
 
 
 def differences(made_for: Mapping[str, str], here: Mapping[str, str]) -> list[str]:
-    """What of `made_for` is otherwise here, in words; empty if the null text fits."""
+    """Return in words what differs between two identities; empty if a null text made for one fits the other."""
     if made_for.get("pipeline") != here.get("pipeline"):
         return [f"it was made for {made_for.get('pipeline', 'an unknown model')}, this is {here.get('pipeline')}"]
     said = {"denoiser": "the denoiser's configuration differs", "text_encoder": "the text encoder differs"}

@@ -18,7 +18,8 @@ from nulltta.contracts import GuidedModel, Reward
 from nulltta.errors import NullTTAError, OutOfMemory
 from nulltta.evaluation.comparison import Score
 from nulltta.evaluation.measures import Measure, held_out_measures
-from nulltta.null_text.replay import recorded_config, replay
+from nulltta.null_text.exact import recorded_config
+from nulltta.null_text.replay import replay
 from nulltta.null_text.value import NullText
 from nulltta.rewards.expression import with_source
 from nulltta.runs.folder import refuse_unwritable

@@ -14,7 +14,7 @@ from nulltta.errors import InvalidValue
 from nulltta.evaluation.comparison import Score
 from nulltta.files import as_error
 from nulltta.images import save_png, to_pil
-from nulltta.null_text.replay import SAMPLING
+from nulltta.null_text.exact import SAMPLING
 from nulltta.null_text.value import NullText
 from nulltta.runs import record
 from nulltta.runs.figures import save_figure
