@@ -109,7 +109,7 @@ def scaled_autograd(
     arXiv 1710.03740), so that a prompt's gradient does not depend on its batch. A gradient that overflows even
     unscaled is returned as it is, not finite.
     """
-    scale = torch.full((batch_size(null),), LARGEST_SCALE)
+    scale = torch.full((batch_size(null),), LARGEST_SCALE, dtype=torch.float32)
     while True:
         terms, gradient = _reverse(objective, null, scale)
         overflown = ~finite_rows(gradient) & (scale > 1)

@@ -68,7 +68,7 @@ def ascend(
         InvalidValue: if the objective or its gradient is not finite.
     """
     rows = active.nonzero().flatten()
-    rewards = torch.full((steps, len(active)), torch.nan)
+    rewards = torch.full((steps, len(active)), torch.nan, dtype=torch.float32)
     if not len(rows) or not steps:
         return dict(null), rewards[:0]
     part, moved = of_rows(objective, rows, len(active)), take(null, rows)
