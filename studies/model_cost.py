@@ -1,8 +1,8 @@
-"""What the observed model adds to a bare call of the denoiser: the ratio of their times, by batch, on the embedded model.
+"""What the observed model adds to a bare call of the denoiser, on the embedded model: the ratio of their times.
 
-The bare call is what an adapter written for the pipeline by hand would make: the frozen UNet with its latents, timestep
-and tokens. Both are measured in turn in one process, by the processor's time, so that a busy machine matters little; the
-ratio of the medians of many short turns is reported.
+The bare call is what an adapter written for the pipeline by hand would make: the frozen UNet with its latents, its
+timestep and its tokens. Both are measured in turn in one process, by the processor's time, so that a busy machine
+matters little; the ratio of the medians of many short turns is reported.
 
 Run: python studies/model_cost.py
 """

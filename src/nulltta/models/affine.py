@@ -138,7 +138,10 @@ def _row(row: Tensor, source: Tensor) -> tuple[Affine, int]:
 def _pull(target: Tensor, source: Tensor, cotangent: Tensor) -> Tensor | None:
     if not target.requires_grad:
         return None
-    return torch.autograd.grad(target, source, cotangent, retain_graph=True, allow_unused=True)[0]
+    try:
+        return torch.autograd.grad(target, source, cotangent, retain_graph=True, allow_unused=True)[0]
+    except RuntimeError as error:
+        raise ValueError("the pipeline changes them in place") from error
 
 
 def _one_number(gains: Tensor) -> float | Tensor:

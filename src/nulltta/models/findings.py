@@ -8,6 +8,8 @@ instead of guessed (`affine`). The second and third differ in their prompts.
 
 from __future__ import annotations
 
+import inspect
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -102,6 +104,13 @@ class StockCall:
         """The argument that sets the scale of classifier-free guidance."""
         return "true_cfg_scale" if accepts(self.pipeline, "true_cfg_scale") else "guidance_scale"
 
+    @property
+    def fewest_steps(self) -> int:
+        """The number to ask for so that two are taken: an image-to-image call takes `strength` of them."""
+        parameter = inspect.signature(type(self.pipeline).__call__).parameters.get("strength")
+        strength = self.options.get("strength", 1.0 if parameter is None else parameter.default)
+        return max(2, math.ceil(2 / strength)) if isinstance(strength, float) and strength > 0 else 2
+
     def arguments(self, prompts: Sequence[str], negatives: Sequence[str], steps: int, **more: Any) -> dict[str, Any]:
         """Of a call."""
         given: list[str] | None = list(negatives)
@@ -150,7 +159,7 @@ def observe(stock: StockCall) -> tuple[Findings, StepRecord]:
         InvalidValue: if something is not found, with what it is.
     """
     _require_negatives(stock.pipeline)
-    steps = 2
+    steps = stock.fewest_steps
     real = record(stock.pipeline, stock.arguments(PROMPTS[:1], NEGATIVES[:1], steps), Watch(stop_at="step"))
     if not real.steps:
         raise InvalidValue("this pipeline's call does not reach scheduler.step: it is not supported")
@@ -169,6 +178,9 @@ def observe(stock: StockCall) -> tuple[Findings, StepRecord]:
     while len(twice.steps) < 2 and steps < 64:  # an image-to-image call takes a part of the steps
         steps *= 2
         twice = record(stock.pipeline, stock.arguments(PROMPTS[:1] * 2, NEGATIVES[:1] * 2, steps), probe)
+    if steps != stock.fewest_steps and twice.steps:
+        real = record(stock.pipeline, stock.arguments(PROMPTS[:1], NEGATIVES[:1], steps), Watch(stop_at="step"))
+        first = real.steps[0]
     if len(twice.steps) < 2:
         raise InvalidValue(f"this call takes {len(twice.steps)} of {steps} steps: give it a higher strength")
     other = record(

@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 
 from nulltta.contracts import Embedding, GuidedModel, NoiseStep
-from nulltta.errors import InvalidValue
+from nulltta.errors import InvalidValue, NullTTAError, first_line
 from nulltta.models import findings as observing
 from nulltta.models import guidance, levels, prompts, proof
-from nulltta.models.affine import gain_of
+from nulltta.models.affine import Affine, gain_of
 from nulltta.models.decoding import Decoder
 from nulltta.models.findings import NEGATIVES, PROMPTS, Findings, StandIn, StockCall, same, zero_probe
 from nulltta.models.frozen import Frozen
 from nulltta.models.levels import ObservedStep
-from nulltta.models.recording import StepRecord, Watch, denoisers, float32_by_default, record
+from nulltta.models.recording import Recording, StepRecord, Watch, denoisers, float32_by_default, record
 from nulltta.models.tree import leaves, replaced
 
 BRANCH = "branch"
@@ -73,13 +73,17 @@ class ObservedModel(GuidedModel):
         """
         with self._lock:
             if self._found is None:
-                found, first = observing.observe(self.stock)
-                self._found = found
                 try:
+                    found, first = observing.observe(self.stock)
+                    self._found = found
                     self._decoder = Decoder(self.pipeline, found)
                     self._prove(first)
-                except BaseException:
+                except BaseException as error:
                     self._found = self._decoder = None
+                    if _is_theirs(error):
+                        raise InvalidValue(
+                            f"{type(self.pipeline).__name__}'s own call failed: {first_line(error)}"
+                        ) from error
                     raise
             return self._found
 
@@ -293,6 +297,8 @@ class ObservedModel(GuidedModel):
                 raise InvalidValue(f"the denoiser's '{changed[0]}' changes at some steps only, which is not supported")
             inputs.append({p: there[p][0] if p in found.rows else there[p] for p in found.moving})
             gains.append({path: self._gain(found, path, there[path][0], step.sample) for path in found.latents})
+            for path, enter in found.latents.items() if index else ():
+                _require_base(path, enter, there[path][0])
             probe = zero_probe(index, step)
             step.sample, step.model_output = step.sample.detach(), step.model_output.detach()
             step.calls = [replace(call, arguments={}, returned=None) for call in step.calls]
@@ -303,6 +309,7 @@ class ObservedModel(GuidedModel):
         rows = 2 * torch.Size(found.sample).numel()
         watch = Watch(self._stand_in(found, 2), on_step, draws=rows)
         seen = record(self.pipeline, self.stock.arguments(PROMPTS[:1] * 2, NEGATIVES[:1] * 2, asked), watch)
+        _require_start(found, seen, asked)
         steps = levels.schedule(seen.steps)
         return [
             replace(step, inputs=inputs[i], gains={path: gain * step.unit for path, gain in gains[i].items()})
@@ -382,6 +389,13 @@ class ObservedModel(GuidedModel):
             proof.prove_decoder(self.stock, found, self._decoder, len(steps))
 
 
+def _is_theirs(error: BaseException) -> bool:
+    """Whether an error is a pipeline's complaint about its call, which is not this package's nor a lack of memory."""
+    if isinstance(error, NullTTAError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+        return False
+    return isinstance(error, TypeError | ValueError | RuntimeError | AttributeError | LookupError | ImportError)
+
+
 def _clock(steps: Sequence[ObservedStep]) -> tuple[str, list[float]]:
     """The path of an input that tells the time by one number, and that number at each step.
 
@@ -393,6 +407,30 @@ def _clock(steps: Sequence[ObservedStep]) -> tuple[str, list[float]]:
         if all(value.numel() == 1 for value in values) and len({float(value) for value in values}) == len(values):
             return path, [float(value) for value in values]
     raise InvalidValue("the denoiser is not told the time by one number: a null text cannot be applied to its pipeline")
+
+
+def _require_base(path: str, enter: Affine, row: Tensor) -> None:
+    """Refuse what stands beside the latents and changes from step to step, as the known part of an inpainting does."""
+    there = row.detach().float().flatten().cpu()
+    base = torch.zeros_like(there) if enter.base is None else enter.base
+    if not torch.allclose(there, base, rtol=1e-4, atol=1e-5):
+        raise InvalidValue(
+            f"what the denoiser is given beside the latents ('{path}') changes from step to step, as a masked picture "
+            "does, which is not supported"
+        )
+
+
+def _require_start(found: Findings, seen: Recording, asked: int) -> None:
+    """Refuse a call whose first latents are made otherwise at this number of steps than where they were observed."""
+    start = seen.steps[0].sample
+    if found.initial.base is None:
+        return
+    base = start[0].float().flatten().cpu()
+    if not torch.allclose(base, found.initial.base, rtol=1e-3, atol=1e-3):
+        raise InvalidValue(
+            f"an image-to-image call of {asked} steps starts at another noise level than one of {found.steps}, where "
+            "its first latents were observed: give it strength=1.0, or another number of steps"
+        )
 
 
 class _Shell:
