@@ -20,7 +20,7 @@ from nulltta.baselines import BASELINES, DAS, DNO, DPS, BestOfN, FKSteering, ReN
 from nulltta.rewards import load
 from nulltta.testing import Gaussian, nearness
 
-from ..tiny_families import CHECKPOINTS
+from ..tiny_families import FAMILIES
 
 RIVALS: dict[str, Any] = {
     "best-of-n": BestOfN(samples=3),
@@ -217,7 +217,7 @@ def _two_at_a_time(method: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def flow(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder: Path = CHECKPOINTS["sd3"](tmp_path_factory.mktemp("flow") / "model")
+    folder: Path = FAMILIES["sd3"].save(tmp_path_factory.mktemp("flow") / "model")
     return nulltta.load_model(folder, device="cpu")
 
 

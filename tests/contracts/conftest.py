@@ -4,16 +4,19 @@ from pathlib import Path
 
 import pytest
 
-from ..tiny_families import CHECKPOINTS
+from nulltta.testing import FamilyCase
+
+from ..tiny_families import FAMILIES
 
 
-@pytest.fixture(scope="session", params=list(CHECKPOINTS))
-def family(request: pytest.FixtureRequest) -> str:
-    """The name of one family's tiny checkpoint."""
-    return str(request.param)
+@pytest.fixture(scope="session", params=FAMILIES.values(), ids=str)
+def case(request: pytest.FixtureRequest) -> FamilyCase:
+    """One family of pipelines."""
+    found: FamilyCase = request.param
+    return found
 
 
 @pytest.fixture(scope="session")
-def folder(family: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """That checkpoint's directory."""
-    return CHECKPOINTS[family](tmp_path_factory.mktemp("family") / "model")
+def folder(case: FamilyCase, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of its tiny checkpoint."""
+    return case.save(tmp_path_factory.mktemp("family") / "model")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,85 +13,46 @@ from torch import Tensor
 
 import nulltta
 from nulltta import NullTTAConfig, align
-from nulltta.algorithm.embeddings import transform
 from nulltta.algorithm.randomness import seeded
-
-from ..tiny_families import CALLS, call_of
+from nulltta.testing import FamilyCase, ModelContract
+from nulltta.testing.models import brightness, latents
 
 PROMPTS, NEGATIVES = ["a cat", "two red dogs"], ["", "ugly"]
-RATES = {"wan": 0.001}  # of 512 tokens nearly all are zeros: the default, 0.01 on each, is far
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")  # NumPy's, in diffusers' DPM solver
 
 
-def brightness(images: Tensor, prompts: Sequence[str]) -> Tensor:
-    return images.flatten(1).mean(1)
-
-
 @pytest.fixture(scope="module")
-def model(family: str, folder: Path) -> Any:
-    return nulltta.load_model(folder, device="cpu", **call_of(family))
+def model(case: FamilyCase, folder: Path) -> Any:
+    return case.load(folder)
 
 
-def _latents(model: Any, batch: int, seed: int = 0) -> Tensor:
-    return torch.as_tensor(model.initial_latents(batch, torch.Generator().manual_seed(seed)))
+class TestFamilies(ModelContract):
+    """The contract that a model from outside has to keep too."""
+
+    @pytest.fixture
+    def model(self, model: Any) -> Any:
+        return model
+
+    @pytest.fixture
+    def learning_rate(self, case: FamilyCase) -> float | None:
+        return case.learning_rate
+
+    def levels(self, step: Any) -> tuple[tuple[float, float], tuple[float, float]]:
+        return (step.signal, step.noise), (step.signal_next, step.noise_next)
 
 
-def _at(model: Any, index: int, eta: float) -> tuple[Any, Tensor, Tensor, Tensor]:
-    """A step, a latent, a prediction and noise of its shape."""
-    step = replace(model.schedule(10)[index], eta=eta)
-    return step, _latents(model, 2), _latents(model, 2, 1), _latents(model, 2, 2)
-
-
-def test_encode_gives_named_float32_tensors_a_row_a_prompt_and_the_same_alone(model: Any) -> None:
-    cond, null = model.encode(PROMPTS, NEGATIVES)
-    for embedding in (cond, null):
-        assert all(len(tensor) == 2 and not tensor.requires_grad for tensor in embedding.values())
-        assert {t.dtype for t in embedding.values() if t.is_floating_point()} == {torch.float32}
-    assert list(cond) == list(null)
-    x, step = _latents(model, 1), model.schedule(4)[1]
-    alone = model.encode(PROMPTS[:1], NEGATIVES[:1])
-    for both, one in zip((cond, null), alone, strict=True):
-        first = transform(both, lambda tensor: tensor[:1])
-        torch.testing.assert_close(model.predict(x, step, first), model.predict(x, step, one), rtol=0, atol=1e-5)
-
-
-def test_predict_is_one_branch_and_rows_are_independent(model: Any) -> None:
-    cond, null = model.encode(PROMPTS, NEGATIVES)
-    x, step = _latents(model, 2), model.schedule(4)[1]
-    both = model.predict(x, step, cond)
-    assert both.shape == x.shape
-    assert both.dtype == torch.float32
-    for i in range(2):
-        alone = model.predict(x[i : i + 1], step, transform(cond, lambda tensor, i=i: tensor[i : i + 1]))
-        torch.testing.assert_close(both[i : i + 1], alone, rtol=0, atol=1e-5)
-    assert float((both - model.predict(x, step, null)).abs().max()) > 1e-4  # the text matters
-
-
-def test_predict_carries_gradient_to_every_optimised_tensor(model: Any) -> None:
-    _, null = model.encode(PROMPTS, NEGATIVES)
-    leaves = {name: t.clone().requires_grad_() for name, t in null.items() if t.is_floating_point()}
-    prediction = model.predict(_latents(model, 2), model.schedule(4)[1], {**null, **leaves})
-    for gradient in torch.autograd.grad(prediction.square().sum(), list(leaves.values())):
-        assert bool((gradient.flatten(1).abs().sum(1) > 0).all())
-
-
-def test_the_schedule_falls_from_noise_to_data_with_finite_weights(model: Any) -> None:
-    steps = model.schedule(10)
-    assert len(steps) == 10
-    assert all(0 < step.consistency < float("inf") for step in steps)
-    assert all(0 <= step.alpha_bar < step.alpha_bar_previous <= 1 for step in steps)
-    assert all(a.alpha_bar_previous == pytest.approx(b.alpha_bar) for a, b in itertools.pairwise(steps))
-    assert [step.timestep for step in steps] == sorted((step.timestep for step in steps), reverse=True)
+def test_no_more_steps_than_the_model_was_trained_with(model: Any) -> None:
     trained = model.scheduler.config.num_train_timesteps
-    with pytest.raises(nulltta.NullTTAError, match=f"above the {trained}"):
+    with pytest.raises(nulltta.NullTTAError, match=f"{trained}"):
         model.schedule(trained + 1)
 
 
 @pytest.mark.parametrize("index", [0, 4, 9])
 @pytest.mark.parametrize("eta", [0.0, 0.3, 1.0])
-def test_clean_and_transition_are_the_schedulers_own(model: Any, index: int, eta: float) -> None:
-    step, x, prediction, noise = _at(model, index, eta)
+def test_steps_are_the_schedulers_own(model: Any, index: int, eta: float) -> None:
+    x, prediction, noise = (latents(model, 2, seed) for seed in (0, 1, 2))
+    step = replace(model.schedule(10)[index], eta=eta)
     mean, std = model.step_distribution(x, prediction, step)
     if _has_ddim_levels(model):
         ddim = _ddim(model)
@@ -134,52 +94,28 @@ def _flow_step(model: Any, index: int, eta: float, x: Tensor, prediction: Tensor
     sde = {"algorithm_type": "sde-dpmsolver++", "solver_order": 1, "prediction_type": "flow_prediction"}
     scheduler = DPMSolverMultistepScheduler(**sde, use_flow_sigmas=True) if eta else FlowMatchEulerDiscreteScheduler()
     scheduler.set_timesteps(10)
-    scheduler.sigmas, scheduler.timesteps = levels, torch.tensor([step.timestep for step in steps])
+    scheduler.sigmas, scheduler.timesteps = levels, torch.tensor([float(step.timestep) for step in steps])
     scheduler.set_begin_index(index)
     options = {"variance_noise": noise} if eta else {}
     return torch.as_tensor(scheduler.step(prediction, scheduler.timesteps[index], x, **options).prev_sample)
 
 
-def test_images_lie_in_the_unit_range_and_carry_gradient(model: Any) -> None:
-    x0 = _latents(model, 2).requires_grad_()
-    images = model.decode(x0)
-    assert images.shape[0] == 2
-    assert images.shape[-3] == 3
-    assert images.min() >= 0
-    assert images.max() <= 1
-    (gradient,) = torch.autograd.grad(images.sum(), x0)
-    assert bool((gradient.flatten(1).abs().sum(1) > 0).all())
-
-
-def test_alignment_raises_a_simple_reward_in_three_steps(family: str, model: Any) -> None:
-    options = {"learning_rate": RATES[family]} if family in RATES else {}
-    config = NullTTAConfig(num_inference_steps=3, inner_steps=(4, 4), num_particles=2, guidance_scale=4.0, **options)
-    result = align(model, PROMPTS, brightness, config=config, seed=[1, 2])
-    assert bool((result.rewards > result.baseline_rewards).all())
-    first = result.trace[0]
-    assert bool((first.inner_rewards[-1] > first.inner_rewards[0]).all())
-    assert bool((first.kl > 0).all())
-
-
 @pytest.mark.parametrize("eta", [0.0, 1.0])
-def test_plain_sampling_is_the_stock_pipeline(family: str, folder: Path, model: Any, eta: float) -> None:
+def test_plain_sampling_is_the_stock_pipeline(case: FamilyCase, folder: Path, model: Any, eta: float) -> None:
     """With η = 0 under the checkpoint's own scheduler for flows; else under a scheduler with our noise."""
     config = NullTTAConfig(num_inference_steps=5, guidance_scale=3.0, num_particles=1, eta=eta)
     result = align(model, PROMPTS, brightness, config=config, seed=5, method="plain", negative_prompt=NEGATIVES)
-    latents = result.problem.latents[:, 0]
-    images = stock_images(family, folder, model, latents, eta, [seeded([5] * 2, i, latents, 1)[:, 0] for i in range(5)])
+    x = result.problem.latents[:, 0]
+    images = stock_images(case, folder, model, x, eta, [seeded([5] * 2, i, x, 1)[:, 0] for i in range(5)])
     torch.testing.assert_close(result.images, images, rtol=0, atol=1e-5)
 
 
-def stock_images(family: str, folder: Path, model: Any, x: Tensor, eta: float, noises: Sequence[Tensor]) -> Tensor:
+def stock_images(case: FamilyCase, folder: Path, model: Any, x: Tensor, eta: float, noises: Sequence[Tensor]) -> Tensor:
     from diffusers import DiffusionPipeline
 
     absent = {name: None for name, part in model.pipeline.components.items() if part is None}
     stock = DiffusionPipeline.from_pretrained(folder, **absent)
     stock.set_progress_bar_config(disable=True)
-    options = dict(CALLS.get(family, {}))
-    pack: Callable[[Tensor], Tensor] = model.to_pipeline
-    scale = options.pop("scale", "guidance_scale")
     if _has_ddim_levels(model):
         stock.scheduler = _recorded_ddim().from_config(_ddim(model).config)
         stock.scheduler.noises, stock.scheduler.eta = iter(noises), eta
@@ -188,8 +124,8 @@ def stock_images(family: str, folder: Path, model: Any, x: Tensor, eta: float, n
         stock.scheduler.noises = iter(noises)
     elif eta:
         stock.scheduler = _recorded_flow().from_config(stock.scheduler.config)
-        stock.scheduler.noises = (pack(noise) for noise in noises)
-    call = {"num_inference_steps": 5, scale: 3.0, "latents": pack(x), "output_type": "pt", **options}
+        stock.scheduler.noises = (model.to_pipeline(noise) for noise in noises)
+    call = case.arguments(model.to_pipeline(x), 5, 3.0)
     output = stock(PROMPTS, negative_prompt=NEGATIVES, **call)
     return torch.as_tensor(output.frames if hasattr(output, "frames") else output.images)
 

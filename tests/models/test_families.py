@@ -13,7 +13,7 @@ import nulltta
 from nulltta import NullTTAConfig, NullTTAError, align
 from nulltta.scoring import score
 
-from ..tiny_families import call_of, save_cogview4, save_ltx, save_pixart, save_qwen, save_wan
+from ..tiny_families import FAMILIES, save_cogview4, save_ltx, save_pixart, save_qwen, save_wan
 
 
 def test_the_null_mask_stays_or_opens_as_asked(tmp_path: Path) -> None:
@@ -21,7 +21,7 @@ def test_the_null_mask_stays_or_opens_as_asked(tmp_path: Path) -> None:
     x = torch.randn((1, 4, 8, 8), generator=torch.Generator().manual_seed(0))
     seen = {}
     for null, open_tokens in (("masked", 1), ("open", 300)):
-        model = nulltta.load_model(folder, device="cpu", null=null, **call_of("pixart"))
+        model = nulltta.load_model(folder, device="cpu", null=null, **FAMILIES["pixart"].call)
         _, phi = model.encode(["a cat"], [""])
         assert int(phi["encoder_attention_mask"].sum()) == open_tokens
         assert not phi["encoder_attention_mask"].is_floating_point()
@@ -33,7 +33,7 @@ def test_the_null_mask_stays_or_opens_as_asked(tmp_path: Path) -> None:
 
 
 def test_qwens_guidance_has_the_conditional_norm_in_every_patch(tmp_path: Path) -> None:
-    model = nulltta.load_model(save_qwen(tmp_path / "model"), device="cpu", **call_of("qwen"))
+    model = nulltta.load_model(save_qwen(tmp_path / "model"), device="cpu", **FAMILIES["qwen"].call)
     null, cond = (model.initial_latents(2, torch.Generator().manual_seed(i)) for i in (0, 1))
     patches = model.to_pipeline(model.guide(null, cond, 4.0))
     torch.testing.assert_close(patches.norm(dim=-1), model.to_pipeline(cond).norm(dim=-1))
@@ -62,7 +62,7 @@ def test_a_video_is_scored_by_the_mean_over_its_frames(tmp_path: Path) -> None:
     video = torch.zeros((2, 4, 3, 2, 2))
     video[1, :, 0, 0, 0] = torch.tensor([0.0, 0.2, 0.4, 1.0])
     assert score(first_pixel, video, ["a", "b"]).tolist() == pytest.approx([0.0, 0.4])  # type: ignore[arg-type]
-    model: Any = nulltta.load_model(save_wan(tmp_path / "model"), device="cpu", **call_of("wan"))
+    model: Any = nulltta.load_model(save_wan(tmp_path / "model"), device="cpu", **FAMILIES["wan"].call)
     model.scored_frames = 2
     x0 = model.initial_latents(1, torch.Generator().manual_seed(0))
     some = model.decode(x0)
@@ -71,7 +71,7 @@ def test_a_video_is_scored_by_the_mean_over_its_frames(tmp_path: Path) -> None:
 
 
 def test_a_family_of_two_denoisers_is_compiled_where_it_has_one(tmp_path: Path) -> None:
-    model: Any = nulltta.load_model(save_wan(tmp_path / "model"), device="cpu", compile=True, **call_of("wan"))
+    model: Any = nulltta.load_model(save_wan(tmp_path / "model"), device="cpu", compile=True, **FAMILIES["wan"].call)
     assert model.pipeline.transformer_2 is None
     assert model.pipeline.transformer._compiled_call_impl is not None  # compiled at its first call
     model.enable_checkpointing()
@@ -80,7 +80,7 @@ def test_a_family_of_two_denoisers_is_compiled_where_it_has_one(tmp_path: Path) 
 
 def test_the_first_ltx_whose_decoder_has_no_timestep_is_sampled_as_by_its_pipeline(tmp_path: Path) -> None:
     model: Any = nulltta.load_model(
-        save_ltx(tmp_path / "model", timestep_conditioning=False), device="cpu", **call_of("ltx")
+        save_ltx(tmp_path / "model", timestep_conditioning=False), device="cpu", **FAMILIES["ltx"].call
     )
     config = NullTTAConfig(num_inference_steps=2, num_particles=1, guidance_scale=3.0, eta=0.0)
     ours = align(model, "a cat", lambda images, _: images.flatten(1).mean(1), config=config, method="plain")
@@ -92,7 +92,7 @@ def test_the_first_ltx_whose_decoder_has_no_timestep_is_sampled_as_by_its_pipeli
 
 def test_an_ltx_whose_decoder_draws_noise_is_refused(tmp_path: Path) -> None:
     folder = save_ltx(tmp_path / "model", decoder_inject_noise=(True, True, True, False, False))
-    model = nulltta.load_model(folder, device="cpu", **call_of("ltx"))
+    model = nulltta.load_model(folder, device="cpu", **FAMILIES["ltx"].call)
     for name, parameter in model.pipeline.vae.named_parameters():
         if "per_channel_scale" in name:
             parameter.data.fill_(1.0)  # of an untrained decoder they are 0

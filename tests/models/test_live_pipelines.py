@@ -12,8 +12,9 @@ from torch import nn
 
 import nulltta
 from nulltta import NullTTAConfig, align
+from nulltta.testing import FamilyCase
 
-from ..tiny_families import CHECKPOINTS, call_of
+from ..tiny_families import FAMILIES
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")  # NumPy's, in diffusers' DPM solver
 SHORT = NullTTAConfig(num_inference_steps=2, inner_steps=(1, 1), num_particles=2, guidance_scale=3.0)
@@ -51,13 +52,13 @@ def _state(pipeline: Any) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("family", CHECKPOINTS)
-def test_a_pipeline_is_left_as_it_was_found(family: str, tmp_path: Path) -> None:
-    pipeline = _pipeline(CHECKPOINTS[family](tmp_path / "model"))
-    model = nulltta.load_model(pipeline, **call_of(family))
+@pytest.mark.parametrize("case", FAMILIES.values(), ids=str)
+def test_a_pipeline_is_left_as_it_was_found(case: FamilyCase, tmp_path: Path) -> None:
+    pipeline = _pipeline(case.save(tmp_path / "model"))
+    model = case.load(pipeline)
     model.encode(["a cat"], [""])  # transformers installs hooks of its own in a text encoder that is used
     before = _state(pipeline)
-    model = nulltta.load_model(pipeline, **call_of(family))
+    model = case.load(pipeline)
     assert _state(pipeline) == before
     align(model, "a cat", "brightness", config=SHORT, seed=0)
     assert _state(pipeline) == before

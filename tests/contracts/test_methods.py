@@ -1,0 +1,16 @@
+"""What every method that ships must do, as every method from outside."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from nulltta.alignment import METHODS
+from nulltta.testing import MethodContract
+
+
+class TestMethods(MethodContract):
+    @pytest.fixture(params=METHODS)
+    def method(self, request: pytest.FixtureRequest) -> Any:
+        return request.param

@@ -1,0 +1,27 @@
+"""What every reward must do: those that need no download, by themselves and combined."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from torch import Tensor
+
+from nulltta.testing import RewardContract
+
+
+def redness(images: Tensor, prompts: Sequence[str]) -> Tensor:
+    return images[:, 0].mean((1, 2))
+
+
+class TestRewards(RewardContract):
+    @pytest.fixture(
+        params=[
+            "brightness", "colourfulness", "target-colour:#ff8800", "jpeg", "brightness - 0.5*colourfulness",
+            "z(brightness, 0.4, 0.1) + jpeg", redness,
+        ],
+        ids=lambda reward: getattr(reward, "__name__", reward),
+    )  # fmt: skip
+    def reward(self, request: pytest.FixtureRequest) -> Any:
+        return request.param
