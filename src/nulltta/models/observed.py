@@ -71,7 +71,7 @@ class ObservedModel(GuidedModel):
         Raises:
             InvalidValue: what is not found, or not as found, in one line.
         """
-        with self._lock:
+        with self._lock, torch.enable_grad():  # a caller may have switched gradients off
             if self._found is None:
                 try:
                     found, first = observing.observe(self.stock)
