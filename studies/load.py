@@ -170,7 +170,7 @@ def markdown(levels: Sequence[Level], memory: Sequence[float], about: dict[str, 
 
 
 def _timed(client: OpenAI, prompt: str) -> float | None:
-    """The seconds that a picture took; None if it did not arrive, or if its metadata name another prompt."""
+    """Return the seconds that a picture took; None if it did not arrive, or if its metadata name another prompt."""
     began = time.perf_counter()
     try:
         answered = client.images.generate(prompt=prompt, extra_body={"nulltta": SETTINGS})
@@ -184,7 +184,7 @@ def _timed(client: OpenAI, prompt: str) -> float | None:
 
 
 def _address(process: subprocess.Popen[str], log: Path) -> str:
-    """The server's address, once its log tells it."""
+    """Wait for the server's log to tell its address, and return it."""
     while process.poll() is None:
         lines = log.read_text().splitlines(keepends=True)
         if lines and lines[0].endswith("\n"):
@@ -194,7 +194,7 @@ def _address(process: subprocess.Popen[str], log: Path) -> str:
 
 
 def _resident(server: Server) -> float:
-    """The server's resident memory in megabytes."""
+    """Return the server's resident memory in megabytes."""
     return server.metric("process_resident_memory_bytes") / 1e6
 
 

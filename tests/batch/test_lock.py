@@ -46,8 +46,19 @@ def test_a_refused_run_leaves_the_first_run_alone(checkpoint: Path, tmp_path: Pa
     require_each_row_once(out, ROWS, checkpoint)
 
 
-def test_a_lock_on_a_removed_file_keeps_nobody_out(tmp_path: Path) -> None:
-    """A run that finds its lock file replaced takes the lock of the new one."""
+def test_a_lock_file_goes_only_with_the_folder_that_its_run_created(tmp_path: Path) -> None:
+    made, found, used = (BatchFolder(tmp_path / name / "out") for name in ("made", "found", "used"))
+    found.path.mkdir(parents=True)
+    for folder in (made, found, used):
+        with folder.locked():
+            if folder is used:
+                (folder.path / "scores.parquet").touch()
+    assert not made.path.parent.exists()
+    assert [file.name for file in found.path.iterdir()] == [".lock"]
+    assert sorted(file.name for file in used.path.iterdir()) == [".lock", "scores.parquet"]
+
+
+def test_the_lock_file_of_a_used_folder_stays_the_same_file(tmp_path: Path) -> None:
     folder = BatchFolder(tmp_path / "out")
     with folder.locked():
         (folder.path / "scores.parquet").touch()

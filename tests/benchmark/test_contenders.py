@@ -142,3 +142,11 @@ def test_an_arm_survives_json() -> None:
     made = arm("das", 60, "60 evaluations", TASK)
     again = Arm(**json.loads(json.dumps(made.__dict__, default=dict)))
     assert again.build() == made.build()
+
+
+def test_each_regulariser_is_left_out_alone_at_the_tuned_weight() -> None:
+    task = replace(TASK, settings={"null-tta": {"kl_weight": 0.008}})
+    weights = {name: NullTTAConfig(**arm(name, 60, "", task).config).weights[1:] for name in ABLATIONS}
+    assert weights["no-consistency"] == (0.0, 0.008)
+    assert weights["no-prior"] == (0.008, 0.0)
+    assert weights["no-regulariser"] == (0.0, 0.0)

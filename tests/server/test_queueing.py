@@ -150,7 +150,7 @@ def test_a_request_that_takes_too_long_times_out(start: Start, closed_gate: thre
 
 @pytest.mark.parametrize(
     ("prompt", "status", "code"),
-    [("nan", 400, "invalid_value"), ("boom", 500, "internal_error")],
+    [("nan", 500, "reward_failed"), ("boom", 500, "reward_failed"), ("full", 503, "out_of_memory")],
 )
 def test_one_requests_failure_does_not_fail_its_neighbours(
     start: Start, closed_gate: threading.Event, capsys: pytest.CaptureFixture[str], prompt: str, status: int, code: str

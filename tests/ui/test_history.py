@@ -16,23 +16,19 @@ from nulltta.ui import history, show
 from nulltta.ui.engine import PageEngine
 from nulltta.ui.history import HistoryEntry
 from nulltta.ui.replay import replayed
-from nulltta.ui.run import run
+from nulltta.ui.run import PageRun
 
 RequestOf = Callable[..., AlignRequest]
 
 
 def kept(engine: PageEngine, request: AlignRequest, root: Path, steps: int | None = None) -> HistoryEntry:
-    """A run's entry, stopped after so many steps."""
-    stop, taken = threading.Event(), 0
-    stream = run(engine, request, stop)
-    while True:
-        try:
-            next(stream)
-        except StopIteration as end:
-            return history.keep(end.value, root)
-        taken += 1
+    """Make a run, stopped after so many steps, and return its entry."""
+    stop = threading.Event()
+    page_run = PageRun(engine, request, stop)
+    for taken, _ in enumerate(page_run, 1):
         if taken == steps:
             stop.set()
+    return history.keep(page_run.finished, root)
 
 
 def test_a_run_keeps_the_files_that_the_command_line_writes(

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,23 +11,16 @@ import nulltta
 from nulltta import NullTTAConfig, NullTTAError
 from nulltta.runs.request import AlignRequest
 from nulltta.ui.engine import MAX_PROMPTS, PageEngine
-from nulltta.ui.run import FinishedRun, RunProgress, run
+from nulltta.ui.run import PageRun
 
 RequestOf = Callable[..., AlignRequest]
 
 
-def followed(steps: Generator[RunProgress, None, FinishedRun]) -> tuple[list[RunProgress], FinishedRun]:
-    seen = []
-    while True:
-        try:
-            seen.append(next(steps))
-        except StopIteration as end:
-            return seen, end.value
-
-
 def test_a_page_shows_every_step_of_the_run_that_align_makes(engine: PageEngine, request_of: RequestOf) -> None:
     asked = request_of(prompts=["a cat", "a dog"])
-    seen, finished = followed(run(engine, asked, threading.Event()))
+    page_run = PageRun(engine, asked, threading.Event())
+    seen = list(page_run)
+    finished = page_run.finished
     shared = asked.settings
     result = nulltta.align(
         engine.model(shared.model), asked.prompts, "brightness", config=shared.config, seed=asked.seed
@@ -45,20 +38,19 @@ def test_a_page_shows_every_step_of_the_run_that_align_makes(engine: PageEngine,
 
 
 def test_time_left_falls_with_the_work_done(engine: PageEngine, request_of: RequestOf) -> None:
-    seen, _ = followed(run(engine, request_of(), threading.Event()))
+    seen = list(PageRun(engine, request_of(), threading.Event()))
     assert seen[0].seconds_left > 0
     assert seen[-1].seconds_left == 0
 
 
 def test_stop_keeps_each_prompts_best_clean_estimate(engine: PageEngine, request_of: RequestOf) -> None:
     stop, seen = threading.Event(), []
-    steps = run(engine, request_of(prompts=["a cat", "a dog"]), stop)
-    for _ in range(2):
-        seen.append(next(steps))
-    stop.set()
-    with pytest.raises(StopIteration) as end:
-        next(steps)
-    finished: FinishedRun = end.value.value
+    page_run = PageRun(engine, request_of(prompts=["a cat", "a dog"]), stop)
+    for progress in page_run:
+        seen.append(progress)
+        if len(seen) == 2:
+            stop.set()
+    finished = page_run.finished
     assert finished.stopped_after == 2
     rewards = torch.stack([s.candidate_rewards.gather(1, s.selected[:, None])[:, 0] for s in seen[-1].trace])  # (2, B)
     best = rewards.argmax(0)
@@ -73,7 +65,7 @@ def test_a_run_stopped_before_its_first_step_has_nothing_to_keep(engine: PageEng
     stop = threading.Event()
     stop.set()
     with pytest.raises(NullTTAError, match="nothing to keep"):
-        next(run(engine, request_of(), stop))
+        list(PageRun(engine, request_of(), stop))
 
 
 @pytest.mark.parametrize(
@@ -92,7 +84,7 @@ def test_what_is_not_offered_or_too_much_is_refused_before_it_begins(
     engine: PageEngine, request_of: RequestOf, changes: dict[str, object], says: str
 ) -> None:
     with pytest.raises(NullTTAError, match=says):
-        next(run(engine, request_of(**changes), threading.Event()))
+        list(PageRun(engine, request_of(**changes), threading.Event()))
 
 
 def test_a_page_that_cannot_sample_does_not_start(checkpoint: Path) -> None:

@@ -17,7 +17,7 @@ from nulltta.runs.request import AlignRequest
 from nulltta.ui import show
 from nulltta.ui.engine import PageEngine
 from nulltta.ui.plots import reward_curve
-from nulltta.ui.run import run
+from nulltta.ui.run import PageRun
 
 TRACE = [
     Step(0, 9.0, torch.tensor([[0.0], [1.0]]), torch.tensor([[2.0, 1.0]]), torch.tensor([0]), torch.zeros(1)),
@@ -55,7 +55,7 @@ def test_previews_are_parts_of_the_page_and_prompts_are_words_in_it(
     engine: PageEngine, request_of: Callable[..., AlignRequest]
 ) -> None:
     asked = request_of(prompts=["<script>alert(1)</script>", 'a "cat"'])
-    progress = next(run(engine, asked, Event()))
+    progress = next(iter(PageRun(engine, asked, Event())))
     html = show.live(asked, progress)
     assert "<script" not in html
     sources = re.findall(r'src="([^"]*)"', html)

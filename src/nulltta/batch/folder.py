@@ -60,8 +60,9 @@ class BatchFolder:
     def locked(self) -> Iterator[None]:
         """Create the folder and hold its lock until the end of the block, which keeps other runs out.
 
-        At the end, what this run created and left empty is removed again, so that a mistake leaves nothing behind.
-        Only the holder of the lock removes anything.
+        At the end, folders that this run created and left empty are removed again, so that a mistake leaves nothing
+        behind. The lock file is removed only together with a folder that this run created, and only by the holder of
+        the lock; in any other folder it stays.
 
         Raises:
             InvalidValue: if another run holds the lock, or the folder cannot be written.
@@ -83,8 +84,8 @@ class BatchFolder:
     def _lock(self) -> TextIO:
         """Lock the folder's lock file, which the system unlocks when this process ends in any way.
 
-        The last run in a folder may have removed the file between our opening and our locking it. A lock on a removed
-        file keeps nobody out, so it is taken again on the file that is there now.
+        Another run may have removed the folder that it created, and the lock file with it, after we opened the file
+        and before we locked it. A lock on a removed file keeps nobody out, so the file that is there now is locked.
         """
         path = self.path / ".lock"
         while True:
@@ -112,11 +113,11 @@ class BatchFolder:
             lock.close()
 
     def _remove_empty(self, created: Sequence[Path]) -> None:
-        """Remove empty subfolders and, if nothing else is left, the lock file and the created folders."""
+        """Remove empty subfolders, and the created folders if they hold nothing but the lock file."""
         for folder in self._subfolders:
             with suppress(OSError):  # it is not empty
                 folder.rmdir()
-        if [entry.name for entry in self.path.iterdir()] == [".lock"]:
+        if self.path in created and [entry.name for entry in self.path.iterdir()] == [".lock"]:
             (self.path / ".lock").unlink()
             for folder in created:
                 with suppress(OSError):

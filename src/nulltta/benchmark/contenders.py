@@ -136,9 +136,18 @@ def _null_tta(method: str = "null-tta", tuned_as: str = "null-tta", **changes: A
         config = replace(task.config, **{**task.of(tuned_as), **changes}).resolved(differentiable=task.differentiable)
         if config.gradient != "autograd" and "reward_weight" in task.of(tuned_as):
             config = replace(config, reward_weight=config.weights[0] / 2)  # as published: 50 instead of 100
-        return _arm(method, replace(task, config=filled(config, budget - _second_pass(method, config))))
+        second = _second_pass(method, config)
+        if budget <= second:
+            raise InvalidValue(f"of {budget} evaluations does not cover the {second} of a second pass", "budget")
+        return _arm(method, replace(task, config=filled(config, budget - second)))
 
     return make
+
+
+def _without_consistency(budget: int, task: ContenderTask) -> Arm:
+    """Null-TTA whose prior term keeps the tuned weight, without the consistency term."""
+    weight = task.of("null-tta").get("kl_weight", task.config.kl_weight)
+    return _null_tta(kl_weight=0.0, prior_weight=weight)(budget, task)
 
 
 def _selection(budget: int, task: ContenderTask) -> Arm:
@@ -188,9 +197,7 @@ RIVALS: Mapping[str, Contender] = {
 ABLATIONS: Mapping[str, Contender] = {
     "selection": Contender(_selection, "no inner steps: the best of K candidates at each step"),
     "one-candidate": Contender(_null_tta(num_particles=1), "K = 1: no choice among candidates"),
-    "no-consistency": Contender(
-        _null_tta(kl_weight=0.0, prior_weight=NullTTAConfig().kl_weight), "without the consistency term"
-    ),
+    "no-consistency": Contender(_without_consistency, "without the consistency term"),
     "no-prior": Contender(_null_tta(prior_weight=0.0), "without the prior term"),
     "no-regulariser": Contender(_null_tta(kl_weight=0.0), "λ2 = 0: without either term"),
     "every-step": Contender(_null_tta(optimise_between=(0.0, 1.0)), "inner steps at all denoising steps"),

@@ -32,7 +32,8 @@ class Evaluations:
 
 @contextmanager
 def counted(model: GuidedModel) -> Iterator[Evaluations]:
-    """Count the evaluations of the model's denoiser inside the block."""
+    """Count the evaluations of the model's denoiser inside the block, without those of the model's first use."""
+    _ = model.latent_shape  # whatever a model examines in its pipeline before it is first used, it examines here
     found, predict = Evaluations(), model.predict
 
     def count_backward(gradient: Tensor) -> None:

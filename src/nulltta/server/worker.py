@@ -101,8 +101,8 @@ class SamplingWorker(threading.Thread):
             [job.negative_prompt for job, _ in rows],
             guard=None if settings.guard is None else self.rewards.build(settings.guard),
         )
-        with closing(METHODS[settings.method](problem)) as stream:
-            outcome = MethodRun(stream).finish(on_step)
+        with closing(MethodRun(METHODS[settings.method](problem))) as method_run:
+            outcome = method_run.finish(on_step)
         images = pick(outcome.candidates, outcome.selected).detach().cpu()
         rewards: Tensor = pick(outcome.rewards, outcome.selected)
         own = [slice(row, row + len(job.seeds)) for job, row in zip(jobs, first, strict=True)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import traceback
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ from nulltta.ui.controls import settings
 from nulltta.ui.engine import PageEngine
 from nulltta.ui.history import HistoryEntry
 from nulltta.ui.replay import replayed
-from nulltta.ui.run import FinishedRun, RunProgress, run
+from nulltta.ui.run import PageRun
 from nulltta.ui.weights import MAX_SLIDERS, sliders, weighed, with_term
 
 SCROLL_TO_RESULTS = """() => {
@@ -77,10 +77,12 @@ def wire_run(
                 prompts=[line.strip() for line in prompts.splitlines() if line.strip()], settings=shared,
                 seed=_whole(seed), negative_prompt=negative, save_null_text=form,
             )  # fmt: skip
-            finished = yield from _followed(outcome, asked, run(engine, asked, stops.of(request)))
-            past = history.added(past, history.keep(finished, folder))
+            page_run = PageRun(engine, asked, stops.of(request))
+            for progress in page_run:
+                yield {outcome.status: show.under_way(progress), outcome.live: show.live(asked, progress)}
+            past = history.added(past, history.keep(page_run.finished, folder))
             yield {
-                outcome.status: show.done(finished), outcome.live: "", runs: past,
+                outcome.status: show.done(page_run.finished), outcome.live: "", runs: past,
                 outcome.past: gr.Gallery(history.thumbnails(past), visible=True), **_chosen(outcome, past[-1], 0),
             }  # fmt: skip
         except Exception as error:
@@ -97,18 +99,6 @@ def wire_run(
     ended.then(lambda: [gr.Button(interactive=True), gr.Button(visible=False)], None, buttons, **_LIGHT)
     outcome.stop.click(stop, None, outcome.stop, **_LIGHT)
     return stops
-
-
-def _followed(
-    outcome: page.ResultPanel, asked: AlignRequest, steps: Generator[RunProgress, None, FinishedRun]
-) -> Generator[Updates, None, FinishedRun]:
-    """Show the progress of a run and return its result."""
-    while True:
-        try:
-            progress = next(steps)
-        except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]
-        yield {outcome.status: show.under_way(progress), outcome.live: show.live(asked, progress)}
 
 
 def wire_reward(ask: page.RequestPanel) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 
@@ -60,35 +60,43 @@ class FinishedRun:
     seconds: float
 
 
-def run(engine: PageEngine, request: AlignRequest, stop: threading.Event) -> Generator[RunProgress, None, FinishedRun]:
-    """Align, sample plainly, and measure both.
+class PageRun:
+    """A run that aligns, samples plainly, and measures both.
 
-    After `stop` is set, no further denoising step begins, and the result is the clean estimate of the highest reward so
-    far, per prompt.
+    Iterating it yields the progress after each denoising step. After `stop` is set, no further step begins, and the
+    result is the clean estimate of the highest reward so far, per prompt.
 
     Args:
         engine: the models and rewards.
         request: what to sample.
         stop: the signal to stop.
 
-    Yields:
-        The progress after each denoising step.
-
-    Returns:
-        The result.
+    Attributes:
+        finished: the result; set at the end of the iteration.
 
     Raises:
-        NullTTAError: as `nulltta.align` does, or if the run was stopped before its first step.
+        InvalidValue: while iterating, if the request is invalid or asks for what is not offered, or if the run was
+            stopped before its first step.
+        LoadError: while iterating, if a model or reward does not load.
+        RewardError: while iterating, as `nulltta.align` does.
+        OutOfMemory: while iterating, if memory runs out.
     """
-    began = time.perf_counter()
-    loaded, problem = engine.prepare(request)
-    request = replace(request, settings=loaded.settings)
-    outcome, trace, stopped = yield from _until(stop, problem)
-    result = as_result(problem, outcome, trace)
-    return FinishedRun(
-        request, compare(result, loaded.measures), outcome.candidates.cpu(), outcome.rewards.cpu(),
-        len(trace) if stopped else None, time.perf_counter() - began,
-    )  # fmt: skip
+
+    finished: FinishedRun
+
+    def __init__(self, engine: PageEngine, request: AlignRequest, stop: threading.Event) -> None:
+        self._engine, self._request, self._stop = engine, request, stop
+
+    def __iter__(self) -> Iterator[RunProgress]:
+        began = time.perf_counter()
+        loaded, problem = self._engine.prepare(self._request)
+        request = replace(self._request, settings=loaded.settings)
+        outcome, trace, stopped = yield from _until(self._stop, problem)
+        result = as_result(problem, outcome, trace)
+        self.finished = FinishedRun(
+            request, compare(result, loaded.measures), outcome.candidates.cpu(), outcome.rewards.cpu(),
+            len(trace) if stopped else None, time.perf_counter() - began,
+        )  # fmt: skip
 
 
 def _until(
