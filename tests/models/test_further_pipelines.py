@@ -14,7 +14,7 @@ from PIL import Image
 import nulltta
 from nulltta import NullTTAConfig, NullTTAError, align
 
-from ..tiny_families import CHECKPOINTS, call_of
+from ..tiny_families import FAMILIES
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")  # NumPy's, in diffusers' DPM solver
 PICTURE = Image.new("RGB", (32, 32), (200, 30, 60))
@@ -36,7 +36,7 @@ ACCEPTED: list[tuple[str, str, dict[str, Any]]] = [
 def _pipeline(family: str, name: str, folder: Path) -> Any:
     """A pipeline of another class, of one family's parts."""
     kind = getattr(diffusers, name)
-    parts = nulltta.load_model(CHECKPOINTS[family](folder), device="cpu").pipeline.components
+    parts = nulltta.load_model(FAMILIES[family].save(folder), device="cpu").pipeline.components
     wanted = [each for each in inspect.signature(kind.__init__).parameters if each != "self"]
     given = {each: parts[each] for each in wanted if each in parts}
     given |= {each: None for each in ("safety_checker", "feature_extractor", "image_encoder") if each in wanted}
@@ -47,7 +47,7 @@ def _pipeline(family: str, name: str, folder: Path) -> Any:
 def test_it_is_found_and_aligned(family: str, name: str, call: dict[str, Any], tmp_path: Path) -> None:
     pipeline = _pipeline(family, name, tmp_path / "model")
     accepted = inspect.signature(type(pipeline).__call__).parameters
-    call = {key: value for key, value in call_of(family).items() if key in accepted} | call
+    call = {key: value for key, value in FAMILIES[family].call.items() if key in accepted} | call
     model = nulltta.load_model(pipeline, **call)
     config = NullTTAConfig(num_inference_steps=3, inner_steps=(2, 2), num_particles=1, guidance_scale=4.0)
     result = align(model, "a cat", "brightness", config=config)
