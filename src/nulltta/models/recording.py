@@ -166,10 +166,11 @@ def record(pipeline: Any, call: dict[str, Any], watch: Watch) -> Recording:
 
 def _watched_forward(name: str, module: Any, watch: Watch, pending: list[DenoiserCall]) -> Callable[..., Any]:
     forward = module.forward
+    signature = getattr(module, "_orig_mod", module).forward  # a compiled module's own takes anything
 
-    @functools.wraps(forward)  # pipelines look at its parameters
+    @functools.wraps(signature)  # pipelines look at its parameters
     def watched(*args: Any, **kwargs: Any) -> Any:
-        arguments = _kept(bound(forward, args, kwargs))
+        arguments = _kept(bound(signature, args, kwargs))
         output = forward(*args, **kwargs) if watch.stand_in is None else watch.stand_in(name, arguments)
         pending.append(DenoiserCall(name, arguments, output))
         return output
