@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 from pkgutil import resolve_name
 
 import pytest
 
-from .pages import PAGES, ROOT, name
+from .pages import PAGES, ROOT, blocks, name
 
 SOURCES = sorted(
     path for folder in ("src", "studies", "tests", "examples") for path in (ROOT / folder).rglob("*.py")
@@ -38,6 +39,15 @@ def test_the_files_that_the_code_names_exist() -> None:
 def test_the_names_that_a_page_uses_exist(page: Path) -> None:
     found = {first or second for first, second in _DOTTED.findall(page.read_text(encoding="utf-8"))}
     assert not [dotted for dotted in found if not _exists(dotted)]
+
+
+def test_the_architecture_page_has_every_layer() -> None:
+    contract = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ][0]
+    layers = {module for layer in contract["layers"] for module in layer.split(" | ")}
+    [shown] = blocks(ROOT / "docs" / "architecture.md")
+    assert not layers - {word for line in shown.splitlines() for word in line[:33].split()}
 
 
 def _exists(dotted: str) -> bool:
