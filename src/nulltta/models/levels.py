@@ -31,6 +31,7 @@ from nulltta.errors import InvalidValue
 from nulltta.models.recording import StepRecord
 
 TOLERANCE = 1e-3  # relative, of the scheduler's own step against ours
+STRIDE = 4e-3  # in α and σ: more than one step of a training schedule of 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,13 +138,14 @@ def schedule(records: Sequence[StepRecord]) -> list[ObservedStep]:
         )
     exploding = all(abs(signal - 1) < 1e-6 for signal, _ in levels)
     units = [math.hypot(*level) if exploding else 1.0 for level in levels]
-    kind = _kind(records[0], levels)
+    kind = _kind(records, levels)
+    reached = [_reached(*each, kind) for each in zip(records, levels, levels[1:], strict=False)]
     trained = int(records[0].scheduler.config.num_train_timesteps)
     ladder = _Ladder(records[0].scheduler, trained)
     made = []
     for i, record in enumerate(records):
-        (signal, noise), (signal_next, noise_next) = levels[i], levels[i + 1]
-        alpha_bar, following = shares[i], shares[i + 1]
+        (signal, noise), (signal_next, noise_next) = levels[i], reached[i]
+        alpha_bar, following = shares[i], _share(*reached[i])
         skip, out = _preconditioning(record.scheduler, noise) if kind == "preconditioned" else (0.0, 0.0)
         step = ObservedStep(
             timestep=torch.as_tensor(record.timestep).flatten()[0].item(),
@@ -200,52 +202,92 @@ def _terminal(record: StepRecord) -> tuple[float, float]:
     return float(final**0.5), float((1 - final) ** 0.5)
 
 
-def _kind(record: StepRecord, levels: Sequence[tuple[float, float]]) -> str:
-    """What is predicted: the kind by which the scheduler's own first step goes to the next level.
+def _kind(records: Sequence[StepRecord], levels: Sequence[tuple[float, float]]) -> str:
+    """Return what is predicted: the kind under which the scheduler's own steps lead from level to level.
 
-    The step is asked of a copy, at random latents and predictions, its noise set to zero: it is α'·x̂0 + c·ε̂ with c
-    from 0 to σ', whether it is deterministic or ancestral, of every scheduler that steps from one level to the next.
+    The kind that the scheduler's configuration names is taken if its first step fits, because near pure noise, and in
+    many small steps, other kinds come close; without a name the kind that fits best is taken.
     """
-    scheduler, generator = copy.deepcopy(record.scheduler), torch.Generator().manual_seed(0)
+    scheduler = records[0].scheduler
+    config = scheduler.config
+    landings = {kind: _landing(records[0], levels[0], levels[1], kind) for kind in KINDS}
+    errors = {kind: landing.error for kind, landing in landings.items() if landing is not None}
+    named = {"flow_prediction": "flow"}.get(config.get("prediction_type"), config.get("prediction_type"))
+    best = named if errors.get(named, 1.0) < STRIDE else min(errors, key=lambda kind: errors[kind], default=None)
+    if best is not None and errors[best] < STRIDE:
+        return best
     name = type(scheduler).__name__
-    x, v = (torch.randn(record.sample[:1].shape, generator=generator, dtype=torch.float64) for _ in range(2))
-    (signal, noise), (signal_next, noise_next) = levels[0], levels[1]
-    x = x * math.hypot(signal, noise)
+    cause = next((f": its {key} changes the clean estimate, set it to False" for key in ("thresholding", "clip_sample")
+                  if config.get(key)), ": it is not supported")  # fmt: skip
+    if levels[0][0] == 0 and config.get("prediction_type") == "epsilon":
+        raise InvalidValue(
+            "a model that predicts noise has no clean estimate at zero terminal SNR (rescale_betas_zero_snr)"
+        )
+    raise InvalidValue(f"scheduler {name}'s own step does not lead from one of its noise levels to the next{cause}")
+
+
+def _reached(
+    record: StepRecord, now: tuple[float, float], then: tuple[float, float], kind: str
+) -> tuple[float, float]:  # fmt: skip
+    """Return (α', σ') that the step really leads to: beside the next level where DDIM's even stride leads there."""
+    if abs(math.hypot(*then) - 1) > 1e-6 or kind == "flow":
+        return then
+    landing = _landing(record, now, then, kind)
+    if landing is None or not 1e-6 < abs(landing.signal - then[0]) <= landing.error < STRIDE:
+        return then
+    return landing.signal, math.sqrt(1 - landing.signal**2)
+
+
+@dataclass(frozen=True, slots=True)
+class _Landing:
+    """Where a scheduler's own step leads: α'·x̂0 + c·ε̂ plus noise.
+
+    Attributes:
+        signal: α'.
+        error: how far α' is from the next recorded level's, or c from the range of 0 to σ' that every step from one
+            level to the next has, deterministic or ancestral. DDIM steps by an even stride, which with some spacings
+            leads one training step beside the next timestep: an error below `STRIDE`.
+    """
+
+    signal: float
+    error: float
+
+
+def _landing(
+    record: StepRecord, now: tuple[float, float], then: tuple[float, float], kind: str
+) -> _Landing | None:  # fmt: skip
+    """Ask a copy of the scheduler to step at random latents and predictions, with its noise set to zero.
+
+    Returns None if the step is not a combination of x̂0 and ε̂ alone: the scheduler looks back at earlier steps, or
+    the kind does not exist at this level.
+    """
+    (signal, noise), (signal_next, noise_next) = now, then
+    skip, out = _preconditioning(record.scheduler, noise)
+    if (kind == "preconditioned") != bool(out) or (kind == "epsilon" and signal == 0) or noise == 0:
+        return None
+    scheduler, generator = copy.deepcopy(record.scheduler), torch.Generator().manual_seed(0)
+    x, v = (torch.randn((1, *record.sample.shape[1:]), generator=generator, dtype=torch.float64) for _ in range(2))
+    scale = math.hypot(signal, noise)
+    x = x * scale
     t = record.timestep.cpu() if isinstance(record.timestep, Tensor) else record.timestep
     given = {"model_output": v, "timestep": t, "sample": x, "return_dict": False}
     with warnings.catch_warnings(), torch.no_grad(), _NoNoise():
         warnings.simplefilter("ignore")  # of a step that is taken out of its turn
         stepped = scheduler.step(**{**given, **_further(scheduler)})[0].double()
-    skip, out = _preconditioning(record.scheduler, noise)
-    at = ObservedStep(0.0, _share(signal, noise), 0.0, 0.0, signal=signal, noise=noise, skip=skip, out=out)
-    scale = math.hypot(signal, noise)
-    errors: dict[str, float] = {}
-    for kind in KINDS if out else [each for each in KINDS if each != "preconditioned"]:
-        if kind == "epsilon" and signal == 0:
-            continue
-        if kind == "v_prediction":  # in variance-preserving units
-            unit = ObservedStep(0.0, _share(signal, noise), 0.0, 0.0, signal=signal / scale, noise=noise / scale)
-            clean = predict_x0(x / scale, v, replace(unit, kind=kind))
-        else:
-            clean = predict_x0(x, v, replace(at, kind=kind))
-        eps = (x - signal * clean) / noise
-        basis = torch.stack([clean.flatten(), eps.flatten()], 1)
-        solution = torch.linalg.lstsq(basis, stepped.flatten()[:, None]).solution.flatten()
-        residual = float((basis @ solution - stepped.flatten()).abs().max() / stepped.abs().max())
-        a, c = solution.tolist()
-        beyond = max(0.0, c - noise_next, -c) / max(1.0, noise_next)
-        errors[kind] = max(residual, abs(a - signal_next), beyond)
-    best = min(errors, key=lambda kind: errors[kind])  # of many small steps, wrong kinds come close
-    if errors[best] < TOLERANCE:
-        return best
-    config = scheduler.config
-    cause = next((f": its {key} changes the clean estimate, set it to False" for key in ("thresholding", "clip_sample")
-                  if config.get(key)), ": it is not supported")  # fmt: skip
-    if signal == 0 and config.get("prediction_type") == "epsilon":
-        raise InvalidValue(
-            "a model that predicts noise has no clean estimate at zero terminal SNR (rescale_betas_zero_snr)"
-        )
-    raise InvalidValue(f"scheduler {name}'s own step does not lead from one of its noise levels to the next{cause}")
+    if stepped.shape != x.shape:  # mixed with earlier steps of the recorded batch
+        return None
+    unit = scale if kind == "v_prediction" else 1.0  # v is defined in variance-preserving units
+    at = ObservedStep(
+        0.0, _share(signal, noise), 0.0, 0.0, signal=signal / unit, noise=noise / unit, kind=kind, skip=skip, out=out
+    )
+    clean = predict_x0(x / unit, v, at)
+    basis = torch.stack([clean.flatten(), ((x - signal * clean) / noise).flatten()], 1)
+    solution = torch.linalg.lstsq(basis, stepped.flatten()[:, None]).solution.flatten()
+    if float((basis @ solution - stepped.flatten()).abs().max() / stepped.abs().max()) > TOLERANCE:
+        return None
+    reached, c = solution.tolist()
+    beyond = max(0.0, c - noise_next, -c) / max(1.0, noise_next)
+    return _Landing(reached, max(abs(reached - signal_next), beyond))
 
 
 def _further(scheduler: Any) -> dict[str, Any]:
