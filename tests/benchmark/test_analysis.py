@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from nulltta.benchmark.analysis import ArmResult, Panel, compare, panels, verdict
-from nulltta.benchmark.measures import pack
 from nulltta.benchmark.plan import Arm, Plan
 from nulltta.benchmark.report import words
 from nulltta.benchmark.report.content import Protocol, Report, ReportTable
 from nulltta.benchmark.report.render import write_html, write_markdown
 from nulltta.benchmark.store import ImageRow
+from nulltta.evaluation.measures import pack
 
 PROMPTS = [str(i) for i in range(8)]
 

@@ -86,19 +86,25 @@ def test_a_folder_is_scored_by_its_table(folder: Path, tmp_path: Path, capsys: p
 
 A = "{folder}/a.png"
 MISTAKES = {
-    "no prompt": ([A], "no prompt"),
-    "empty prompt": ([A, "--prompt", " "], "no prompt"),
+    "no prompt": ([A], "a prompt is empty"),
+    "empty prompt": ([A, "--prompt", " "], "a prompt is empty"),
     "bytes": ([A, "--prompt", "\udcff"], "UTF-8"),
     "absent": ([A, "{folder}/e.png", "--prompt", "x"], "e.png': there is no such file"),
     "a folder": (["{folder}", "--prompt", "x"], "is a folder"),
-    "both": (["{folder}", "--prompt", "x", "--prompts", "{tmp}/good.csv"], "not both"),
+    "both": (
+        ["{folder}", "--prompt", "x", "--prompts", "{tmp}/good.csv"],
+        "--prompt is for all pictures: give it or a CSV file",
+    ),
     "no folder": ([A, "--prompts", "{tmp}/good.csv"], "one folder"),
     "unknown reward": ([A, "--prompt", "x", "--reward", "brightnes"], "did you mean 'brightness'"),
     "malformed": ([A, "--prompt", "x", "--reward", "0.7 * clip +"], "malformed at its end"),
     "unmeasured": ([A, "--prompt", "x", "--reward", "z(sharpness)"], "as in z(sharpness, 0.2, 0.01)"),
-    "two for a source": ([A, "--prompt", "x", "--reward-source", "a/b", "--reward", "clip"], "one --reward"),
+    "two for a source": (
+        [A, "--prompt", "x", "--reward-source", "a/b", "--reward", "clip"],
+        "source goes with one reward",
+    ),
     "device": ([A, "--prompt", "x", "--device", "abacus"], "device 'abacus'"),
-    "batch size": ([A, "--prompt", "x", "--batch-size", "0"], "batch size"),
+    "batch size": ([A, "--prompt", "x", "--batch-size", "0"], "--batch-size must be a whole number, 1 or more"),
     "no picture": (["{tmp}/good.csv", A, "--prompt", "x"], "cannot read image '{tmp}/good.csv'"),
     "cut short": (["{folder}", "--prompts", "{tmp}/good.csv"], "d.png': it is not an image"),
     "columns": (["{folder}", "--prompts", "{tmp}/columns.csv"], "needs the columns file and prompt"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nulltta import NullTTAError
+from nulltta.errors import InvalidValue
 from nulltta.runs.seeds import parse_seeds
 
 
@@ -22,16 +22,17 @@ def test_seeds_and_ranges(text: str, seeds: list[int]) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", "'' is no seed"), ("a", "'a' is no seed"), ("-1", "'-1' is no seed"), ("1-", "'1-' is no seed"),
-        ("1,", "'' is no seed"), ("0:7", "'0:7' is no seed"), ("1.5", "'1.5' is no seed"), ("0, 1", "' 1' is no seed"),
-        ("1-2-3", "no range"), ("٣", "is no seed"), ("1" * 19, "is no seed"), ("7-0", "reversed: write 0-7"),
-        ("1,2,1", "seed 1 is given twice"), ("0-4,3", "seed 3 is given twice"), ("0-999999999999", "more than 10000"),
-        ("0-5000,6000-12000", "more than 10000"),
+        ("", "'' is neither"), ("a", "'a' is neither"), ("-1", "'-1' is neither"), ("1-", "'1-' is neither"),
+        ("1,", "'' is neither"), ("0:7", "'0:7' is neither"), ("1.5", "'1.5' is neither"), ("0, 1", "' 1' is neither"),
+        ("1-2-3", "is neither"), ("٣", "is neither"), ("1" * 19, "is neither"), ("7-0", "reversed: write 0-7"),
+        ("1,2,1", "seed 1 is given twice"), ("0-4,3", "seed 3 is given twice"), ("0-999999999999", "at most 10000"),
+        ("0-5000,6000-12000", "at most 10000 seeds"),
     ],
 )  # fmt: skip
 def test_anything_else_is_one_line(text: str, says: str) -> None:
-    with pytest.raises(NullTTAError, match=says) as caught:
+    with pytest.raises(InvalidValue, match=says) as caught:
         parse_seeds(text)
+    assert caught.value.field == "seeds"
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 120
 

@@ -12,10 +12,10 @@ from typing import Literal
 
 import numpy as np
 
-from nulltta.benchmark.measures import diversity
 from nulltta.benchmark.plan import Arm, Plan
 from nulltta.benchmark.store import ImageRow
 from nulltta.evaluation.bootstrap import Gain, paired_gain
+from nulltta.evaluation.measures import diversity
 
 DIVERSITY = "diversity"
 OURS, PLAIN = "null-tta", "plain"

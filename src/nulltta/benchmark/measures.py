@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from nulltta import rewards
 from nulltta.contracts import Reward
 from nulltta.embedded.scorers import load_scorer
-from nulltta.evaluation.measures import Measure, facts
+from nulltta.evaluation.measures import Measure, facts, high_frequency, pack
 from nulltta.rewards.compose import parts
 from nulltta.scoring import score
 
@@ -66,47 +64,6 @@ class Measures:
         if self.features is None:
             return [None] * len(images)
         return [pack(row) for row in self.features(images).cpu().numpy()]
-
-
-def high_frequency(images: Tensor, prompts: Sequence[str] = ()) -> Tensor:  # noqa: ARG001 - of the pixels alone
-    """Measure how much of the luminance varies faster than half the Nyquist frequency; adversarial texture shows here.
-
-    Args:
-        images: (B, 3, H, W) in [0, 1].
-
-    Returns:
-        (B,), the root mean square of that part of the spectrum, in units of the pixel range.
-    """
-    weights = torch.tensor([0.299, 0.587, 0.114]).to(images)  # ITU-R BT.601
-    spectrum = torch.fft.fft2(torch.einsum("bchw,c->bhw", images.float(), weights), norm="forward")
-    y, x = (torch.fft.fftfreq(n, device=images.device).abs() for n in images.shape[-2:])
-    fine = torch.maximum(y[:, None], x[None]) > 0.25  # cycles per pixel; the Nyquist frequency is 0.5
-    energy: Tensor = (spectrum.abs().square() * fine).sum((1, 2))  # Parseval: the mean square over pixels
-    return energy.sqrt()
-
-
-def pack(vector: np.ndarray) -> str:
-    """Write a vector as text: float16 in base64."""
-    return base64.b64encode(vector.astype("<f2").tobytes()).decode()
-
-
-def unpack(text: str) -> np.ndarray:
-    """Read a vector that `pack` wrote."""
-    return np.frombuffer(base64.b64decode(text), "<f2").astype(np.float64)
-
-
-def diversity(packed: Mapping[int, str]) -> float:
-    """Return the mean pairwise distance 1 − cos of one prompt's images; NaN for fewer than two.
-
-    Args:
-        packed: packed features by seed.
-    """
-    if len(packed) < 2:
-        return float("nan")
-    rows = np.stack([unpack(text) for text in packed.values()])
-    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    cosines = rows @ rows.T
-    return float(1 - cosines[np.triu_indices(len(rows), 1)].mean())
 
 
 def _scored(reward: Reward) -> Measure:

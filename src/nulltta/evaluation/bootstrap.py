@@ -1,4 +1,4 @@
-"""What a paired comparison shows: the mean gain, how sure it is, and how large beside plain sampling's own spread."""
+"""The mean gain of a paired comparison, its bootstrap interval, and its size relative to the spread of the scores."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from nulltta.errors import InvalidValue
 
 @dataclass(frozen=True, slots=True)
 class Gain:
-    """The gain of one measure over n prompts, aligned minus plain, prompt by prompt.
+    """The gain of one measure over n prompts: aligned minus plain, paired by prompt.
 
     Attributes:
-        n: how many prompts were compared.
-        plain, aligned: the two means.
-        mean: of the gains.
-        low, high: the interval around `mean`.
-        spread: the standard deviation (n − 1) of plain's scores over prompts: the unit of `in_spreads`.
+        n: the number of prompts.
+        plain, aligned: the mean scores.
+        mean: the mean gain.
+        low, high: the ends of the 95% interval of `mean`.
+        spread: the standard deviation over prompts (n − 1) of the plain scores, which is the unit of `in_spreads`.
         wins: the share of prompts whose gain is above 0.
     """
 
@@ -34,7 +34,7 @@ class Gain:
 
     @property
     def in_spreads(self) -> tuple[float, float, float] | None:
-        """Mean, low and high in standard deviations of plain's scores; None where those do not vary."""
+        """`mean`, `low` and `high` in standard deviations of the plain scores; None if these do not vary."""
         if self.spread == 0:
             return None
         return self.mean / self.spread, self.low / self.spread, self.high / self.spread
@@ -43,10 +43,10 @@ class Gain:
 def bootstrap_interval(
     values: Sequence[float], rng: np.random.Generator, *, level: float = 0.95, resamples: int = 10_000
 ) -> tuple[float, float]:
-    """The percentile bootstrap interval of the mean (Efron and Tibshirani, 1993, chapter 13).
+    """Return the percentile bootstrap interval of the mean (Efron and Tibshirani, 1993, chapter 13).
 
     Raises:
-        NullTTAError: there are no values, or one is not finite.
+        InvalidValue: if there are no values, or one of them is not finite.
     """
     sample = np.asarray(values, dtype=np.float64)
     if sample.ndim != 1 or not len(sample) or not np.isfinite(sample).all():
@@ -60,7 +60,7 @@ def paired_gain(plain: Sequence[float], aligned: Sequence[float], rng: np.random
     """Compare aligned with plain scores of the same prompts, in the same order, with a 95% interval.
 
     Raises:
-        NullTTAError: the two differ in length, hold fewer than two prompts, or a number that is not finite.
+        InvalidValue: if the two differ in length, hold fewer than two scores, or hold a number that is not finite.
     """
     if len(plain) != len(aligned) or len(plain) < 2:
         raise InvalidValue(f"a paired comparison needs two or more pairs, not {len(plain)} and {len(aligned)} scores")

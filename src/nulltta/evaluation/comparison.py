@@ -1,4 +1,4 @@
-"""Aligned against plain sampling of the same prompts from the same noise, measured by more than was optimised."""
+"""Compare aligned with plain sampling of the same prompts from the same noise, also by measures not optimised."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from nulltta.null_text.value import NullText
 from nulltta.scoring import score
 
 Role = Literal["target", "component", "guard", "held out"]
-"""What a measure was to the run: raised, a part of what was raised, watched, or neither."""
+"""The part of a measure in the run: optimised, a component of what was optimised, watched, or none of these."""
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One measure of the two images of a prompt; NaN where the measure says nothing."""
+    """One measure of the two images of a prompt; NaN where the measure does not apply."""
 
     plain: float
     aligned: float
@@ -29,19 +29,20 @@ class Score:
 
     @property
     def gain(self) -> float:
+        """Aligned minus plain."""
         return self.aligned - self.plain
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One prompt, sampled both ways.
+    """The aligned and the plain image of one prompt, with their scores.
 
     Attributes:
         plain, aligned: images (3, H, W) in [0, 1], on the CPU.
-        scores: by measure: the target, its components if it is composed, the guard, those held out.
-        trace: this prompt's steps: B is 1, without previews.
-        initial_rewards: (K,), of the clean estimates of the initial latents.
-        null_text: what was learnt, where the method learns any.
+        scores: the scores by measure, in the order target, components of a composed target, guard, held-out measures.
+        trace: the steps of this prompt, with a batch of one and without previews.
+        initial_rewards: (K,), the rewards of the clean estimates of the initial latents.
+        null_text: the learnt null text; None if the method learns none.
     """
 
     prompt: str
@@ -55,14 +56,15 @@ class Comparison:
 
 
 def compare(result: Result, measures: Mapping[str, Measure] | None = None) -> list[Comparison]:
-    """Sample what `align` aligned plainly too, and measure both: one `Comparison` per prompt, in order.
+    """Sample the prompts of a result plainly too, measure both images, and return one `Comparison` per prompt.
 
     Args:
         result: what `align` returned.
-        measures: more measures besides the reward and the guard; see `held_out_measures`.
+        measures: measures besides the reward and the guard; see `held_out_measures`.
 
     Raises:
-        NullTTAError: if a reward or a measure fails, or memory runs out.
+        RewardError: if a reward or a measure fails.
+        OutOfMemory: if memory runs out.
     """
     prompts = result.problem.prompts
     plain, aligned = result.baseline.detach(), result.images.detach()
@@ -85,7 +87,7 @@ def compare(result: Result, measures: Mapping[str, Measure] | None = None) -> li
 
 @torch.no_grad()
 def _values(result: Result) -> dict[str, tuple[Tensor, Tensor, Role]]:
-    """(B,) plain and aligned, of what the run itself knows of, by name."""
+    """Return the plain and the aligned values (B,) of the reward, its components and the guard, by name."""
     problem = result.problem
     values: dict[str, tuple[Tensor, Tensor, Role]] = {
         problem.reward.name: (result.baseline_rewards, result.rewards, "target")
@@ -99,6 +101,7 @@ def _values(result: Result) -> dict[str, tuple[Tensor, Tensor, Role]]:
 
 
 def _of_prompt(step: Step, b: int) -> Step:
+    """Return the part of a step that belongs to prompt b."""
     return replace(
         step, inner_rewards=step.inner_rewards[:, b : b + 1], candidate_rewards=step.candidate_rewards[b : b + 1],
         selected=step.selected[b : b + 1], kl=step.kl[b : b + 1], decode_preview=None,

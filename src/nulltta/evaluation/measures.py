@@ -1,11 +1,13 @@
-"""What images are measured by besides the reward that was optimised."""
+"""Measures of images besides the reward that was optimised."""
 
 from __future__ import annotations
 
+import base64
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,18 +19,25 @@ if TYPE_CHECKING:
     from nulltta.embedded.grammar import Size
 
 Measure = Callable[[Tensor, Sequence[str]], Tensor]
-"""(images (B, 3, H, W) in [0, 1], prompts) -> (B,), NaN where it says nothing about a prompt."""
+"""(images (B, 3, H, W) in [0, 1], prompts) -> (B,), NaN for a prompt that the measure does not apply to."""
 
 
 def held_out_measures(model: GuidedModel, device: torch.device | str | None = None) -> dict[str, Measure]:
-    """What else to measure, by name, that is never a target of ours: for the embedded model `clip-b` and the judge's
-    share of the prompt's facts."""
+    """Return the measures of a model that are not meant to be optimised, by name.
+
+    For the embedded model these are the second scorer, "clip-b", and the judge's "facts"; other models have none.
+
+    Raises:
+        LoadError: if the scorer does not load.
+    """
     return {"clip-b": rewards.load("clip-b", device=device), "facts": facts()} if model.name == "embedded" else {}
 
 
 def facts() -> Measure:
-    """The embedded judge as a measure: the share of a prompt's facts that an image shows, NaN for a prompt outside
-    the grammar, which states none."""
+    """Return the embedded judge as a measure.
+
+    The measure is the share of a prompt's facts that an image shows, and NaN for a prompt outside the grammar.
+    """
     from nulltta.embedded.judge import load_judge
 
     judge = load_judge()
@@ -43,7 +52,49 @@ def facts() -> Measure:
     return measure
 
 
+def high_frequency(images: Tensor, prompts: Sequence[str] = ()) -> Tensor:  # noqa: ARG001 - of the pixels alone
+    """Measure how much of the luminance varies faster than half the Nyquist frequency; adversarial texture shows here.
+
+    Args:
+        images: (B, 3, H, W) in [0, 1].
+
+    Returns:
+        (B,), the root mean square of that part of the spectrum, in units of the pixel range.
+    """
+    weights = torch.tensor([0.299, 0.587, 0.114]).to(images)  # ITU-R BT.601
+    spectrum = torch.fft.fft2(torch.einsum("bchw,c->bhw", images.float(), weights), norm="forward")
+    y, x = (torch.fft.fftfreq(n, device=images.device).abs() for n in images.shape[-2:])
+    fine = torch.maximum(y[:, None], x[None]) > 0.25  # cycles per pixel; the Nyquist frequency is 0.5
+    energy: Tensor = (spectrum.abs().square() * fine).sum((1, 2))  # Parseval: the mean square over pixels
+    return energy.sqrt()
+
+
+def pack(vector: np.ndarray) -> str:
+    """Write a vector as text: float16 in base64."""
+    return base64.b64encode(vector.astype("<f2").tobytes()).decode()
+
+
+def unpack(text: str) -> np.ndarray:
+    """Read a vector that `pack` wrote."""
+    return np.frombuffer(base64.b64decode(text), "<f2").astype(np.float64)
+
+
+def diversity(packed: Mapping[int, str]) -> float:
+    """Return the mean pairwise distance 1 − cos of one prompt's images; NaN for fewer than two.
+
+    Args:
+        packed: packed features by seed.
+    """
+    if len(packed) < 2:
+        return float("nan")
+    rows = np.stack([unpack(text) for text in packed.values()])
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    cosines = rows @ rows.T
+    return float(1 - cosines[np.triu_indices(len(rows), 1)].mean())
+
+
 def _states_facts(prompt: str, size: Size) -> bool:
+    """Return whether a prompt is within the grammar."""
     from nulltta.embedded.grammar import parse
 
     try:

@@ -1,4 +1,4 @@
-"""What this machine is, and what a run on it will take: a few timed evaluations, times how many there will be."""
+"""Describe this machine and estimate the time and memory of a run on it from a few timed evaluations."""
 
 from __future__ import annotations
 
@@ -25,7 +25,13 @@ from nulltta.versions import version_of
 
 @dataclass(frozen=True)
 class Machine:
-    """device: its name. memory: bytes free, total. dtypes: what it computes in without emulation."""
+    """The device that a run would use.
+
+    Attributes:
+        device: its name.
+        free, total: bytes of memory.
+        dtypes: the names of the types that it computes in without emulation.
+    """
 
     device: str
     free: int
@@ -35,15 +41,15 @@ class Machine:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Of a run of some prompts at once.
+    """The time and memory that a batch of prompts takes.
 
     Attributes:
-        seconds: for a prompt of the batch.
-        inner, candidates, references: the seconds of a prompt's inner steps, of drawing and scoring candidates, and of
-            evaluations at φ and φ' without gradient.
-        weights: bytes of the model's and the reward's parameters.
-        activations: bytes beside them that an inner step of the whole batch holds.
-        free: bytes that were free with the weights loaded.
+        seconds: the time per prompt, which is the sum of the next three.
+        inner, candidates, references: the seconds per prompt of the inner steps, of drawing and scoring candidates,
+            and of evaluations at φ and φ' without a gradient.
+        weights: the bytes of the parameters of the model and the reward.
+        activations: the bytes that one inner step of the whole batch holds in addition.
+        free: the bytes that were free with the weights loaded.
     """
 
     seconds: float
@@ -56,10 +62,12 @@ class Estimate:
 
     @property
     def fits(self) -> bool:
+        """Whether an inner step of the batch fits into the free memory."""
         return self.activations < self.free
 
 
 PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "gradio", "fastapi", "ray")
+"""The packages whose versions are reported."""
 
 
 def examine(settings: RunSettings) -> tuple[Machine, dict[str, str | None], Estimate]:
@@ -70,7 +78,9 @@ def examine(settings: RunSettings) -> tuple[Machine, dict[str, str | None], Esti
         estimate for a batch of `settings.batch_size` prompts.
 
     Raises:
-        NullTTAError: if the device cannot be used, or the model or the reward does not load.
+        InvalidValue: if the device cannot be used.
+        LoadError: if the model or the reward does not load.
+        OutOfMemory: if the model does not fit into memory.
     """
     machine = describe(usable_device(settings.device))
     loaded = load(settings)
@@ -79,7 +89,7 @@ def examine(settings: RunSettings) -> tuple[Machine, dict[str, str | None], Esti
 
 
 def describe(device: torch.device) -> Machine:
-    """The device as it is now."""
+    """Describe a device as it is now."""
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         half = ("bfloat16",) if torch.cuda.is_bf16_supported(including_emulation=False) else ()
@@ -93,10 +103,16 @@ def describe(device: torch.device) -> Machine:
 def estimate(
     model: GuidedModel, reward: Reward, config: NullTTAConfig, prompts: int = 1, prompt: str = "a cat"
 ) -> Estimate:
-    """Seconds and memory of aligning so many prompts at once, from a few evaluations of each kind.
+    """Estimate the time and memory of aligning a batch of prompts from a few evaluations of each kind.
+
+    Args:
+        prompts: the number of prompts in the batch.
+        prompt: the text of each of them.
 
     Raises:
-        NullTTAError: the reward gives no gradient and the config asks for one, or the like.
+        InvalidValue: if the settings ask for the gradient of a reward that has none.
+        RewardError: if the reward fails.
+        OutOfMemory: if memory runs out while the problem is set up.
     """
     problem = make_problem(model, [prompt] * prompts, reward, config)
     step, x, K = problem.schedule()[0], problem.latents[:, 0], config.num_particles
@@ -131,14 +147,14 @@ def estimate(
 
 
 def weights(model: Any, reward: Any) -> int:
-    """Bytes of the parameters of a model's pipeline and of a reward's modules."""
+    """Return the bytes of the parameters of a model's pipeline and of a reward's modules."""
     components = {} if model.pipeline is None else model.pipeline.components
     modules = [part for part in components.values() if isinstance(part, torch.nn.Module)]
     return sum(p.numel() * p.element_size() for module in [*modules, *reward.networks] for p in module.parameters())
 
 
 def _seconds(function: Callable[[], object], device: torch.device) -> float:
-    """The quicker of three runs, after one to warm up."""
+    """Return the time of the fastest of three calls, after one call to warm up."""
 
     def once() -> float:
         began = time.perf_counter()
@@ -152,7 +168,10 @@ def _seconds(function: Callable[[], object], device: torch.device) -> float:
 
 
 def _kept(function: Callable[[], object], device: torch.device) -> int:
-    """Bytes that a call holds at its peak: on a GPU as measured, elsewhere what is kept for the backward pass."""
+    """Return the bytes that a call holds.
+
+    On a GPU this is the measured peak, elsewhere the size of what is kept for the backward pass.
+    """
     if device.type == "cuda":
         before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)

@@ -41,7 +41,7 @@ def connect(ray: Any, address: str | None) -> None:
     _require_answer(address or "")
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, include_dashboard=False)
-    except Exception as error:  # Ray raises bare ones, too
+    except Exception as error:  # Ray raises Exception itself in places
         where = f"at '{address}'" if address else "here"
         raise InvalidValue(
             f"no Ray cluster {where}: {first_line(error)} (if it asks for a token, set RAY_AUTH_MODE=token)"
@@ -73,7 +73,7 @@ def shares(nodes: Sequence[Mapping[str, float]], workers: int | None, device: st
 
 
 def _require_answer(address: str) -> None:
-    """Check that something listens at a host and port: Ray itself would try again for minutes."""
+    """Check that something listens at the address, because Ray itself would retry for minutes."""
     host, colon, port = address.rpartition(":")
     if not colon or not port.isdigit() or "/" in host:
         return

@@ -1,4 +1,4 @@
-"""What a run was asked for and what came of it, as JSON: enough to read the result and to run it again."""
+"""Write the request and the results of a run as JSON, from which the run can be repeated."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from nulltta.runs.request import AlignRequest
 from nulltta.versions import version_of
 
 FORMAT = 1
+"""The version of the format of result.json."""
 _NUMBERS = re.compile(r'\[\n([^][{}"]*)\n *]')  # a list of numbers in indented JSON, whose strings hold no newline
 
 
@@ -30,7 +31,7 @@ def versions() -> dict[str, str | None]:
 
 
 def of_request(request: AlignRequest) -> dict[str, Any]:
-    """What is known before the run: the settings, how to ask for them again, the versions."""
+    """Return what is known before the run: the settings, the command that repeats it, and the versions."""
     return {
         "format": FORMAT, "command": shlex.join(request.command()), "arguments": request.arguments(),
         "device": request.settings.device, "dtype": request.settings.dtype, "versions": versions(),
@@ -38,7 +39,7 @@ def of_request(request: AlignRequest) -> dict[str, Any]:
 
 
 def of_comparison(comparison: Comparison, files: Mapping[str, str]) -> dict[str, Any]:
-    """One prompt's scores, files and trace."""
+    """Return the scores, files and trace of one prompt."""
     return {
         "prompt": comparison.prompt,
         "seed": comparison.seed,
@@ -50,14 +51,14 @@ def of_comparison(comparison: Comparison, files: Mapping[str, str]) -> dict[str,
 
 
 def save(record: Mapping[str, Any], path: Path) -> None:
-    """Write a record whole or not at all: numbers to seven digits, null for one that is not finite."""
+    """Write a record whole or not at all, with numbers to seven digits and null for those that are not finite."""
     text = json.dumps(_plain(record), indent=1, ensure_ascii=False)
     with atomic(path) as temporary:
         temporary.write_text(_NUMBERS.sub(_on_one_line, text) + "\n", encoding="utf-8")
 
 
 def _of_step(step: Step) -> dict[str, Any]:
-    """A step of one prompt; candidate_rewards are x̂0's, `selected` the index of the one that went on."""
+    """Return a step of one prompt; `selected` is the index of the candidate that sampling went on from."""
     return {
         "index": step.index, "timestep": step.timestep, "inner_rewards": step.inner_rewards[:, 0].tolist(),
         "candidate_rewards": step.candidate_rewards[0].tolist(), "selected": int(step.selected[0]),
@@ -66,11 +67,12 @@ def _of_step(step: Step) -> dict[str, Any]:
 
 
 def _on_one_line(numbers: re.Match[str]) -> str:
+    """Return a list of numbers without its line breaks."""
     return f"[{' '.join(numbers[1].split())}]"
 
 
 def _plain(value: Any) -> Any:
-    """The value in JSON's own types."""
+    """Return a value in JSON's own types."""
     if isinstance(value, float):
         return float(f"{value:.7g}") if math.isfinite(value) else None
     if isinstance(value, Mapping):

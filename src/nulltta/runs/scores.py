@@ -1,4 +1,4 @@
-"""What `nulltta rewards score` does: files are read, scored, and their scores written as CSV when all are known."""
+"""The work of `nulltta rewards score`: read files, score them, and write CSV when every score is known."""
 
 from __future__ import annotations
 
@@ -13,22 +13,38 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
+from nulltta.config import whole
 from nulltta.contracts import Reward
 from nulltta.errors import InvalidValue
 from nulltta.files import as_error, atomic
-from nulltta.prompts import require_text
+from nulltta.prompts import require_prompt, require_text
 from nulltta.rewards.expression import with_source
 from nulltta.rewards.image_files import read_prompts, score_files
 from nulltta.runs.folder import refuse_unwritable
 from nulltta.runs.loading import load_reward, usable_device
 
 Scored = tuple[str, str, Mapping[str, float]]
-"""(file, prompt, score by name)."""
+"""A file, its prompt, and its scores by name."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreRequest:
-    """All that `nulltta rewards score` is asked for."""
+    """What `nulltta rewards score` is asked for.
+
+    Attributes:
+        images: the pictures, or with `prompts` the one folder that they are in.
+        rewards: names or expressions.
+        prompt: what all pictures should show.
+        prompts: a CSV file with the columns file and prompt, instead of `prompt`.
+        reward_source: where the weights of a single reward given by name are.
+        out: the CSV file to write; None for standard output.
+        batch_size: how many pictures are scored at a time.
+        device: as in `ModelSettings`.
+        dtype: the name of a torch type; None for the reward's own.
+
+    Raises:
+        InvalidValue: if `batch_size` is below 1.
+    """
 
     images: Sequence[Path]
     rewards: Sequence[str]
@@ -40,60 +56,64 @@ class ScoreRequest:
     device: str | None = None
     dtype: str | None = None
 
+    def __post_init__(self) -> None:
+        whole(self, "batch_size", at_least=1)
 
-def run(asked: ScoreRequest) -> None:
-    """Score what is asked for; nothing is written before everything is scored.
+
+def run(request: ScoreRequest) -> None:
+    """Score pictures. Nothing is written before everything is scored.
 
     Raises:
-        NullTTAError: an argument is wrong, a file does not read or cannot be written, a reward does not load or fails.
+        InvalidValue: if an argument is wrong, a file cannot be read, or the output cannot be written.
+        LoadError: if a reward does not load.
+        RewardError: if a reward fails.
     """
     notes = Console(stderr=True)
-    pictures = _pictures(asked)
-    if asked.out is not None:
-        refuse_unwritable(asked.out.parent)
-        if asked.out.is_dir():
-            raise InvalidValue(f"cannot write to '{asked.out}': it is a folder")
+    pictures = _pictures(request)
+    if request.out is not None:
+        refuse_unwritable(request.out.parent)
+        if request.out.is_dir():
+            raise InvalidValue(f"cannot write to '{request.out}': it is a folder")
     with notes.status("loading rewards"):
-        loaded = _load(asked)
+        loaded = _load(request)
     scored = track(
-        score_files(loaded, pictures, batch_size=asked.batch_size), "scoring", len(pictures),
+        score_files(loaded, pictures, batch_size=request.batch_size), "scoring", len(pictures),
         console=notes, transient=True, disable=not notes.is_terminal,
     )  # fmt: skip
-    rows = [(path.name if asked.prompts else str(path), prompt, scores) for path, prompt, scores in scored]
-    _write(rows, asked.out)
+    rows = [(path.name if request.prompts else str(path), prompt, scores) for path, prompt, scores in scored]
+    _write(rows, request.out)
 
 
-def _pictures(asked: ScoreRequest) -> list[tuple[Path, str]]:
-    """Each picture and its prompt."""
-    if asked.batch_size < 1:
-        raise InvalidValue(f"the batch size must be 1 or more, not {asked.batch_size}")
-    if asked.prompts is not None:
-        if asked.prompt is not None:
-            raise InvalidValue("give --prompt, one for all pictures, or --prompts, a CSV file, not both")
-        if len(asked.images) != 1 or not asked.images[0].is_dir():
-            raise InvalidValue(f"--prompts goes with one folder of pictures, not '{' '.join(map(str, asked.images))}'")
-        return read_prompts(asked.prompts, asked.images[0])
-    if asked.prompt is None or not asked.prompt.strip():
-        raise InvalidValue("no prompt: say with --prompt what the pictures should show")
-    require_text(asked.prompt, "a prompt")
-    for image in asked.images:
+def _pictures(request: ScoreRequest) -> list[tuple[Path, str]]:
+    """Return each picture with its prompt."""
+    if request.prompts is not None:
+        if request.prompt is not None:
+            raise InvalidValue("is for all pictures: give it or a CSV file (prompts), not both", field="prompt")
+        if len(request.images) != 1 or not request.images[0].is_dir():
+            given = " ".join(map(str, request.images))
+            raise InvalidValue(f"goes with one folder of pictures, not '{given}'", field="prompts")
+        return read_prompts(request.prompts, request.images[0])
+    prompt = request.prompt or ""
+    require_prompt(prompt)
+    for image in request.images:
         require_text(str(image), "a file's name")
         if image.is_dir():
-            raise InvalidValue(f"'{image}' is a folder: give its pictures, or a prompt for each with --prompts CSV")
+            raise InvalidValue(f"'{image}' is a folder: give its pictures, or a CSV file with their prompts (prompts)")
         if not image.exists():
             raise InvalidValue(f"cannot read image '{image}': there is no such file")
-    return [(image, asked.prompt) for image in asked.images]
+    return [(image, prompt) for image in request.images]
 
 
-def _load(asked: ScoreRequest) -> list[Reward]:
-    if asked.reward_source is not None and len(asked.rewards) > 1:
-        raise InvalidValue("--reward-source goes with one --reward: write a source each, as in clipscore:org/model")
-    device, dtype = usable_device(asked.device), None if asked.dtype is None else getattr(torch, asked.dtype)
-    return [load_reward(with_source(name, asked.reward_source), device, dtype) for name in asked.rewards]
+def _load(request: ScoreRequest) -> list[Reward]:
+    """Load the rewards."""
+    if request.reward_source is not None and len(request.rewards) > 1:
+        raise InvalidValue("goes with one reward: write the source of each, as in clipscore:org/model", "reward_source")
+    device, dtype = usable_device(request.device), None if request.dtype is None else getattr(torch, request.dtype)
+    return [load_reward(with_source(name, request.reward_source), device, dtype) for name in request.rewards]
 
 
 def _write(rows: Sequence[Scored], out: Path | None) -> None:
-    """CSV: file, prompt and a column a score, to seven digits."""
+    """Write CSV: the file, the prompt and one column per score, to seven digits."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["file", "prompt", *rows[0][2]])
