@@ -188,7 +188,7 @@ MISTAKES = {
     "nan": (["a", "--kl-weight", "nan"], "--kl-weight"),
     "bad word": (["a", "--annealing", "slow"], "annealing"),
     "bad convention": (["a", "--conventions", "mine"], "--conventions must be one of paper, release, exact"),
-    "too many steps": (["a", "--num-inference-steps", "2000"], "--num-inference-steps must be at most 1000"),
+    "too many steps": (["a", "--num-inference-steps", "2000"], "--num-inference-steps is above the 1000 steps"),
     "negative seed": (["a", "--seed", "-1"], "seed"),
     "huge seed": (["a", "--seed", "x"], "--seed"),
     "batch size": (["a", "--batch-size", "0"], "--batch-size must be"),
