@@ -249,7 +249,7 @@ def test_a_full_disk_is_one_line(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("nulltta.runs.folder.save_png", full)
+    monkeypatch.setattr("nulltta.runs.align_writer.save_png", full)
     assert main(arguments(checkpoint, tmp_path / "out", "a")) == 2
     assert "No space left on device" in capsys.readouterr().err
 

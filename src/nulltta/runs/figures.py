@@ -1,4 +1,4 @@
-"""Pictures of a comparison: both images with their scores, many such on a sheet, and the course of the reward."""
+"""Pictures of comparisons: both images with their scores, a sheet of many, and a plot of the reward over the steps."""
 
 from __future__ import annotations
 
@@ -22,31 +22,33 @@ if TYPE_CHECKING:
 
 LANCZOS = Image.Resampling.LANCZOS
 INK, GREY, UP, DOWN = "#1f2328", "#656d76", "#1a7f37", "#b42318"
-SIDE, CELL_SIDE = 256, 160  # pixels of an image's short side: in a comparison, on a contact sheet
-SHEET_ROWS = 25  # a sheet with more of them would be too long to look at
+SIDE, CELL_SIDE = 256, 160
+"""The pixels of an image's short side in a comparison and on a contact sheet."""
+SHEET_ROWS = 25
+"""The greatest number of rows, beyond which a sheet would be too long to look at."""
 
 
 def upscaled(image: Image.Image, side: int) -> Image.Image:
-    """The image, Lanczos-enlarged where its short side is under `side` pixels."""
+    """Return the image, enlarged by Lanczos resampling if its short side is below `side` pixels."""
     factor = side / min(image.size)
     return image if factor <= 1 else image.resize(_scaled(image, factor), LANCZOS)
 
 
 def comparison_picture(comparison: Comparison, side: int = SIDE) -> Image.Image:
-    """Plain and aligned side by side, under the prompt and above their scores."""
+    """Draw the plain and the aligned image side by side, below the prompt and above their scores."""
     plain, aligned = (upscaled(to_pil(image[None])[0], side) for image in (comparison.plain, comparison.aligned))
     return _pair(comparison, plain, aligned, text=max(11, round(plain.width / 17)))
 
 
 def contact_cell(comparison: Comparison) -> Image.Image:
-    """A small `comparison_picture`; all cells of images of one size are equally wide."""
+    """Draw a small `comparison_picture`; its width depends on the size of the images alone."""
     images = (to_pil(image[None])[0] for image in (comparison.plain, comparison.aligned))
     plain, aligned = (image.resize(_scaled(image, CELL_SIDE / min(image.size)), LANCZOS) for image in images)
     return _pair(comparison, plain, aligned, text=11)
 
 
 def contact_sheet(cells: Sequence[Image.Image]) -> Image.Image:
-    """Cells in reading order, two to four a row; past SHEET_ROWS rows the last cells are left out."""
+    """Draw cells in reading order, two to four per row, at most the first `SHEET_ROWS` rows."""
     columns = min(4, max(2, round(math.sqrt(len(cells) / 2))), len(cells))
     rows = [cells[i : i + columns] for i in range(0, len(cells), columns)][:SHEET_ROWS]
     heights = [max(cell.height for cell in row) for row in rows]
@@ -59,14 +61,14 @@ def contact_sheet(cells: Sequence[Image.Image]) -> Image.Image:
 
 
 def trace_figure(comparison: Comparison) -> Figure:
-    """The reward over all inner steps, with each denoising step's candidates, above the KL it cost."""
+    """Plot the reward over all inner steps, with the candidates of each denoising step, above the KL divergence."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 5.5), dpi=110, layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     reward, candidates, chosen, kl = course(comparison.trace, comparison.initial_rewards.tolist())
     target, score = next(iter(comparison.scores.items()))
-    upper.plot(*_columns(reward), color="#0969da", linewidth=1.2, label="reward, inner step by inner step")
+    upper.plot(*_columns(reward), color="#0969da", linewidth=1.2, label="reward at each inner step")
     upper.scatter(*_columns(candidates), s=12, color="#afb8c1", zorder=2, label="candidates")
     upper.scatter(*_columns(chosen), s=20, color="#cf222e", zorder=3, label="selected")
     upper.axhline(score.plain, color=GREY, linestyle="--", linewidth=1, label="plain sampling's image")
@@ -75,7 +77,7 @@ def trace_figure(comparison: Comparison) -> Figure:
     upper.legend(fontsize=8, loc="best")
     lower.plot(*_columns(kl), color="#8250df", marker=".", linewidth=1)
     lower.set_ylabel("KL (nats)")
-    lower.set_xlabel("inner steps, over all denoising steps: each ends where its candidates stand")
+    lower.set_xlabel("inner steps of all denoising steps, each of which ends at its candidates")
     for axis in (upper, lower):
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.25)
@@ -83,7 +85,7 @@ def trace_figure(comparison: Comparison) -> Figure:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG, whole or not at all; a glyph that its font lacks is drawn as a box."""
+    """Write a figure as PNG, whole or not at all. A glyph that its font lacks is drawn as a box."""
     import warnings
 
     from nulltta.files import atomic
@@ -94,12 +96,18 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 
 Points = list[tuple[float, float]]
+"""(inner step, value) of each point of a curve."""
 
 
 def course(trace: Sequence[Step], initial: Sequence[float] = (), b: int = 0) -> tuple[Points, Points, Points, Points]:
-    """Points (inner step, value) of prompt b: the reward's course, all candidates, selected candidates, KL.
+    """Return the points of the reward, of all candidates, of the selected candidates and of the KL divergence.
 
-    Candidates stand at the inner step that follows them, whose reward is the selected one's.
+    Candidates are placed at the inner step that follows them, whose reward is that of the selected one.
+
+    Args:
+        trace: the steps.
+        initial: the rewards of the initial candidates.
+        b: the index of the prompt in the batch.
     """
     reward: Points = []
     candidates: Points = [(0, value) for value in initial]
@@ -112,17 +120,18 @@ def course(trace: Sequence[Step], initial: Sequence[float] = (), b: int = 0) -> 
         place += max(1, len(values))
         drawn = step.candidate_rewards[b].tolist()
         candidates += [(place, value) for value in drawn]
-        chosen += [(place, drawn[int(step.selected[b])])] if drawn else []  # not every method scores on its way
+        chosen += [(place, drawn[int(step.selected[b])])] if drawn else []  # some methods score nothing on the way
         kl.append((place, float(step.kl[b])))
     return reward + chosen[-1:], candidates, chosen, kl
 
 
 def _columns(points: Points) -> tuple[list[float], list[float]]:
+    """Return the inner steps and the values of points."""
     return [x for x, _ in points], [y for _, y in points]
 
 
 def _pair(comparison: Comparison, plain: Image.Image, aligned: Image.Image, text: int) -> Image.Image:
-    """The two images with their captions, in letters of `text` pixels."""
+    """Draw two images with their captions, in letters of `text` pixels."""
     margin, line = text, round(1.45 * text)
     width = plain.width + aligned.width + 3 * margin
     title = _wrapped(comparison.prompt, _font(text), width - 2 * margin, lines=3)
@@ -145,7 +154,7 @@ def _pair(comparison: Comparison, plain: Image.Image, aligned: Image.Image, text
 def _caption(
     draw: ImageDraw.ImageDraw, at: tuple[int, int], width: int, text: int, measure: str, value: float, gain: float
 ) -> None:
-    """One line, "clip 0.312  +0.021", the name cut to what fits; no gain that rounds to nothing."""
+    """Draw a line such as "clip 0.312  +0.021": the name is cut to fit, and a gain that rounds to 0 is left out."""
     font, gained = _font(text), f"  {signed(gain)}" if sign(gain) else ""
     room = width - font.getlength(f" {number(value)}{gained}")
     words = f"{_fitted(measure, font, room)} {number(value)}"
@@ -155,7 +164,7 @@ def _caption(
 
 @cache
 def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which matplotlib brings along: Latin, Greek, Cyrillic and more."""
+    """Return DejaVu Sans, which is installed with matplotlib and covers Latin, Greek, Cyrillic and more."""
     import matplotlib
 
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
@@ -163,7 +172,7 @@ def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
 
 
 def _wrapped(words: str, font: ImageFont.FreeTypeFont, width: int, lines: int) -> list[str]:
-    """The words in at most so many lines of so many pixels; what does not fit ends in an ellipsis."""
+    """Break words into at most `lines` lines of `width` pixels; what does not fit becomes an ellipsis."""
     rows = [""]
     for word in " ".join(words.split()).split(" "):
         longer = f"{rows[-1]} {word}".strip()
@@ -177,15 +186,18 @@ def _wrapped(words: str, font: ImageFont.FreeTypeFont, width: int, lines: int) -
 
 
 def _fitted(row: str, font: ImageFont.FreeTypeFont, width: float) -> str:
+    """Cut a line to `width` pixels."""
     while len(row) > 1 and font.getlength(row) > width:
         row = f"{row.rstrip('…')[:-1]}…"
     return row
 
 
 def _shortened(words: str, length: int) -> str:
+    """Return the words on one line, cut to `length` characters."""
     words = " ".join(words.split())
     return words if len(words) <= length else f"{words[: length - 1]}…"
 
 
 def _scaled(image: Image.Image, factor: float) -> tuple[int, int]:
+    """Return the size of an image times a factor."""
     return round(image.width * factor), round(image.height * factor)

@@ -1,98 +1,108 @@
-"""The folder of a run: pictures of each prompt, a contact sheet, and result.json, which lists what is finished."""
+"""The folder of a run, whose result.json always lists exactly what is finished."""
 
 from __future__ import annotations
 
 import os
-import shlex
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
-from PIL.Image import Image
-
-from nulltta.errors import InvalidValue
-from nulltta.evaluation.comparison import Comparison, Score
+from nulltta.errors import InvalidValue, NullTTAError
 from nulltta.files import as_error
-from nulltta.images import save_png, to_pil
-from nulltta.runs import figures, record
+from nulltta.runs import record
 from nulltta.runs.interrupts import interrupts_deferred
-from nulltta.runs.request import AlignRequest
 
 Status = Literal["running", "finished", "interrupted", "failed"]
 
 
-class Output:
-    """Writes the results of a run batch by batch: one prompt into the folder itself, several into 000, 001, ...
-
-    Every file appears whole or not at all. result.json is written after each batch, so it never names a file that
-    does not exist. Ctrl-C takes effect after a batch has been written.
+class RunFolder:
+    """A folder and its result.json, which is written whole after each batch and never names a file that is missing.
 
     Args:
-        request: what the run was asked for.
-        folder: the folder to write to; that of the request if None.
+        path: the folder, which is created with the first batch.
+        about: what result.json says besides the results and the status.
+        expected: the number of results of the whole run.
+        unit: what there is one result for, in the plural: "prompts".
 
     Attributes:
-        finished: the prompts whose files have been written, with their scores.
+        path: the folder.
 
     Raises:
-        NullTTAError: if the folder or a file in it cannot be written.
+        InvalidValue: if the folder cannot be written.
     """
 
-    def __init__(self, request: AlignRequest, folder: Path | None = None) -> None:
-        self.folder = folder or request.out
-        self.finished: list[tuple[str, Mapping[str, Score]]] = []
-        self._request = request
-        self._prompts = request.prompts
-        self._record: dict[str, Any] = {**record.of_request(request), "seconds": {}, "results": []}
-        self._cells: list[Image] = []
-        refuse_unwritable(self.folder)
+    def __init__(self, path: Path, about: Mapping[str, Any], expected: int, unit: str) -> None:
+        refuse_unwritable(path)
+        self.path = path
+        self._record: dict[str, Any] = {**about, "results": []}
+        self._expected, self._unit = expected, unit
 
-    def add(self, comparisons: Sequence[Comparison], seconds: Mapping[str, float]) -> None:
-        """Write the files of a finished batch; `seconds` is the time spent since the run began, by purpose."""
-        with interrupts_deferred(), as_error(self.folder):
-            first = len(self.finished)
-            results = [self._write(comparison, first + i) for i, comparison in enumerate(comparisons)]
-            self._record["results"] += results
-            self._record["seconds"] = dict(seconds)
-            self.finished += [(comparison.prompt, comparison.scores) for comparison in comparisons]
-            self._save("running")
+    @property
+    def finished(self) -> int:
+        """The number of results that are written."""
+        return len(self._record["results"])
+
+    @property
+    def complete(self) -> bool:
+        """Whether all results are written."""
+        return self.finished == self._expected
+
+    @contextmanager
+    def writing(self, status: Status) -> Iterator[dict[str, Any]]:
+        """Yield the record to add to while files are written, then write it to result.json.
+
+        Ctrl-C takes effect after the record has been written.
+
+        Raises:
+            InvalidValue: if a file cannot be written.
+            KeyboardInterrupt: after a Ctrl-C.
+        """
+        with interrupts_deferred(), as_error(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            yield self._record
+            record.save({**self._record, "status": status}, self.path / "result.json")
+
+    def __str__(self) -> str:
+        return f"{self.finished} of {self._expected} {self._unit} are finished and in '{self.path}'"
+
+
+class Writer(Protocol):
+    """What writes the files of a kind of run into a `RunFolder`."""
+
+    folder: RunFolder
 
     def close(self, status: Status) -> None:
-        """Write the contact sheet and the final status; nothing if no prompt was finished."""
-        if not self.finished:
-            return
-        with interrupts_deferred(), as_error(self.folder):
-            if len(self._prompts) > 1:
-                save_png(figures.contact_sheet(self._cells), self.folder / "contact-sheet.png")
-            self._save(status)
+        """Write the last files and the final status."""
+        ...
 
-    def _write(self, comparison: Comparison, index: int) -> dict[str, Any]:
-        """Write the files of one prompt and return its entry in result.json."""
-        inside = f"{index:03d}" if len(self._prompts) > 1 else ""
-        folder = self.folder / inside
-        folder.mkdir(parents=True, exist_ok=True)
-        command = shlex.join(replace(self._request, prompts=[comparison.prompt]).command())
-        note = {"prompt": comparison.prompt, "seed": str(comparison.seed), "command": command}
-        pictures: dict[str, Callable[[], Image]] = {
-            "plain": lambda: to_pil(comparison.plain[None])[0],
-            "aligned": lambda: to_pil(comparison.aligned[None])[0],
-            "comparison": lambda: figures.comparison_picture(comparison),
-        }
-        for name, picture in pictures.items():
-            save_png(picture(), folder / f"{name}.png", note)
-        figures.save_figure(figures.trace_figure(comparison), folder / "trace.png")
-        if inside:
-            self._cells.append(figures.contact_cell(comparison))
-        files = {name: str(Path(inside, f"{name}.png")) for name in (*pictures, "trace")}
-        if (form := self._request.save_null_text) and comparison.null_text is not None:
-            files["null text"] = str(Path(inside, "null-text.safetensors"))
-            comparison.null_text.save(self.folder / files["null text"], noise=form == "exact")
-        return record.of_comparison(comparison, files)
 
-    def _save(self, status: Status) -> None:
-        unfinished = list(self._prompts[len(self.finished) :])
-        record.save({**self._record, "status": status, "unfinished": unfinished}, self.folder / "result.json")
+@contextmanager
+def closing(writer: Writer) -> Iterator[None]:
+    """Close a writer with the status that says how the block ended.
+
+    If a result is finished by then, Ctrl-C ends the block without an exception, and an error of this package is raised
+    with a note that says what is finished. Otherwise nothing is written.
+
+    Raises:
+        NullTTAError: if the block raises it.
+        KeyboardInterrupt: if the block raises it before a result is finished.
+    """
+    folder = writer.folder
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not folder.finished:
+            raise
+        writer.close("finished" if folder.complete else "interrupted")
+    except NullTTAError as error:
+        if not folder.finished:
+            raise
+        writer.close("failed")
+        error.add_note(str(folder))
+        raise
+    else:
+        writer.close("finished")
 
 
 def refuse_unwritable(folder: Path) -> None:

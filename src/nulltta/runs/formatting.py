@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 
+SHORT_NAME = 16
+"""The length up to which the name of a measure fits beside the numbers of a line."""
+
 
 def number(value: float) -> str:
     """Return a score in a few characters, or a dash for NaN."""

@@ -1,4 +1,4 @@
-"""Many pictures on one sheet: a block a prompt, a column a seed, plain above replay."""
+"""A sheet of pictures with a block per prompt, a column per seed, and plain pictures above replayed ones."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLUMNS = 8
-BLOCKS = 40  # a sheet with more of them would be too long to look at
+BLOCKS = 40
+"""The greatest number of blocks, beyond which a sheet would be too long to look at."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """The pictures of one seed, by name; all cells of a sheet have the same names."""
+    """The pictures of one seed by name, which are the same names in all cells of a sheet."""
 
     prompt: str
     label: str
@@ -27,7 +28,12 @@ class Cell:
 
 
 def grid_figure(cells: Sequence[Cell], inches: float = 1.3) -> Figure:
-    """Blocks of up to COLUMNS seeds of one prompt; past BLOCKS of them the last are left out."""
+    """Draw the cells in blocks of up to `COLUMNS` seeds of one prompt, at most the first `BLOCKS` of them.
+
+    Args:
+        cells: the cells of at least one seed, with those of one prompt next to each other.
+        inches: the height of a picture.
+    """
     from matplotlib.figure import Figure
 
     blocks = [

@@ -49,7 +49,9 @@ class LoadedRun:
         """Align a batch of prompts under these settings; `config` replaces that of the settings.
 
         Raises:
-            NullTTAError: as `nulltta.align` does.
+            InvalidValue: if an argument is wrong.
+            RewardError: if a reward fails or lacks a gradient that is needed.
+            OutOfMemory: if memory runs out.
         """
         return align(
             self.model, prompts, self.reward, config=config or self.settings.config, method=self.settings.method,
@@ -63,10 +65,11 @@ class LoadedRun:
 
 
 def load(settings: RunSettings) -> LoadedRun:
-    """Load the rewards and the model of a run, the rewards first: their mistakes are found more quickly.
+    """Load the rewards and the model of a run, the rewards first because their mistakes are found faster.
 
     Raises:
-        NullTTAError: if the device cannot be used, or the model or a reward does not load.
+        InvalidValue: if the device cannot be used, or an expression is malformed.
+        LoadError: if the model or a reward does not load.
     """
     settings = resolved(settings)
     reward_name = with_source(settings.reward, settings.reward_source)
@@ -84,7 +87,8 @@ def load_model(settings: ModelSettings) -> GuidedModel:
     """Load the model that the settings name.
 
     Raises:
-        NullTTAError: if the device cannot be used or the model does not load.
+        InvalidValue: if the device cannot be used.
+        LoadError: if the model does not load.
     """
     settings = resolved(settings)
     return models.load_model(
@@ -97,7 +101,8 @@ def load_reward(expression: str, device: torch.device | str | None = None, dtype
     """Load a reward, with no output of other libraries but the progress of downloads.
 
     Raises:
-        NullTTAError: if the expression is malformed, names an unknown reward, or its weights do not load.
+        InvalidValue: if the expression is malformed or names an unknown reward.
+        LoadError: if its weights do not load.
     """
     with quiet_libraries():
         return rewards.load(expression, device=device, dtype=dtype)

@@ -1,65 +1,19 @@
-"""What a run prints on the terminal: its progress, and tables of scores."""
+"""Tables of scores for the terminal."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from nulltta.contracts import OnStep, Step
 from nulltta.evaluation.bootstrap import paired_gain
 from nulltta.evaluation.comparison import Score
-from nulltta.runs.formatting import number, sign, signed
-
-SHORT = 16
-"""The number of characters in a name that fits beside the numbers of a line."""
-
-
-@contextmanager
-def progress(console: Console, reward: str, batches: int, steps: int) -> Iterator[OnStep]:
-    """Show a progress bar over the denoising steps of all batches; yields the `on_step` to call after each step.
-
-    Beside the bar is the mean reward of the batch's selected clean estimates, at its first step and now.
-    """
-    columns = (
-        TextColumn("[bold]aligning[/]{task.fields[batch]}"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"),
-        TextColumn("{task.description}", markup=False, style="cyan"), TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task("", total=batches * steps, batch="")
-        first, label = 0.0, reward if len(reward) <= SHORT else "reward"
-
-        def on_step(step: Step) -> None:
-            nonlocal first
-            now = _reward(step)
-            first = now if step.index == 0 else first
-            done = int(bar.tasks[task].completed) + 1
-            batch = f" batch {min(batches, 1 + (done - 1) // steps)}/{batches}" if batches > 1 else ""
-            description = "" if math.isnan(now) else f"{label} {number(first)} → {number(now)}"
-            bar.update(task, advance=1, description=description, batch=batch)
-
-        try:
-            yield on_step
-        except BaseException:
-            bar.live.transient = True  # leave the terminal to the error message
-            bar.live.stop()
-            bar.disable = True
-            raise
-
-
-def _reward(step: Step) -> float:
-    """Return the mean reward of the selected candidates; NaN for a method that scores nothing on its way."""
-    if step.candidate_rewards.numel():
-        return float(step.selected_rewards.mean())
-    return float(step.inner_rewards[-1].nanmean()) if len(step.inner_rewards) else math.nan
+from nulltta.runs.formatting import SHORT_NAME, number, sign, signed
 
 
 def score_tables(rows: Sequence[tuple[str, Mapping[str, Score]]]) -> list[Table]:
@@ -92,7 +46,7 @@ def _gains(rows: Sequence[tuple[str, Mapping[str, Score]]]) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column(Text("gain (aligned − plain)", "bold"), overflow="fold", min_width=16)
     for name, score in rows[0][1].items():
-        heading = name if len(name) <= SHORT else score.role
+        heading = name if len(name) <= SHORT_NAME else score.role
         table.add_column(Text(heading), justify="right", overflow="fold", min_width=len("+0.000"))
     for prompt, scores in rows:
         table.add_row(Text(prompt), *(_gain(score.gain) for score in scores.values()))

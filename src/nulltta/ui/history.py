@@ -12,8 +12,8 @@ from PIL.Image import Image
 
 from nulltta.evaluation.comparison import Comparison
 from nulltta.images import to_pil
+from nulltta.runs.align_writer import AlignWriter
 from nulltta.runs.figures import upscaled
-from nulltta.runs.folder import Output
 from nulltta.ui.run import FinishedRun
 
 MAX_RUNS = 24
@@ -53,9 +53,9 @@ def keep(finished: FinishedRun, root: Path) -> HistoryEntry:
         InvalidValue: if the folder cannot be written.
     """
     folder = Path(tempfile.mkdtemp(prefix="run-", dir=root))
-    output = Output(finished.request, folder)
-    output.add(finished.comparisons, {"sampling": finished.seconds})
-    output.close("finished" if finished.stopped_after is None else "interrupted")
+    writer = AlignWriter(finished.request, folder)
+    writer.add(finished.comparisons, {"sampling": finished.seconds})
+    writer.close("finished" if finished.stopped_after is None else "interrupted")
     return HistoryEntry(finished, folder)
 
 

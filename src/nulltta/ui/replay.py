@@ -13,7 +13,7 @@ from nulltta.errors import InvalidValue, NullTTAError, OutOfMemory
 from nulltta.null_text.replay import replay
 from nulltta.null_text.value import NullText
 from nulltta.runs.formatting import number
-from nulltta.runs.replay_folder import difference
+from nulltta.runs.replay_writer import difference
 from nulltta.runs.seeds import parse_seeds
 from nulltta.scoring import score
 from nulltta.ui.engine import MAX_PROMPT_LENGTH, PageEngine

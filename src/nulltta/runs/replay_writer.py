@@ -1,4 +1,4 @@
-"""The folder of a replay: pictures, a grid of all of them, and result.json, which lists what is finished."""
+"""Write the results of `nulltta replay`: pictures, a grid of all of them, and result.json."""
 
 from __future__ import annotations
 
@@ -12,89 +12,109 @@ from torch import Tensor
 from nulltta.config import NullTTAConfig
 from nulltta.errors import InvalidValue
 from nulltta.evaluation.comparison import Score
-from nulltta.files import as_error
 from nulltta.images import save_png, to_pil
 from nulltta.null_text.exact import SAMPLING
 from nulltta.null_text.value import NullText
 from nulltta.runs import record
 from nulltta.runs.figures import save_figure
-from nulltta.runs.folder import Status
+from nulltta.runs.folder import RunFolder, Status
 from nulltta.runs.grid import Cell, grid_figure
-from nulltta.runs.interrupts import interrupts_deferred
 from nulltta.runs.request import ReplayRequest
 
-ROUNDING = 1e-4  # of a pixel's range: what another batch size or number of threads may change in float32
+ROUNDING = 1e-4
+"""The part of a pixel's range that another batch size or number of threads may change in float32."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A replayed picture (3, H, W) in [0, 1], the plain one of the same seed if it was asked for, and their scores."""
+    """A replayed picture with its scores.
+
+    Attributes:
+        prompt: what it shows.
+        seed: the seed of its noise; None for the recorded noise.
+        replayed: (3, H, W) in [0, 1].
+        plain: the plain picture of the same seed, if it was asked for.
+        scores: the scores of both by measure; empty without a plain picture.
+    """
 
     prompt: str
-    seed: int | None  # None for the recorded noise
+    seed: int | None
     replayed: Tensor
     plain: Tensor | None
     scores: Mapping[str, Score]
 
 
-class ReplayOutput:
-    """Writes 000.png, 000-plain.png, 001.png, ... and, after each batch, result.json.
+class ReplayWriter:
+    """Writes the results of `replay`: 000.png, 000-plain.png, 001.png, ... and a grid of all of them.
 
-    Every file appears whole or not at all.
+    Args:
+        request: what the run was asked for.
+        null_text: the null text that is replayed.
+        config: the settings that it is replayed with.
+        expected: the number of pictures of the whole run, not counting plain ones.
 
     Attributes:
+        folder: the folder with its result.json.
         finished: the samples that have been written.
+
+    Raises:
+        InvalidValue: if the folder cannot be written.
     """
 
-    def __init__(self, asked: ReplayRequest, null_text: NullText, config: NullTTAConfig) -> None:
-        self.asked, self.folder = asked, asked.out
-        self.finished: list[Sample] = []
+    def __init__(self, request: ReplayRequest, null_text: NullText, config: NullTTAConfig, expected: int) -> None:
         learnt = {"prompt": null_text.prompt, "steps": len(null_text.timesteps), **null_text.about}
-        self._record: dict[str, Any] = {
-            "format": record.FORMAT, "command": shlex.join(asked.command()), "null_text": learnt,
+        about: dict[str, Any] = {
+            "format": record.FORMAT, "command": shlex.join(request.command()), "null_text": learnt,
             "config": {name: getattr(config, name) for name in SAMPLING},
-            "device": asked.settings.device, "dtype": asked.settings.dtype, "versions": record.versions(),
+            "device": request.settings.device, "dtype": request.settings.dtype, "versions": record.versions(),
         }  # fmt: skip
-        if asked.exact:
-            self._record["max_difference"] = None
-        self._results: list[dict[str, Any]] = []
-        self._image = null_text.image
+        if request.exact:
+            about["max_difference"] = None
+        self.folder = RunFolder(request.out, about, expected, "pictures")
+        self.finished: list[Sample] = []
+        self._request, self._image = request, null_text.image
 
     def add(self, samples: Sequence[Sample], seconds: float) -> None:
-        """Write a finished batch; `seconds` is the time since the run began."""
-        if self.asked.exact and self._image is not None:
-            self._record["max_difference"] = difference(samples[0].replayed, self._image)
-        with interrupts_deferred(), as_error(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._results += [self._write(sample, len(self.finished) + i) for i, sample in enumerate(samples)]
+        """Write a finished batch; `seconds` is the time since the run began.
+
+        Raises:
+            InvalidValue: if a file cannot be written, or an exact replay has another shape than the recorded image.
+        """
+        with self.folder.writing("running") as result:
+            if self._request.exact and self._image is not None:
+                result["max_difference"] = difference(samples[0].replayed, self._image)
+            entries = [self._write(sample, len(self.finished) + i) for i, sample in enumerate(samples)]
             self.finished += samples
-            self._record["seconds"] = seconds
-            self._save("running")
+            result["results"] += entries
+            result["seconds"] = seconds
 
     def close(self, status: Status) -> None:
-        """Write the grid and the final status."""
-        with interrupts_deferred(), as_error(self.folder):
-            save_figure(grid_figure([_cell(sample) for sample in self.finished]), self.folder / "grid.png")
-            self._save(status)
+        """Write the grid and the final status; nothing if no picture was finished.
+
+        Raises:
+            InvalidValue: if a file cannot be written.
+        """
+        if not self.finished:
+            return
+        with self.folder.writing(status):
+            save_figure(grid_figure([_cell(sample) for sample in self.finished]), self.folder.path / "grid.png")
 
     def _write(self, sample: Sample, index: int) -> dict[str, Any]:
+        """Write the pictures of one sample and return its entry in result.json."""
         seeds = None if sample.seed is None else str(sample.seed)
-        command = replace(self.asked, prompts=[] if self.asked.exact else [sample.prompt], seeds=seeds).command()
+        command = replace(self._request, prompts=[] if self._request.exact else [sample.prompt], seeds=seeds).command()
         note = {"prompt": sample.prompt, "seed": seeds or "recorded", "command": shlex.join(command)}
         files = {}
         for name, image, ending in (("replay", sample.replayed, ""), ("plain", sample.plain, "-plain")):
             if image is not None:
                 files[name] = f"{index:03d}{ending}.png"
-                save_png(to_pil(image[None])[0], self.folder / files[name], note)
+                save_png(to_pil(image[None])[0], self.folder.path / files[name], note)
         scores = {name: {"plain": pair.plain, "replay": pair.aligned} for name, pair in sample.scores.items()}
         return {"prompt": sample.prompt, "seed": sample.seed, "files": files, "scores": scores}
 
-    def _save(self, status: str) -> None:
-        record.save({**self._record, "status": status, "results": self._results}, self.folder / "result.json")
-
 
 def difference(replayed: Tensor, recorded: Tensor) -> float:
-    """Return the largest difference of any pixel, in units of the range of a pixel.
+    """Return the largest difference between two images at any pixel, in units of a pixel's range.
 
     Raises:
         InvalidValue: if the images have different shapes.
@@ -107,6 +127,7 @@ def difference(replayed: Tensor, recorded: Tensor) -> float:
 
 
 def _cell(sample: Sample) -> Cell:
+    """Return the column of a sample in the grid."""
     label = "recorded noise" if sample.seed is None else f"seed {sample.seed}"
     pictures = [(name, to_pil(image[None])[0]) for name, image in (("plain", sample.plain), ("replay", sample.replayed))
                 if image is not None]  # fmt: skip

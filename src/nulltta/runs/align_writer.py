@@ -1,0 +1,89 @@
+"""Write the results of `nulltta align`: pictures of each prompt, a contact sheet and result.json."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from PIL.Image import Image
+
+from nulltta.evaluation.comparison import Comparison, Score
+from nulltta.images import save_png, to_pil
+from nulltta.runs import figures, record
+from nulltta.runs.folder import RunFolder, Status
+from nulltta.runs.request import AlignRequest
+
+
+class AlignWriter:
+    """Writes the results of `align`: those of one prompt into the folder itself, those of several into 000, 001, ...
+
+    Args:
+        request: what the run was asked for.
+        path: the folder to write to; that of the request if None.
+
+    Attributes:
+        folder: the folder with its result.json.
+        finished: the prompts whose files have been written, with their scores.
+
+    Raises:
+        InvalidValue: if the folder cannot be written.
+    """
+
+    def __init__(self, request: AlignRequest, path: Path | None = None) -> None:
+        about = {**record.of_request(request), "seconds": {}, "unfinished": list(request.prompts)}
+        self.folder = RunFolder(path or request.out, about, len(request.prompts), "prompts")
+        self.finished: list[tuple[str, Mapping[str, Score]]] = []
+        self._request = request
+        self._cells: list[Image] = []
+
+    def add(self, comparisons: Sequence[Comparison], seconds: Mapping[str, float]) -> None:
+        """Write the files of a finished batch; `seconds` is the time spent since the run began, by purpose.
+
+        Raises:
+            InvalidValue: if a file cannot be written.
+        """
+        with self.folder.writing("running") as result:
+            first = len(self.finished)
+            entries = [self._write(comparison, first + i) for i, comparison in enumerate(comparisons)]
+            self.finished += [(comparison.prompt, comparison.scores) for comparison in comparisons]
+            result["results"] += entries
+            result["seconds"] = dict(seconds)
+            result["unfinished"] = list(self._request.prompts[len(self.finished) :])
+
+    def close(self, status: Status) -> None:
+        """Write the contact sheet and the final status; nothing if no prompt was finished.
+
+        Raises:
+            InvalidValue: if a file cannot be written.
+        """
+        if not self.finished:
+            return
+        with self.folder.writing(status):
+            if len(self._request.prompts) > 1:
+                save_png(figures.contact_sheet(self._cells), self.folder.path / "contact-sheet.png")
+
+    def _write(self, comparison: Comparison, index: int) -> dict[str, Any]:
+        """Write the files of one prompt and return its entry in result.json."""
+        inside = f"{index:03d}" if len(self._request.prompts) > 1 else ""
+        folder = self.folder.path / inside
+        folder.mkdir(parents=True, exist_ok=True)
+        command = shlex.join(replace(self._request, prompts=[comparison.prompt]).command())
+        note = {"prompt": comparison.prompt, "seed": str(comparison.seed), "command": command}
+        pictures: dict[str, Callable[[], Image]] = {
+            "plain": lambda: to_pil(comparison.plain[None])[0],
+            "aligned": lambda: to_pil(comparison.aligned[None])[0],
+            "comparison": lambda: figures.comparison_picture(comparison),
+        }
+        for name, picture in pictures.items():
+            save_png(picture(), folder / f"{name}.png", note)
+        figures.save_figure(figures.trace_figure(comparison), folder / "trace.png")
+        if inside:
+            self._cells.append(figures.contact_cell(comparison))
+        files = {name: str(Path(inside, f"{name}.png")) for name in (*pictures, "trace")}
+        if (form := self._request.save_null_text) and comparison.null_text is not None:
+            files["null text"] = str(Path(inside, "null-text.safetensors"))
+            comparison.null_text.save(self.folder.path / files["null text"], noise=form == "exact")
+        return record.of_comparison(comparison, files)
