@@ -4,7 +4,7 @@ The bare call is what an adapter written for the pipeline by hand would make: th
 timestep and its tokens. Both are measured in turn in one process, by the processor's time, so that a busy machine
 matters little; the ratio of the medians of many short turns is reported.
 
-Run: python studies/model_cost.py
+    python studies/model_cost.py
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ def test_a_failing_row_does_not_fail_its_neighbours(checkpoint: Path, tmp_path: 
     words = [*arguments(table, checkpoint, out), "--reward", "picky_reward:picky"]
     assert main(words) == 1
     [error] = [json.loads(line) for line in (out / "errors.jsonl").read_text().splitlines()]
-    assert error == {"row": 2, "id": "2", "reason": "RuntimeError: cannot read bad"}
+    assert error == {"row": 2, "id": "2", "reason": "reward 'picky_reward:picky' failed: RuntimeError: cannot"}
     assert [row["prompt"] for row in parquet.read_table(out / "scores.parquet").to_pylist()] == ["good", "too"]
     assert main([*words[:1], str(table_of([{"prompt": "good"}], tmp_path)), *words[2:]]) == 0
     assert not (out / "errors.jsonl").exists()

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from openai import OpenAI
+from openai import InternalServerError, OpenAI
 
 import nulltta
 from nulltta.cli import main
@@ -153,7 +153,7 @@ def test_nulltta_serve(checkpoint: Path) -> None:
         with OpenAI(base_url=f"{lines[0]['address']}/v1", api_key=KEY, timeout=120) as client:
             options = {"nulltta": {**SHORT, "reward": "brightness"}}
             client.images.generate(model="mine", prompt="a secret " + "x" * 100, extra_body=options)
-            with pytest.raises(Exception, match="internal"):
+            with pytest.raises(InternalServerError, match="the reward failed"):
                 client.images.generate(prompt="a secret boom", extra_body={"nulltta": {**SHORT, "reward": gates.PICKY}})
             stream = client.images.generate(
                 prompt="a secret stream", stream=True, partial_images=1,

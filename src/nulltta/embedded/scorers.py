@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from nulltta.contracts import Reward
 from nulltta.errors import InvalidValue
+from nulltta.quiet import quiet_libraries
 
 from . import WEIGHTS
 from .networks import ConvClip, fit_pixels
@@ -63,6 +64,7 @@ class Scorer(Reward):
         return torch.stack([self._texts[prompt] for prompt in prompts])
 
 
+@quiet_libraries()
 def load_scorer(
     name: str, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32, folder: Path = WEIGHTS
 ) -> Scorer:

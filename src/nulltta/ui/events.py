@@ -113,7 +113,8 @@ def wire_reward(ask: page.RequestPanel) -> None:
 
     ask.reward.change(shown, ask.reward, list(ask.weights), **_LIGHT)
     for weight in ask.weights:
-        weight.release(moved, [ask.reward, *ask.weights], ask.reward, **_LIGHT)
+        # `input` also hears of typed numbers and keys, which `release` does not.
+        weight.input(moved, [ask.reward, *ask.weights], ask.reward, trigger_mode="always_last", **_LIGHT)
     ask.add.input(
         lambda expression, name: [with_term(expression, name) if name else expression, ""],
         [ask.reward, ask.add], [ask.reward, ask.add], **_LIGHT,
