@@ -1,4 +1,4 @@
-"""The main job, on the model that ships."""
+"""Alignment of the embedded model."""
 
 from __future__ import annotations
 

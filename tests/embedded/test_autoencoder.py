@@ -1,4 +1,4 @@
-"""The patch autoencoder: linear start, whitening, diffusers' interface."""
+"""The patch autoencoder: its linear initialisation, whitening, and diffusers' interface."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_whitening_keeps_the_interior_and_normalises_the_latents() -> None:
         torch.testing.assert_close(model(images)[..., inner, inner], before[..., inner, inner])
 
 
-def test_diffusers_interface_and_gradient() -> None:
+def test_it_decodes_as_diffusers_expects_with_a_gradient() -> None:
     model, images = fitted()
     z = model.encode(images[:2]).latent_dist.mode()
     assert z.shape == (2, 16, 8, 8)

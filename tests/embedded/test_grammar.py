@@ -1,4 +1,4 @@
-"""The language: captions and facts, what is held out, prompts outside the grammar."""
+"""The grammar: captions and facts, held-out compositions, and prompts outside it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from nulltta.embedded.grammar import Facts, Scene, caption, held_out, parse, sample, vocabulary
 from nulltta.embedded.grammar import test_prompts as unseen_prompts
-from nulltta.errors import NullTTAError
+from nulltta.errors import InvalidValue
 
 
 @pytest.mark.parametrize("size", ["cpu", "gpu"])
@@ -34,13 +34,13 @@ def test_captions_are_english() -> None:
     ["", "a dragon", "four foxes", "a fox and a panda and a rose", "a fox on a beige background",
      "a fox, crayon style", "a lion", "a fox on a blue"],
 )  # fmt: skip
-def test_a_prompt_outside_the_grammar_is_one_clear_line(prompt: str) -> None:
-    with pytest.raises(NullTTAError) as caught:
+def test_a_prompt_outside_the_grammar_is_refused_in_one_line(prompt: str) -> None:
+    with pytest.raises(InvalidValue) as caught:
         parse(prompt)
     assert "\n" not in str(caught.value)
 
 
-def test_sizes() -> None:
+def test_the_gpu_size_draws_more_than_the_cpu_size() -> None:
     small, large = vocabulary("cpu"), vocabulary("gpu")
     assert (len(small.objects), len(small.styles), len(small.backgrounds)) == (24, 2, 10)
     assert len(large.objects) >= 60
@@ -66,12 +66,12 @@ def test_held_out_ignores_order_and_count() -> None:
         assert held_out(scene) == held_out(turned)
 
 
-def test_unseen_prompts_are_stratified_and_stable() -> None:
+def test_held_out_prompts_are_stratified_and_stable() -> None:
     prompts = unseen_prompts(30, 7)
     assert prompts == unseen_prompts(60, 7)[:30]
     facts = [parse(prompt) for prompt in prompts]
     assert sum(len(f.objects) == 2 for f in facts) == 10
     assert sum(f.count == 1 for f in facts) == 10
     assert len(set(unseen_prompts(300, 7))) == 300
-    with pytest.raises(NullTTAError, match="held out"):
+    with pytest.raises(InvalidValue, match="n must be at most"):
         unseen_prompts(10**6, 0)

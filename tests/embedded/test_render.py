@@ -1,4 +1,4 @@
-"""Sprites and scenes as pixels."""
+"""Rendering: every sprite is drawn, and scenes are deterministic."""
 
 from __future__ import annotations
 
@@ -41,5 +41,5 @@ def test_the_background_reaches_the_edges(kind: str) -> None:
     rng = random.Random(4)
     for _ in range(50):
         image = render(sample(rng, kind=kind), rng)
-        border = torch.cat([image[:, 0], image[:, -1]], 1)  # three in a row may touch the sides
+        border = torch.cat([image[:, 0], image[:, -1]], 1)  # the outer two of three things may touch the sides
         assert (border == border[:, :1]).all()

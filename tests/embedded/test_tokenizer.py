@@ -1,4 +1,4 @@
-"""One word, one token."""
+"""The tokenizer: each word of the grammar is one token."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_each_word_of_the_grammar_is_one_token(tokenizer: Any) -> None:
         assert len(tokenizer(word).input_ids) == 3, word
 
 
-def test_other_words_fall_apart_without_unknowns(tokenizer: Any) -> None:
+def test_other_words_are_split_without_unknown_tokens(tokenizer: Any) -> None:
     ids = tokenizer("zygote Ωmega 7").input_ids[1:-1]
     assert tokenizer.unk_token_id not in ids
     assert tokenizer.decode(ids) == "zygote ωmega 7"

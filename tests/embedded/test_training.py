@@ -1,4 +1,4 @@
-"""Each stage: two steps at the smallest size, stopped and resumed, on the CPU."""
+"""Training: every stage takes two steps at the smallest size, is stopped and resumed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from nulltta.embedded.train import autoencoder, decoder, denoiser, judge, scorers
+from nulltta.embedded.train import autoencoder, decoder, denoiser, judge, scorers, tiny
 from nulltta.embedded.train.loop import Budget, Recipe, draws, learning_rate, train
 
 
@@ -20,7 +20,7 @@ def steps(folder: Path, stage: str) -> int:
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module, batch in ((autoencoder, 2), (scorers, 4), (denoiser, 2), (judge, 2), (decoder, 2)):
+    for module, batch in ((autoencoder, 2), (scorers, 4), (denoiser, 2), (judge, 2)):
         monkeypatch.setattr(module, "BATCH", batch)
     monkeypatch.setattr(autoencoder, "PCA_IMAGES", 32)
     monkeypatch.setattr(denoiser, "draw_grid", lambda *_: None)
@@ -34,6 +34,7 @@ def test_every_stage_runs_and_resumes(tmp_path: Path) -> None:
         "clip-b": partial(scorers.run, "clip-b"),
         "judge": judge.run,
         "decoder": decoder.run,
+        "tiny": tiny.run,
         "denoiser": partial(denoiser.run, scenes=8),
     }
     for name, run in stages.items():

@@ -1,7 +1,7 @@
-"""A small Stable Diffusion of our own: named emoji on coloured backgrounds, with scorers and a judge.
+"""A small Stable Diffusion that ships in the package: emoji on coloured backgrounds, with scorers and a judge.
 
 `model_index.json` of the shipped pipeline names `nulltta.embedded.PatchAutoencoder`; diffusers looks it up here,
-together with `ModelMixin`. Both are imported on first use, so that importing nulltta stays quick.
+together with `ModelMixin`. Both are imported on first use, so that importing nulltta stays fast.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ _LAZY = {
 
 
 def __getattr__(name: str) -> Any:
+    """Import a name of `_LAZY` on first use."""
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_LAZY[name]), name)

@@ -1,8 +1,8 @@
-"""An autoencoder of 8×8 patches: what one level of convolutions can do on an 8×8 grid.
+"""An autoencoder of 8×8 patches, fast because it convolves on the latents' grid only.
 
-Convolving at full resolution is what makes an image autoencoder slow. Here pixels are folded into channels
-first; a linear path, initialised by principal components, carries most of the image, and residual convolutions
-on the small grid add what a patch cannot know alone.
+Convolutions at full resolution make an image autoencoder slow. Here pixels are folded into channels first. A linear
+path, initialised by principal components, carries most of each patch; residual convolutions on the small grid add what
+depends on its neighbours.
 """
 
 from __future__ import annotations
@@ -20,33 +20,50 @@ from torch.nn import functional
 
 @dataclass
 class DecoderOutput(BaseOutput):  # type: ignore[misc]
-    """`sample`: images (B, 3, H, W) in [-1, 1], not clamped."""
+    """What `PatchAutoencoder.decode` returns.
+
+    Attributes:
+        sample: images (B, 3, H, W) in about [-1, 1], not clamped.
+    """
 
     sample: Tensor
 
 
 class LatentDistribution:
-    """A point mass, in the shape that diffusers' callers expect of an encoder."""
+    """A distribution with all its mass at one point, with the interface that diffusers expects of an encoder.
+
+    Args:
+        mean: the latents (B, C, h, w).
+    """
 
     def __init__(self, mean: Tensor) -> None:
         self.mean = mean
 
     def sample(self, generator: Generator | None = None) -> Tensor:  # noqa: ARG002  # diffusers' signature
+        """Return the latents (B, C, h, w); nothing is drawn."""
         return self.mean
 
     def mode(self) -> Tensor:
+        """Return the latents (B, C, h, w)."""
         return self.mean
 
 
 @dataclass
 class EncoderOutput(BaseOutput):  # type: ignore[misc]
-    """`latent_dist`: the latents (B, C, H/8, W/8)."""
+    """What `PatchAutoencoder.encode` returns.
+
+    Attributes:
+        latent_dist: the latents (B, C, H/8, W/8), as a distribution.
+    """
 
     latent_dist: LatentDistribution
 
 
 class Residual(nn.Module):
-    """x + conv(silu(conv(silu(x)))), the identity at initialisation. No normalisation: flat colour must survive."""
+    """x + conv(silu(conv(silu(x)))), the identity at initialisation.
+
+    There is no normalisation, because it would remove a flat colour.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -61,7 +78,7 @@ class Residual(nn.Module):
 
 
 def _tower(inputs: int, width: int, outputs: int, blocks: int, last: int) -> nn.Sequential:
-    """Residual convolutions whose output is zero at initialisation, so that the linear path starts alone."""
+    """Return residual convolutions whose output is zero at initialisation, so that the linear path starts alone."""
     out = nn.Conv2d(width, outputs, last, padding=last // 2)
     nn.init.zeros_(out.weight)
     nn.init.zeros_(out.bias)  # type: ignore[arg-type]
@@ -71,12 +88,21 @@ def _tower(inputs: int, width: int, outputs: int, blocks: int, last: int) -> nn.
 
 
 class PatchAutoencoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
-    """Images (B, 3, H, W) in [-1, 1] <-> latents (B, latent_channels, H/8, W/8) of mean 0 and deviation 1.
+    """An autoencoder between images (B, 3, H, W) in [-1, 1] and latents (B, C, H/8, W/8), whitened after training.
 
-    `width` and `blocks` are the decoder's.
-
-    `block_out_channels` has length 4 because stock pipelines read the scale factor 2**(length − 1) = 8 off it.
-    What __init__ does not use is for those pipelines too: they read it in the configuration.
+    Args:
+        latent_channels: C.
+        width: channels of the decoder's convolutions.
+        blocks: residual blocks of the decoder.
+        encoder_width: channels of the encoder's convolutions.
+        encoder_blocks: residual blocks of the encoder.
+        scaling_factor: stock pipelines read it in the configuration, as they do the arguments below.
+        shift_factor: as `scaling_factor`.
+        block_out_channels: has length 4, from which stock pipelines derive the patch size 2**(length − 1) = 8.
+        sample_size: the image size in pixels that the autoencoder was trained at.
+        in_channels: channels of an image.
+        out_channels: as `in_channels`.
+        force_upcast: whether decoding needs float32; it does not.
     """
 
     config_name = "config.json"
@@ -106,17 +132,17 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         self.decoder = _tower(latent_channels, width, pixels, blocks, last=3)
 
     def latents(self, images: Tensor) -> Tensor:
-        """The latents themselves (B, C, H/8, W/8)."""
+        """Encode images (B, 3, H, W) in [-1, 1] into latents (B, C, H/8, W/8)."""
         folded = functional.pixel_unshuffle(images, self.patch)
         found: Tensor = self.linear_encoder(folded) + self.encoder(folded)
         return found
 
     def pixels(self, latents: Tensor) -> Tensor:
-        """Images (B, 3, H, W) in about [-1, 1], with gradient."""
+        """Decode latents (B, C, h, w) into images (B, 3, 8h, 8w) in about [-1, 1], not clamped; differentiable."""
         return functional.pixel_shuffle(self.linear_decoder(latents) + self.decoder(latents), self.patch)
 
     def encode(self, x: Tensor, return_dict: bool = True) -> EncoderOutput | tuple[LatentDistribution]:
-        """diffusers' encoder."""
+        """Encode as diffusers' autoencoders do; see `latents`."""
         distribution = LatentDistribution(self.latents(x))
         return EncoderOutput(distribution) if return_dict else (distribution,)
 
@@ -126,17 +152,17 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         return_dict: bool = True,
         generator: Generator | None = None,  # noqa: ARG002  # diffusers' signature; decoding draws nothing
     ) -> DecoderOutput | tuple[Tensor]:
-        """diffusers' decoder."""
+        """Decode as diffusers' autoencoders do; see `pixels`."""
         image = self.pixels(z)
         return DecoderOutput(image) if return_dict else (image,)
 
     def forward(self, images: Tensor) -> Tensor:
-        """The reconstruction."""
+        """Reconstruct images (B, 3, H, W) from their latents."""
         return self.pixels(self.latents(images))
 
     @torch.no_grad()
     def fit_linear(self, images: Tensor) -> None:
-        """Set the linear path to the principal components of the patches of `images` (N, 3, H, W), whitened."""
+        """Set the linear path to the whitened principal components of patches of images (N, 3, H, W) in [-1, 1]."""
         patches = functional.pixel_unshuffle(images, self.patch).permute(0, 2, 3, 1).flatten(0, 2)
         mean = patches.mean(0)
         _, values, axes = torch.linalg.svd(patches - mean, full_matrices=False)
@@ -147,10 +173,10 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
     @torch.no_grad()
     def whiten(self, images: Tensor) -> None:
-        """Fold each latent channel's mean and deviation over `images` into the weights: then they are 0 and 1.
+        """Rescale the weights so that over `images` each latent channel has mean 0 and standard deviation 1.
 
-        The reconstruction is unchanged, but for the decoder's border: zero padding stands for another value.
-        So the autoencoder is trained on for a while after this, or its latents are near enough white already.
+        Reconstructions are unchanged except near the border, where the decoder's zero padding now stands for another
+        value; it matters little if the latents were nearly white before.
         """
         z = self.latents(images)
         mean, deviation = z.mean((0, 2, 3)), z.std((0, 2, 3))
@@ -163,14 +189,16 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
 
 def _set(layer: nn.Conv2d, weight: Tensor, bias: Tensor) -> None:
+    """Overwrite the parameters of a layer."""
     layer.weight.copy_(weight.view_as(layer.weight))
     _bias(layer).copy_(bias)
 
 
 def _bias(layer: nn.Conv2d) -> Tensor:
+    """Return the bias of a layer that has one."""
     assert layer.bias is not None
     return layer.bias
 
 
-# A saved pipeline names the module of its parts; diffusers looks this one up where it is exported from.
+# A saved pipeline records the module of each of its parts: this one must be recorded as the public module.
 PatchAutoencoder.__module__ = "nulltta.embedded"

@@ -1,9 +1,9 @@
-"""Measure the shipped embedded world and write its model card's figures.
+"""Measure the shipped embedded model and write the figures of its model card.
 
     python -m nulltta.embedded.evaluate                    # prints the tables
     python -m nulltta.embedded.evaluate --card docs/model-card.md
 
-Everything is measured on what training never saw: held-out compositions of objects, background and style.
+Everything is measured on held-out compositions of objects, background and style, which training never saw.
 """
 
 from __future__ import annotations
@@ -22,10 +22,9 @@ from . import WEIGHTS
 from .grammar import Size, parse, sample, test_prompts
 from .judge import FACTS, Judge, compare, load_judge
 from .render import render_batch, to_unit
-from .scorers import Scorer, load_scorer
+from .scorers import NAMES, Scorer, load_scorer
 from .train.judge import accuracy as judge_accuracy
 from .train.sampling import sample_images
-from .train.scorers import NAMES
 from .train.scorers import accuracy as scorer_accuracy
 
 GUIDANCE = (1.0, 3.0, 5.0, 7.5)
@@ -34,7 +33,13 @@ START, END = "<!-- measured: start -->", "<!-- measured: end -->"
 
 
 def verdicts(judge: Judge, images: Tensor, prompts: Sequence[str]) -> dict[str, float]:
-    """Share of images that show each fact, and the mean share of facts; every prompt states all four."""
+    """Return the share of images that show each fact, and the mean of these shares as "facts".
+
+    Args:
+        judge: reads the images.
+        images: (B, 3, H, W) in [0, 1].
+        prompts: B prompts, each of which states all four facts.
+    """
     found = [
         compare(parse(prompt, judge.size), shown) for prompt, shown in zip(prompts, judge.read(images), strict=True)
     ]
@@ -43,13 +48,13 @@ def verdicts(judge: Judge, images: Tensor, prompts: Sequence[str]) -> dict[str, 
 
 
 def draw_all(pipe: Any, prompts: Sequence[str], guidance: float, steps: int) -> Tensor:
-    """One image a prompt by plain stock sampling, DDIM with η = 1; prompt k has seed k at every guidance."""
+    """Sample one image per prompt, (B, 3, 64, 64), by the stock pipeline: DDIM with η = 1, seed k for prompt k."""
     starts = range(0, len(prompts), CHUNK)
     return torch.cat([sample_images(pipe, list(prompts[k : k + CHUNK]), guidance, steps, seed=k) for k in starts])
 
 
 def sampling(pipe: Any, judge: Judge, scorers: Sequence[Scorer], prompts: Sequence[str], steps: int) -> Any:
-    """For each guidance scale: facts by the judge, and both scorers' means."""
+    """Return for each guidance scale the judge's `verdicts` and the mean of each scorer, ready for JSON."""
     table = {}
     for scale in GUIDANCE:
         images = draw_all(pipe, prompts, scale, steps)
@@ -62,7 +67,7 @@ def sampling(pipe: Any, judge: Judge, scorers: Sequence[Scorer], prompts: Sequen
 
 @torch.no_grad()
 def reconstruction(vae: Any, judge: Judge, n: int = 500) -> dict[str, float]:
-    """The autoencoder on fresh renders of held-out compositions: L1 on [0, 1], PSNR in dB, facts that survive."""
+    """Measure the autoencoder on n held-out scenes: L1 on [0, 1], PSNR in dB, and how often the objects survive."""
     rng = random.Random(11)
     scenes = [sample(rng, judge.size, held=True) for _ in range(n)]
     images = to_unit(render_batch(scenes, rng))
@@ -75,7 +80,7 @@ def reconstruction(vae: Any, judge: Judge, n: int = 500) -> dict[str, float]:
 
 
 def measure(folder: Path, n: int, steps: int) -> dict[str, Any]:
-    """All figures, ready for JSON."""
+    """Return all figures for n prompts and `steps` denoising steps, ready for JSON."""
     from diffusers import StableDiffusionPipeline
 
     pipe: Any = StableDiffusionPipeline.from_pretrained(folder / "sd")
@@ -96,11 +101,12 @@ def measure(folder: Path, n: int, steps: int) -> dict[str, Any]:
 
 
 def row(cells: Sequence[object]) -> str:
+    """Format the cells of a row of a Markdown table."""
     return "| " + " | ".join(f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in cells) + " |"
 
 
 def markdown(figures: Mapping[str, Any]) -> str:
-    """The measured part of the model card."""
+    """Format figures as the measured part of the model card."""
     columns = ("facts", *FACTS, *NAMES)
     table = figures["sampling"]
     made, judged = figures["reconstruction"], figures["judge"]
@@ -132,12 +138,13 @@ def markdown(figures: Mapping[str, Any]) -> str:
 
 
 def fill(card: Path, text: str) -> None:
-    """Replace what stands between the card's markers."""
+    """Replace the text between the two markers of a model card."""
     before, rest = card.read_text().split(START)
     card.write_text(f"{before}{START}\n{text}\n{END}{rest.split(END)[1]}")
 
 
 def main() -> None:
+    """Measure, print, and fill in the model card if there is one."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--weights", type=Path, default=WEIGHTS)
     parser.add_argument("--prompts", type=int, default=200)

@@ -1,11 +1,11 @@
-"""The language of the embedded world: scenes, their captions, and the facts a prompt states.
+"""The language of the embedded model: scenes, their captions, and the facts that a prompt states.
 
     a cat face on a blue background, noto style
     two foxes on an orange background
     an octopus and a rose on a white background, fluent style
 
-A composition (which objects, which background, which style) is either trained on or held out, for good: a
-stable hash decides.
+A composition (which objects, which background, which style) is either trained on or held out; a stable hash decides
+which, so that no training run ever sees a held-out one.
 """
 
 from __future__ import annotations
@@ -41,12 +41,18 @@ HELD_OUT_SHARE = 0.125
 PLURALS = {"fox": "foxes", "octopus": "octopuses", "butterfly": "butterflies", "tomato": "tomatoes",
            "strawberry": "strawberries", "cherries": "cherries", "grapes": "grapes", "pineapple": "pineapples",
            "tropical fish": "tropical fish", "broccoli": "broccoli", "bread": "breads"}  # fmt: skip
-CONSONANT_VOWELS = ("unicorn",)  # spelt with a vowel, spoken with a consonant
+CONSONANT_VOWELS = ("unicorn",)  # written with a vowel first, spoken with a consonant
 
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """What a world of one size can draw."""
+    """What an embedded model of one size can draw.
+
+    Attributes:
+        objects: names of objects.
+        styles: names of sprite sheets.
+        backgrounds: the keys of BACKGROUNDS.
+    """
 
     objects: tuple[str, ...]
     styles: tuple[str, ...]
@@ -71,13 +77,20 @@ class Scene:
 
     @property
     def kind(self) -> str:
-        """ "one", "same" or "different"."""
+        """ "one" thing, several of the "same" name, or two "different" names."""
         return "different" if len(self.objects) > 1 else "one" if self.count == 1 else "same"
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a prompt states; None where it says nothing."""
+    """What a prompt states.
+
+    Attributes:
+        objects: the different names of its objects.
+        count: how many things it names.
+        background: a key of BACKGROUNDS, or None if it states none.
+        style: a sprite sheet, or None if it states none.
+    """
 
     objects: tuple[str, ...]
     count: int
@@ -87,7 +100,7 @@ class Facts:
 
 @cache
 def vocabulary(size: Size = "cpu") -> Vocabulary:
-    """The words of a size: few things drawn well on a CPU, everything on a GPU."""
+    """Return what a size can draw: 24 objects in two styles for "cpu", everything for "gpu"."""
     sheets = index()
     objects, styles = tuple(sheets["objects"]), tuple(sheets["styles"])
     if size == "cpu":
@@ -96,18 +109,18 @@ def vocabulary(size: Size = "cpu") -> Vocabulary:
 
 
 def plural(name: str) -> str:
-    """ "fox" -> "foxes"; only the last word bends."""
+    """Return the plural of an object's name: "fox" -> "foxes"."""
     return PLURALS.get(name) or f"{name}s"
 
 
 def article(words: str) -> str:
-    """`words` behind "a" or "an"."""
+    """Put "a" or "an" before `words`."""
     vowel = words[0] in "aeiou" and not words.startswith(CONSONANT_VOWELS)
     return f"{'an' if vowel else 'a'} {words}"
 
 
 def caption(scene: Scene, *, background: bool = True, style: bool = True) -> str:
-    """The scene in English, with or without its background and style."""
+    """Describe a scene in English, with or without its background and style."""
     if scene.kind == "same":
         text = f"{COUNTS[scene.count - 1]} {plural(scene.objects[0])}"
     else:
@@ -120,7 +133,7 @@ def caption(scene: Scene, *, background: bool = True, style: bool = True) -> str
 
 
 def words(size: Size = "gpu") -> tuple[str, ...]:
-    """Every word that a caption of this size can hold, sorted: the tokenizer's whole words."""
+    """Return every word that a caption of this size can contain, sorted; each is one token of the tokenizer."""
     vocab = vocabulary(size)
     text = ["a an one and on background style ,", *COUNTS, *vocab.backgrounds, *vocab.styles]
     text += [form for name in vocab.objects for form in (name, plural(name))]
@@ -134,11 +147,12 @@ PROMPT = re.compile(
 
 @cache
 def _singular(size: Size) -> dict[str, str]:
+    """Return the name of the object of each plural."""
     return {plural(name): name for name in vocabulary(size).objects}
 
 
 def _things(text: str, size: Size) -> tuple[tuple[str, ...], int] | None:
-    """ "two foxes" -> (("fox",), 2); None when the text is no such phrase."""
+    """Return the objects and the count of a phrase: "two foxes" -> (("fox",), 2). None if it is not such a phrase."""
     names = vocabulary(size).objects
     number, _, rest = text.partition(" ")
     if number in COUNTS[1:] and rest in _singular(size):
@@ -150,10 +164,10 @@ def _things(text: str, size: Size) -> tuple[tuple[str, ...], int] | None:
 
 
 def parse(prompt: str, size: Size = "cpu") -> Facts:
-    """The facts a prompt states.
+    """Return the facts that a prompt states.
 
     Raises:
-        NullTTAError: the prompt is not in the grammar, or names what this size cannot draw.
+        InvalidValue: if the prompt is outside the grammar, or names something that this size cannot draw.
     """
     text = " ".join(prompt.lower().replace(" ,", ",").strip(" .\n\t").split())
     match = PROMPT.fullmatch(text)
@@ -161,7 +175,7 @@ def parse(prompt: str, size: Size = "cpu") -> Facts:
     vocab = vocabulary(size)
     if match is None or things is None:
         raise InvalidValue(
-            f"not a prompt of the embedded world: {prompt!r}; it reads like "
+            f"not a prompt that the embedded model knows: {prompt!r}; write it like "
             "'a cat face on a blue background, noto style' or 'two foxes on an orange background'"
         )
     for known, kind in ((vocab.backgrounds, "background"), (vocab.styles, "style")):
@@ -171,13 +185,13 @@ def parse(prompt: str, size: Size = "cpu") -> Facts:
 
 
 def held_out(scene: Scene) -> bool:
-    """Whether this composition of objects, background and style never occurs in training."""
+    """Return whether a scene's composition of objects, background and style never occurs in training."""
     key = "|".join([*sorted(scene.objects), scene.background, scene.style])
     return int(hashlib.sha256(key.encode()).hexdigest()[:8], 16) / 2**32 < HELD_OUT_SHARE
 
 
 def draw(rng: random.Random, vocab: Vocabulary, kind: str) -> Scene:
-    """A scene of one kind ("one", "same", "different"), trained or held out alike."""
+    """Draw a scene of one kind ("one", "same", "different"), whether it is held out or not."""
     different = kind == "different"
     objects = tuple(rng.sample(vocab.objects, 2 if different else 1))
     count = 1 if kind == "one" else 2 if different else rng.choice((2, 3))
@@ -185,7 +199,7 @@ def draw(rng: random.Random, vocab: Vocabulary, kind: str) -> Scene:
 
 
 def sample(rng: random.Random, size: Size = "cpu", *, kind: str | None = None, held: bool | None = False) -> Scene:
-    """A random scene: of the training compositions, or the held-out ones (held=True), or of both (None)."""
+    """Draw a scene of the training compositions (held=False), of the held-out ones (True), or of both (None)."""
     while True:
         chosen = kind or rng.choices(("one", "same", "different"), (0.45, 0.25, 0.3))[0]
         scene = draw(rng, vocabulary(size), chosen)
@@ -194,7 +208,7 @@ def sample(rng: random.Random, size: Size = "cpu", *, kind: str | None = None, h
 
 
 def sample_caption(rng: random.Random, scene: Scene) -> str:
-    """A caption for training: three in four say everything, the others leave out background, style or both."""
+    """Draw a caption for training: three in four are complete, the others leave out background, style or both."""
     background, style = rng.choices(
         ((True, True), (True, False), (False, True), (False, False)), (0.75, 0.1, 0.1, 0.05)
     )[0]
@@ -202,7 +216,7 @@ def sample_caption(rng: random.Random, scene: Scene) -> str:
 
 
 def unseen(kind: str, size: Size = "cpu") -> list[Scene]:
-    """Every held-out scene of a kind, in a fixed order."""
+    """Return every held-out scene of a kind, in a fixed order."""
     vocab = vocabulary(size)
     things = [(name,) for name in vocab.objects] if kind != "different" else permutations(vocab.objects, 2)
     counts = {"one": (1,), "same": (2, 3), "different": (2,)}[kind]
@@ -210,27 +224,35 @@ def unseen(kind: str, size: Size = "cpu") -> list[Scene]:
     return [scene for scene in scenes if held_out(scene)]
 
 
-def test_prompts(n: int, seed: int = 0, size: Size = "cpu") -> list[str]:  # noqa: PT028  # no test
-    """n different full captions of held-out compositions, in turn of the three kinds of scene while they last.
+def test_prompts(n: int, seed: int = 0, size: Size = "cpu") -> list[str]:  # noqa: PT028  # not a test
+    """Return n different full captions of held-out compositions, alternating between the three kinds of scene.
+
+    Args:
+        n: how many.
+        seed: of their order.
+        size: the vocabulary.
 
     Raises:
-        NullTTAError: there are not that many.
+        InvalidValue: if there are not that many.
     """
     rng = random.Random(seed)
     piles = [unseen(kind, size) for kind in ("one", "same", "different")]
     if n > sum(map(len, piles)):
-        raise InvalidValue(f"{n} prompts wanted, but only {sum(map(len, piles))} compositions are held out")
+        raise InvalidValue(f"must be at most {sum(map(len, piles))}, the number of held-out compositions, not {n}", "n")
     for pile in piles:
         rng.shuffle(pile)
     turns = chain.from_iterable(zip_longest(*piles))
     return [caption(scene) for scene in islice((scene for scene in turns if scene), n)]
 
 
-test_prompts.__test__ = False  # type: ignore[attr-defined]  # not a test, whatever pytest makes of the name
+test_prompts.__test__ = False  # type: ignore[attr-defined]  # pytest takes the name for a test's
 
 
 def tuning_prompts(n: int, size: Size = "cpu") -> list[str]:
-    """n captions to choose settings on: of held-out compositions too, and from the far end of the list whose head
-    is `test_prompts`, so that nothing is reported on what was tuned on."""
+    """Return n captions to choose settings on.
+
+    They are of held-out compositions too, but from the other end of the list that `test_prompts` starts, so that
+    nothing is reported on prompts that it was tuned on.
+    """
     total = sum(len(unseen(kind, size)) for kind in ("one", "same", "different"))
     return test_prompts(total, size=size)[::-1][:n]

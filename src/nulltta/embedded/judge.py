@@ -1,6 +1,6 @@
-"""The judge: reads objects, count, background and style off an image, and compares them with the prompt.
+"""The judge reads objects, count, background and style off an image and compares them with the prompt.
 
-It is never a target: its public functions run without gradient.
+It measures and is never optimised, so its public functions run without gradient.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from nulltta.errors import InvalidValue
+from nulltta.errors import LoadError
 
 from . import WEIGHTS
 from .grammar import Facts, Size, Vocabulary, parse, vocabulary
@@ -26,7 +26,14 @@ FACTS = ("objects", "count", "background", "style")
 
 @dataclass(frozen=True)
 class Reading:
-    """Logits of what is seen: objects (B, O), each present or not; count (B, 3), background and style: one of."""
+    """The judge's logits for B images.
+
+    Attributes:
+        objects: (B, O), whether each object is there, independently of the others.
+        count: (B, 3), one, two or three things.
+        background: (B, number of backgrounds).
+        style: (B, number of styles).
+    """
 
     objects: Tensor
     count: Tensor
@@ -35,7 +42,15 @@ class Reading:
 
 
 class JudgeNet(nn.Module):
-    """One convolutional tower with four heads. `config` rebuilds it."""
+    """A convolutional tower with four heads.
+
+    Args:
+        size: the vocabulary that it knows.
+        width: channels of the first level.
+
+    Attributes:
+        config: the constructor's arguments, for the checkpoint's config.json.
+    """
 
     def __init__(self, size: Size = "cpu", width: int = 32) -> None:
         super().__init__()
@@ -45,12 +60,13 @@ class JudgeNet(nn.Module):
         self.tower = ConvTower(sum(self.parts), width)
 
     def forward(self, pixels: Tensor) -> Reading:
-        """(B, 3, 64, 64) in [-1, 1] -> what is seen."""
+        """Read images (B, 3, 64, 64) in [-1, 1]."""
         return Reading(*self.tower(pixels).float().split(self.parts, 1))
 
 
 def seen(reading: Reading, vocab: Vocabulary) -> list[Facts]:
-    """What each image shows: every object more likely there than not (at least the likeliest), one of the rest."""
+    """Return what each image shows: the objects that are more likely there than not, or else the likeliest one, and
+    the likeliest count, background and style."""
     found = []
     for objects, count, background, style in zip(
         reading.objects, reading.count, reading.background, reading.style, strict=True
@@ -68,7 +84,7 @@ def seen(reading: Reading, vocab: Vocabulary) -> list[Facts]:
 
 
 def compare(stated: Facts, shown: Facts) -> dict[str, bool]:
-    """For each fact that the prompt states, whether the image shows it. Objects: these and no others."""
+    """Return for each fact that a prompt states whether the image shows it; the objects must be the same set."""
     verdict = {
         "objects": set(stated.objects) == set(shown.objects),
         "count": stated.count == shown.count,
@@ -79,7 +95,14 @@ def compare(stated: Facts, shown: Facts) -> dict[str, bool]:
 
 
 class Judge:
-    """Checks prompts' facts on images. Not differentiable, on purpose."""
+    """Checks the facts that prompts state on images; deliberately not differentiable.
+
+    Args:
+        net: the trained network, which is frozen.
+
+    Attributes:
+        size: the vocabulary that the judge knows.
+    """
 
     name = "facts"
     differentiable = False
@@ -90,15 +113,19 @@ class Judge:
 
     @torch.no_grad()
     def read(self, images: Tensor) -> list[Facts]:
-        """What each image (B, 3, H, W) in [0, 1] shows."""
+        """Return what each image (B, 3, H, W) in [0, 1] shows."""
         first = next(self.net.parameters())
         return seen(self.net(fit_pixels(images.to(first))), vocabulary(self.size))
 
     def facts(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        """(B,) the share of the facts of each prompt that its image shows.
+        """Return the share of each prompt's facts that its image shows: (B,) in [0, 1].
+
+        Args:
+            images: (B, 3, H, W) in [0, 1].
+            prompts: B prompts.
 
         Raises:
-            NullTTAError: a prompt outside the grammar.
+            InvalidValue: if a prompt is outside the grammar.
         """
         stated = [parse(prompt, self.size) for prompt in prompts]
         verdicts = [compare(a, b) for a, b in zip(stated, self.read(images), strict=True)]
@@ -107,19 +134,27 @@ class Judge:
     __call__ = facts
 
     def report(self, image: Tensor, prompt: str) -> dict[str, bool]:
-        """Fact by fact for one image (3, H, W) or (1, 3, H, W): which of the prompt's facts it shows."""
+        """Return which of a prompt's facts one image (3, H, W) or (1, 3, H, W) shows.
+
+        Raises:
+            InvalidValue: if the prompt is outside the grammar.
+        """
         return compare(parse(prompt, self.size), self.read(image.reshape(1, *image.shape[-3:]))[0])
 
 
 def load_judge(device: torch.device | str = "cpu", folder: Path = WEIGHTS) -> Judge:
-    """The shipped judge.
+    """Load the judge of the embedded model.
+
+    Args:
+        device: where to put it.
+        folder: the folder of the weights, by default the shipped ones.
 
     Raises:
-        NullTTAError: its weights are not there.
+        LoadError: if its weights are missing.
     """
     place = folder / "judge"
     if not (place / "model.safetensors").exists():
-        raise InvalidValue(f"the embedded world's judge is missing from {folder}; `make world` trains it")
+        raise LoadError(f"the embedded model's judge is missing from {folder}: `make world` trains it")
     net = JudgeNet(**json.loads((place / "config.json").read_text()))
     net.load_state_dict(load_file(place / "model.safetensors"))
     return Judge(net.float().to(device))

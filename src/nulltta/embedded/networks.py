@@ -1,4 +1,4 @@
-"""The networks of ours beside the diffusion model: a convolutional image tower, a bag-of-words text tower."""
+"""The networks of the scorer `clip-b` and of the judge: a convolutional image tower and a bag-of-words text tower."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ PIXELS = 64
 
 
 def fit_pixels(images: Tensor) -> Tensor:
-    """Images (B, 3, H, W) in [0, 1] of any size -> (B, 3, 64, 64) in [-1, 1], with gradient."""
+    """Resize images (B, 3, H, W) in [0, 1] to (B, 3, 64, 64) in [-1, 1], differentiably."""
     if images.shape[-2:] != (PIXELS, PIXELS):
         images = functional.interpolate(images, (PIXELS, PIXELS), mode="bilinear", antialias=True)
     return images * 2 - 1
 
 
 class Block(nn.Module):
-    """Halve the grid, then one residual convolution."""
+    """A convolution of stride 2, then a residual one."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class Block(nn.Module):
 
 
 class ConvTower(nn.Module):
-    """(B, 3, 64, 64) in [-1, 1] -> (B, outputs): four halvings, then a linear layer over the 4×4 grid's content."""
+    """Images (B, 3, 64, 64) in [-1, 1] to (B, outputs): four halvings of the grid, then a linear layer."""
 
     def __init__(self, outputs: int, width: int = 32) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class ConvTower(nn.Module):
 
 
 class BagOfWords(nn.Module):
-    """Token ids (B, L) -> (B, outputs): the mean of word vectors, before and after a small network on each."""
+    """Token ids (B, L) to (B, outputs): means of word vectors before and after a layer, then a small network."""
 
     def __init__(self, vocab: int, end: int, outputs: int, width: int = 192) -> None:
         super().__init__()
@@ -71,7 +71,11 @@ class BagOfWords(nn.Module):
 
 
 class ConvClip(nn.Module):
-    """The held-out scorer's network: ConvTower against BagOfWords. `config` rebuilds it."""
+    """The network of the held-out scorer `clip-b`: a `ConvTower` for images and a `BagOfWords` for prompts.
+
+    Attributes:
+        config: the constructor's arguments, for the checkpoint's config.json.
+    """
 
     def __init__(self, vocab: int, end: int, features: int = 128, width: int = 32) -> None:
         super().__init__()
@@ -81,9 +85,11 @@ class ConvClip(nn.Module):
         self.logit_scale = nn.Parameter(torch.tensor(2.66))
 
     def get_image_features(self, pixel_values: Tensor) -> Tensor:
+        """Return the features (B, F) of images (B, 3, 64, 64) in [-1, 1], not normalised."""
         out: Tensor = self.image(pixel_values)
         return out
 
     def get_text_features(self, input_ids: Tensor) -> Tensor:
+        """Return the features (B, F) of token ids (B, L), not normalised."""
         out: Tensor = self.text(input_ids)
         return out

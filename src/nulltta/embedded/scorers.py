@@ -1,6 +1,6 @@
-"""The embedded image-text scorers: `clip`, the usual target, and `clip-b`, never a target in our own tables.
+"""The embedded image-text scorers: `clip`, the usual target, and `clip-b`, which the benchmark only measures with.
 
-They differ in architecture, seed and augmentation; both give the cosine of image and text features.
+They differ in architecture, seed and augmentation. Both return the cosine similarity of image and text features.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -16,24 +16,30 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nulltta.contracts import Reward
-from nulltta.errors import InvalidValue
+from nulltta.errors import InvalidValue, LoadError
 from nulltta.quiet import quiet_libraries
 
 from . import WEIGHTS
 from .networks import ConvClip, fit_pixels
 from .tokenizer import token_ids
 
-ScorerName = Literal["clip", "clip-b"]
+NAMES = ("clip", "clip-b")
 
 
 def features(found: Any) -> Tensor:
-    """Unit-length features (B, F) in float32, whatever transformers wraps them in."""
+    """Return unit-length features (B, F) in float32; some releases of transformers wrap them in an output object."""
     tensor: Tensor = getattr(found, "pooler_output", found)
     return functional.normalize(tensor.float(), dim=-1)
 
 
 class Scorer(Reward):
-    """`scorer(images, prompts)`: cosine similarity (B,), differentiable in the images; parameters frozen."""
+    """The cosine similarity of image and text features, differentiable in the images.
+
+    Args:
+        name: the reward's name.
+        model: a network with `get_image_features` and `get_text_features`; its parameters are frozen.
+        tokenizer: what `token_ids` takes.
+    """
 
     def __init__(self, name: str, model: Any, tokenizer: Any) -> None:
         self.name = name
@@ -45,18 +51,18 @@ class Scorer(Reward):
         return (self.model,)
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Images (B, 3, H, W) in [0, 1], B prompts -> (B,) in [-1, 1]."""
+        """Score images (B, 3, H, W) in [0, 1] for their B prompts: (B,) in [-1, 1]."""
         seen = self.image_features(images)
         return (seen * self.text_features(prompts).to(seen)).sum(-1)
 
     def image_features(self, images: Tensor) -> Tensor:
-        """(B, F), of unit length."""
+        """Return unit-length features (B, F) of images (B, 3, H, W) in [0, 1]."""
         place = next(self.model.parameters())
         return features(self.model.get_image_features(pixel_values=fit_pixels(images).to(place)))
 
     @torch.no_grad()
     def text_features(self, prompts: Sequence[str]) -> Tensor:
-        """(B, F), each prompt encoded once."""
+        """Return unit-length features (B, F) of prompts; each prompt is encoded once and remembered."""
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._texts]
         if new:
             ids = token_ids(self.tokenizer, new).to(next(self.model.parameters()).device)
@@ -68,16 +74,23 @@ class Scorer(Reward):
 def load_scorer(
     name: str, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32, folder: Path = WEIGHTS
 ) -> Scorer:
-    """A shipped scorer.
+    """Load a scorer of the embedded model.
+
+    Args:
+        name: "clip" or "clip-b".
+        device: where to put it.
+        dtype: the parameters' data type.
+        folder: the folder of the weights, by default the shipped ones.
 
     Raises:
-        NullTTAError: no such scorer, or its weights are not there.
+        InvalidValue: if there is no such scorer.
+        LoadError: if its weights are missing.
     """
-    if name not in ("clip", "clip-b"):
-        raise InvalidValue(f"unknown scorer {name!r} of the embedded world; known: clip, clip-b")
+    if name not in NAMES:
+        raise InvalidValue(f"must be one of {', '.join(NAMES)}, not {name!r}", field="name")
     place = folder / name
     if not (place / "model.safetensors").exists():
-        raise InvalidValue(f"the embedded world's {name} weights are missing from {folder}; `make world` trains them")
+        raise LoadError(f"the embedded model's {name} weights are missing from {folder}: `make world` trains them")
     from transformers import CLIPModel, CLIPTokenizer
 
     if name == "clip":

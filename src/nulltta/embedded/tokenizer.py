@@ -1,4 +1,4 @@
-"""A CLIP tokenizer whose byte pairs make each word of the grammar one token; other words fall apart into bytes."""
+"""A CLIP tokenizer in which each word of the grammar is one token; other words are split into byte pairs and bytes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MAX_LENGTH = 24
 
 
 def byte_alphabet() -> list[str]:
-    """The 256 printable characters that stand for bytes in byte-level BPE, in byte order (as in GPT-2)."""
+    """Return the 256 printable characters that stand for bytes in byte-level BPE, in byte order (as in GPT-2)."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
     code = {byte: byte for byte in printable} | {byte: 256 + k for k, byte in enumerate(others)}
@@ -21,7 +21,7 @@ def byte_alphabet() -> list[str]:
 
 
 def learn_merges(vocabulary: tuple[str, ...]) -> list[tuple[str, str]]:
-    """Byte pairs, most frequent first (ties by spelling), until every word of `vocabulary` is one piece."""
+    """Return the pairs to merge, most frequent first (ties by spelling), until each word is one piece."""
     spelt = [[*word[:-1], f"{word[-1]}</w>"] for word in vocabulary]
     merges: list[tuple[str, str]] = []
     while True:
@@ -34,6 +34,7 @@ def learn_merges(vocabulary: tuple[str, ...]) -> list[tuple[str, str]]:
 
 
 def _merge(word: list[str], pair: tuple[str, str]) -> list[str]:
+    """Join every occurrence of `pair` in a word that is split into pieces."""
     out: list[str] = []
     for piece in word:
         if out and (out[-1], piece) == pair:
@@ -44,7 +45,7 @@ def _merge(word: list[str], pair: tuple[str, str]) -> list[str]:
 
 
 def build_tokenizer() -> Any:
-    """The `transformers.CLIPTokenizer` of every size of the world: `input_ids` padded to MAX_LENGTH with EOS."""
+    """Return the `transformers.CLIPTokenizer` of both sizes; it pads `input_ids` to MAX_LENGTH with EOS."""
     from transformers import CLIPTokenizer
 
     merges = learn_merges(words())
@@ -55,7 +56,7 @@ def build_tokenizer() -> Any:
 
 
 def token_ids(tokenizer: Any, prompts: list[str]) -> Any:
-    """(B, MAX_LENGTH) token ids; longer prompts are cut."""
+    """Return the token ids (B, MAX_LENGTH) of prompts; longer prompts are cut."""
     return tokenizer(
         prompts, padding="max_length", max_length=MAX_LENGTH, truncation=True, return_tensors="pt"
     ).input_ids

@@ -1,4 +1,4 @@
-"""The drawings: one sprite sheet a style, cut up on first use."""
+"""The sprites: one sheet per style, cut up on first use."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ HERE = Path(__file__).parent
 
 @cache
 def index() -> dict[str, Any]:
-    """The contents of the sheets: `size` of a cell in pixels, `columns`, `styles`, `objects` in cell order."""
+    """Return what the sheets contain: the `size` of a cell in pixels, `columns`, `styles`, `objects` in cell order."""
     found: dict[str, Any] = json.loads((HERE / "index.json").read_text())
     return found
 
 
 @cache
 def _sheet(style: str) -> Image.Image:
+    """Load the sheet of a style."""
     with Image.open(HERE / f"{style}.png") as image:
         return image.convert("RGBA")
 
 
 @cache
 def sprite(name: str, style: str, size: int) -> Image.Image:
-    """The drawing of an object as a size×size RGBA image. Callers share it: do not write on it."""
+    """Return the sprite of an object as a size×size RGBA image, which callers share and must not modify."""
     sheets = index()
     cell, place = sheets["size"], sheets["objects"].index(name)
     left, top = place % sheets["columns"] * cell, place // sheets["columns"] * cell

@@ -5,7 +5,7 @@
     python -m nulltta.embedded.sprites.make node_modules
 
 The sheets are in the repository, so training needs none of this; run it to add an object or a style. Licences
-and attributions of the three sets are in `world/NOTICE`.
+and attributions of the three sets are in `embedded/NOTICE`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SIZE = 96
 COLUMNS = 10
 HERE = Path(__file__).parent
 
-# The first 24 are the vocabulary of `--size cpu`: unlike one another in outline or colour.
+# The first 24 are the vocabulary of `--size cpu`, chosen to differ from one another in outline or colour.
 NAMES = """
 cat-face dog-face panda fox penguin butterfly octopus red-apple banana strawberry carrot mushroom
 pizza doughnut automobile rocket castle sun star rose soccer-ball balloon ghost robot
@@ -38,7 +38,11 @@ OBJECTS = NAMES.split()
 
 
 def svg(icons: Mapping[str, Any], name: str) -> str:
-    """One icon of an iconify collection as a standalone SVG of SIZE pixels. Raises KeyError if it is missing."""
+    """Return an icon of an iconify collection as a standalone SVG of SIZE pixels.
+
+    Raises:
+        KeyError: if the collection does not have it.
+    """
     icon = icons["icons"][name]
     width = icon.get("width", icons.get("width", 16))
     height = icon.get("height", icons.get("height", 16))
@@ -49,7 +53,7 @@ def svg(icons: Mapping[str, Any], name: str) -> str:
 
 
 def sheet(icons: Mapping[str, Any], names: Sequence[str]) -> Image.Image:
-    """All `names` in rows of COLUMNS, RGBA on transparent."""
+    """Draw the icons `names` in rows of COLUMNS on a transparent RGBA sheet."""
     import resvg_py
 
     rows = -(-len(names) // COLUMNS)
@@ -62,6 +66,7 @@ def sheet(icons: Mapping[str, Any], names: Sequence[str]) -> Image.Image:
 
 
 def main() -> None:
+    """Write the sheets and their index."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("node_modules", type=Path)
     parser.add_argument("--out", type=Path, default=HERE)

@@ -1,1 +1,1 @@
-"""How the embedded world was trained: `python -m nulltta.embedded.train --size cpu`."""
+"""The training of the embedded model: `python -m nulltta.embedded.train --size cpu`."""

@@ -1,9 +1,9 @@
-"""Train the embedded world, stage by stage; a stopped run goes on where it was.
+"""Train the embedded model stage by stage; a stopped run resumes from its last checkpoint.
 
     python -m nulltta.embedded.train --size cpu --out build/world
     python -m nulltta.embedded.train --size gpu --device cuda --stage denoiser --minutes 5
 
-Both sizes are the same networks, small enough to ship; the GPU size has three times the objects, all three styles,
+Both sizes use the same networks, small enough to ship. The GPU size has three times the objects, all three styles,
 larger batches and more images. Each stage writes `<stage>.pt` (its checkpoint) and `<stage>.jsonl` (its log) to --out;
 `export` writes the weights in half precision.
 """
@@ -19,6 +19,7 @@ import torch
 
 from .. import WEIGHTS
 from ..grammar import Size
+from ..scorers import NAMES
 from . import autoencoder, decoder, denoiser, export, judge, scorers, tiny
 from .loop import Budget
 
@@ -38,9 +39,9 @@ MINUTES: dict[Size, dict[str, float]] = {
 
 
 def export_all(size: Size, budget: Budget, out: Path) -> None:
-    """The shipped weights, from the checkpoints."""
+    """Write the weights that ship, from the checkpoints, to the folder `out`."""
     export.export_pipeline(budget, out)
-    for name in scorers.NAMES:
+    for name in NAMES:
         export.export_scorer(name, budget, out)
     export.export_tiny(budget, out)
     export.export_judge(size, budget, out)
@@ -48,6 +49,7 @@ def export_all(size: Size, budget: Budget, out: Path) -> None:
 
 
 def main() -> None:
+    """Run the stages that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--size", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--stage", choices=(*STAGES, "export"), action="append", help="default: all, in order")

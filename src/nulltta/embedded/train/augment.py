@@ -1,6 +1,6 @@
-"""What the scorers and the judge see besides clean renders: blur, noise, shades, and the autoencoder's own errors.
+"""Augmentations for the scorers and the judge: blur, noise, shades, and the autoencoder's own errors.
 
-Generated images are soft and a little wrong; a network that has only seen renders reads them badly.
+Generated images are soft and a little wrong; a network that has only seen clean renders reads them badly.
 """
 
 from __future__ import annotations
@@ -17,28 +17,29 @@ Augmentation = Callable[[Tensor, Generator], Tensor]
 
 
 def uniform(images: Tensor, generator: Generator, low: float, high: float) -> Tensor:
-    """(B, 1, 1, 1) draws, on the images' device."""
+    """Draw (B, 1, 1, 1) uniform numbers in [low, high), on the images' device."""
     return (low + (high - low) * torch.rand(len(images), 1, 1, 1, generator=generator)).to(images)
 
 
 def sometimes(images: Tensor, changed: Tensor, share: float, generator: Generator) -> Tensor:
-    """`changed` for about `share` of the images."""
+    """Take `changed` for about `share` of the images, and leave the others."""
     return torch.where(uniform(images, generator, 0, 1) < share, changed, images)
 
 
 def blur(images: Tensor, generator: Generator) -> Tensor:
-    """Mix with a 3×3 mean, each image its own amount."""
+    """Mix each image with its 3×3 mean by a random amount."""
     padded = functional.pad(images, (1, 1, 1, 1), mode="replicate")
     return torch.lerp(images, functional.avg_pool2d(padded, 3, stride=1), uniform(images, generator, 0, 1))
 
 
 def noise(images: Tensor, generator: Generator, most: float = 0.06) -> Tensor:
+    """Add Gaussian noise to each image, with a random standard deviation of up to `most`."""
     strength = uniform(images, generator, 0, most)
     return images + strength * torch.randn(images.shape, generator=generator).to(images)
 
 
 def shade(images: Tensor, generator: Generator, most: float = 0.04) -> Tensor:
-    """Brightness and contrast a little off."""
+    """Change brightness and contrast by up to `most`."""
     contrast, brightness = uniform(images, generator, 1 - most, 1 + most), uniform(images, generator, -most, most)
     return (images - 0.5) * contrast + 0.5 + brightness
 
@@ -50,7 +51,7 @@ def shift(images: Tensor, generator: Generator, most: int = 3) -> Tensor:
 
 
 def patch_out(images: Tensor, generator: Generator, side: int = 10) -> Tensor:
-    """Cover one square, the same place for the whole batch, with mid-grey."""
+    """Cover a square of `side` pixels with mid-grey, at the same place in the whole batch."""
     x, y = (int(v) for v in torch.randint(0, images.shape[-1] - side, (2,), generator=generator))
     covered = images.clone()
     covered[:, :, y : y + side, x : x + side] = 0.5
@@ -58,20 +59,26 @@ def patch_out(images: Tensor, generator: Generator, side: int = 10) -> Tensor:
 
 
 class Redrawn:
-    """A share of the images through the autoencoder and back, with noise up to `most` deviations on the latents."""
+    """Encodes and decodes a share of the images, with noise on the latents.
+
+    Args:
+        autoencoder: the trained autoencoder, which is frozen.
+        most: the greatest standard deviation of the noise, where the latents' is 1.
+    """
 
     def __init__(self, autoencoder: PatchAutoencoder, most: float = 0.6) -> None:
         self.autoencoder, self.most = autoencoder.eval().requires_grad_(False), most
 
     @torch.no_grad()
     def __call__(self, images: Tensor, share: float, generator: Generator) -> Tensor:
+        """Redraw about `share` of the images (B, 3, 64, 64) in [0, 1]."""
         chosen = (torch.rand(len(images), generator=generator) < share).nonzero()[:, 0].to(images.device)
         if not len(chosen):
             return images
         return images.index_copy(0, chosen, self.redraw(images[chosen], generator).to(images))
 
     def redraw(self, images: Tensor, generator: Generator) -> Tensor:
-        """All of them."""
+        """Redraw all images (B, 3, 64, 64) in [0, 1]."""
         z = self.autoencoder.latents(images * 2 - 1).float()
         strength = uniform(images, generator, 0, self.most)
         z = z + strength * torch.randn(z.shape, generator=generator).to(z)
@@ -80,7 +87,7 @@ class Redrawn:
 
 
 def usual(redrawn: Redrawn) -> Augmentation:
-    """For `clip` and the judge: redrawing, blur, noise, shade."""
+    """Return the augmentation for `clip` and the judge: redrawing, blur, noise and shade."""
 
     def augment(images: Tensor, generator: Generator) -> Tensor:
         images = redrawn(images, 0.4, generator)
@@ -92,7 +99,7 @@ def usual(redrawn: Redrawn) -> Augmentation:
 
 
 def other(redrawn: Redrawn) -> Augmentation:
-    """For `clip-b`: shifts and covered squares instead of blur; redrawing and noise in other amounts."""
+    """Return the augmentation for `clip-b`: shifts and covered squares instead of blur, the rest in other amounts."""
 
     def augment(images: Tensor, generator: Generator) -> Tensor:
         images = redrawn(images, 0.3, generator)

@@ -1,7 +1,7 @@
-"""Stage 4: the denoiser and the text encoder, together, on latents computed once.
+"""Stage 4: the denoiser and the text encoder, trained together on latents that are computed once.
 
-v-prediction over a schedule that ends in pure noise. Stable Diffusion's own schedule leaves a trace of the image
-at t = T; on an 8×8 grid that trace is enough to read the background off, and the caption is ignored.
+They learn v-prediction over a schedule that ends in nearly pure noise. Stable Diffusion's own schedule leaves a trace
+of the image at t = T; on an 8×8 grid that trace shows the background, and the network would ignore the caption.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ EMPTY_SHARE = 0.1
 
 
 def build_unet() -> Any:
-    """The 8×8 denoiser; cross-attention on every level."""
+    """Return an untrained denoiser of 8×8 latents with cross-attention on every level."""
     from diffusers import UNet2DConditionModel
 
     torch.manual_seed(11)
@@ -49,10 +49,10 @@ def build_unet() -> Any:
 
 
 def build_betas() -> list[float]:
-    """Stable Diffusion's 1000 betas, with √ᾱ shifted and scaled to end at 0.01 instead of 0.07 (arXiv 2305.08891).
+    """Return Stable Diffusion's 1000 betas with √ᾱ rescaled to end at 0.01 instead of 0.07 (arXiv 2305.08891).
 
-    Not at 0, which `rescale_betas_zero_snr` would give: there DDIMScheduler's step at η = 1 takes the root of a
-    rounding error below zero, and for some step counts the stock image is NaN.
+    It does not end at 0, as with `rescale_betas_zero_snr`, because there DDIMScheduler's step at η = 1 takes the root
+    of a negative rounding error, and for some numbers of steps the stock image is NaN.
     """
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64).square()
     signal = (1 - betas).cumprod(0).sqrt()
@@ -62,7 +62,7 @@ def build_betas() -> list[float]:
 
 
 def build_scheduler() -> Any:
-    """DDIM, v-prediction, trailing spacing, over betas that end in (nearly) pure noise."""
+    """Return DDIM with v-prediction and trailing spacing over `build_betas`."""
     from diffusers import DDIMScheduler
 
     return DDIMScheduler(
@@ -71,12 +71,12 @@ def build_scheduler() -> Any:
         timestep_spacing="trailing",
         clip_sample=False,
         set_alpha_to_one=True,
-        steps_offset=1,  # without effect here; the stock pipeline warns of any other
+        steps_offset=1,  # no effect here, but the stock pipeline warns about any other value
     )
 
 
 class Learner(nn.Module):
-    """The two networks that learn in this stage."""
+    """The denoiser and the text encoder, which learn together."""
 
     def __init__(self, unet: nn.Module, text_encoder: nn.Module) -> None:
         super().__init__()
@@ -85,7 +85,13 @@ class Learner(nn.Module):
 
 @dataclass(frozen=True)
 class Data:
-    """Latents (N, 16, 8, 8) of training scenes; ids (N, 24) of a caption each; `empty`: the ids of ""."""
+    """Training data.
+
+    Attributes:
+        latents: (N, 16, 8, 8), of training scenes.
+        ids: (N, 24), the token ids of one caption per scene.
+        empty: (24,), the token ids of the empty prompt.
+    """
 
     latents: Tensor
     ids: Tensor
@@ -94,7 +100,7 @@ class Data:
 
 @torch.no_grad()
 def encode_scenes(size: Size, budget: Budget, n: int) -> Data:
-    """Render n scenes, caption and encode them, once; kept beside the checkpoints."""
+    """Render, caption and encode n training scenes, or load them if an earlier run did."""
     path = budget.folder / f"latents-{n}.safetensors"
     if path.exists():
         return Data(**load_file(path))
@@ -114,9 +120,9 @@ def encode_scenes(size: Size, budget: Budget, n: int) -> Data:
 
 @torch.no_grad()
 def channel_weights(model: Any, latents: Tensor) -> Tensor:
-    """(16, 1, 1), mean 1: how far a unit of error in each latent channel moves the pixels.
+    """Return weights (16, 1, 1) of mean 1: how far an error in each latent channel moves the pixels.
 
-    The latents are white, so without this the finest detail would weigh as much as the background's colour.
+    The latents are white, so that without weights the finest detail would count as much as the background's colour.
     """
     clean, effect = model.pixels(latents), []
     for channel in range(latents.shape[1]):
@@ -130,7 +136,7 @@ def channel_weights(model: Any, latents: Tensor) -> Tensor:
 def loss(
     learner: Any, data: Data, weights: Tensor, alpha_bar: Tensor, batch: int, draws: Draws
 ) -> tuple[Tensor, dict[str, float]]:
-    """Weighted squared error of v = √ᾱ ε − √(1−ᾱ) x0, one caption in ten empty."""
+    """Return the weighted squared error of v = √ᾱ ε − √(1−ᾱ) x0 on a batch in which one caption in ten is empty."""
     device, stream = data.latents.device, draws.torch
     chosen = torch.randint(0, len(data.latents), (batch,), generator=stream)
     x0 = data.latents[chosen.to(device)]
@@ -149,7 +155,7 @@ def loss(
 
 
 def plain_attention(learner: Any) -> None:
-    """Attention as two matrix products: in bfloat16 on a CPU its backward is quicker than the fused one's."""
+    """Compute attention as two matrix products, whose backward pass is faster in bfloat16 on a CPU."""
     from diffusers.models.attention_processor import AttnProcessor
 
     learner.unet.set_attn_processor(AttnProcessor())
@@ -157,13 +163,13 @@ def plain_attention(learner: Any) -> None:
 
 
 def draw_grid(folder: Path, decoder: Any, module: nn.Module, spent: float) -> None:
-    """What the averaged weights draw, to look at while training: folder/grid-MINUTES.png."""
+    """Write sampled images of the averaged weights to folder/grid-MINUTES.png, to look at while training."""
     pipe = pipeline(module, decoder, build_scheduler(), build_tokenizer())
     sample_grid(pipe).save(folder / f"grid-{spent / 60:05.1f}.png")
 
 
 def run(size: Size, budget: Budget, scenes: int | None = None) -> State:
-    """Train to the end of the budget. Needs the checkpoints of the autoencoder and of `clip`."""
+    """Train until the budget is spent, from the checkpoints of the autoencoder and of `clip`."""
     learner = build(budget, warm=True)
     if budget.device == "cpu":
         plain_attention(learner)
@@ -190,7 +196,7 @@ def run(size: Size, budget: Budget, scenes: int | None = None) -> State:
 
 
 def build(budget: Budget, warm: bool = False) -> Learner:
-    """Untrained networks; `warm`: the text encoder starts from the `clip` scorer's text tower."""
+    """Return untrained networks; with `warm`, the text encoder starts from the text tower of the `clip` scorer."""
     from transformers import CLIPTextModel
 
     clip: Any = scorers.build("clip")
@@ -202,14 +208,12 @@ def build(budget: Budget, warm: bool = False) -> Learner:
 
 
 def _text_tower(text: nn.Module, clip: nn.Module) -> dict[str, Tensor]:
-    """The scorer's text weights under the names that CLIPTextModel uses (which differ between releases)."""
+    """Return the scorer's text weights under the names of CLIPTextModel, which differ between releases."""
     found = clip.state_dict()
     prefix = "" if next(iter(text.state_dict())).startswith("text_model.") else "text_model."
     return {key: found[prefix + key] for key in text.state_dict()}
 
 
 def load(budget: Budget) -> Learner:
-    """The trained (averaged) networks, in eval mode."""
-    learner = build(budget)
-    load_trained(learner, Path(budget.folder), NAME)
-    return learner
+    """Load the trained (averaged) networks, in eval mode."""
+    return load_trained(build(budget), budget.folder, NAME)

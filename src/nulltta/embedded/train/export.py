@@ -1,4 +1,4 @@
-"""Write the trained networks as the weights that ship, in half precision."""
+"""Writing the trained networks as the weights that ship, in half precision."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ SHARD = "15MB"
 
 
 def halve(module: Any) -> Any:
-    """A module's weights in half precision; what overflows would be an error, so it is checked.
+    """Convert a module to half precision and return it.
 
     Raises:
-        ValueError: a weight does not fit in half precision.
+        ValueError: if a weight overflows.
     """
     module = module.half()
     if not all(torch.isfinite(value).all() for value in module.state_dict().values()):
@@ -33,7 +33,7 @@ def halve(module: Any) -> Any:
 
 
 def save_plain(module: Any, folder: Path) -> None:
-    """One of our own networks: config.json (its `config`) and model.safetensors."""
+    """Save one of this package's networks as config.json (its `config`) and model.safetensors."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(module.config, indent=1) + "\n")
     save_file({key: value.contiguous() for key, value in halve(module).state_dict().items()},
@@ -41,15 +41,15 @@ def save_plain(module: Any, folder: Path) -> None:
 
 
 def load_as_float(config: Path) -> None:
-    """Let transformers load half-precision weights as float32, as diffusers does the others without being asked.
+    """Make transformers load half-precision weights as float32, as diffusers does by default.
 
-    Without it a plain `from_pretrained` mixes the two, and fails.
+    Otherwise a plain `from_pretrained` of the pipeline mixes the two and fails.
     """
     config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=2) + "\n")
 
 
 def export_pipeline(budget: Budget, out: Path) -> None:
-    """out/sd: the autoencoder, text encoder, denoiser, tokenizer and scheduler in diffusers' format."""
+    """Write out/sd: the autoencoder, text encoder, denoiser, tokenizer and scheduler in diffusers' format."""
     from . import decoder, denoiser
 
     vae, learner = decoder.load(budget), denoiser.load(budget)
@@ -61,7 +61,7 @@ def export_pipeline(budget: Budget, out: Path) -> None:
 
 
 def export_scorer(name: str, budget: Budget, out: Path) -> None:
-    """out/clip or out/clip-b, with the tokenizer."""
+    """Write out/clip or out/clip-b, with the tokenizer."""
     from . import scorers
 
     model: Any = scorers.load(name, budget)
@@ -73,21 +73,21 @@ def export_scorer(name: str, budget: Budget, out: Path) -> None:
 
 
 def export_tiny(budget: Budget, out: Path) -> None:
-    """out/tiny: the tiny decoder, as `from_pretrained` reads it."""
+    """Write out/tiny: the tiny decoder in diffusers' format."""
     from . import tiny
 
     halve(tiny.load(budget)).save_pretrained(out / "tiny")
 
 
 def export_judge(size: Size, budget: Budget, out: Path) -> None:
-    """out/judge."""
+    """Write out/judge."""
     from . import judge
 
     save_plain(judge.load(size, budget), out / "judge")
 
 
 def export_record(stages: Iterable[str], size: Size, budget: Budget, out: Path) -> None:
-    """out/training.json: how long each stage trained, and on what."""
+    """Write out/training.json: how long each stage trained, and on which machine."""
     record: dict[str, Any] = {"size": size, "machine": machine(budget.device), "torch": torch.__version__}
     record["stages"] = {}
     for stage in stages:
@@ -97,7 +97,7 @@ def export_record(stages: Iterable[str], size: Size, budget: Budget, out: Path) 
 
 
 def machine(device: str) -> str:
-    """What trains here, in words."""
+    """Return the name of the GPU, or the kind and number of CPU cores."""
     if device != "cpu":
         return str(torch.cuda.get_device_name(device))
     return f"{os.cpu_count()} CPU cores ({platform.machine()}, {torch.backends.cpu.get_cpu_capability()})"

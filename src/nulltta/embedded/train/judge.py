@@ -1,4 +1,4 @@
-"""Stage 5: the judge, on fresh scenes of the training compositions."""
+"""Stage 5: the judge, trained on fresh scenes of the training compositions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BATCH = 64
 
 
 def targets(scenes: list[Scene], size: Size) -> Reading:
-    """What the judge should say: objects (B, O) of 0 and 1, the others (B,) class numbers."""
+    """Return what the judge should read: objects (B, O) of 0 and 1, and (B,) class indices for the other facts."""
     vocab = vocabulary(size)
     objects = torch.tensor([[float(name in scene.objects) for name in vocab.objects] for scene in scenes])
     count = torch.tensor([scene.count - 1 for scene in scenes])
@@ -31,7 +31,7 @@ def targets(scenes: list[Scene], size: Size) -> Reading:
 
 
 def loss(net: JudgeNet, augment: Augmentation, scenes: list[Scene], draws: Draws) -> Tensor:
-    """Binary cross-entropy over objects (ten times, they are many and mostly absent), cross-entropy over the rest."""
+    """Return the cross-entropies of all facts; the objects', most of which are absent, counts ten times."""
     size: Size = net.config["size"]
     device = next(net.parameters()).device
     images = augment(to_unit(render_batch(scenes, draws.python)).to(device), draws.torch)
@@ -43,7 +43,7 @@ def loss(net: JudgeNet, augment: Augmentation, scenes: list[Scene], draws: Draws
 
 
 def run(size: Size, budget: Budget) -> None:
-    """Train to the end of the budget. Needs the autoencoder's checkpoint."""
+    """Train until the budget is spent; the augmentation needs the autoencoder's checkpoint."""
     augment = usual(Redrawn(autoencoder.load(size, budget).to(budget.device), most=0.4))
     torch.manual_seed(23)
     net = JudgeNet(size)
@@ -56,14 +56,12 @@ def run(size: Size, budget: Budget) -> None:
 
 
 def load(size: Size, budget: Budget) -> JudgeNet:
-    """The trained network, in eval mode."""
-    net = JudgeNet(size)
-    load_trained(net, budget.folder, NAME)
-    return net
+    """Load the trained network, in eval mode."""
+    return load_trained(JudgeNet(size), budget.folder, NAME)
 
 
 def accuracy(judge: Judge, n: int = 1000, held: bool | None = None, seed: int = 1) -> dict[str, float]:
-    """How often each fact is read right off fresh renders: of training (False), held-out (True) or all scenes."""
+    """Return how often the judge reads each fact right on n scenes; `held` is as in `sample`."""
     rng = random.Random(seed)
     scenes = [sample(rng, judge.size, held=held) for _ in range(n)]
     shown = judge.read(to_unit(render_batch(scenes, rng)))
@@ -75,4 +73,5 @@ def accuracy(judge: Judge, n: int = 1000, held: bool | None = None, seed: int = 
 
 
 def _same(a: object, b: object) -> bool:
+    """Compare two values of a fact; the order of objects does not count."""
     return set(a) == set(b) if isinstance(a, tuple) and isinstance(b, tuple) else a == b

@@ -1,7 +1,7 @@
-"""The one training loop of all stages: a wall-clock budget, a resumable checkpoint, a log, an average of weights.
+"""The training loop of all stages: a wall-clock budget, a checkpoint to resume from, a log and an average of weights.
 
-Every draw of step n comes from a generator seeded with (stage, n), so a run that was stopped and resumed sees the
-batches that an uninterrupted run would have seen.
+Every draw of step n comes from a generator seeded with the stage and n, so that a run that was stopped and resumed sees
+the batches that an uninterrupted run would have seen.
 """
 
 from __future__ import annotations
@@ -14,18 +14,25 @@ import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Generator, Tensor, nn
 
 LOG_STEPS = 50
-EMA_STEPS = 4  # the average is updated every so many steps: a tenth of the cost, the same average
+EMA_STEPS = 4  # the average of weights is updated every so many steps
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 @dataclass(frozen=True)
 class Draws:
-    """The random streams of one step."""
+    """The random streams of one step.
+
+    Attributes:
+        python: draws scenes and captions.
+        torch: draws tensors.
+    """
 
     python: random.Random
     torch: Generator
@@ -37,8 +44,8 @@ class Budget:
 
     Attributes:
         folder: checkpoints and logs of all stages.
-        minutes: wall-clock training time of this stage, all resumed runs together.
-        steps: an upper bound on steps, for tests.
+        minutes: wall-clock training time of this stage, over all its runs.
+        steps: the greatest number of steps; None for no limit.
         device: where to train.
         autocast: whether to compute in bfloat16.
     """
@@ -52,18 +59,22 @@ class Budget:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a stage hands to the loop.
+    """What a stage trains, and how.
 
     Attributes:
-        name: of the stage: names the checkpoint and seeds the draws.
+        name: the stage's name, which names the checkpoint and seeds the draws.
         module: everything that learns.
-        loss: draws -> (scalar loss, figures to log).
-        batch: images a step, for the log.
+        loss: maps the random streams of a step to a scalar loss and figures to log.
+        batch: images per step, for the log.
         lr: the peak learning rate.
-        hold: the share of the budget before the learning rate falls along half a cosine.
-        ema: the decay of the averaged weights, a step; None: no average.
+        betas: Adam's decay rates.
+        weight_decay: AdamW's.
+        warmup: steps of linear warm-up.
+        hold: the share of the budget after which the learning rate falls along half a cosine.
+        ema: the decay per step of the averaged weights; None for no average.
         checkpoint_seconds: how often a checkpoint is written.
-        on_checkpoint: called with (module holding the averaged weights, seconds spent) after each checkpoint.
+        on_checkpoint: called after each checkpoint with the module, which then holds the averaged weights, and the
+            seconds spent.
     """
 
     name: str
@@ -82,7 +93,13 @@ class Recipe:
 
 @dataclass
 class State:
-    """How far a run has come."""
+    """How far a run has come.
+
+    Attributes:
+        step: steps taken.
+        spent: seconds of training, over all runs.
+        average: the averaged weights by name; empty without an average.
+    """
 
     step: int = 0
     spent: float = 0.0
@@ -90,31 +107,32 @@ class State:
 
 
 def draws(name: str, step: int) -> Draws:
-    """The random streams of a stage's step."""
+    """Return the random streams of a step of a stage."""
     seed = zlib.crc32(name.encode()) * 1_000_003 + step
     return Draws(random.Random(seed), Generator().manual_seed(seed))
 
 
 def learning_rate(recipe: Recipe, step: int, progress: float) -> float:
-    """Warm-up, a plateau of `hold`, then half a cosine down to 1% of the peak."""
+    """Return the learning rate: a linear warm-up, a plateau, then half a cosine down to 1% of the peak."""
     fall = max(0.0, progress - recipe.hold) / max(1e-9, 1 - recipe.hold)
     shape = 0.5 * (1 + math.cos(math.pi * min(1.0, fall)))
     return recipe.lr * min(1.0, (step + 1) / recipe.warmup) * max(0.01, shape)
 
 
 def checkpoint_path(folder: Path, name: str) -> Path:
+    """Return the path of a stage's checkpoint."""
     return folder / f"{name}.pt"
 
 
-def load_trained(module: nn.Module, folder: Path, name: str) -> nn.Module:
-    """Load a stage's result (the averaged weights where there is an average) into `module`, in eval mode."""
+def load_trained(module: Module, folder: Path, name: str) -> Module:
+    """Load a stage's result into `module`, the averaged weights if there are any, and return it in eval mode."""
     found = torch.load(checkpoint_path(folder, name), weights_only=True, map_location="cpu")
     module.load_state_dict(found["average"] or found["module"])
     return module.eval()
 
 
 def train(recipe: Recipe, budget: Budget) -> State:
-    """Train until the budget is spent, from the checkpoint if there is one. Returns how far it came."""
+    """Train until the budget is spent, from the stage's checkpoint if there is one, and return how far it came."""
     budget.folder.mkdir(parents=True, exist_ok=True)
     recipe.module.to(budget.device).train()
     optimiser = torch.optim.AdamW(
@@ -134,7 +152,7 @@ def train(recipe: Recipe, budget: Budget) -> State:
             before, state.spent = state.spent, time.monotonic() - began
             if state.step % LOG_STEPS == 0:
                 speed = recipe.batch / (state.spent - before)
-                _write(log, state, {**figures, "lr": rate, "images_a_second": speed})
+                _write(log, state, {**figures, "lr": rate, "images_per_second": speed})
             if state.spent - saved > recipe.checkpoint_seconds:
                 saved = state.spent
                 _save(recipe, optimiser, state, budget)
@@ -144,6 +162,7 @@ def train(recipe: Recipe, budget: Budget) -> State:
 
 
 def _step(recipe: Recipe, budget: Budget, optimiser: torch.optim.Optimizer, state: State) -> dict[str, float]:
+    """Take one optimisation step and return its figures."""
     with torch.autocast(torch.device(budget.device).type, torch.bfloat16, enabled=budget.autocast):
         loss, figures = recipe.loss(draws(recipe.name, state.step))
     optimiser.zero_grad()
@@ -157,7 +176,7 @@ def _step(recipe: Recipe, budget: Budget, optimiser: torch.optim.Optimizer, stat
 
 @torch.no_grad()
 def _average(recipe: Recipe, state: State) -> None:
-    """Exponential average of the weights; its memory grows with the run, so early weights do not linger."""
+    """Update the exponential average of the weights; its decay grows over the first steps, to forget the earliest."""
     current = recipe.module.state_dict()
     if not state.average:
         state.average = {key: value.clone() for key, value in current.items()}
@@ -167,6 +186,7 @@ def _average(recipe: Recipe, state: State) -> None:
 
 
 def _resume(recipe: Recipe, optimiser: torch.optim.Optimizer, budget: Budget) -> State:
+    """Load the stage's checkpoint, if there is one."""
     path = checkpoint_path(budget.folder, recipe.name)
     if not path.exists():
         return State()
@@ -177,12 +197,13 @@ def _resume(recipe: Recipe, optimiser: torch.optim.Optimizer, budget: Budget) ->
 
 
 def _save(recipe: Recipe, optimiser: torch.optim.Optimizer, state: State, budget: Budget) -> None:
+    """Write the stage's checkpoint and call `on_checkpoint` with the averaged weights."""
     path = checkpoint_path(budget.folder, recipe.name)
     module = recipe.module.state_dict()
     content = {"module": module, "optimiser": optimiser.state_dict(), "average": state.average,
                "step": state.step, "spent": state.spent}  # fmt: skip
     torch.save(content, path.with_suffix(".part"))
-    path.with_suffix(".part").replace(path)  # a run stopped while writing leaves the last checkpoint whole
+    path.with_suffix(".part").replace(path)  # so that a run stopped while writing leaves the last checkpoint whole
     if recipe.on_checkpoint is None:
         return
     kept = {key: value.clone() for key, value in module.items()}
@@ -193,6 +214,7 @@ def _save(recipe: Recipe, optimiser: torch.optim.Optimizer, state: State, budget
 
 
 def _write(log: Any, state: State, figures: Mapping[str, float]) -> None:
+    """Write a line of the log, with four digits per figure."""
     line = {"step": state.step, "minutes": state.spent / 60, **figures}
     log.write(json.dumps({key: float(f"{value:.4g}") for key, value in line.items()}) + "\n")
     log.flush()

@@ -1,4 +1,4 @@
-"""Stages 2 and 3: the two image-text scorers, by contrast within batches of scenes that differ in one fact."""
+"""Stages 2 and 3: the two image-text scorers, trained to tell scenes apart that differ in one fact."""
 
 from __future__ import annotations
 
@@ -20,11 +20,10 @@ from .loop import Budget, Draws, Recipe, load_trained, train
 
 BATCH = 64
 FAMILY = 4
-NAMES = ("clip", "clip-b")
 
 
 def variant(scene: Scene, rng: random.Random, size: Size) -> Scene:
-    """`scene` with one fact changed, among the training compositions."""
+    """Draw a scene of the training compositions that differs from `scene` in one fact."""
     vocab = vocabulary(size)
     while True:
         fresh = draw(rng, vocab, scene.kind)
@@ -38,7 +37,7 @@ def variant(scene: Scene, rng: random.Random, size: Size) -> Scene:
 
 
 def families(rng: random.Random, n: int, size: Size) -> list[Scene]:
-    """n scenes in families of FAMILY: one scene and three that differ from it in one fact each."""
+    """Draw n scenes in families of FAMILY: one scene and three that each differ from it in one fact."""
     found: list[Scene] = []
     while len(found) < n:
         first = sample(rng, size)
@@ -47,7 +46,7 @@ def families(rng: random.Random, n: int, size: Size) -> list[Scene]:
 
 
 def contrast(logits: Tensor, captions: list[str]) -> tuple[Tensor, float]:
-    """Symmetric cross-entropy; equal captions share the target. Returns the loss and the accuracy."""
+    """Return the symmetric cross-entropy of logits (B, B) and the accuracy; equal captions share the target."""
     same = torch.tensor([[a == b for b in captions] for a in captions], device=logits.device).float()
     target = same / same.sum(1, keepdim=True)
     loss = -(target * (logits.log_softmax(1) + logits.T.log_softmax(1))).sum(1).mean() / 2
@@ -56,7 +55,7 @@ def contrast(logits: Tensor, captions: list[str]) -> tuple[Tensor, float]:
 
 
 def build(name: str) -> nn.Module:
-    """`clip`: transformers' CLIPModel. `clip-b`: ConvClip."""
+    """Return an untrained scorer's network: transformers' CLIPModel for "clip", `ConvClip` for "clip-b"."""
     tokenizer = build_tokenizer()
     begin, end, words = tokenizer.bos_token_id, tokenizer.eos_token_id, len(tokenizer)
     if name == "clip-b":
@@ -74,7 +73,7 @@ def build(name: str) -> nn.Module:
 
 
 def loss(model: Any, tokenizer: Any, augment: Augmentation, scenes: list[Scene], draws: Draws) -> Any:
-    """Contrastive loss of one batch; figures: accuracy within the batch."""
+    """Return the contrastive loss of a batch of scenes, and the accuracy within the batch to log."""
     device = next(model.parameters()).device
     captions = [sample_caption(draws.python, scene) for scene in scenes]
     images = augment(to_unit(render_batch(scenes, draws.python)).to(device), draws.torch)
@@ -85,7 +84,7 @@ def loss(model: Any, tokenizer: Any, augment: Augmentation, scenes: list[Scene],
 
 
 def run(name: str, size: Size, budget: Budget) -> None:
-    """Train one scorer to the end of its budget. Needs the autoencoder's checkpoint."""
+    """Train a scorer until its budget is spent; the augmentation needs the autoencoder's checkpoint."""
     redrawn = Redrawn(autoencoder.load(size, budget).to(budget.device))
     augment = usual(redrawn) if name == "clip" else other(redrawn)
     model, tokenizer = build(name), build_tokenizer()
@@ -103,13 +102,13 @@ def run(name: str, size: Size, budget: Budget) -> None:
 
 
 def load(name: str, budget: Budget) -> nn.Module:
-    """The trained scorer's network, in eval mode."""
+    """Load a trained scorer's network, in eval mode."""
     return load_trained(build(name), budget.folder, name)
 
 
 @torch.no_grad()
 def accuracy(scorer: Any, size: Size, n: int = 200, seed: int = 0) -> float:
-    """How often the right caption of a held-out composition beats four that each differ in one fact."""
+    """Return how often the right caption of a held-out scene scores above four that each differ in one fact."""
     rng = random.Random(seed)
     scenes = [sample(rng, size, held=True) for _ in range(n)]
     prompts = [[caption(scene), *(caption(variant(scene, rng, size)) for _ in range(4))] for scene in scenes]
