@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from nulltta.algorithm.problem import Problem
     from nulltta.alignment import Result, align
     from nulltta.config import NullTTAConfig
-    from nulltta.contracts import GuidedModel, Outcome, Reward, Step, Stream
+    from nulltta.contracts import CleanLatents, GuidedModel, LatentReward, Outcome, Reward, Step, Stream
     from nulltta.errors import (
         DoesNotFit,
         InvalidValue,
@@ -34,9 +34,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _MODULES = {
+    "CleanLatents": "contracts",
     "DoesNotFit": "errors",
     "GuidedModel": "contracts",
     "InvalidValue": "errors",
+    "LatentReward": "contracts",
     "LoadError": "errors",
     "MissingExtra": "errors",
     "NullTTAConfig": "config",
@@ -55,9 +57,9 @@ _MODULES = {
 }
 
 __all__ = [
-    "DoesNotFit", "GuidedModel", "InvalidValue", "LoadError", "MissingExtra", "NullTTAConfig", "NullTTAError",
-    "NullText", "OutOfMemory", "Outcome", "Problem", "Result", "Reward", "RewardError", "Step", "Stream", "align",
-    "load_model",
+    "CleanLatents", "DoesNotFit", "GuidedModel", "InvalidValue", "LatentReward", "LoadError", "MissingExtra",
+    "NullTTAConfig", "NullTTAError", "NullText", "OutOfMemory", "Outcome", "Problem", "Result", "Reward",
+    "RewardError", "Step", "Stream", "align", "load_model",
 ]  # fmt: skip
 
 

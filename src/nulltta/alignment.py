@@ -20,14 +20,14 @@ from nulltta.algorithm.sampling import null_tta, plain
 from nulltta.algorithm.streams import MethodRun
 from nulltta.baselines import BASELINES
 from nulltta.config import NullTTAConfig
-from nulltta.contracts import GuidedModel, OnStep, Outcome, Reward, Step, Stream
+from nulltta.contracts import CleanLatents, GuidedModel, OnStep, Outcome, Reward, Step, Stream
 from nulltta.errors import InvalidValue
 from nulltta.images import save_png, to_pil
 from nulltta.models import load_model
 from nulltta.null_text.capture import null_texts
 from nulltta.null_text.value import NullText
 from nulltta.rewards.compose import Custom, measured, parts, unmeasured
-from nulltta.scoring import pick, score
+from nulltta.scoring import pick, score_finished
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -53,6 +53,7 @@ class Result:
         null_text: the learnt null text of each prompt; empty for methods that learn none.
         initial_rewards: (B, K), of the clean estimates of the initial latents; None if the method did not score them.
         problem: what the method was given, with the initial latents that were kept.
+        latents: (B, C, h, w), what `images` were decoded from; None if the method does not return them.
     """
 
     images: Tensor
@@ -62,6 +63,7 @@ class Result:
     null_text: Sequence[NullText]
     initial_rewards: Tensor | None
     problem: Problem = field(repr=False)
+    latents: Tensor | None = field(default=None, repr=False)
 
     @cached_property
     def plain(self) -> Outcome:
@@ -87,19 +89,38 @@ class Result:
     @cached_property
     def reward_components(self) -> dict[str, Tensor]:
         """The scores (B,) of `images` under each part of a composed reward, by name, on the part's own scale."""
-        return self._components(self.images, self.rewards)
+        return self._components(self.rewards, self.scored)
 
     @cached_property
     def baseline_components(self) -> dict[str, Tensor]:
         """The scores (B,) of plain sampling's images under each part of a composed reward, by name."""
-        return self._components(self.baseline, self.baseline_rewards)
+        return self._components(self.baseline_rewards, self.baseline_scored)
 
     @torch.no_grad()
-    def _components(self, images: Tensor, values: Tensor) -> dict[str, Tensor]:
+    def scored(self, reward: Reward) -> Tensor:
+        """Score `images` by another reward: (B,), on the CPU.
+
+        Raises:
+            InvalidValue: if it reads latents and the method does not return them.
+            RewardError: if it fails.
+        """
+        return score_finished(reward, self.images, self.latents, self.problem.prompts).cpu()
+
+    @torch.no_grad()
+    def baseline_scored(self, reward: Reward) -> Tensor:
+        """Score plain sampling's images by another reward: (B,), on the CPU.
+
+        Raises:
+            RewardError: if it fails.
+        """
+        latents = None if self.plain.latents is None else self.plain.latents[:, 0]
+        return score_finished(reward, self.baseline, latents, self.problem.prompts).cpu()
+
+    def _components(self, values: Tensor, scored: Callable[[Reward], Tensor]) -> dict[str, Tensor]:
         found = parts(self.problem.reward)
         if found == {self.problem.reward.name: self.problem.reward}:
             return {self.problem.reward.name: values}
-        return {name: score(part, images, self.problem.prompts).cpu() for name, part in found.items()}
+        return {name: scored(part) for name, part in found.items()}
 
     def pil(self) -> list[Image.Image]:
         """Return the images as PIL images."""
@@ -192,11 +213,14 @@ def make_problem(
         model = model if isinstance(model, GuidedModel) else load_model(model)
         config = config or NullTTAConfig.preset(model.name)
         cond, null = model.encode(prompts, negatives)
-        reward = rewards.load(reward)
+        reward, watched = rewards.load(reward), None if guard is None else rewards.load(guard)
+        for each in (reward, watched):
+            if each is not None:
+                each.require_model(model)
         problem = Problem(
             model, prompts, cond, null, reward, config.resolved(differentiable=reward.differentiable), seeds,
             _initial_latents(model, seeds, config.num_particles, latents).to(next(iter(null.values())).device),
-            guard=None if guard is None else rewards.load(guard),
+            guard=watched,
         )  # fmt: skip
         return _measured(problem)
 
@@ -211,6 +235,7 @@ def as_result(problem: Problem, outcome: Outcome, trace: Sequence[Step]) -> Resu
         null_text=null_texts(problem, outcome, trace) if outcome.nulls else [],
         initial_rewards=outcome.initial_rewards,
         problem=replace(problem, latents=outcome.initial_latents[:, None]),
+        latents=None if outcome.latents is None else pick(outcome.latents, outcome.selected),
     )
 
 
@@ -230,16 +255,19 @@ def _measured(problem: Problem) -> Problem:
     if not any(unmeasured(reward) for reward in (problem.reward, problem.guard) if reward is not None):
         return problem
     distinct = list(dict.fromkeys(problem.prompts))
-    images = torch.cat([_plain_images(problem, problem.prompts.index(prompt)) for prompt in distinct])
+    samples = [_plain_samples(problem, problem.prompts.index(prompt)) for prompt in distinct]
+    images, latents = map(torch.cat, zip(*samples, strict=True))
+    clean = CleanLatents(latents, None, lambda _: images)
     prompts = [prompt for prompt in distinct for _ in range(PLAIN_SAMPLES)]
     with torch.no_grad():
-        reward = measured(problem.reward, images, prompts)
-        guard = None if problem.guard is None else measured(problem.guard, images, prompts)
+        reward = measured(problem.reward, clean, prompts)
+        guard = None if problem.guard is None else measured(problem.guard, clean, prompts)
     return replace(problem, reward=reward, guard=guard)
 
 
-def _plain_images(problem: Problem, b: int) -> Tensor:
-    """Return plain samples of prompt b, (8, 3, H, W), whatever the run's seed and the rest of its batch."""
+def _plain_samples(problem: Problem, b: int) -> tuple[Tensor, Tensor]:
+    """Return plain samples of prompt b, whatever the run's seed and the rest of its batch: images (8, 3, H, W) and
+    latents (8, C, h, w)."""
     seeds = list(range(PLAIN_SAMPLES))
     cond, null = (
         transform(branch, lambda t: t[b : b + 1].repeat_interleave(PLAIN_SAMPLES, 0))
@@ -248,7 +276,9 @@ def _plain_images(problem: Problem, b: int) -> Tensor:
     latents = randomness.initial_latents(problem.model, seeds, 1).to(problem.latents)
     prompts, unused = [problem.prompts[b]] * PLAIN_SAMPLES, Custom(_zero, "none")
     single = replace(problem, prompts=prompts, cond=cond, null=null, reward=unused, seeds=seeds, latents=latents)
-    return MethodRun(plain(single)).finish().candidates[:, 0]
+    outcome = MethodRun(plain(single)).finish()
+    assert outcome.latents is not None
+    return outcome.candidates[:, 0], outcome.latents[:, 0]
 
 
 def _zero(images: Tensor, prompts: Sequence[str]) -> Tensor:

@@ -15,6 +15,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from nulltta.errors import InvalidValue
+
 Embedding: TypeAlias = Mapping[str, Tensor]
 """The conditioning of one branch: named tensors with first dimension B. Stable Diffusion: {"tokens": (B, 77, 768)}.
 
@@ -184,6 +186,31 @@ class ModelWrapper(GuidedModel):
         return self.model.from_pipeline(latents)
 
 
+@dataclass(frozen=True)
+class CleanLatents:
+    """Clean latents, or estimates of them, as a reward sees them.
+
+    Attributes:
+        x0: (N, C, h, w), x̂0.
+        step: the noise level at which they were estimated; None for the sampler's last latents.
+        decode: latents (N, C, h, w) -> images (N, 3, H, W) in [0, 1].
+    """
+
+    x0: Tensor
+    step: NoiseStep | None
+    decode: Callable[[Tensor], Tensor]
+
+    @cached_property
+    def images(self) -> Tensor:
+        """(N, 3, H, W), decoded when they are first read."""
+        return self.decode(self.x0)
+
+    @property
+    def decoded(self) -> bool:
+        """Whether the images have been read."""
+        return "images" in vars(self)
+
+
 class Reward(ABC):
     """A measure of image quality; higher is better.
 
@@ -192,14 +219,34 @@ class Reward(ABC):
     Attributes:
         name: the name under which scores are reported.
         differentiable: whether scores carry a gradient with respect to the images.
+        reads_latents: whether it scores a model's latents by `of_latents`, so that they need not be decoded.
     """
 
     name: str
     differentiable: bool = True
+    reads_latents: bool = False
 
     @abstractmethod
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """Score images (B, 3, H, W) in [0, 1] for their B prompts: (B,)."""
+
+    def of_latents(self, clean: CleanLatents, prompts: Sequence[str]) -> Tensor:
+        """Score N clean latents for their prompts: (N,). Default: the score of their images.
+
+        The score of a video is the mean over its frames.
+        """
+        images = clean.images
+        if images.dim() == 4:
+            return self(images, prompts)
+        frames = [prompt for prompt in prompts for _ in range(images.shape[1])]
+        return self(images.flatten(0, 1), frames).view(images.shape[:2]).mean(1)
+
+    def require_model(self, model: GuidedModel) -> None:  # noqa: B027 - optional
+        """Refuse a model whose latents the reward cannot read. Default: accept every model.
+
+        Raises:
+            DoesNotFit: if the reward was made for another model's latents.
+        """
 
     @property
     def without_gradient(self) -> tuple[str, ...]:
@@ -210,6 +257,34 @@ class Reward(ABC):
     def networks(self) -> tuple[nn.Module, ...]:
         """The networks that the reward runs, for estimates of memory; empty for a formula."""
         return ()
+
+
+class LatentReward(Reward):
+    """A reward that scores a model's clean latents at a noise level, without decoding them.
+
+    The decoder is most of an inner step at real sizes. A subclass defines `name` and `of_latents`, and refuses in
+    `require_model` the models whose latents mean something else to it. Pictures alone cannot be scored.
+    """
+
+    reads_latents = True
+
+    @abstractmethod
+    def of_latents(self, clean: CleanLatents, prompts: Sequence[str]) -> Tensor:
+        """Score N clean latents `clean.x0` (N, C, h, w) for their prompts, with gradient: (N,).
+
+        Reading `clean.images` is allowed, and decodes them.
+        """
+
+    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:  # noqa: ARG002 - refuses
+        """Refuse pictures.
+
+        Raises:
+            InvalidValue: always.
+        """
+        raise InvalidValue(
+            f"reward '{self.name}' reads a model's latents and cannot score pictures alone: optimise it, and measure "
+            "pictures by another reward"
+        )
 
 
 @dataclass(frozen=True)
@@ -268,6 +343,8 @@ class Outcome:
         initial_latents: (B, C, h, w), the x_T that was kept; before it is moved, for a method that moves it.
         initial_rewards: (B, K), of the clean estimates of all initial latents; None if they were not scored.
         nulls: φ' at each denoising step, each with first dimension B; empty for methods that learn none.
+        latents: (B, K, C, h, w), what the candidates were decoded from; None if the method does not return them, so
+            that a reward that reads latents cannot score its candidates again.
     """
 
     candidates: Tensor
@@ -276,6 +353,7 @@ class Outcome:
     initial_latents: Tensor
     initial_rewards: Tensor | None = None
     nulls: Sequence[Embedding] = ()
+    latents: Tensor | None = None
 
 
 Stream: TypeAlias = Generator[Step, None, Outcome]

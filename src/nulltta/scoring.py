@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from nulltta.contracts import Reward
+from nulltta.contracts import CleanLatents, Reward
 from nulltta.errors import InvalidValue, NullTTAError, RewardError, first_line, is_out_of_memory
 
 
@@ -23,7 +24,39 @@ def score(reward: Reward, images: Tensor, prompts: Sequence[str], *, allow_nan: 
     if images.dim() == 5:
         frames = [prompt for prompt in prompts for _ in range(images.shape[1])]
         return score(reward, images.flatten(0, 1), frames, allow_nan=allow_nan).view(images.shape[:2]).mean(1)
-    values = _evaluate(reward, images, prompts)
+    return _checked(reward, partial(reward, images, prompts), prompts, images.device, allow_nan)
+
+
+def score_latents(reward: Reward, clean: CleanLatents, prompts: Sequence[str], *, allow_nan: bool = False) -> Tensor:
+    """Score N clean latents for their prompts: (N,) in float32, on the latents' device.
+
+    They are decoded and their images scored, unless the reward reads latents.
+
+    Raises:
+        RewardError: as `score`.
+    """
+    if not reward.reads_latents:
+        return score(reward, clean.images, prompts, allow_nan=allow_nan)
+    return _checked(reward, partial(reward.of_latents, clean, prompts), prompts, clean.x0.device, allow_nan)
+
+
+def score_finished(reward: Reward, images: Tensor, latents: Tensor | None, prompts: Sequence[str]) -> Tensor:
+    """Score images (B, 3, H, W) that were decoded from `latents` (B, C, h, w), where these are known: (B,).
+
+    Raises:
+        InvalidValue: if the reward reads latents and there are none.
+        RewardError: as `score`.
+    """
+    if latents is None:
+        return score(reward, images, prompts)
+    return score_latents(reward, CleanLatents(latents, None, lambda _: images), prompts)
+
+
+def _checked(
+    reward: Reward, evaluate: Callable[[], object], prompts: Sequence[str], device: torch.device, allow_nan: bool
+) -> Tensor:
+    """Evaluate a reward and return its scores, checked, in float32 on a device."""
+    values = _evaluate(reward, evaluate)
     if not isinstance(values, Tensor):
         raise RewardError(
             f"reward '{reward.name}' returned {type(values).__name__}: it must return a tensor of shape (B,)"
@@ -33,7 +66,7 @@ def score(reward: Reward, images: Tensor, prompts: Sequence[str], *, allow_nan: 
             f"reward '{reward.name}' returned shape {tuple(values.shape)} for {len(prompts)} images: "
             f"it must return one score per image, shape ({len(prompts)},)"
         )
-    values = values.float().to(images.device)
+    values = values.float().to(device)
     if not allow_nan and not bool(torch.isfinite(values).all()):
         culprit = prompts[int((~torch.isfinite(values)).nonzero()[0])]
         raise RewardError(
@@ -43,10 +76,10 @@ def score(reward: Reward, images: Tensor, prompts: Sequence[str], *, allow_nan: 
     return values
 
 
-def _evaluate(reward: Reward, images: Tensor, prompts: Sequence[str]) -> object:
+def _evaluate(reward: Reward, evaluate: Callable[[], object]) -> object:
     """Call the reward; exceptions other than this package's own and out of memory become `RewardError`."""
     try:
-        return reward(images, prompts)
+        return evaluate()
     except NullTTAError:
         raise
     except Exception as error:
@@ -54,6 +87,20 @@ def _evaluate(reward: Reward, images: Tensor, prompts: Sequence[str]) -> object:
             raise
         reason = f"{type(error).__name__}: {first_line(error)}"
         raise RewardError(f"reward '{reward.name}' failed: {reason}") from error
+
+
+def require_pictures(reward: Reward, what: str) -> None:
+    """Refuse a reward that reads latents where there are only pictures, before any work.
+
+    Args:
+        reward: the reward.
+        what: what has only pictures, for the message.
+
+    Raises:
+        InvalidValue: if it reads latents.
+    """
+    if reward.reads_latents:
+        raise InvalidValue(f"reward '{reward.name}' reads a model's latents, and {what} has only pictures")
 
 
 def require_differentiable(reward: Reward, instead: str) -> None:

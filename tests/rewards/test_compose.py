@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nulltta import NullTTAError
+from nulltta import CleanLatents, NullTTAError
 from nulltta.rewards import load
 from nulltta.rewards.closed_form import brightness, colourfulness, sharpness
 from nulltta.rewards.compose import Standardised, components, measured, parts, unmeasured
@@ -48,7 +48,7 @@ def test_z_is_measured_for_each_prompt_on_its_own_samples() -> None:
     reward = load("z(brightness) + z(colourfulness, 0, 2)")
     assert len(unmeasured(reward)) == 1
     images, prompts = _images(6), ["a", "b", "a", "b", "a", "a"]
-    known = measured(reward, images, prompts)
+    known = measured(reward, CleanLatents(images, None, lambda x0: x0), prompts)
     assert unmeasured(known) == []
     assert len(unmeasured(reward)) == 1  # the reward given is left as it was
     values = brightness(images)
@@ -69,4 +69,4 @@ def test_z_of_what_does_not_vary_is_an_error() -> None:
         return torch.ones(len(images))
 
     with pytest.raises(NullTTAError, match="the same for all samples of 'a'"):
-        measured(Standardised(load(constant)), _images(), ["a"] * 4)
+        measured(Standardised(load(constant)), CleanLatents(_images(), None, lambda x0: x0), ["a"] * 4)

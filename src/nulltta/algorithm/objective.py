@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -17,8 +18,8 @@ from torch import Tensor
 
 from nulltta.algorithm.embeddings import distance, squared_norm, take
 from nulltta.config import NullTTAConfig
-from nulltta.contracts import Embedding, GuidedModel, NoiseStep, Reward
-from nulltta.scoring import require_graph, score
+from nulltta.contracts import CleanLatents, Embedding, GuidedModel, NoiseStep, Reward
+from nulltta.scoring import require_graph, score_latents
 
 
 def predict_branches(
@@ -77,15 +78,18 @@ class Objective:
     def __call__(self, null: Embedding) -> Terms:
         """Return J(φ') of the B prompts; its gradient goes through one branch of the denoiser, the decoder and R.
 
+        A reward that reads latents needs no decoder.
+
         Raises:
             RewardError: if the reward fails, or gives no gradient although one is needed.
         """
         cfg = self.config
         eps = self.model.predict(self.x, self.step, null)  # ε(x_t, φ'), (B, C, h, w)
         guided_eps = self.model.guide(eps, self.eps_cond, cfg.guidance_scale)  # ε̃(x_t, φ')
-        images = self.model.decode(self.model.predict_x0(self.x, guided_eps, self.step), cfg.inner_decoder)
-        rewards = score(self.reward, images, self.prompts, allow_nan=cfg.conventions == "release")
-        if images.requires_grad and not bool(rewards.isnan().any()):
+        x0 = self.model.predict_x0(self.x, guided_eps, self.step)
+        clean = CleanLatents(x0, self.step, partial(self.model.decode, detail=cfg.inner_decoder))
+        rewards = score_latents(self.reward, clean, self.prompts, allow_nan=cfg.conventions == "release")
+        if x0.requires_grad and not bool(rewards.isnan().any()):
             require_graph(self.reward, rewards)
         kl = self.kl(eps)
         prior = distance(null, self.null) / (2 * cfg.prior_variance)

@@ -22,9 +22,9 @@ from nulltta.algorithm.memory import MicroBatch
 from nulltta.algorithm.objective import Objective, predict_branches
 from nulltta.algorithm.optimiser import GradientAscent, StartAscent, ascend
 from nulltta.algorithm.problem import Problem
-from nulltta.algorithm.views import clean_images, look
-from nulltta.contracts import Embedding, GuidedModel, NoiseStep, Outcome, Step, Stream
-from nulltta.scoring import greedy, pick, require_differentiable, require_slope, score
+from nulltta.algorithm.views import clean_latents, look, preview
+from nulltta.contracts import CleanLatents, Embedding, GuidedModel, NoiseStep, Outcome, Step, Stream
+from nulltta.scoring import greedy, pick, require_differentiable, require_slope, score_latents
 
 
 def denoise(
@@ -71,9 +71,9 @@ def plain(problem: Problem) -> Stream:
     for i, (x_t, eps, x_next) in enumerate(trajectory):
         yield Step.unscored(i, steps[i].timestep, B, partial(_preview, p, x_t, eps, steps[i]))
         x = x_next
-    images = p.model.decode(x)
-    rewards = score(p.reward, images, p.prompts)
-    return Outcome(images[:, None], rewards[:, None].cpu(), torch.zeros(B, dtype=torch.long), p.latents[:, 0])
+    clean, first = CleanLatents(x, None, p.model.decode), torch.zeros(B, dtype=torch.long)
+    rewards = score_latents(p.reward, clean, p.prompts)
+    return Outcome(clean.images[:, None], rewards[:, None].cpu(), first, p.latents[:, 0], latents=x[:, None])
 
 
 @torch.no_grad()
@@ -116,9 +116,10 @@ def null_tta(problem: Problem) -> Stream:
         view = look(p, latents, steps[i + 1] if i + 1 < len(steps) else None, null, allow_nan=release)
         selected, kl = greedy(view.rewards), objective.kl(eps).cpu()
         x, eps, eps_cond = (pick(values, selected) for values in (latents, view.eps_null, view.eps_cond))
-        yield Step(i, step.timestep, inner_rewards, view.rewards, selected, kl, partial(pick, view.images, selected))
+        yield Step(i, step.timestep, inner_rewards, view.rewards, selected, kl, preview(p, view, selected))
 
-    return Outcome(view.images, view.rewards, greedy(view.rewards), initial, initial_rewards, nulls)  # 3. the best
+    best = greedy(view.rewards)  # 3.
+    return Outcome(view.images, view.rewards, best, initial, initial_rewards, nulls, view.x0)
 
 
 @torch.no_grad()
@@ -132,7 +133,7 @@ def _guard_fell(
     """Return (B,) bool: whether the guard's reward of x̂0 is lower under φ' than under φ."""
     assert p.guard is not None
     reference, moved = (
-        score(p.guard, clean_images(p, x, step, branch, eps_cond), p.prompts) for branch in (eps_null, eps)
+        score_latents(p.guard, clean_latents(p, x, step, branch, eps_cond), p.prompts) for branch in (eps_null, eps)
     )
     return ~(moved >= reference).cpu()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -10,9 +12,9 @@ from torch import Tensor
 from nulltta.algorithm.embeddings import take
 from nulltta.algorithm.objective import predict_branches
 from nulltta.algorithm.problem import Problem
-from nulltta.contracts import Embedding, NoiseStep
+from nulltta.contracts import CleanLatents, Embedding, NoiseStep
 from nulltta.errors import RewardError
-from nulltta.scoring import require_graph, score
+from nulltta.scoring import pick, require_graph, score_latents
 
 
 class View(NamedTuple):
@@ -21,13 +23,15 @@ class View(NamedTuple):
     Attributes:
         eps_null: (B, N, C, h, w), ε(x, φ'); x itself after the last step, as `eps_cond`.
         eps_cond: (B, N, C, h, w), ε(x, c).
-        images: (B, N, 3, H, W), D(x̂0).
+        x0: (B, N, C, h, w), x̂0.
+        images: (B, N, 3, H, W), D(x̂0); (B, N, 0) where the reward did not need them and the latents are noisy.
         rewards: (B, N), r(D(x̂0)), on the CPU.
         slope: (B, N, C, h, w), ∇_x r(D(x̂0(x))); zero unless it was asked for.
     """
 
     eps_null: Tensor
     eps_cond: Tensor
+    x0: Tensor
     images: Tensor
     rewards: Tensor
     slope: Tensor
@@ -65,20 +69,36 @@ def look(
             eps_null = eps_cond = x
             if step is not None:
                 eps_null, eps_cond = predict_branches(p.model, x, step, take(phi, owners), take(p.cond, owners))
-            images = clean_images(p, x, step, eps_null, eps_cond)
-            rewards = score(p.reward, images, [p.prompts[owner] for owner in owners.tolist()], allow_nan=allow_nan)
+            clean = clean_latents(p, x, step, eps_null, eps_cond)
+            prompts = [p.prompts[owner] for owner in owners.tolist()]
+            rewards = score_latents(p.reward, clean, prompts, allow_nan=allow_nan)
+            images = clean.images if clean.decoded or step is None else torch.empty(len(x), 0)
             slope = reward_gradient(p, rewards, x) if gradient else torch.zeros_like(x)
-        return View(eps_null.detach(), eps_cond.detach(), images.detach(), rewards.detach().cpu(), slope)
+        rest = clean.x0.detach(), images.detach(), rewards.detach().cpu(), slope
+        return View(eps_null.detach(), eps_cond.detach(), *rest)
 
     columns = map(torch.cat, zip(*p.memory.map(view, B * N), strict=True))
     return View(*(column.view(B, N, *column.shape[1:]) for column in columns))
 
 
-def clean_images(p: Problem, x: Tensor, step: NoiseStep | None, eps_null: Tensor, eps_cond: Tensor) -> Tensor:
-    """Decode the clean estimates of latents x (n, C, h, w) with the branches' predictions: D(x̂0), (n, 3, H, W)."""
+def clean_latents(p: Problem, x: Tensor, step: NoiseStep | None, eps_null: Tensor, eps_cond: Tensor) -> CleanLatents:
+    """Return the clean estimates of latents x (n, C, h, w) with the branches' predictions; x itself if it is clean."""
     if step is not None:
         x = p.model.predict_x0(x, p.model.guide(eps_null, eps_cond, p.config.guidance_scale), step)
-    return p.model.decode(x)
+    return CleanLatents(x, step, p.model.decode)
+
+
+def preview(p: Problem, view: View, selected: Tensor) -> Callable[[], Tensor]:
+    """Return a function that returns the clean images of the latents with numbers `selected` (B,): (B, 3, H, W)."""
+    if view.images.numel():
+        return partial(pick, view.images, selected.to(view.images.device))
+    return partial(_decoded, p, pick(view.x0, selected.to(view.x0.device)))
+
+
+@torch.no_grad()
+def _decoded(p: Problem, x0: Tensor) -> Tensor:
+    """Decode latents that the reward scored without their images."""
+    return p.model.decode(x0)
 
 
 def reward_gradient(p: Problem, rewards: Tensor, of: Tensor) -> Tensor:

@@ -43,4 +43,4 @@ class BestOfN:
             yield Step.unscored(i, step.timestep, B)
         view = look(p, x, None)
         best = greedy(view.rewards)
-        return Outcome(view.images, view.rewards, best, pick(initial, best))
+        return Outcome(view.images, view.rewards, best, pick(initial, best), latents=view.x0)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
 
 import torch
 
 from nulltta.algorithm.problem import Problem
-from nulltta.algorithm.views import look
+from nulltta.algorithm.views import look, preview
 from nulltta.baselines.particles import guided_view, move, require_gradient
 from nulltta.config import number
 from nulltta.contracts import Outcome, Step, Stream
-from nulltta.scoring import pick, require_slope
+from nulltta.scoring import require_slope
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +46,6 @@ class DPS:
                 require_slope(p.reward, view.slope)
             mean, std = move(p, x, guided_view(p, view), step)
             x = mean + self.scale * view.slope + std * p.noise(i, step, x[:, 0], 1)
-            yield replace(
-                Step.unscored(i, step.timestep, B, partial(pick, view.images, first)), inner_rewards=view.rewards.T
-            )
+            yield replace(Step.unscored(i, step.timestep, B, preview(p, view, first)), inner_rewards=view.rewards.T)
         view = look(p, x, None)
-        return Outcome(view.images, view.rewards, first, initial[:, 0])
+        return Outcome(view.images, view.rewards, first, initial[:, 0], latents=view.x0)

@@ -12,8 +12,8 @@ from torch.utils.checkpoint import checkpoint
 from nulltta.algorithm.problem import Problem
 from nulltta.algorithm.views import reward_gradient
 from nulltta.baselines.particles import guided, require_gradient
-from nulltta.contracts import NoiseStep, Outcome, Step, Stream
-from nulltta.scoring import require_slope, score
+from nulltta.contracts import CleanLatents, NoiseStep, Outcome, Step, Stream
+from nulltta.scoring import require_slope, score_latents
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,16 +50,16 @@ class NoiseAscent:
         """
         require_gradient(p)
         B, free = len(p.prompts), self.free
-        best_images, best = torch.empty(0), torch.full((B,), -torch.inf)
+        best_images, best_x0, best = torch.empty(0), torch.empty(0), torch.full((B,), -torch.inf)
         for iteration in range(iterations + 1):
             last = iteration == iterations
-            images, rewards, gradient = _evaluate(p, free, self.fixed, gradient=not last)
+            images, x0, rewards, gradient = _evaluate(p, free, self.fixed, gradient=not last)
             if iteration == 0:
-                best_images = images.clone()
+                best_images, best_x0 = images.clone(), x0.clone()
                 if not last:
                     require_slope(p.reward, gradient)
             better = (rewards > best).to(images.device)
-            best_images[better], best = images[better], best.maximum(rewards)
+            best_images[better], best_x0[better], best = images[better], x0[better], best.maximum(rewards)
             yield replace(Step.unscored(iteration, 0.0, B, images.detach), inner_rewards=rewards[None])
             if not last:
                 gradient = self.reward_weight * gradient
@@ -67,7 +67,8 @@ class NoiseAscent:
                     gradient = gradient + _gradient(self.regulariser, free, iteration)
                 free.grad = clipped(gradient, self.clip)
                 self.optimiser.step()
-        return Outcome(best_images[:, None], best[:, None], torch.zeros(B, dtype=torch.long), p.latents[:, 0])
+        first = torch.zeros(B, dtype=torch.long)
+        return Outcome(best_images[:, None], best[:, None], first, p.latents[:, 0], latents=best_x0[:, None])
 
 
 def own_noise(p: Problem) -> list[Tensor]:
@@ -97,20 +98,24 @@ def _step(p: Problem, step: NoiseStep, x: Tensor, z: Tensor, owners: Tensor) -> 
     return mean + std * z
 
 
-def _evaluate(p: Problem, free: Tensor, fixed: Sequence[Tensor], *, gradient: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Return images (B, 3, H, W), rewards (B,) and their gradient with respect to the free noises (zero if unasked)."""
+def _evaluate(
+    p: Problem, free: Tensor, fixed: Sequence[Tensor], *, gradient: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return images (B, 3, H, W), their latents, rewards (B,) and the rewards' gradient with respect to the free noises
+    (zero unless it was asked for)."""
 
-    def of(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def of(rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         with torch.set_grad_enabled(gradient):
             leaf = free[rows].detach().requires_grad_(gradient)
             x, *noises = [*leaf.unbind(1), *(z[rows] for z in fixed)]
-            images = p.model.decode(sample(p, x, noises, rows))
-            rewards = score(p.reward, images, [p.prompts[row] for row in rows.tolist()])
+            clean = CleanLatents(sample(p, x, noises, rows), None, p.model.decode)
+            rewards = score_latents(p.reward, clean, [p.prompts[row] for row in rows.tolist()])
             slope = reward_gradient(p, rewards, leaf) if gradient else torch.zeros_like(leaf)
-        return images.detach(), rewards.detach().cpu(), slope
+        with torch.no_grad():  # decodes here only if the reward reads latents
+            return clean.images.detach(), clean.x0.detach(), rewards.detach().cpu(), slope
 
-    images, rewards, slope = map(torch.cat, zip(*p.memory.map(of, len(free)), strict=True))
-    return images, rewards, slope
+    images, x0, rewards, slope = map(torch.cat, zip(*p.memory.map(of, len(free)), strict=True))
+    return images, x0, rewards, slope
 
 
 @torch.enable_grad()

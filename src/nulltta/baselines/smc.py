@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Literal, NamedTuple, TypeAlias, get_args
 
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from nulltta.algorithm import schedules
 from nulltta.algorithm.problem import Problem
-from nulltta.algorithm.views import View, look
+from nulltta.algorithm.views import View, look, preview
 from nulltta.baselines.particles import guided_view, initial_latents, move, predict, refuse_guard, require_gradient
 from nulltta.baselines.resampling import RESAMPLING, resampled
 from nulltta.config import number, one_of, whole
@@ -32,19 +31,22 @@ class Weighted(NamedTuple):
 
     Attributes:
         images: (B, N, 3, H, W).
+        latents: (B, N, C, h, w), what the images were decoded from.
         rewards: (B, N).
         log_weights: (B, N), not normalised.
         initial: (B, N, C, h, w), the x_T from which each descends.
     """
 
     images: Tensor
+    latents: Tensor
     rewards: Tensor
     log_weights: Tensor
     initial: Tensor
 
     def outcome(self, selected: Tensor) -> Outcome:
         """Return the outcome of a method that keeps the particles with numbers `selected` (B,)."""
-        return Outcome(self.images, self.rewards, selected, pick(self.initial, selected))
+        initial = pick(self.initial, selected)
+        return Outcome(self.images, self.rewards, selected, initial, latents=self.latents)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,8 +117,8 @@ class DAS:
             view = look(p, x, following, gradient=following is not None)
             log_w += _log_ratio(shift, z) + tempering[i + 1] * view.rewards.double() - tempering[i] * rewards.double()
             eps, rewards, slope = guided_view(p, view), view.rewards, view.slope
-            yield _scored(i, step, view, selected=log_w.argmax(1))
-        return Weighted(view.images, rewards, log_w, initial)
+            yield _scored(p, i, step, view, selected=log_w.argmax(1))
+        return Weighted(view.images, view.x0, rewards, log_w, initial)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,8 +193,8 @@ class FKSteering:
             largest = largest.maximum(rewards.double())
             potential = self._potential(rewards.double(), largest, given, last=following is None)
             log_w, given = log_w + potential, given + potential
-            yield _scored(i, step, view, selected=rewards.argmax(1))
-        return Weighted(view.images, rewards, log_w, initial)
+            yield _scored(p, i, step, view, selected=rewards.argmax(1))
+        return Weighted(view.images, view.x0, rewards, log_w, initial)
 
     def _potential(self, rewards: Tensor, largest: Tensor, given: Tensor, *, last: bool) -> Tensor:
         """Return log G, (B, N). Over a lineage "difference" adds up to λ·r; the last step makes any potential do so."""
@@ -201,10 +203,9 @@ class FKSteering:
         return self.reward_weight * largest
 
 
-def _scored(index: int, step: NoiseStep, view: View, selected: Tensor) -> Step:
+def _scored(p: Problem, index: int, step: NoiseStep, view: View, selected: Tensor) -> Step:
     """Return the step of particles that were looked at."""
-    preview = partial(pick, view.images, selected.to(view.images.device))
-    unscored = Step.unscored(index, step.timestep, len(selected), preview)
+    unscored = Step.unscored(index, step.timestep, len(selected), preview(p, view, selected))
     return replace(unscored, candidate_rewards=view.rewards, selected=selected)
 
 

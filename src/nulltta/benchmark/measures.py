@@ -12,7 +12,7 @@ from nulltta.contracts import Reward
 from nulltta.embedded.scorers import load_scorer
 from nulltta.evaluation.measures import Measure, facts, high_frequency, pack
 from nulltta.rewards.compose import parts
-from nulltta.scoring import score
+from nulltta.scoring import require_pictures, score
 
 HELD_OUT = "clip-b"
 """The second scorer of the embedded model, which is trained apart and never a target here."""
@@ -67,7 +67,8 @@ class Measures:
 
 
 def _scored(reward: Reward) -> Measure:
-    """The reward as a measure whose values are on the CPU."""
+    """Return the reward as a measure whose values are on the CPU; one that reads latents is refused."""
+    require_pictures(reward, "the benchmark")
     return lambda images, prompts: score(reward, images, prompts).cpu()
 
 

@@ -30,15 +30,18 @@ class BestOf:
 
     def __call__(self, problem: Problem) -> Stream:
         """Yield the steps of all runs, one run after the other."""
-        images, rewards, initial = [], [], []
+        images, rewards, initial, latents = [], [], [], []
         for j in range(self.samples):
             outcome = yield from self.method(_reseeded(problem, j))
             images.append(pick(outcome.candidates, outcome.selected))
             rewards.append(pick(outcome.rewards, outcome.selected))
             initial.append(outcome.initial_latents)
+            latents += [] if outcome.latents is None else [pick(outcome.latents, outcome.selected)]
         candidates = torch.stack(rewards, 1)
         best = greedy(candidates)
-        return Outcome(torch.stack(images, 1), candidates, best, pick(torch.stack(initial, 1), best))
+        kept = pick(torch.stack(initial, 1), best)
+        decoded = torch.stack(latents, 1) if latents else None
+        return Outcome(torch.stack(images, 1), candidates, best, kept, latents=decoded)
 
 
 def _reseeded(problem: Problem, j: int) -> Problem:

@@ -13,7 +13,6 @@ from nulltta.alignment import Result
 from nulltta.contracts import Step
 from nulltta.evaluation.measures import Measure
 from nulltta.null_text.value import NullText
-from nulltta.scoring import score
 
 Role = Literal["target", "component", "guard", "held out"]
 """The part of a measure in the run: optimised, a component of what was optimised, watched, or none of these."""
@@ -95,8 +94,7 @@ def _values(result: Result) -> dict[str, tuple[Tensor, Tensor, Role]]:
     for name, aligned in result.reward_components.items():
         values.setdefault(name, (result.baseline_components[name], aligned, "component"))
     if (guard := problem.guard) is not None and guard.name not in values:
-        before, after = (score(guard, images, problem.prompts) for images in (result.baseline, result.images))
-        values[guard.name] = before, after, "guard"
+        values[guard.name] = result.baseline_scored(guard), result.scored(guard), "guard"
     return values
 
 

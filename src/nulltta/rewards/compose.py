@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from nulltta.contracts import Reward
+from nulltta.contracts import CleanLatents, GuidedModel, Reward
 from nulltta.errors import InvalidValue, RewardError
+from nulltta.scoring import score, score_latents
 
 
 class Custom(Reward):
@@ -30,6 +31,8 @@ class Custom(Reward):
 class WeightedSum(Reward):
     """A weighted sum Σ w·R of rewards on their own scales; differentiable if every part is.
 
+    Rewards of images and of latents can be mixed: latents are then decoded once, for the former.
+
     Raises:
         InvalidValue: if there are no terms.
     """
@@ -40,6 +43,7 @@ class WeightedSum(Reward):
         self.terms = list(terms)
         self.name = " + ".join(_written(weight, reward) for weight, reward in terms).replace("+ -", "- ")
         self.differentiable = not self.without_gradient
+        self.reads_latents = any(reward.reads_latents for _, reward in terms)
 
     @property
     def without_gradient(self) -> tuple[str, ...]:
@@ -51,6 +55,13 @@ class WeightedSum(Reward):
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         return torch.stack([weight * reward(images, prompts) for weight, reward in self.terms]).sum(0)
+
+    def of_latents(self, clean: CleanLatents, prompts: Sequence[str]) -> Tensor:
+        return torch.stack([weight * reward.of_latents(clean, prompts) for weight, reward in self.terms]).sum(0)
+
+    def require_model(self, model: GuidedModel) -> None:
+        for _, reward in self.terms:
+            reward.require_model(model)
 
 
 class Standardised(Reward):
@@ -71,7 +82,7 @@ class Standardised(Reward):
         self.reward, self.mean, self.deviation = reward, mean, deviation
         given = isinstance(mean, float | int) and isinstance(deviation, float | int)
         self.name = f"z({reward.name}, {mean:g}, {deviation:g})" if given else f"z({reward.name})"
-        self.differentiable = not self.without_gradient
+        self.differentiable, self.reads_latents = not self.without_gradient, reward.reads_latents
 
     @property
     def without_gradient(self) -> tuple[str, ...]:
@@ -87,7 +98,16 @@ class Standardised(Reward):
         Raises:
             InvalidValue: if the mean and deviation are still to be measured, or were not measured for a prompt.
         """
-        values = self.reward(images, prompts)
+        return self._standardised(self.reward(images, prompts), prompts)
+
+    def of_latents(self, clean: CleanLatents, prompts: Sequence[str]) -> Tensor:
+        return self._standardised(self.reward.of_latents(clean, prompts), prompts)
+
+    def require_model(self, model: GuidedModel) -> None:
+        self.reward.require_model(model)
+
+    def _standardised(self, values: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Return (values − mean)/deviation of values (B,)."""
         if self.mean is None or self.deviation is None:
             raise InvalidValue(
                 f"'{self.name}' has no mean and deviation yet: give them, as in z({self.reward.name}, 0.2, 0.01), or "
@@ -109,7 +129,7 @@ def parts(reward: Reward) -> dict[str, Reward]:
 
 def components(reward: Reward, images: Tensor, prompts: Sequence[str]) -> dict[str, Tensor]:
     """Return the scores (B,) of a reward's parts by name, without weights and not standardised."""
-    return {name: part(images, prompts) for name, part in parts(reward).items()}
+    return {name: score(part, images, prompts) for name, part in parts(reward).items()}
 
 
 def unmeasured(reward: Reward) -> list[Standardised]:
@@ -123,29 +143,30 @@ def unmeasured(reward: Reward) -> list[Standardised]:
             return []
 
 
-def measured(reward: Reward, images: Tensor, prompts: Sequence[str]) -> Reward:
+def measured(reward: Reward, clean: CleanLatents, prompts: Sequence[str]) -> Reward:
     """Return the reward with each part z(...) that lacks its mean and deviation given those of plain samples.
 
     Args:
         reward: the reward, which is left as it is.
-        images: (N, 3, H, W), the samples.
+        clean: the N samples.
         prompts: their N prompts; each prompt occurs several times.
 
     Raises:
+        RewardError: if the reward fails.
         RewardError: if the scores of a prompt's samples are all the same, so that they give no scale.
     """
     match reward:
         case WeightedSum():
-            return WeightedSum([(weight, measured(term, images, prompts)) for weight, term in reward.terms])
+            return WeightedSum([(weight, measured(term, clean, prompts)) for weight, term in reward.terms])
         case Standardised(mean=None):
-            return _standardised(reward, images, prompts)
+            return _standardised(reward, clean, prompts)
         case _:
             return reward
 
 
-def _standardised(reward: Standardised, images: Tensor, prompts: Sequence[str]) -> Standardised:
+def _standardised(reward: Standardised, clean: CleanLatents, prompts: Sequence[str]) -> Standardised:
     """Measure the mean and deviation of one part z(...) per prompt."""
-    values = reward.reward(images, prompts).detach().double().cpu()
+    values = score_latents(reward.reward, clean, prompts).detach().double().cpu()
     mean, deviation = {}, {}
     for prompt in dict.fromkeys(prompts):
         own = values[[p == prompt for p in prompts]]

@@ -16,10 +16,10 @@ from nulltta.algorithm.gradients import autograd
 from nulltta.algorithm.objective import Objective, predict_branches
 from nulltta.alignment import make_problem
 from nulltta.config import NullTTAConfig
-from nulltta.contracts import GuidedModel, Reward
+from nulltta.contracts import CleanLatents, GuidedModel, Reward
 from nulltta.runs.loading import load, usable_device
 from nulltta.runs.request import RunSettings
-from nulltta.scoring import score
+from nulltta.scoring import score_latents
 from nulltta.versions import version_of
 
 
@@ -131,7 +131,8 @@ def estimate(
     def candidates() -> None:
         for _ in range(K):
             eps = predict_branches(model, x, step, problem.null, problem.cond)[0]
-            score(problem.reward, model.decode(model.predict_x0(x, eps, step)), problem.prompts)
+            clean = CleanLatents(model.predict_x0(x, eps, step), step, model.decode)
+            score_latents(problem.reward, clean, problem.prompts)
 
     with torch.no_grad():
         timed = {what.__name__: _seconds(what, x.device) / prompts for what in (inner, candidates)}

@@ -28,7 +28,7 @@ from nulltta.runs.progress import print_line
 from nulltta.runs.replay_writer import ReplayWriter, Sample, exactness
 from nulltta.runs.request import ReplayRequest
 from nulltta.runs.tables import gain_table
-from nulltta.scoring import score
+from nulltta.scoring import require_pictures, score
 
 
 def run(request: ReplayRequest) -> bool:
@@ -80,6 +80,7 @@ def _load(request: ReplayRequest, null_text: NullText) -> tuple[ReplayRequest, G
             request, reward=with_source(request.reward, request.reward_source), reward_source=None, plain=True
         )
         target = load_reward(str(request.reward), device)
+        require_pictures(target, "a replay")
     model = load_model(request.settings)
     null_text.require_fit(model)
     if target is None:

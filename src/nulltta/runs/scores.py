@@ -22,6 +22,7 @@ from nulltta.rewards.expression import with_source
 from nulltta.rewards.image_files import read_prompts, score_files
 from nulltta.runs.folder import refuse_unwritable
 from nulltta.runs.loading import load_reward, usable_device
+from nulltta.scoring import require_pictures
 
 Scored = tuple[str, str, Mapping[str, float]]
 """A file, its prompt, and its scores by name."""
@@ -109,7 +110,10 @@ def _load(request: ScoreRequest) -> list[Reward]:
     if request.reward_source is not None and len(request.rewards) > 1:
         raise InvalidValue("goes with one reward: write the source of each, as in clipscore:org/model", "reward_source")
     device, dtype = usable_device(request.device), None if request.dtype is None else getattr(torch, request.dtype)
-    return [load_reward(with_source(name, request.reward_source), device, dtype) for name in request.rewards]
+    loaded = [load_reward(with_source(name, request.reward_source), device, dtype) for name in request.rewards]
+    for reward in loaded:
+        require_pictures(reward, "a file")
+    return loaded
 
 
 def _write(rows: Sequence[Scored], out: Path | None) -> None:

@@ -15,7 +15,7 @@ from nulltta.null_text.value import NullText
 from nulltta.runs.formatting import number
 from nulltta.runs.replay_writer import difference
 from nulltta.runs.seeds import parse_seeds
-from nulltta.scoring import score
+from nulltta.scoring import require_pictures, score
 from nulltta.ui.engine import MAX_PROMPT_LENGTH, PageEngine
 
 MAX_SEEDS = 8
@@ -63,6 +63,8 @@ def replayed(
     if len(prompt) > MAX_PROMPT_LENGTH:
         raise InvalidValue(f"a prompt of {len(prompt)} characters is too long: {MAX_PROMPT_LENGTH} at most")
     null_text = _load(file)
+    if reward.strip():
+        require_pictures(engine.reward_of(reward), "a replay")
     chosen = [0] if exact else parse_seeds(seeds)
     if len(chosen) > MAX_SEEDS:
         raise InvalidValue(f"{len(chosen)} seeds are too many for a page: {MAX_SEEDS} at most")
