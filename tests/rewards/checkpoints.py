@@ -11,6 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from nulltta.rewards.mps import CONDITION
+
 from ..tiny import clip_tokenizer
 
 WIDTH, HIDDEN, FEATURES, LAYERS, PATCH, SIDE = 64, 128, 24, 2, 7, 28
@@ -41,6 +43,40 @@ def clip_directory(folder: Path, seed: int = 0, features: int = FEATURES) -> Pat
     CLIPImageProcessorPil(
         size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE}
     ).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
+def mps_directory(folder: Path) -> Path:
+    """MPS's file, as `imscore` writes it, and the configuration and the tokenizer of its CLIP.
+
+    Tokens that do not occur in the condition are embedded so that they are unlike those that do.
+    """
+    clip = load_file(clip_directory(folder) / "model.safetensors")
+    tokens = clip["text_model.embeddings.token_embedding.weight"]
+    asked = clip_tokenizer()(CONDITION, truncation=True, return_tensors="pt").input_ids[0]
+    sign = -torch.ones(len(tokens), 1)
+    sign[asked] = 1.0
+    common, own = torch.randn((len(tokens) + 1, WIDTH), generator=torch.Generator().manual_seed(3)).split(
+        [1, len(tokens)]
+    )
+    clip["text_model.embeddings.token_embedding.weight"] = sign * common + 0.5 * own
+    head, hidden = FEATURES // 2, 4 * FEATURES
+    shapes: dict[str, tuple[int, ...]] = {}
+    constants: dict[str, Tensor] = {}
+    for layer in range(LAYERS):
+        cross, own = (f"mps.cross_model.layers.{layer}.{i}.fn" for i in (0, 1))
+        shapes |= {
+            f"{cross}.norm.weight": (FEATURES,), f"{own}.norm.weight": (FEATURES,),
+            f"{cross}.to_q.weight": (FEATURES, FEATURES), f"{cross}.to_kv.weight": (2 * head, FEATURES),
+            f"{cross}.to_out.weight": (FEATURES, FEATURES), f"{cross}.ff.0.weight": (2 * hidden, FEATURES),
+            f"{cross}.ff.2.weight": (FEATURES, hidden), f"{own}.attn_out.weight": (FEATURES, FEATURES),
+            f"{own}.fused_attn_ff_proj.weight": (FEATURES + 2 * head + 2 * hidden, FEATURES),
+            f"{own}.ff_out.1.weight": (FEATURES, hidden),
+        }  # fmt: skip
+        constants |= {f"{each}.norm.bias": torch.zeros(FEATURES) for each in (cross, own)}
+        constants[f"{own}.rotary_emb.inv_freq"] = 1.0 / 10000 ** (torch.arange(0, head, 2).float() / head)
+    state = {f"mps.model.{name}": value for name, value in clip.items()} | _random(shapes) | constants
+    save_file(state, folder / "model.safetensors")
     return folder
 
 

@@ -89,6 +89,40 @@ def blip_feature(state: Mapping[str, Tensor], pixels: Tensor, ids: Tensor, mask:
     return y[:, 0]
 
 
+def mps_feature(state: Mapping[str, Tensor], image: Tensor, text: Tensor, mask: Tensor) -> Tensor:
+    """The image's first token after MPS's cross-attention, two heads: image (B, m, F), text (B, n, F), an added mask
+    (B, n); (B, F). Written from the code of the package `imscore`."""
+    x = image
+    for layer in range(2):
+        s = {name.partition(f"mps.cross_model.layers.{layer}.")[2]: value for name, value in state.items()}
+        y = _norm(s, "0.fn.norm", x)
+        q, (k, v) = y @ s["0.fn.to_q.weight"].T, (text @ s["0.fn.to_kv.weight"].T).chunk(2, -1)
+        heads = [_attend(each, k, v, mask[:, None]) for each in q.chunk(2, -1)]
+        ff, gate = (y @ s["0.fn.ff.0.weight"].T).chunk(2, -1)
+        x = (
+            x
+            + torch.cat(heads, -1) @ s["0.fn.to_out.weight"].T
+            + (functional.silu(gate) * ff) @ s["0.fn.ff.2.weight"].T
+        )
+        width, hidden = x.shape[-1], s["1.fn.ff_out.1.weight"].shape[1]
+        fused = _norm(s, "1.fn.norm", x) @ s["1.fn.fused_attn_ff_proj.weight"].T
+        q, k, v, ff, gate = fused.split((width, width // 2, width // 2, hidden, hidden), -1)
+        angles = torch.arange(x.shape[1])[:, None] * s["1.fn.rotary_emb.inv_freq"]
+        heads = [_attend(_turned(each, angles), _turned(k, angles), v) for each in q.chunk(2, -1)]
+        x = (
+            x
+            + torch.cat(heads, -1) @ s["1.fn.attn_out.weight"].T
+            + (functional.silu(gate) * ff) @ s["1.fn.ff_out.1.weight"].T
+        )
+    return x[:, 0]
+
+
+def _turned(x: Tensor, angles: Tensor) -> Tensor:
+    """Multiply by e^{i·angle} the complex numbers whose real parts are the first half of the channels."""
+    turned = torch.complex(*x.chunk(2, -1)) * torch.polar(torch.ones_like(angles), angles)
+    return torch.cat([turned.real, turned.imag], -1)
+
+
 def mlp(state: Mapping[str, Tensor], features: Tensor, prefix: str = "", last: int = 7) -> Tensor:
     for place in (0, 2, 4, 6, last):
         features = _linear(state, f"{prefix}layers.{place}", features)

@@ -7,15 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file, save_file
-from torch import Tensor
-from torch.nn import functional
 
 from nulltta.errors import InvalidValue, LoadError
 from nulltta.rewards import hpsv3, load
 
 from .checkpoints import hpsv3_directory
+from .official import hpsv3_ratings
 from .pictures import picture, tensor
 
 PROMPTS = ["a red cat", "the sun over a blue {sea}"]
@@ -32,52 +30,11 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hpsv3, "PIXELS", 84 * 112)
 
 
-def official(folder: Path, pictures: list[Image.Image], prompts: list[str]) -> Tensor:
-    """(μ, σ) as the authors' package computes them, one picture at a time: the embeddings of words and image go through
-    the language model without the image's own positions, and the head reads the reward token."""
-    import transformers
-
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    tokenizer.add_special_tokens({"additional_special_tokens": ["<|Reward|>"]}, replace_extra_special_tokens=False)
-    reward_token = tokenizer.convert_tokens_to_ids("<|Reward|>")
-    processor = transformers.Qwen2VLImageProcessorPil.from_pretrained(folder)
-    config = transformers.Qwen2VLConfig.from_pretrained(folder)
-    model = transformers.Qwen2VLForConditionalGeneration(config).eval()
-    state = load_file(folder / "HPSv3.safetensors")
-    renamed = {"visual.": "model.visual.", "model.": "model.language_model."}
-    names = {
-        next((new + name[len(old) :] for old, new in renamed.items() if name.startswith(old)), name): value
-        for name, value in state.items()
-        if not name.startswith("rm_head.")
-    }
-    model.load_state_dict(names)
-    found = []
-    for image, prompt in zip(pictures, prompts, strict=True):
-        text = hpsv3.QUESTION.replace("{text_prompt}", prompt)
-        content = [{"type": "image"}, {"type": "text", "text": text}]
-        words = tokenizer.apply_chat_template(
-            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
-        )
-        inputs = processor(image, return_tensors="pt")
-        places = int(inputs["image_grid_thw"].prod()) // 4
-        ids = tokenizer(words.replace("<|image_pad|>", "<|image_pad|>" * places), return_tensors="pt").input_ids
-        embedded = model.get_input_embeddings()(ids)
-        seen = model.model.visual(inputs["pixel_values"], grid_thw=inputs["image_grid_thw"]).pooler_output
-        embedded = embedded.masked_scatter((ids == config.image_token_id)[..., None].expand_as(embedded), seen)
-        hidden = model.model.language_model(inputs_embeds=embedded, attention_mask=torch.ones_like(ids))[0]
-        x = hidden[ids == reward_token]
-        for layer in (0, 3, 5):
-            x = functional.linear(x, state[f"rm_head.{layer}.weight"], state[f"rm_head.{layer}.bias"])
-            x = x.relu() if layer < 5 else x
-        found.append(x[0])
-    return torch.stack(found).detach()
-
-
 def test_the_score_is_the_mean_of_the_authors_computation(folder: Path) -> None:
     pictures = [picture(84, 112, seed) for seed in range(2)]
     images = torch.cat([tensor(image) for image in pictures])
     reward = load("hpsv3", folder, device="cpu")
-    ours, expected = reward(images, PROMPTS), official(folder, pictures, PROMPTS)[:, 0]
+    ours, expected = reward(images, PROMPTS), hpsv3_ratings(folder, pictures, PROMPTS)[:, 0]
     assert (reward.name, reward.differentiable, ours.dtype, ours.shape) == ("hpsv3", True, torch.float32, (2,))
     torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)
     assert abs(float(ours[0] - ours[1])) > 1e-3

@@ -8,32 +8,28 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor
-from torch.nn import functional
 
 from nulltta.contracts import Reward
 from nulltta.errors import LoadError
 from nulltta.rewards import load
-from nulltta.rewards.preprocess import CLIP_MEAN, CLIP_STD
 
-from ..tiny import clip_tokenizer
 from .checkpoints import (
     SIDE,
     aesthetic_directory,
     aesthetic_v2_5_directory,
-    bert_tokenizer,
     clip_directory,
     cyclereward_directory,
     hps_directory,
     imagereward_directory,
     mlp_state,
+    mps_directory,
     naflex_directory,
     siglip2_directory,
     siglip_directory,
 )
+from .official import learned, naflex
 from .pictures import picture, tensor
-from .reference import cycle_reward, image_reward, mlp, open_clip_features
 
 PROMPTS = ["a red cat", "the sun over a blue sea"]
 BUILD: dict[str, Callable[[Path], Path]] = {
@@ -49,6 +45,7 @@ BUILD: dict[str, Callable[[Path], Path]] = {
     "imagereward": imagereward_directory,
     "cyclereward": cyclereward_directory,
     "aesthetic-v2.5": aesthetic_v2_5_directory,
+    "mps": mps_directory,
 }
 
 
@@ -72,70 +69,12 @@ def _images(size: int = SIDE, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.cat([tensor(picture(size, size, seed), dtype) for seed in range(2)])
 
 
-def _pixels(images: Tensor) -> Tensor:
-    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (CLIP_MEAN, CLIP_STD))
-    return (images - mean) / std
-
-
-def _reference(name: str, folder: Path, images: Tensor) -> Tensor:
-    """The score, computed without any of the package's code."""
-    import transformers
-
-    if name in ("clipscore", "pickscore", "pickscore-logits", "aesthetic"):
-        model = transformers.CLIPModel.from_pretrained(folder)
-        image = functional.normalize(model.get_image_features(pixel_values=_pixels(images)).pooler_output, dim=-1)
-        if name == "aesthetic":
-            return mlp(torch.load(next(folder.glob("*.pth")), weights_only=True), image)
-        tokens = clip_tokenizer()(PROMPTS, padding=True, return_tensors="pt")
-        text = functional.normalize(model.get_text_features(**tokens).pooler_output, dim=-1)
-        return (model.logit_scale.exp() if name.endswith("logits") else 1) * (image * text).sum(-1)
-    if name in ("siglip", "siglip/2"):
-        model = transformers.SiglipModel.from_pretrained(folder)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-        ids = tokenizer(PROMPTS, padding="max_length", max_length=16, truncation=True, return_tensors="pt").input_ids
-        return model(input_ids=ids, pixel_values=images * 2 - 1).logits_per_image.diagonal().sigmoid()
-    if name == "siglip/naflex":
-        return _naflex(folder, [picture(SIDE, SIDE, seed) for seed in range(2)])
-    if name == "aesthetic-v2.5":
-        model = transformers.SiglipModel.from_pretrained(folder).vision_model
-        image = functional.normalize(model(pixel_values=images * 2 - 1).pooler_output, dim=-1)
-        (file,) = folder.glob("*.pth")
-        head = torch.load(file, weights_only=True)
-        return mlp({key.replace("scoring_head", "layers"): value for key, value in head.items()}, image, last=8)
-    if name == "cyclereward":
-        tokens = bert_tokenizer()(PROMPTS, padding="max_length", truncation=True, max_length=128, return_tensors="pt")
-        state = torch.load(folder / "CycleReward-Combo.pth", weights_only=True)
-        return cycle_reward(state, _pixels(images), tokens.input_ids, tokens.attention_mask)
-    (file,) = folder.glob("*.pt")
-    state = torch.load(file, weights_only=True)
-    if name == "imagereward":
-        tokens = bert_tokenizer()(
-            PROMPTS, padding="max_length", truncation=True, max_length=35, return_tensors="pt"
-        )  # fmt: skip
-        return image_reward(state, _pixels(images), tokens.input_ids, tokens.attention_mask)
-    state = {key: value.float() for key, value in state["state_dict"].items()}
-    ids = clip_tokenizer()(PROMPTS, padding=True, return_tensors="pt").input_ids
-    image, text = open_clip_features(state, _pixels(images), ids)
-    return (image * text).sum(-1)
-
-
-def _naflex(folder: Path, pictures: list[Image.Image]) -> Tensor:
-    """With transformers' own processor, which pads to 16 patches and masks."""
-    import transformers
-
-    model = transformers.Siglip2Model.from_pretrained(folder)
-    inputs = transformers.Siglip2ImageProcessorPil.from_pretrained(folder)(pictures, return_tensors="pt")
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    ids = tokenizer(PROMPTS, padding="max_length", max_length=16, truncation=True, return_tensors="pt").input_ids
-    return model(input_ids=ids, **inputs).logits_per_image.diagonal().sigmoid()
-
-
 @pytest.mark.parametrize("name", BUILD)
 def test_scores_are_those_of_a_straightforward_computation(checkpoints: Any, name: str) -> None:
     folder, images = checkpoints(name), _images()
     reward = _load(name, folder)
     ours = reward(images, PROMPTS)
-    expected = _reference(name, folder, images).detach()
+    expected = learned(name, folder, images, PROMPTS).detach()
     assert (reward.name, reward.differentiable, ours.dtype, ours.shape) == (
         name.partition("/")[0], True, torch.float32, (2,),
     )  # fmt: skip
@@ -194,7 +133,8 @@ def test_naflex_reads_a_picture_in_its_own_shape(checkpoints: Any) -> None:
     pictures = [picture(14, 49, seed) for seed in range(2)]  # 2×7 patches of 16
     reward = _load("siglip/naflex", checkpoints("siglip/naflex"))
     ours = reward(torch.cat([tensor(image) for image in pictures]), PROMPTS)
-    torch.testing.assert_close(ours, _naflex(checkpoints("siglip/naflex"), pictures).detach(), rtol=1e-5, atol=1e-5)
+    expected = naflex(checkpoints("siglip/naflex"), pictures, PROMPTS).detach()
+    torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_prompts_are_encoded_once(checkpoints: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,13 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
-from torch import Tensor
 
 from nulltta.errors import InvalidValue, LoadError
 from nulltta.rewards import load
 
 from .checkpoints import qwen_directory
+from .official import answer_probability
 from .pictures import picture, tensor
 
 ATOMS = {
@@ -38,34 +37,15 @@ def _source(folder: Path) -> str:
     return f"{folder / 'atoms.jsonl'}@{folder}"
 
 
-def _probability(folder: Path, image: Image.Image, question: str, answer: str) -> Tensor:
-    """The probability of the accepted answers' tokens, by transformers' own processor and `generate`."""
-    import transformers
-
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    model = transformers.AutoModelForImageTextToText.from_pretrained(folder)
-    inputs = transformers.Qwen2VLImageProcessorPil.from_pretrained(folder)(image, return_tensors="pt")
-    content = [{"type": "image"}, {"type": "text", "text": f"{question} Answer in one word."}]
-    text = tokenizer.apply_chat_template(
-        [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
-    )
-    places = int(inputs["image_grid_thw"].prod()) // 4
-    inputs |= tokenizer(text.replace("<|image_pad|>", "<|image_pad|>" * places), return_tensors="pt")
-    inputs["mm_token_type_ids"] = (inputs["input_ids"] == model.config.image_token_id).int()
-    found = model.generate(
-        **inputs, max_new_tokens=1, do_sample=False, output_scores=True, return_dict_in_generate=True
-    )  # fmt: skip
-    tokens = [tokenizer(each, add_special_tokens=False).input_ids for each in ACCEPTED[answer]]
-    return found.scores[0].softmax(-1)[0, [token for (token,) in tokens]].sum()
-
-
 @pytest.mark.parametrize("name", ["soft-tifa", "soft-tifa-mean"])
 def test_the_score_is_the_mean_probability_of_the_right_answers(folder: Path, name: str) -> None:
     pictures = [picture(96, 128, seed) for seed in range(2)]
     reward = load(name, _source(folder), device="cpu")
     ours = reward(torch.cat([tensor(image) for image in pictures]), PROMPTS)
     for i, prompt in enumerate(PROMPTS):
-        each = torch.stack([_probability(folder, pictures[i], *pair) for pair in ATOMS[prompt]])
+        each = torch.stack(
+            [answer_probability(folder, pictures[i], question, ACCEPTED[answer]) for question, answer in ATOMS[prompt]]
+        )
         expected = each.log().mean().exp() if name == "soft-tifa" else each.mean()
         torch.testing.assert_close(ours[i], expected, rtol=1e-4, atol=1e-8)
     assert (reward.name, reward.differentiable, ours.dtype) == (name, True, torch.float32)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from nulltta import NullTTAError
 from nulltta.rewards import REWARDS, catalogue, load
 
 from .checkpoints import SIDE, clip_directory, instructblip_directory, qwen_directory, sharded
+from .official import vqascore
 from .pictures import picture, tensor
 
 PROMPTS = ["a red cat", "the sun over a blue sea"]
@@ -59,43 +60,12 @@ def _images(name: str, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.cat([tensor(image, dtype) for image in _pictures(name)])
 
 
-def _scores(name: str, folder: Path, pictures: Sequence[Image.Image], prompts: Sequence[str]) -> Tensor:
-    """P("Yes") as VQAScore's authors take it, from what `generate` gives for the first token; one picture at a time."""
-    import transformers
-
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    (yes,) = tokenizer("Yes", add_special_tokens=False).input_ids
-    if name.startswith("qwen"):
-        model = transformers.AutoModelForImageTextToText.from_pretrained(folder)
-        processor = transformers.Qwen2VLImageProcessorPil.from_pretrained(folder)
-    else:
-        model = transformers.InstructBlipForConditionalGeneration.from_pretrained(folder)
-        processor = transformers.InstructBlipProcessor.from_pretrained(folder)
-    scores = []
-    for image, prompt in zip(pictures, prompts, strict=True):
-        question = f'Does this figure show "{prompt}"? Please answer yes or no.'
-        if name.startswith("qwen"):  # its processor asks for torchvision
-            inputs = processor(image, return_tensors="pt")
-            conversation = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}]
-            text = tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
-            places = int(inputs["image_grid_thw"].prod()) // 4
-            inputs |= tokenizer(text.replace("<|image_pad|>", "<|image_pad|>" * places), return_tensors="pt")
-            inputs["mm_token_type_ids"] = (inputs["input_ids"] == model.config.image_token_id).int()
-        else:
-            inputs = processor(images=image, text=question, return_tensors="pt")
-        found = model.generate(
-            **inputs, max_new_tokens=1, do_sample=False, output_scores=True, return_dict_in_generate=True
-        )  # fmt: skip
-        scores.append(found.scores[0].softmax(-1)[0, yes])
-    return torch.stack(scores)
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_scores_are_those_of_generate_with_the_official_processor(checkpoints: Any, name: str) -> None:
     folder, images = checkpoints(name), _images(name)
     reward = load("vqascore", folder, device="cpu")
     ours = reward(images, PROMPTS)
-    expected = _scores(name, folder, _pictures(name), PROMPTS)
+    expected = vqascore(name, folder, _pictures(name), PROMPTS)
     assert (reward.name, reward.differentiable, ours.dtype, ours.shape) == ("vqascore", True, torch.float32, (2,))
     torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-7)
     crossed, swapped = reward(images, PROMPTS[::-1]), reward(images.flip(0), PROMPTS)
@@ -161,7 +131,7 @@ def test_scores_differ_little_from_those_of_the_official_preprocessing(checkpoin
     reward = load("vqascore", checkpoints(name), device="cpu")
     pictures = [picture(*size, seed) for seed, size in enumerate([(96, 96), (150, 110), (224, 200), (300, 225)])]
     ours = torch.cat([reward(tensor(image), PROMPTS[:1]) for image in pictures]).log()
-    official = _scores(name, checkpoints(name), pictures, PROMPTS[:1] * 4).log()
+    official = vqascore(name, checkpoints(name), pictures, PROMPTS[:1] * 4).log()
     assert (ours - official).abs().mean() < 0.02
     assert ours.std() > 10 * (ours - official).abs().mean()
 
@@ -284,6 +254,6 @@ def test_a_cached_repository_needs_no_network(tmp_path: Path, monkeypatch: pytes
 
 def test_on_a_gpu_only_the_large_model_is_in_half_precision_of_itself() -> None:
     large = {name for name, known in REWARDS.items() if known.default_dtype(torch.device("cuda")) != torch.float32}
-    assert large == {"vqascore", "hpsv3", "soft-tifa", "soft-tifa-mean"}
+    assert large == {"vqascore", "hpsv3", "soft-tifa", "soft-tifa-mean", "unifiedreward"}
     assert REWARDS["vqascore"].default_dtype(torch.device("cuda")) == torch.bfloat16
     assert REWARDS["vqascore"].default_dtype(torch.device("cpu")) == torch.float32

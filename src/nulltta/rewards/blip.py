@@ -57,7 +57,7 @@ def config(state: Mapping[str, Tensor], what: str) -> dict[str, Any]:
     Attention heads are 64 wide, as in BLIP's ViT-L and BERT.
 
     Raises:
-        LoadError: if a tensor that tells a size is missing.
+        LoadError: if a tensor from which a size is read is missing.
     """
     try:
         width, _, patch, _ = state["visual_encoder.patch_embed.proj.weight"].shape

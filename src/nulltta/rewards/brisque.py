@@ -1,4 +1,4 @@
-"""BRISQUE (Mittal, Moorthy and Bovik, IEEE TIP 2012): distortion told by the statistics of the luminance.
+"""BRISQUE (Mittal, Moorthy and Bovik, IEEE TIP 2012): distortion measured by the statistics of the luminance.
 
 The score of the Python package `brisque`, computed in differentiable torch from that package's model files.
 """

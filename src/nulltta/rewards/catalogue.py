@@ -21,9 +21,11 @@ from nulltta.rewards import (
     hps,
     hpsv3,
     imagereward,
+    mps,
     nsfw,
     siglip,
     soft_tifa,
+    unifiedreward,
     vqascore,
 )
 from nulltta.rewards.closed_form import brightness, colourfulness, sharpness, target_colour
@@ -163,6 +165,10 @@ REWARDS: Mapping[str, KnownReward] = {
         imagereward.load, "ImageReward, BLIP and an MLP",
         files=((imagereward.HUB, (imagereward.FILE,)),), gigabytes=1.8, licence="Apache-2.0",
     ),
+    "mps": KnownReward(
+        mps.load, "Multi-dimensional Preference Score, CLIP-H and cross-attention",
+        files=((mps.HUB, mps.FILES),), gigabytes=4.4, licence="not stated with the weights",
+    ),
     "aesthetic": KnownReward(
         aesthetic.load, "LAION's aesthetic predictor v2 on CLIP-L",
         files=((aesthetic.HUB, aesthetic.FILES), _CLIP_L), gigabytes=1.7, licence="Apache-2.0; CLIP MIT",
@@ -198,12 +204,17 @@ REWARDS: Mapping[str, KnownReward] = {
         files=((soft_tifa.HUB, checkpoint_files.WEIGHTS),), gigabytes=17.5, licence="Apache-2.0",
         gpu_dtype=torch.bfloat16,
     ),
+    "unifiedreward": KnownReward(
+        unifiedreward.load, "UnifiedReward 2.0 on Qwen3-VL: expected scores for alignment, coherence and style",
+        files=((unifiedreward.HUB, checkpoint_files.WEIGHTS),), gigabytes=17.5, licence="MIT",
+        gpu_dtype=torch.bfloat16,
+    ),
     "nsfw": KnownReward(
         nsfw.load, "−P(not suitable for work) by Yahoo's OpenNSFW: a guard",
         files=((nsfw.PACKAGE, (nsfw.FILE,)),), gigabytes=0.024, licence="BSD-2-Clause",
     ),
     "brisque": KnownReward(
-        brisque.load, "−BRISQUE, distortion told by the statistics of the luminance",
+        brisque.load, "−BRISQUE, distortion measured by the statistics of the luminance",
         files=((brisque.PACKAGE, (brisque.SVM,)), (brisque.PACKAGE, (brisque.SCALING,))), gigabytes=0.0004,
         licence="Apache-2.0",
     ),

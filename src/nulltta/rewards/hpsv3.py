@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from nulltta.contracts import Reward
 from nulltta.errors import LoadError
 from nulltta.rewards import checkpoint_files, state_dict
+from nulltta.rewards.language_model import from_pretrained
 from nulltta.rewards.mlp import load_mlp
 from nulltta.rewards.patches import QwenPatches
+from nulltta.rewards.qwen_vl import QwenVL
 from nulltta.rewards.request import RewardRequest
 from nulltta.rewards.sharing import shared
-from nulltta.rewards.vision_language import QwenVL, from_pretrained
 
 HUB, FILES = "MizzenAI/HPSv3", ("HPSv3.safetensors",)
 BASE = "Qwen/Qwen2-VL-7B-Instruct"  # the usual source of the configuration, the tokenizer and the image processor

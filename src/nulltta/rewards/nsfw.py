@@ -1,4 +1,4 @@
-"""OpenNSFW (Mahadeokar and Pesavento, Yahoo, 2016): a thin ResNet-50 that tells images not suitable for work."""
+"""OpenNSFW (Mahadeokar and Pesavento, Yahoo, 2016): a thin ResNet-50 that recognises images not suitable for work."""
 
 from __future__ import annotations
 

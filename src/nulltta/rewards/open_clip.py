@@ -48,7 +48,7 @@ def config(state: Mapping[str, Tensor], what: str) -> dict[str, Any]:
     (width 1280), where they are 80 wide.
 
     Raises:
-        LoadError: if a tensor that tells a size is missing.
+        LoadError: if a tensor from which a size is read is missing.
     """
     try:
         vision_width, _, patch, _ = state["visual.conv1.weight"].shape
