@@ -68,6 +68,14 @@ def test_a_spent_budget_trains_no_further(tmp_path: Path) -> None:
     assert train(recipe, Budget(tmp_path, 0)).step == 0
 
 
+def test_a_stage_of_a_set_length_ends_there_and_its_learning_rate_with_it(tmp_path: Path) -> None:
+    module = torch.nn.Linear(2, 1)
+    recipe = Recipe("toy", module, lambda d: (module(torch.ones(1, 2)).sum(), {}), 1, lr=1.0, warmup=1, steps=50)
+    assert train(recipe, Budget(tmp_path, 1e9)).step == 50
+    line = json.loads((tmp_path / "toy.jsonl").read_text().splitlines()[-1])
+    assert line["lr"] == pytest.approx(0.01, rel=0.05)
+
+
 def test_draws_and_learning_rate() -> None:
     assert draws("judge", 3).python.random() == draws("judge", 3).python.random()
     assert draws("judge", 3).python.random() != draws("clip", 3).python.random()

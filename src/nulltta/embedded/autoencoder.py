@@ -117,7 +117,7 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         encoder_blocks: int = 3,
         scaling_factor: float = 1.0,  # noqa: ARG002
         shift_factor: float = 0.0,  # noqa: ARG002
-        block_out_channels: tuple[int, int, int, int] = (160, 160, 160, 160),
+        block_out_channels: tuple[int, ...] = (160, 160, 160, 160),
         sample_size: int = 64,  # noqa: ARG002
         in_channels: int = 3,
         out_channels: int = 3,  # noqa: ARG002

@@ -70,7 +70,8 @@ class Recipe:
         betas: Adam's decay rates.
         weight_decay: AdamW's.
         warmup: steps of linear warm-up.
-        hold: the share of the budget after which the learning rate falls along half a cosine.
+        steps: the length of the stage; None if the budget's minutes set it. The learning rate follows it too.
+        hold: the share of the stage after which the learning rate falls along half a cosine.
         ema: the decay per step of the averaged weights; None for no average.
         checkpoint_seconds: how often a checkpoint is written.
         on_checkpoint: called after each checkpoint with the module, which then holds the averaged weights, and the
@@ -85,6 +86,7 @@ class Recipe:
     betas: tuple[float, float] = (0.9, 0.97)
     weight_decay: float = 0.01
     warmup: int = 100
+    steps: int | None = None
     hold: float = 0.0
     ema: float | None = None
     checkpoint_seconds: float = 120.0
@@ -142,8 +144,9 @@ def train(recipe: Recipe, budget: Budget) -> State:
     limit, saved, figures = budget.minutes * 60, state.spent, dict[str, float]()
     began, first = time.monotonic() - state.spent, state.step
     with (budget.folder / f"{recipe.name}.jsonl").open("a") as log:
-        while state.spent < limit and state.step != budget.steps:
-            rate = learning_rate(recipe, state.step, state.spent / limit)
+        while state.spent < limit and state.step not in (budget.steps, recipe.steps):
+            progress = state.step / recipe.steps if recipe.steps else state.spent / limit
+            rate = learning_rate(recipe, state.step, progress)
             for group in optimiser.param_groups:
                 group["lr"] = rate
             now = _step(recipe, budget, optimiser, state)

@@ -1,0 +1,53 @@
+"""Stage "autoencoder": 4×4 patches with six channels, on fresh scenes, by the emoji world's loss."""
+
+from __future__ import annotations
+
+import random
+
+import torch
+from torch import Tensor
+
+from ...autoencoder import PatchAutoencoder
+from ...train.autoencoder import loss
+from ...train.loop import Budget, Draws, Recipe, load_trained, train
+from ..grammar import Claim, sample
+from ..render import render
+
+NAME = "autoencoder"
+BATCH = 24
+STEPS = 2500
+PCA_IMAGES = 512
+
+
+def scenes(rng: random.Random, n: int) -> tuple[list[Claim], Tensor]:
+    """Draw n training scenes: what their captions state, and images (n, 3, 64, 64) in [-1, 1]."""
+    pairs = [sample(rng) for _ in range(n)]
+    return [stated for stated, _ in pairs], render([shown for _, shown in pairs], rng).float() / 127.5 - 1
+
+
+def build() -> PatchAutoencoder:
+    """Return the untrained autoencoder; three `block_out_channels` make patches of four pixels."""
+    model: PatchAutoencoder = PatchAutoencoder(
+        latent_channels=6, width=64, blocks=2, encoder_width=48, encoder_blocks=1, block_out_channels=(64, 64, 64)
+    )
+    return model
+
+
+def run(budget: Budget) -> None:
+    """Train to the end of the stage."""
+    torch.manual_seed(0)
+    model = build()
+    model.fit_linear(scenes(random.Random(0), PCA_IMAGES)[1])
+
+    def step(draws: Draws) -> tuple[Tensor, dict[str, float]]:
+        return loss(model, scenes(draws.python, BATCH)[1].to(budget.device), draws)
+
+    train(Recipe(NAME, model, step, BATCH, lr=1.5e-3, weight_decay=0.0, steps=STEPS), budget)
+
+
+def load(budget: Budget) -> PatchAutoencoder:
+    """Return the trained autoencoder, with white latents, in eval mode."""
+    model = build()
+    load_trained(model, budget.folder, NAME)
+    model.whiten(scenes(random.Random(1), PCA_IMAGES)[1])
+    return model
