@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,6 +32,7 @@ class Problem:
             and is frozen.
         start: φ' before the first step, first dimension B; φ if None.
         memory: how many rows go through the networks at once.
+        about: what null texts record of the model, in JSON's types, found before sampling.
     """
 
     model: GuidedModel
@@ -44,6 +46,7 @@ class Problem:
     guard: Reward | None = None
     start: Embedding | None = None
     memory: MicroBatch = field(default_factory=MicroBatch, compare=False)
+    about: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     def schedule(self) -> list[NoiseStep]:
         """Return the model's denoising steps at this run's T and η."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -12,7 +13,8 @@ from torch import Tensor
 from nulltta.algorithm import randomness
 from nulltta.algorithm.embeddings import transform
 from nulltta.algorithm.problem import Problem
-from nulltta.contracts import Outcome, Step
+from nulltta.contracts import GuidedModel, Outcome, Step
+from nulltta.errors import InvalidValue
 from nulltta.null_text.exact import RowByRow
 from nulltta.null_text.identity import identity
 from nulltta.null_text.value import NullText
@@ -87,16 +89,29 @@ def _row(index: int, tensor: Tensor) -> Tensor:
     return tensor[index].cpu()
 
 
+def about_model(model: GuidedModel, num_inference_steps: int) -> dict[str, Any]:
+    """Return what a null text records of a model, in JSON's types.
+
+    It is found before sampling, while the model is what the prompts were encoded with. Where the null branch is in the
+    pipeline's calls stays out if it is not known; `NullText.apply` then says why.
+    """
+    scheduler = model.scheduler
+    about: dict[str, Any] = {
+        "model": identity(model),
+        "model_name": model.name,
+        "scheduler": type(scheduler).__name__ if scheduler is not None else None,
+    }
+    with suppress(InvalidValue):
+        if where := model.placement(num_inference_steps):
+            about["where"] = where
+    return about
+
+
 def _about(problem: Problem) -> dict[str, Any]:
-    scheduler = problem.model.scheduler
-    where = problem.model.placement(problem.config.num_inference_steps)
     return {
-        "model": identity(problem.model),
-        "model_name": problem.model.name,
+        **(problem.about or about_model(problem.model, problem.config.num_inference_steps)),
         "reward": problem.reward.name,
         "config": asdict(problem.config),
-        "scheduler": type(scheduler).__name__ if scheduler is not None else None,
         "versions": {name: version_of(name) for name in ("nulltta", "diffusers", "transformers", "torch")},
         "licence": "",
-        **({"where": where} if where else {}),
     }
