@@ -91,7 +91,7 @@ def test_saved_images_are_the_images(tmp_path: Path, model: Any, config: NullTTA
     [
         ({"prompts": ""}, "prompt is empty"),
         ({"prompts": ["red", "  "]}, "prompt is empty"),
-        ({"prompts": []}, "prompt is empty"),
+        ({"prompts": []}, "no prompt"),
         ({"reward": "clop"}, "did you mean 'clip'"),
         ({"reward": 3}, "int is not a reward"),
         ({"method": "magic"}, "null-tta, plain"),
@@ -123,9 +123,9 @@ def test_the_public_names_are_pinned_and_importing_costs_nothing() -> None:
     import sys
 
     assert nulltta.__all__ == [
-        "DoesNotFit", "GuidedModel", "InvalidValue", "LoadError", "MissingExtra", "NullTTAConfig", "NullTTAError",
-        "NullText", "OutOfMemory", "Outcome", "Problem", "Result", "Reward", "RewardError", "Step", "Stream", "align",
-        "load_model",
+        "CleanLatents", "DoesNotFit", "EncodedPrompt", "GuidedModel", "InvalidValue", "LatentReward", "LoadError",
+        "MissingExtra", "NullTTAConfig", "NullTTAError", "NullText", "OutOfMemory", "Outcome", "Problem", "Result",
+        "Reward", "RewardError", "Step", "Stream", "align", "load_model",
     ]  # fmt: skip
     assert all(getattr(nulltta, name) is not None for name in nulltta.__all__)
     code = "import sys, nulltta; sys.exit('torch' in sys.modules)"

@@ -30,12 +30,14 @@ if TYPE_CHECKING:
     )
     from nulltta.models import load_model
     from nulltta.null_text.value import NullText
+    from nulltta.prompts import EncodedPrompt
 
 __version__ = "0.1.0"
 
 _MODULES = {
     "CleanLatents": "contracts",
     "DoesNotFit": "errors",
+    "EncodedPrompt": "prompts",
     "GuidedModel": "contracts",
     "InvalidValue": "errors",
     "LatentReward": "contracts",
@@ -57,9 +59,9 @@ _MODULES = {
 }
 
 __all__ = [
-    "CleanLatents", "DoesNotFit", "GuidedModel", "InvalidValue", "LatentReward", "LoadError", "MissingExtra",
-    "NullTTAConfig", "NullTTAError", "NullText", "OutOfMemory", "Outcome", "Problem", "Result", "Reward",
-    "RewardError", "Step", "Stream", "align", "load_model",
+    "CleanLatents", "DoesNotFit", "EncodedPrompt", "GuidedModel", "InvalidValue", "LatentReward", "LoadError",
+    "MissingExtra", "NullTTAConfig", "NullTTAError", "NullText", "OutOfMemory", "Outcome", "Problem", "Result",
+    "Reward", "RewardError", "Step", "Stream", "align", "load_model",
 ]  # fmt: skip
 
 

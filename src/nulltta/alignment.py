@@ -24,8 +24,9 @@ from nulltta.contracts import CleanLatents, GuidedModel, OnStep, Outcome, Reward
 from nulltta.errors import InvalidValue
 from nulltta.images import save_png, to_pil
 from nulltta.models import load_model
-from nulltta.null_text.capture import null_texts
+from nulltta.null_text.capture import about_model, null_texts
 from nulltta.null_text.value import NullText
+from nulltta.prompts import require_prompts, require_text
 from nulltta.rewards.compose import Custom, measured, parts, unmeasured
 from nulltta.scoring import pick, score_finished
 
@@ -202,10 +203,10 @@ def make_problem(
         RewardError: if a z(...) cannot be measured.
         OutOfMemory: if memory runs out.
     """
-    prompts = [prompts] if isinstance(prompts, str) else list(prompts)
-    if not prompts or any(not isinstance(prompt, str) or not prompt.strip() for prompt in prompts):
-        raise InvalidValue("a prompt is empty: say what the picture should show")
-    negatives = [negative_prompt] * len(prompts) if isinstance(negative_prompt, str) else list(negative_prompt)
+    prompts = _texts(prompts, "a prompt")
+    require_prompts(prompts)
+    negatives = _texts(negative_prompt, "a negative prompt")
+    negatives = negatives * len(prompts) if isinstance(negative_prompt, str) else negatives
     if len(negatives) != len(prompts):
         raise InvalidValue(f"{len(negatives)} negative prompts for {len(prompts)} prompts: give one, or one per prompt")
     seeds = randomness.per_prompt_seeds(seed, len(prompts))
@@ -220,9 +221,19 @@ def make_problem(
         problem = Problem(
             model, prompts, cond, null, reward, config.resolved(differentiable=reward.differentiable), seeds,
             _initial_latents(model, seeds, config.num_particles, latents).to(next(iter(null.values())).device),
-            guard=watched,
+            guard=watched, about=about_model(model, config.num_inference_steps),
         )  # fmt: skip
         return _measured(problem)
+
+
+def _texts(given: str | Sequence[str], what: str) -> list[str]:
+    """Return one text or several as a list, each of them checked."""
+    if isinstance(given, str) or hasattr(given, "shape"):  # a tensor would otherwise be taken apart
+        given = [given]  # type: ignore[list-item]
+    texts = list(given)
+    for text in texts:
+        require_text(text, what)
+    return texts
 
 
 def as_result(problem: Problem, outcome: Outcome, trace: Sequence[Step]) -> Result:

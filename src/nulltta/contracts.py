@@ -70,6 +70,11 @@ class GuidedModel(ABC):
         """The type in which the denoiser computes. Gradients through float16 are computed with loss scaling."""
         return torch.float32
 
+    @property
+    def differentiable(self) -> bool:
+        """Whether fully decoded images carry a gradient with respect to latents."""
+        return True
+
     @abstractmethod
     def encode(self, prompts: Sequence[str], negatives: Sequence[str]) -> tuple[Embedding, Embedding]:
         """Encode B prompts and B negative prompts.
@@ -148,6 +153,10 @@ class ModelWrapper(GuidedModel):
     @property
     def dtype(self) -> torch.dtype:
         return self.model.dtype
+
+    @property
+    def differentiable(self) -> bool:
+        return self.model.differentiable
 
     def encode(self, prompts: Sequence[str], negatives: Sequence[str]) -> tuple[Embedding, Embedding]:
         return self.model.encode(prompts, negatives)

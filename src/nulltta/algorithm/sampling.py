@@ -24,6 +24,7 @@ from nulltta.algorithm.optimiser import GradientAscent, StartAscent, ascend
 from nulltta.algorithm.problem import Problem
 from nulltta.algorithm.views import clean_latents, look, preview
 from nulltta.contracts import CleanLatents, Embedding, GuidedModel, NoiseStep, Outcome, Step, Stream
+from nulltta.errors import InvalidValue
 from nulltta.scoring import greedy, pick, require_differentiable, require_slope, score_latents
 
 
@@ -146,6 +147,12 @@ def _start_ascent(p: Problem) -> StartAscent:
         return lambda null: Evolution(null, span, config.zeroth_order_samples, config.zeroth_order_radius)
     if config.gradient == "autograd":
         require_differentiable(p.reward, "choose another gradient (gradient): zeroth-order or auto")
+        through_decoder = config.inner_decoder == "full" and not p.reward.reads_latents
+        if through_decoder and not p.model.differentiable:
+            raise InvalidValue(
+                "must be zeroth-order: images that this model decodes carry no gradient (its decoder switches it off)",
+                field="gradient",
+            )
     # A separate micro-batch: rows with a gradient take more memory than candidates.
     memory = MicroBatch(p.memory.rows, p.model.enable_checkpointing)
     estimator = in_micro_batches(ESTIMATORS[config.gradient](config, p.model), memory)

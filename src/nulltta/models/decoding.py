@@ -17,11 +17,13 @@ class Decoder:
 
     Attributes:
         frames: the decoder's output is a video: "all" of it is kept, or the "first" frame; None for images.
+        differentiable: whether images carry a gradient with respect to latents.
     """
 
     def __init__(self, pipeline: Any, found: Findings) -> None:
         self.pipeline, self.found = pipeline, found
         self.frames: str | None = None
+        self.differentiable = True
         self._upcast: Any = None
         self._frozen: Frozen | None = None
 

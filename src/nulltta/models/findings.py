@@ -8,7 +8,6 @@ instead of guessed (`affine`). The second and third differ in their prompts.
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,19 +19,20 @@ from torch import Tensor
 from nulltta.errors import InvalidValue
 from nulltta.models import affine, guidance
 from nulltta.models.affine import Affine
+from nulltta.models.conditioning import NEGATIVES, PROMPTS, Conditioning
 from nulltta.models.recording import (
     DenoiserCall,
     Recording,
     StepRecord,
     Watch,
     accepts,
+    call_parameters,
     record,
     returned_like,
 )
 from nulltta.models.tree import leaves, rows
 
 SCALE = 3.0  # of guidance, in recordings: above 1, so that both branches are evaluated
-PROMPTS, NEGATIVES = ("a cat", "two red dogs on a green hill"), ("ugly", "a blurred photo of a house")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +93,13 @@ class StockCall:
 
     Attributes:
         none_for_empty: an empty negative prompt is given as None.
+        conditioning: embeddings that stand for texts.
     """
 
     pipeline: Any
     options: Mapping[str, Any]
     none_for_empty: bool = False
+    conditioning: Conditioning = Conditioning()
 
     @property
     def scale_name(self) -> str:
@@ -107,18 +109,14 @@ class StockCall:
     @property
     def fewest_steps(self) -> int:
         """The number to ask for so that two are taken: an image-to-image call takes `strength` of them."""
-        parameter = inspect.signature(type(self.pipeline).__call__).parameters.get("strength")
+        parameter = call_parameters(type(self.pipeline)).get("strength")
         strength = self.options.get("strength", 1.0 if parameter is None else parameter.default)
         return max(2, math.ceil(2 / strength)) if isinstance(strength, float) and strength > 0 else 2
 
     def arguments(self, prompts: Sequence[str], negatives: Sequence[str], steps: int, **more: Any) -> dict[str, Any]:
         """Of a call."""
-        given: list[str] | None = list(negatives)
-        if self.none_for_empty and not any(negatives):
-            given = None
         return {
-            "prompt": list(prompts),
-            "negative_prompt": given,
+            **self.conditioning.arguments(self.pipeline, prompts, negatives, self.none_for_empty),
             "num_inference_steps": steps,
             self.scale_name: SCALE,
             "output_type": "pt",

@@ -1,39 +1,23 @@
-"""`load_model`: from a name, a directory, a hub id or a live diffusers pipeline to a `GuidedModel`."""
+"""`load_model`: from a name, a directory, a file, a hub id or a live diffusers pipeline to a `GuidedModel`."""
 
 from __future__ import annotations
 
-import inspect
-import json
-import re
-from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from nulltta.contracts import GuidedModel
-from nulltta.errors import InvalidValue, LoadError, MissingExtra, NullTTAError, first_line
+from nulltta.errors import InvalidValue, first_line
 from nulltta.models import tiny
-from nulltta.models.distilled import refuse_distilled, refuse_distilled_class
+from nulltta.models.checks import refuse_inference_mode, refuse_unusable, require_call, require_supported
+from nulltta.models.distilled import refuse_distilled
 from nulltta.models.observed import ObservedModel
 from nulltta.models.recording import denoisers
+from nulltta.models.sources import load_pipeline
 from nulltta.quiet import quiet_libraries
 
-EMBEDDED = Path(__file__).parent.parent / "embedded" / "weights" / "sd"
 NULLS = ("text", "masked", "zeros", "open")
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-_RUNS_OWN = frozenset(
-    {
-        "prompt", "negative_prompt", "num_inference_steps", "true_cfg_scale", "generator", "latents", "output_type",
-        "return_dict", "num_images_per_prompt", "num_videos_per_prompt", "callback_on_step_end", "timesteps", "sigmas",
-        "eta",
-    }
-)  # fmt: skip
-"""Arguments of a pipeline's call that a run sets itself."""
-# The library that a pipeline class's code needs beside diffusers, and the extra that brings it: no attribute of the
-# class says so.
-_EXTRAS: Mapping[str, tuple[str, str]] = {"KolorsPipeline": ("sentencepiece", "kolors")}
 
 
 def load_model(
@@ -42,6 +26,7 @@ def load_model(
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
     null: str | None = None,
+    base_model: str | Path | None = None,
     tiny_decoder: str | Path | Any = None,
     compile: bool = False,  # noqa: A002 - torch's word for it
     **call: Any,
@@ -49,13 +34,17 @@ def load_model(
     """Load a frozen model to align.
 
     Args:
-        source: "embedded", a diffusers directory, a hub id ("org/name"), or a live `DiffusionPipeline`. A live
-            pipeline is left as it is: it can be trained, changed or called between two uses of the model.
+        source: "embedded", a diffusers directory, a hub id ("org/name"), a single .safetensors file, or a live
+            `DiffusionPipeline`. A live pipeline is left as it is: it can be trained, changed or called between two
+            uses of the model. Of a directory or hub id that holds half-precision files only, those are read.
         device: default: the GPU if there is one; a live pipeline stays where it is.
         dtype: default: float32 on the CPU, bfloat16 on a GPU; a live pipeline keeps its own.
         null: the null text to start from: "text", the encoded negative prompt; "zeros", what the pipeline does
             without a negative prompt; "open", the encoded one with its mask opened to the padding ("masked" is
             another word for "text"). See docs/families.md.
+        base_model: for a single file, the diffusers directory or hub id of the pipeline that it was made from, whose
+            configuration it shares; default: what diffusers infers from the file, fetched from the hub. A component
+            that the file does not hold, such as Flux's T5, is read from there.
         tiny_decoder: for `inner_decoder="tiny"`: a directory or hub id of an `AutoencoderTiny` that reads this
             model's latents, such as madebyollin/taesd, or a loaded one. The embedded model has its own.
         compile: compile the denoiser and the decoder, in place (docs/performance.md says when that pays).
@@ -69,53 +58,36 @@ def load_model(
     """
     if null is not None and null not in NULLS:
         raise InvalidValue(f"there is no null '{null}': choose one of {', '.join(NULLS)}")
+    refuse_inference_mode()
     if isinstance(source, str | Path):
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         dtype = dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16)
-        location, name = _locate(str(source)), str(source)
+        name, base = str(source), None if base_model is None else str(base_model)
         with quiet_libraries():
-            pipeline = _from_pretrained(location, name, dtype).to(device)
+            pipeline = load_pipeline(name, base, dtype).to(device)
             _freeze(pipeline)
     elif not hasattr(source, "components"):
         raise InvalidValue(
             f"a {type(source).__name__} is not a model: give a name, a directory or a diffusers pipeline"
         )
     else:
-        _require_supported(type(source))
-        pipeline = source if device is None and dtype is None else source.to(device=device, dtype=dtype)
-        name = type(pipeline).__name__
+        require_supported(type(source).__name__, type(source))
+        pipeline, name = _moved(source, device, dtype), type(source).__name__
     refuse_distilled(pipeline)
-    _require_call(pipeline, call)
+    require_call(pipeline, call)
+    refuse_unusable(pipeline)
     model = ObservedModel(pipeline, name, call, "text" if null in (None, "masked") else null)
     return _equipped(model, tiny_decoder, compile)
 
 
-def _from_pretrained(location: str, source: str, dtype: torch.dtype) -> Any:
-    import diffusers
-
+def _moved(pipeline: Any, device: str | torch.device | None, dtype: torch.dtype | None) -> Any:
+    """The caller's pipeline, moved and cast where that is asked for."""
+    if device is None and dtype is None:
+        return pipeline
     try:
-        index = diffusers.DiffusionPipeline.load_config(location)
-        family = str(index.get("_class_name", "?"))
-        refuse_distilled_class(family)
-        kind = getattr(diffusers, family, None)
-        if kind is None:
-            raise InvalidValue(f"{family} is not a pipeline of the installed diffusers")
-        _require_supported(kind)
-        library, extra = _EXTRAS.get(family, ("", ""))
-        if library and find_spec(library) is None:
-            raise MissingExtra(family, library, extra)
-        absent: dict[str, Any] = {
-            part: None for part, value in index.items() if isinstance(value, list) and value[:1] == [None]
-        }
-        if "requires_safety_checker" in inspect.signature(kind.__init__).parameters:
-            absent |= {"safety_checker": None, "requires_safety_checker": False}
-        pipeline = diffusers.DiffusionPipeline.from_pretrained(location, dtype=dtype, **absent)
-    except (OSError, ValueError, RuntimeError, ImportError) as error:
-        if isinstance(error, NullTTAError):
-            raise
-        raise LoadError(f"model '{source}' does not load: {first_line(error)}") from error
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
+        return pipeline.to(device=device, dtype=dtype)
+    except (ValueError, RuntimeError, NotImplementedError) as error:  # quantised weights keep their dtype
+        raise InvalidValue(f"the pipeline does not move to {device or dtype}: {first_line(error)}") from error
 
 
 def _freeze(pipeline: Any) -> None:
@@ -127,49 +99,6 @@ def _freeze(pipeline: Any) -> None:
     if unet is not None and unet.device.type == "cuda":
         for network in (unet, pipeline.vae):  # half-precision convolutions are made for it
             network.to(memory_format=torch.channels_last)
-
-
-def _locate(source: str) -> str:
-    """A directory that holds a pipeline, or a hub id; anything else is refused before diffusers is imported."""
-    if source == "embedded":
-        return str(EMBEDDED)
-    if source and Path(source).is_dir():
-        index = Path(source) / "model_index.json"
-        if not index.is_file():
-            raise LoadError(f"'{source}' is not a diffusers model: it has no model_index.json")
-        try:
-            json.loads(index.read_text())
-        except ValueError as error:
-            raise LoadError(f"'{source}' is not a diffusers model: its model_index.json is not JSON") from error
-        return source
-    if _HUB_ID.fullmatch(source) and not Path(source).exists():
-        return source
-    raise InvalidValue(
-        f"unknown model '{source}': give 'embedded', a diffusers directory, or a hub id such as "
-        "stable-diffusion-v1-5/stable-diffusion-v1-5"
-    )
-
-
-def _require_supported(kind: type) -> None:
-    """Refuse a class whose call cannot be watched, before anything is loaded."""
-    refuse_distilled_class(kind.__name__)
-    accepted = inspect.signature(kind.__call__).parameters if hasattr(kind, "__call__") else {}  # noqa: B004
-    for name in ("prompt", "negative_prompt", "num_inference_steps"):
-        if name not in accepted:
-            reason = ", so it has no null branch to optimise" if name == "negative_prompt" else ""
-            raise InvalidValue(f"{kind.__name__} is not supported: its call has no {name}{reason}")
-
-
-def _require_call(pipeline: Any, call: Mapping[str, Any]) -> None:
-    """Refuse keyword arguments that the pipeline's call does not have, or that a run sets itself."""
-    accepted = inspect.signature(type(pipeline).__call__).parameters
-    scale = "true_cfg_scale" if "true_cfg_scale" in accepted else "guidance_scale"
-    for name in call:
-        if name in _RUNS_OWN or name == scale:
-            raise InvalidValue("is set by the run itself, not by the model's call", field=name)
-        if name not in accepted:
-            known = ", ".join(key for key in accepted if key not in _RUNS_OWN and key not in ("self", scale))
-            raise InvalidValue(f"is not an argument of {type(pipeline).__name__}'s call: it has {known}", field=name)
 
 
 def _equipped(model: ObservedModel, tiny_decoder: Any, compiled: bool) -> GuidedModel:

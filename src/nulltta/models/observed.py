@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -12,15 +13,18 @@ from torch import Tensor
 
 from nulltta.contracts import Embedding, GuidedModel, NoiseStep
 from nulltta.errors import InvalidValue, NullTTAError, first_line
+from nulltta.models import conditioning, guidance, levels, prompts, proof
 from nulltta.models import findings as observing
-from nulltta.models import guidance, levels, prompts, proof
 from nulltta.models.affine import Affine, gain_of
+from nulltta.models.checks import refuse_unusable
+from nulltta.models.conditioning import NEGATIVES, PROMPTS, Conditioning, alike, lacks_text_encoder
 from nulltta.models.decoding import Decoder
-from nulltta.models.findings import NEGATIVES, PROMPTS, Findings, StandIn, StockCall, same, zero_probe
+from nulltta.models.findings import Findings, StandIn, StockCall, same, zero_probe
 from nulltta.models.frozen import Frozen
 from nulltta.models.levels import ObservedStep
 from nulltta.models.recording import Recording, StepRecord, Watch, denoisers, float32_by_default, record
 from nulltta.models.tree import leaves, replaced
+from nulltta.prompts import EncodedPrompt
 
 BRANCH = "branch"
 """The name, in an embedding, of which branch it conditions: 0 for null, 1 for cond. Only there where it matters."""
@@ -50,7 +54,8 @@ class ObservedModel(GuidedModel):
 
     def __init__(self, pipeline: Any, name: str, call: Mapping[str, Any] | None = None, null: str = "text") -> None:
         self.pipeline, self.name, self.null = pipeline, name, null
-        self.stock = StockCall(pipeline, dict(call or {}), none_for_empty=null == "zeros")
+        options, given = conditioning.split(call or {})
+        self.stock = StockCall(pipeline, options, none_for_empty=null == "zeros", conditioning=given)
         self.tiny_decoder: Any = None
         self.scored_frames: int | None = None
         self._lock = threading.RLock()
@@ -74,16 +79,13 @@ class ObservedModel(GuidedModel):
         with self._lock, torch.enable_grad():  # a caller may have switched gradients off
             if self._found is None:
                 try:
-                    found, first = observing.observe(self.stock)
-                    self._found = found
-                    self._decoder = Decoder(self.pipeline, found)
-                    self._prove(first)
-                except BaseException as error:
+                    with _their_errors_in_words(self.pipeline):
+                        found, first = observing.observe(self.stock)
+                        self._found = found
+                        self._decoder = Decoder(self.pipeline, found)
+                        self._prove(first)
+                except BaseException:
                     self._found = self._decoder = None
-                    if _is_theirs(error):
-                        raise InvalidValue(
-                            f"{type(self.pipeline).__name__}'s own call failed: {first_line(error)}"
-                        ) from error
                     raise
             return self._found
 
@@ -92,6 +94,13 @@ class ObservedModel(GuidedModel):
         """What the denoiser computes in."""
         dtype: torch.dtype = next(iter(denoisers(self.pipeline).values())).dtype
         return dtype
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether the decoder gives a gradient, as proven."""
+        assert self.found
+        assert self._decoder is not None
+        return self._decoder.differentiable
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
@@ -111,14 +120,28 @@ class ObservedModel(GuidedModel):
 
     def encode(self, texts: Sequence[str], negatives: Sequence[str]) -> tuple[Embedding, Embedding]:
         """The prompts' and the negative prompts' embeddings, by a recording whose denoiser computes nothing."""
+        refuse_unusable(self.pipeline)
+        self._take_example(texts, negatives)
         found = self.found
         with self._lock, torch.no_grad():
             mixed = self.stock.none_for_empty and len({bool(negative) for negative in negatives}) > 1
-            if not found.alone and not mixed:
+            if not found.alone and not mixed and alike(texts) and alike(negatives):
                 return self._encoded(texts, negatives)
             pairs = [self._encoded([text], [negative]) for text, negative in zip(texts, negatives, strict=True)]
         cond, null = ([pair[i] for pair in pairs] for i in (0, 1))
+        if not found.alone:
+            _require_one_shape(cond)
         return _stacked(cond), _stacked(null)
+
+    def _take_example(self, texts: Sequence[str], negatives: Sequence[str]) -> None:
+        """Where no text can be encoded, let the recordings vary the first prompt's embeddings instead."""
+        with self._lock:
+            first, null = texts[0], negatives[0]
+            if self._found is not None or not lacks_text_encoder(self.pipeline):
+                return
+            if isinstance(first, EncodedPrompt) and isinstance(null, EncodedPrompt):
+                example = Conditioning(first.embeds, null.embeds, probes=True)
+                self.stock = replace(self.stock, conditioning=example)
 
     def schedule(self, num_inference_steps: int) -> list[NoiseStep]:
         """The steps of the pipeline's own call, as many as asked for."""
@@ -234,7 +257,8 @@ class ObservedModel(GuidedModel):
     def _encoded(self, texts: Sequence[str], negatives: Sequence[str]) -> tuple[Embedding, Embedding]:
         found = self.found
         call = self.stock.arguments(texts, negatives, found.steps)
-        seen = record(self.pipeline, call, Watch(self._stand_in(found, len(texts)), stop_at="step"))
+        with _their_errors_in_words(self.pipeline):
+            seen = record(self.pipeline, call, Watch(self._stand_in(found, len(texts)), stop_at="step"))
         prompts.warn_if_cut(self.pipeline, seen.token_ids, [*texts, *negatives])
         cond, null = self._embeddings(found, seen.steps[0])
         if self.null == "open":
@@ -387,6 +411,29 @@ class ObservedModel(GuidedModel):
             ours = self.to_pipeline(self.guide(eps_null, eps_cond, observing.SCALE))
             proof.require_equal("the replayed prediction", ours * found.sign, first.model_output, self.dtype, found)
             proof.prove_decoder(self.stock, found, self._decoder, len(steps))
+
+
+@contextmanager
+def _their_errors_in_words(pipeline: Any) -> Iterator[None]:
+    """A pipeline's complaint about its call as an `InvalidValue` of one line."""
+    try:
+        yield
+    except Exception as error:
+        if not _is_theirs(error):
+            raise
+        empty = [n for n in pipeline.components if n.startswith("text_encoder") and getattr(pipeline, n) is None]
+        without = f" without {' and '.join(empty)}" if empty else ""
+        raise InvalidValue(f"{type(pipeline).__name__}'s own call failed{without}: {first_line(error)}") from error
+
+
+def _require_one_shape(rows: Sequence[Embedding]) -> None:
+    """Refuse prompts whose embeddings this model cannot take in one batch."""
+    for name in rows[0]:
+        if len(shapes := {tuple(row[name].shape[1:]) for row in rows}) > 1:
+            raise InvalidValue(
+                f"the prompts' embeddings have different shapes ('{name}': {sorted(shapes)}): align these prompts one "
+                "at a time"
+            )
 
 
 def _is_theirs(error: BaseException) -> bool:

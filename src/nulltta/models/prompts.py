@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
+from nulltta.prompts import EncodedPrompt
+
 
 def warn_if_cut(pipeline: Any, token_ids: Sequence[tuple[str, Tensor]], texts: Sequence[str]) -> None:
     """Warn of each text of which every text encoder was given a part only, naming what was lost.
@@ -18,7 +20,9 @@ def warn_if_cut(pipeline: Any, token_ids: Sequence[tuple[str, Tensor]], texts: S
     for name, ids in token_ids:
         rows.setdefault(name, []).extend(ids.reshape(-1, ids.shape[-1]).tolist())
     for text in dict.fromkeys(texts):
-        losses = [_lost(_tokenizer(pipeline, name), text, seen) for name, seen in rows.items()]
+        if isinstance(text, EncodedPrompt):
+            continue
+        losses = [_lost(pipeline, _tokenizer(pipeline, name), text, seen) for name, seen in rows.items()]
         known = [loss for loss in losses if loss is not None]
         if known and all(loss[0] for loss in known):
             lost, limit = min(known, key=lambda loss: len(loss[0]))
@@ -29,10 +33,12 @@ def _tokenizer(pipeline: Any, encoder: str) -> Any:
     return getattr(pipeline, encoder.replace("text_encoder", "tokenizer"), None)
 
 
-def _lost(tokenizer: Any, text: str, rows: Sequence[Sequence[int]]) -> tuple[str, int] | None:
+def _lost(pipeline: Any, tokenizer: Any, text: str, rows: Sequence[Sequence[int]]) -> tuple[str, int] | None:
     """What of a text none of the rows holds, and their length; None if that cannot be told."""
     if tokenizer is None or not callable(tokenizer):
         return None
+    if hasattr(pipeline, "maybe_convert_prompt"):  # a textual inversion may have several tokens
+        text = pipeline.maybe_convert_prompt(text, tokenizer)
     try:
         ids = tokenizer(text, add_special_tokens=False, truncation=False, verbose=False).input_ids
     except (TypeError, ValueError):

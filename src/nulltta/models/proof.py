@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from nulltta.errors import InvalidValue
+from nulltta.models.conditioning import NEGATIVES, PROMPTS
 from nulltta.models.decoding import Decoder
-from nulltta.models.findings import NEGATIVES, PROMPTS, Findings, StandIn, StockCall
+from nulltta.models.findings import Findings, StandIn, StockCall
 from nulltta.models.recording import StepRecord, Watch, record
 
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 8e-2}
@@ -57,7 +58,7 @@ def prove_decoder(stock: StockCall, found: Findings, decoder: Decoder, steps: in
         decoder.frames = "first"
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(3)  # another state than the recording's: a decoder that draws shows it
-        ours = decoder(found, x.to(theirs.device))
+        ours, decoder.differentiable = _with_gradient(decoder, found, x.to(theirs.device))
     try:
         require_equal("the decoded image", ours, theirs, stock.pipeline.vae.dtype, found)
     except InvalidValue:
@@ -67,6 +68,13 @@ def prove_decoder(stock: StockCall, found: Findings, decoder: Decoder, steps: in
                 "the decoder draws noise that no seed fixes (decoder_inject_noise), which is not supported"
             ) from None
         raise
+
+
+def _with_gradient(decoder: Decoder, found: Findings, x: Tensor) -> tuple[Tensor, bool]:
+    """Images of latents, and whether they carry a gradient; nothing is kept for a backward pass."""
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(lambda _: None, lambda _: torch.empty(0)):
+        images = decoder(found, x.clone().requires_grad_())
+    return images.detach(), images.requires_grad
 
 
 def _images(result: Any) -> Tensor:

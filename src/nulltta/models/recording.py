@@ -124,10 +124,8 @@ def record(pipeline: Any, call: dict[str, Any], watch: Watch) -> Recording:
     """Make the pipeline's call and return what was seen of it.
 
     Raises:
-        InvalidValue: if PyTorch's inference mode is on.
+        InvalidValue: if the pipeline has no scheduler.
     """
-    if torch.is_inference_mode_enabled():
-        raise InvalidValue("inside torch.inference_mode nothing can be optimised: use torch.no_grad instead")
     seen = Recording()
     pending: list[DenoiserCall] = []
     with ExitStack() as undo:
@@ -313,4 +311,18 @@ def float32_by_default() -> Iterator[None]:
 
 def accepts(pipeline: Any, name: str) -> bool:
     """Whether the pipeline's call has an argument of this name."""
-    return name in inspect.signature(type(pipeline).__call__).parameters
+    return name in call_parameters(type(pipeline))
+
+
+def call_parameters(kind: type) -> dict[str, inspect.Parameter]:
+    """The parameters of a pipeline class's call by name, and where it passes on **kwargs, those of its base's call."""
+    found: dict[str, inspect.Parameter] = {}
+    for base in kind.__mro__:
+        if "__call__" not in vars(base):
+            continue
+        parameters = inspect.signature(vars(base)["__call__"]).parameters
+        named = {n: p for n, p in parameters.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
+        found = named | found
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+            break
+    return found

@@ -76,10 +76,11 @@ def applied(null_text: NullText, pipeline: Any, *, exact: bool = False, **call: 
             layout = BatchLayout.recorded(null_text.about, len(null_text.timesteps))
             overrule(pipeline.vae, "decode", in_batch_layout(pipeline.vae.decode, lambda _: layout.decoded))
         for denoiser in denoisers(pipeline).values():
-            forward = denoiser.forward
+            forward, signature = denoiser.forward, getattr(denoiser, "_orig_mod", denoiser).forward
             if exact:
                 forward = in_batch_layout(forward, partial(watch.position, layout))
-            overrule(denoiser, "forward", watch.around(forward, denoiser.forward))
+            overrule(denoiser, "_compiled_call_impl", None)  # which would not see the forward that is put here
+            overrule(denoiser, "forward", watch.around(forward, signature))
         overrule(pipeline, "prepare_latents", watch.begun(pipeline.prepare_latents))
         overrule(pipeline.scheduler, "step", watch.stepped(pipeline.scheduler.step))
         yield

@@ -19,6 +19,7 @@ from nulltta.models import load_model
 from nulltta.null_text.exact import BatchLayout, in_batch_of_copies, recorded_config, recording, steps_of
 from nulltta.null_text.first_version import renamed
 from nulltta.null_text.value import NullText
+from nulltta.prompts import EncodedPrompt
 
 
 @torch.no_grad()
@@ -57,8 +58,10 @@ def replay(
     null_text.require_fit(model)
     null_text = renamed(null_text, model)
     config = config or recorded_config(null_text)
-    steps, count = steps_of(model, config), 1 if exact else len(seeds)
-    cond, phi = model.encode([prompt or null_text.prompt] * count, [""] * count)
+    shown, count = prompt or null_text.prompt, 1 if exact else len(seeds)
+    unused = shown if isinstance(shown, EncodedPrompt) else ""  # φ' takes the negative prompt's place
+    cond, phi = model.encode([shown] * count, [unused] * count)
+    steps = steps_of(model, config)
     _require_shapes(null_text.null, phi)
     device = next(iter(cond.values())).device
 

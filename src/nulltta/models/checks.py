@@ -1,0 +1,100 @@
+"""What is refused before any work: pipelines whose call cannot be watched, and states in which it shows nothing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from nulltta.errors import InvalidValue
+from nulltta.models.distilled import refuse_distilled_class
+from nulltta.models.recording import call_parameters, denoisers
+
+_RUNS_OWN = frozenset(
+    {
+        "prompt", "negative_prompt", "num_inference_steps", "true_cfg_scale", "generator", "latents", "output_type",
+        "return_dict", "num_images_per_prompt", "num_videos_per_prompt", "callback_on_step_end", "timesteps", "sigmas",
+        "eta",
+    }
+)  # fmt: skip
+"""Arguments of a pipeline's call that a run sets itself."""
+_CACHE = re.compile(r"cache|broadcast|fbc_")
+"""In the names of the hooks by which diffusers lets a denoiser reuse what it computed at other steps."""
+
+
+def require_supported(name: str, kind: Any) -> None:
+    """Refuse a pipeline class whose call cannot be watched, before anything is loaded.
+
+    Raises:
+        InvalidValue: with the reason.
+    """
+    refuse_distilled_class(name)
+    if kind is None:
+        raise InvalidValue(f"{name} is not a pipeline of the installed diffusers")
+    accepted = call_parameters(kind)
+    for argument in ("prompt", "negative_prompt", "num_inference_steps"):
+        if argument not in accepted:
+            reason = ", so it has no null branch to optimise" if argument == "negative_prompt" else ""
+            raise InvalidValue(f"{name} is not supported: its call has no {argument}{reason}")
+
+
+def require_call(pipeline: Any, call: Mapping[str, Any]) -> None:
+    """Refuse keyword arguments that the pipeline's call does not have, that a run sets itself, or that are missing.
+
+    Raises:
+        InvalidValue: with the reason.
+    """
+    accepted = call_parameters(type(pipeline))
+    scale = "true_cfg_scale" if "true_cfg_scale" in accepted else "guidance_scale"
+    for name in call:
+        if name in _RUNS_OWN or name == scale:
+            raise InvalidValue("is set by the run itself, not by the model's call", field=name)
+        if name not in accepted:
+            known = ", ".join(key for key in accepted if key not in _RUNS_OWN and key not in ("self", scale))
+            raise InvalidValue(f"is not an argument of {type(pipeline).__name__}'s call: it has {known}", field=name)
+    adapted = [
+        name for name, part in denoisers(pipeline).items()
+        if getattr(part, "config", {}).get("encoder_hid_dim_type") == "ip_image_proj"
+    ]  # fmt: skip
+    if adapted and not {"ip_adapter_image", "ip_adapter_image_embeds"} & call.keys():
+        raise InvalidValue(
+            f"the {adapted[0]} has an IP-Adapter: load_model needs its picture (ip_adapter_image or "
+            "ip_adapter_image_embeds), or call the pipeline's unload_ip_adapter() first"
+        )
+
+
+def refuse_unusable(pipeline: Any) -> None:
+    """Refuse a pipeline, and a moment, in which nothing can be optimised.
+
+    Raises:
+        InvalidValue: inside torch.inference_mode, for weights that were loaded in it, and where a denoiser has a cache
+            of features.
+    """
+    refuse_inference_mode()
+    for name, part in denoisers(pipeline).items():
+        for module in part.modules():
+            hooks = getattr(vars(module).get("_diffusers_hook"), "hooks", {})
+            if found := next((hook for hook in hooks if _CACHE.search(hook)), None):
+                raise InvalidValue(
+                    f"the {name} reuses what it computed at other steps ({found}), so that it does not show what it "
+                    f"would predict: call pipeline.{name}.disable_cache() first"
+                )
+    for name, part in pipeline.components.items():
+        weight = next(part.parameters(), None) if isinstance(part, torch.nn.Module) else None
+        if weight is not None and weight.is_inference():
+            raise InvalidValue(
+                f"the {name} was loaded inside torch.inference_mode, so nothing can be optimised with it: load the "
+                "pipeline outside"
+            )
+
+
+def refuse_inference_mode() -> None:
+    """Refuse to work where PyTorch records no gradient whatever is asked of it.
+
+    Raises:
+        InvalidValue: inside torch.inference_mode.
+    """
+    if torch.is_inference_mode_enabled():
+        raise InvalidValue("inside torch.inference_mode nothing can be optimised: use torch.no_grad instead")

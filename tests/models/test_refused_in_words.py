@@ -1,0 +1,144 @@
+"""What cannot work is said in one line before anything is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import nulltta
+from nulltta import NullTTAConfig, NullTTAError, align, load_model
+
+from ..tiny_families import save_flux
+
+SHORT = NullTTAConfig(num_inference_steps=2, inner_steps=(1, 1), num_particles=1, guidance_scale=3.0)
+
+
+def brightness(images: Tensor, prompts: Sequence[str]) -> Tensor:
+    return images.flatten(1).mean(1)
+
+
+@pytest.fixture
+def pipeline(checkpoint: Path) -> Any:
+    from diffusers import StableDiffusionPipeline
+
+    loaded = StableDiffusionPipeline.from_pretrained(checkpoint, safety_checker=None, requires_safety_checker=False)
+    loaded.set_progress_bar_config(disable=True)
+    return loaded
+
+
+@contextmanager
+def _refused(denoiser: Any, match: str) -> Iterator[None]:
+    """Expect a refusal of one line, and not one evaluation of the denoiser's layers."""
+    evaluations: list[Any] = []
+    handle = next(denoiser.children()).register_forward_pre_hook(lambda *_: evaluations.append(1))
+    try:
+        with pytest.raises(NullTTAError, match=match) as caught:
+            yield
+    finally:
+        handle.remove()
+    assert "\n" not in str(caught.value)
+    assert not evaluations
+
+
+def test_a_missing_text_encoder(pipeline: Any) -> None:
+    pipeline.text_encoder = None
+    with _refused(pipeline.unet, r"has no text encoder: load it, or give the prompt .* as nulltta.EncodedPrompt"):
+        align(pipeline, "a cat", brightness, config=SHORT)
+
+
+def test_one_of_two_text_encoders_missing(tmp_path: Path) -> None:
+    from diffusers import FluxPipeline
+
+    flux = FluxPipeline.from_pretrained(save_flux(tmp_path / "model"))
+    flux.text_encoder_2 = None
+    model = load_model(flux, height=16, width=16)
+    with _refused(flux.transformer, "FluxPipeline's own call failed without text_encoder_2"):
+        align(model, "a cat", brightness, config=SHORT)
+
+
+def test_an_ip_adapter_without_its_picture(pipeline: Any) -> None:
+    pipeline.unet.register_to_config(encoder_hid_dim_type="ip_image_proj")
+    with _refused(pipeline.unet, r"the unet has an IP-Adapter: load_model needs its picture"):
+        align(pipeline, "a cat", brightness, config=SHORT)
+    assert load_model(pipeline, ip_adapter_image_embeds=[torch.zeros(2, 1, 4, 32)])
+
+
+@pytest.mark.parametrize("kind", ["FirstBlockCacheConfig", "PyramidAttentionBroadcastConfig", "FasterCacheConfig"])
+def test_a_cache_of_features(tmp_path: Path, kind: str) -> None:
+    import diffusers
+    from diffusers import hooks
+
+    flux = diffusers.FluxPipeline.from_pretrained(save_flux(tmp_path / "model"))
+    model = load_model(flux, height=16, width=16)
+    if kind == "FirstBlockCacheConfig":
+        flux.transformer.enable_cache(hooks.FirstBlockCacheConfig(threshold=0.2))
+    else:
+        options: dict[str, Any] = {"spatial_attention_block_skip_range": 2, "current_timestep_callback": lambda: 1}
+        if kind.startswith("Faster"):
+            options["tensor_format"] = "BCHW"
+        flux.transformer.enable_cache(getattr(hooks, kind)(**options))
+    for use in (lambda: load_model(flux), lambda: align(model, "a cat", brightness, config=SHORT)):
+        with _refused(flux.transformer, r"reuses what it computed at other steps \(.*disable_cache\(\) first"):
+            use()
+    flux.transformer.disable_cache()
+    assert load_model(flux)
+
+
+def test_inference_mode(pipeline: Any, checkpoint: Path) -> None:
+    model = load_model(pipeline)
+    with torch.inference_mode():
+        for use in (
+            lambda: align(model, "a cat", brightness, config=SHORT),
+            lambda: load_model(pipeline),
+            lambda: load_model(checkpoint),
+        ):
+            with _refused(pipeline.unet, r"inside torch.inference_mode nothing can be optimised"):
+                use()
+
+
+def test_weights_that_were_loaded_in_inference_mode(checkpoint: Path) -> None:
+    from diffusers import StableDiffusionPipeline
+
+    with torch.inference_mode():
+        loaded = StableDiffusionPipeline.from_pretrained(checkpoint, safety_checker=None)
+    with _refused(loaded.unet, r"was loaded inside torch.inference_mode"):
+        align(loaded, "a cat", brightness, config=SHORT)
+
+
+def test_a_tensor_as_a_prompt(pipeline: Any) -> None:
+    embeds = torch.zeros(1, 77, 32)
+    for prompts in (embeds, [embeds]):
+        with _refused(pipeline.unet, r"a prompt must be text, not a Tensor: give embeddings as nulltta.EncodedPrompt"):
+            align(pipeline, prompts, brightness, config=SHORT)  # type: ignore[arg-type]
+    with _refused(pipeline.unet, r"a negative prompt must be text, not a Tensor"):
+        align(pipeline, "a cat", brightness, config=SHORT, negative_prompt=embeds)  # type: ignore[arg-type]
+
+
+def test_a_decoder_without_a_gradient(pipeline: Any) -> None:
+    pipeline.vae.decode = torch.no_grad()(pipeline.vae.decode)
+    model = load_model(pipeline)
+    model.schedule(2)  # proven
+    with _refused(pipeline.unet, r"gradient must be zeroth-order: images that this model decodes carry no gradient"):
+        align(model, "a cat", brightness, config=SHORT)
+    searched = NullTTAConfig(num_inference_steps=2, inner_steps=(1, 1), num_particles=1, gradient="zeroth-order")
+    assert align(model, "a cat", brightness, config=searched).rewards.shape == (1,)
+    assert align(model, "a cat", brightness, config=SHORT, method="plain").rewards.shape == (1,)
+
+
+def test_quantised_weights_that_do_not_change_their_type(pipeline: Any) -> None:
+    def refuses(*_: Any, **__: Any) -> Any:
+        raise ValueError("Casting a quantized model to a new `dtype` is unsupported.\nMore of it.")
+
+    pipeline.to = refuses
+    with _refused(pipeline.unet, r"the pipeline does not move to torch.float16: Casting a quantized model"):
+        load_model(pipeline, dtype=torch.float16)
+
+
+def test_the_embedded_model_is_none_of_these() -> None:
+    assert nulltta.load_model("embedded", device="cpu")
