@@ -15,7 +15,8 @@ def test_defaults_are_the_published_ones_but_for_zeroth_order_directions() -> No
         "reward_weight": None, "kl_weight": 0.002, "prior_weight": None, "prior_variance": 0.01, "annealing": 0.008,
         "learning_rate": 0.01, "eta": 1.0, "conventions": "paper", "gradient": "auto",
         "zeroth_order_samples": 4, "zeroth_order_radius": 0.1, "zeroth_order_directions": "cma",
-        "inner_decoder": "full", "optimise_between": (0.0, 1.0), "budget": 0,
+        "inner_decoder": "full", "optimise_between": (0.0, 1.0), "kl_target": None,
+        "budget": 0,
     }  # fmt: skip
 
 
@@ -44,6 +45,7 @@ def test_defaults_are_the_published_ones_but_for_zeroth_order_directions() -> No
         ("optimise_between", (0.5,), "two shares"),
         ("optimise_between", (-0.1, 1.0), "two shares"),
         ("prior_weight", -1, "prior_weight"),
+        ("kl_target", 0, "kl_target must be a number above 0"),
         ("budget", "20s", "budget must be a whole number"),
         ("gradient", "guess", "zeroth-order"),
         ("reward_weight", "much", "reward_weight"),

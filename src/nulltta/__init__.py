@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         OutOfMemory,
         RewardError,
     )
+    from nulltta.evaluation.diagnosis import Diagnosis, diagnose
     from nulltta.models import load_model
     from nulltta.null_text.value import NullText
     from nulltta.prompts import EncodedPrompt
@@ -36,6 +37,7 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "CleanLatents": "contracts",
+    "Diagnosis": "evaluation.diagnosis",
     "DoesNotFit": "errors",
     "EncodedPrompt": "prompts",
     "GuidedModel": "contracts",
@@ -55,13 +57,14 @@ _MODULES = {
     "Step": "contracts",
     "Stream": "contracts",
     "align": "alignment",
+    "diagnose": "evaluation.diagnosis",
     "load_model": "models",
 }
 
 __all__ = [
-    "CleanLatents", "DoesNotFit", "EncodedPrompt", "GuidedModel", "InvalidValue", "LatentReward", "LoadError",
-    "MissingExtra", "NullTTAConfig", "NullTTAError", "NullText", "OutOfMemory", "Outcome", "Problem", "Result",
-    "Reward", "RewardError", "Step", "Stream", "align", "load_model",
+    "CleanLatents", "Diagnosis", "DoesNotFit", "EncodedPrompt", "GuidedModel", "InvalidValue", "LatentReward",
+    "LoadError", "MissingExtra", "NullTTAConfig", "NullTTAError", "NullText", "OutOfMemory", "Outcome", "Problem",
+    "Result", "Reward", "RewardError", "Step", "Stream", "align", "diagnose", "load_model",
 ]  # fmt: skip
 
 

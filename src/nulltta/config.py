@@ -54,6 +54,8 @@ class NullTTAConfig:
         inner_decoder: the decoder of the inner steps: "full", the model's own; "tiny", its small one.
         optimise_between: (from, to), the share of the denoising steps at which the null text is optimised,
             0 <= from < to <= 1.
+        kl_target: the most that φ' may move the distribution of a denoising step, in nats of the exact KL divergence;
+            above 0. After the inner steps φ' is drawn back towards φ as far as that takes. None for no bound.
         budget: the most denoiser evaluations per prompt; inner steps are cut in proportion to keep it. An inner step
             counts two, forward and backward. 0 for no limit.
 
@@ -79,6 +81,7 @@ class NullTTAConfig:
     zeroth_order_directions: Directions = _option("cma", "white (Gaussian directions) or cma (CMA-ES among words)")
     inner_decoder: Detail = _option("full", "full or tiny: the decoder of the inner steps")
     optimise_between: tuple[float, float] = _option((0.0, 1.0), "from to: share of the denoising steps to optimise")
+    kl_target: float | None = _option(None, "most nats by which the null text may move a denoising step")
     budget: int = _option(0, "most denoiser evaluations per prompt; 0 for no limit")
 
     def __post_init__(self) -> None:
@@ -95,6 +98,8 @@ class NullTTAConfig:
                 number(self, name)
         for name in ("prior_variance", "zeroth_order_radius"):
             number(self, name, positive=True)
+        if self.kl_target is not None:
+            number(self, "kl_target", positive=True)
         if self.annealing != "auto":
             number(self, "annealing", or_else=" or 'auto'")
         if self.guidance_scale <= 1:

@@ -306,7 +306,8 @@ class Step:
         inner_rewards: (n, B), the reward at each inner step, before its update.
         candidate_rewards: (B, K), of the candidates that this step drew.
         selected: (B,), the candidate that was kept.
-        kl: (B,), how far φ' moved this step's distribution, in nats: the consistency term without its weights.
+        kl: (B,), how far φ' moved this step's distribution, in nats: the consistency term without its weights, or
+            under a `kl_target` the exact divergence that it bounds.
         decode_preview: decodes `preview`; None if there is none, as in a stored trace.
     """
 

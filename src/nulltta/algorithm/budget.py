@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nulltta.algorithm import schedules
+from nulltta.algorithm.trust_region import PROJECTIONS
 from nulltta.config import NullTTAConfig
 from nulltta.errors import InvalidValue
 
@@ -42,7 +43,8 @@ def planned(config: NullTTAConfig) -> list[int]:
 def evaluations(config: NullTTAConfig) -> tuple[int, int]:
     """Return the denoiser branches per prompt with gradient and without, unless a guard ends the optimisation early.
 
-    For zeroth order the first number counts inner steps, each of `of_inner_step` evaluations.
+    For zeroth order the first number counts inner steps, each of `of_inner_step` evaluations. Under a `kl_target` the
+    second number counts as many projections as there may be; usually there are fewer.
     """
     counts = planned(config)
     return sum(counts), _without_gradient(config, counts)
@@ -67,7 +69,11 @@ def of_inner_step(config: NullTTAConfig) -> int:
 
 
 def _without_gradient(config: NullTTAConfig, counts: Sequence[int]) -> int:
-    """Count both branches of K candidates at T steps, ε(x_t, φ) once φ' has moved, and ε(x_t, φ') where it moves."""
+    """Count both branches of K candidates at T steps, ε(x_t, φ) once φ' has moved, and ε(x_t, φ') where it moves.
+
+    Where φ' has moved, a `kl_target` may take `PROJECTIONS` more.
+    """
     optimised = [i for i, count in enumerate(counts) if count]
     references = len(counts) - optimised[0] if optimised else 0
-    return 2 * config.num_particles * len(counts) + references + len(optimised)
+    projections = 0 if config.kl_target is None else PROJECTIONS * references
+    return 2 * config.num_particles * len(counts) + references + len(optimised) + projections

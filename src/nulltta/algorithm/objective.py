@@ -118,6 +118,21 @@ class Objective:
             return self._gaussian_kl(moved, held)
         return self.step.consistency * squared_norm(moved - held)
 
+    def divergence(self, eps: Tensor) -> Tensor:
+        """Return the exact KL divergence of the step under ε(x_t, φ') from that under ε(x_t, φ), (B,) in nats.
+
+        A step without noise, as the last one often is, has no density. There the divergence is that of DDPM's step of
+        variance β_t = 1 − ᾱ_t/ᾱ_{t−1} (Ho et al., 2020, sec. 3.2), which in terms of the clean estimates is
+        (ᾱ_{t−1} − ᾱ_t)/(2(1 − ᾱ_t)²)·‖x̂0(φ') − x̂0(φ)‖².
+        """
+        s, step = self.config.guidance_scale, self.step
+        moved, held = (self.model.guide(null, self.eps_cond, s) for null in (eps, self.eps_null))
+        if self.model.step_distribution(self.x, moved, step)[1] > 0:
+            return self._gaussian_kl(moved, held)
+        shift = self.model.predict_x0(self.x, moved, step) - self.model.predict_x0(self.x, held, step)
+        signal = step.alpha_bar_previous - step.alpha_bar
+        return signal / (2 * (1 - step.alpha_bar) ** 2) * squared_norm(shift)
+
     def _gaussian_kl(self, moved: Tensor, held: Tensor) -> Tensor:
         """Return KL(N(m(ε̃(φ')), σ²I) ‖ N(m(ε̃(φ)), σ²I)) = ‖m' − m‖²/(2σ²); 0 for a deterministic step."""
         mean, std = self.model.step_distribution(self.x, moved, self.step)

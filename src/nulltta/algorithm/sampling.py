@@ -22,6 +22,7 @@ from nulltta.algorithm.memory import MicroBatch
 from nulltta.algorithm.objective import Objective, predict_branches
 from nulltta.algorithm.optimiser import GradientAscent, StartAscent, ascend
 from nulltta.algorithm.problem import Problem
+from nulltta.algorithm.trust_region import within
 from nulltta.algorithm.views import clean_latents, look, preview
 from nulltta.contracts import CleanLatents, Embedding, GuidedModel, NoiseStep, Outcome, Step, Stream
 from nulltta.errors import InvalidValue
@@ -107,17 +108,18 @@ def null_tta(problem: Problem) -> Stream:
             if not moved:
                 _refuse_unmoved(p, null)
             moved, eps = True, p.model.predict(x, step, null)  # ε(x_t, φ'); without inner steps it is known already
+        null, eps, kl = _held(objective, null, eps, moved=moved)
         if p.guard is not None and bool((fell := active & _guard_fell(p, step, x, eps_cond, eps_null, eps)).any()):
             null, active = where(~fell.to(x.device), null, before), active & ~fell
-            eps = p.model.predict(x, step, null)
+            null, eps, kl = _held(objective, null, p.model.predict(x, step, null), moved=moved)
         nulls.append(null)
 
         mean, std = p.model.step_distribution(x, p.model.guide(eps, eps_cond, s), step)  # 2c. K candidates x_{t−1}
         latents = mean[:, None] + std * p.noise(i, step, x, K)
         view = look(p, latents, steps[i + 1] if i + 1 < len(steps) else None, null, allow_nan=release)
-        selected, kl = greedy(view.rewards), objective.kl(eps).cpu()
+        selected = greedy(view.rewards)
         x, eps, eps_cond = (pick(values, selected) for values in (latents, view.eps_null, view.eps_cond))
-        yield Step(i, step.timestep, inner_rewards, view.rewards, selected, kl, preview(p, view, selected))
+        yield Step(i, step.timestep, inner_rewards, view.rewards, selected, kl.cpu(), preview(p, view, selected))
 
     best = greedy(view.rewards)  # 3.
     return Outcome(view.images, view.rewards, best, initial, initial_rewards, nulls, view.x0)
@@ -126,6 +128,14 @@ def null_tta(problem: Problem) -> Stream:
 @torch.no_grad()
 def _preview(p: Problem, x: Tensor, eps: Tensor, step: NoiseStep) -> Tensor:
     return p.model.decode(p.model.predict_x0(x, eps, step))
+
+
+def _held(
+    objective: Objective, null: Embedding, eps: Tensor, *, moved: bool
+) -> tuple[dict[str, Tensor], Tensor, Tensor]:  # fmt: skip
+    """Return φ' within `kl_target` if there is one, its ε(x_t, φ') and how far it moves the step (B,), in nats."""
+    target = objective.config.kl_target
+    return within(objective, null, eps, target) if target and moved else (dict(null), eps, objective.kl(eps))
 
 
 def _guard_fell(

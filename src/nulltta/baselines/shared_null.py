@@ -8,6 +8,7 @@ from nulltta.algorithm.embeddings import mean
 from nulltta.algorithm.problem import Problem
 from nulltta.algorithm.sampling import null_tta
 from nulltta.contracts import Stream
+from nulltta.errors import InvalidValue
 
 
 def shared_null(problem: Problem) -> Stream:
@@ -17,7 +18,14 @@ def shared_null(problem: Problem) -> Stream:
     passes are streamed, 2T of them; the images are the second pass's.
 
     Cost per prompt: that of `null_tta`, to which a budget applies, and 2KT + T denoiser branches without gradient.
+
+    Raises:
+        InvalidValue: if there is a `kl_target`, which each step's own null text may meet and their mean need not.
     """
+    if problem.config.kl_target is not None:
+        raise InvalidValue(
+            "bounds each step's own null text, and this method has one for all: leave it out", "kl_target"
+        )
     learnt = (yield from null_tta(problem)).nulls
     frozen = replace(problem.config, inner_steps=(0, 0))
     return (yield from null_tta(replace(problem, start=mean(learnt), config=frozen)))

@@ -93,6 +93,18 @@ def diversity(packed: Mapping[int, str]) -> float:
     return float(1 - cosines[np.triu_indices(len(rows), 1)].mean())
 
 
+def vendi_score(features: np.ndarray) -> float:
+    """Return the effective number of different images, exp(−Σ λ·log λ), between 1 and n (Friedman and Dieng,
+    arXiv 2210.02410).
+
+    Args:
+        features: (n, F), unit vectors; λ are the eigenvalues of the matrix of their cosines divided by n.
+    """
+    eigenvalues = np.linalg.eigvalsh(features @ features.T / len(features))
+    shares = eigenvalues[eigenvalues > 1e-12]
+    return float(np.exp(-(shares * np.log(shares)).sum()))
+
+
 def _states_facts(prompt: str, size: Size) -> bool:
     """Return whether a prompt is within the grammar."""
     from nulltta.embedded.grammar import parse

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from rich.console import Console
 
+from nulltta.evaluation.comparison import compare
+from nulltta.evaluation.diagnosis import FEWEST, diagnosis_of
+from nulltta.evaluation.evidence import Picture, examine, features_of
 from nulltta.runs.align_writer import AlignWriter
 from nulltta.runs.folder import closing, refuse_unwritable
 from nulltta.runs.loading import load
 from nulltta.runs.progress import print_line, progress
 from nulltta.runs.request import AlignRequest
-from nulltta.runs.tables import score_tables
+from nulltta.runs.tables import diagnosis_section, score_tables
 
 
 def run(request: AlignRequest) -> bool:
@@ -34,19 +37,26 @@ def run(request: AlignRequest) -> bool:
         loaded = load(request.settings)
     request = replace(request, settings=loaded.settings)
     writer = AlignWriter(request)
+    features = features_of(loaded.model.name, loaded.settings.device)
+    pictures: list[Picture] = []
     clock.lap("loading")
     prompts, size = request.prompts, request.settings.batch_size
     batches = [prompts[i : i + size] for i in range(0, len(prompts), size)]
     steps = request.settings.config.num_inference_steps
     with closing(writer), progress(notes, loaded.reward.name, len(batches), steps) as on_step:
         for batch in batches:
-            comparisons = loaded.compare(
-                batch, seed=request.seed, negative_prompt=request.negative_prompt, on_step=on_step
-            )
+            result = loaded.align(batch, seed=request.seed, negative_prompt=request.negative_prompt, on_step=on_step)
+            comparisons = compare(result, loaded.measures)
             clock.lap("sampling")
+            pictures += examine(comparisons, result.problem.reward, features)
+            clock.lap("examining")
             writer.add(comparisons, clock.seconds)
             clock.lap("writing")
+            if len({picture.prompt for picture in pictures}) >= FEWEST:
+                writer.diagnosis = diagnosis_of(pictures, asdict(request.settings.config))
     Console().print(*score_tables(writer.finished))
+    if writer.diagnosis is not None:
+        Console().print(*diagnosis_section(writer.diagnosis))
     if not writer.folder.complete:
         print_line(notes, f"interrupted: {writer.folder}")
         return False

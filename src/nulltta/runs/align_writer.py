@@ -11,6 +11,7 @@ from typing import Any
 from PIL.Image import Image
 
 from nulltta.evaluation.comparison import Comparison, Score
+from nulltta.evaluation.diagnosis import Diagnosis
 from nulltta.images import save_png, to_pil
 from nulltta.runs import figures, record
 from nulltta.runs.folder import RunFolder, Status
@@ -27,6 +28,7 @@ class AlignWriter:
     Attributes:
         folder: the folder with its result.json.
         finished: the prompts whose files have been written, with their scores.
+        diagnosis: written with the final status; None if there are too few prompts for one.
 
     Raises:
         InvalidValue: if the folder cannot be written.
@@ -36,6 +38,7 @@ class AlignWriter:
         about = {**record.of_request(request), "seconds": {}, "unfinished": list(request.prompts)}
         self.folder = RunFolder(path or request.out, about, len(request.prompts), "prompts")
         self.finished: list[tuple[str, Mapping[str, Score]]] = []
+        self.diagnosis: Diagnosis | None = None
         self._request = request
         self._cells: list[Image] = []
 
@@ -61,7 +64,9 @@ class AlignWriter:
         """
         if not self.finished:
             return
-        with self.folder.writing(status):
+        with self.folder.writing(status) as result:
+            if self.diagnosis is not None:
+                result["diagnosis"] = self.diagnosis.as_json()
             if len(self._request.prompts) > 1:
                 save_png(figures.contact_sheet(self._cells), self.folder.path / "contact-sheet.png")
 

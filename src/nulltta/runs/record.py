@@ -7,7 +7,7 @@ import math
 import platform
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -39,12 +39,13 @@ def of_request(request: AlignRequest) -> dict[str, Any]:
 
 
 def of_comparison(comparison: Comparison, files: Mapping[str, str]) -> dict[str, Any]:
-    """Return the scores, files and trace of one prompt."""
+    """Return the scores, files, trace and spent KL divergence of one prompt."""
     return {
         "prompt": comparison.prompt,
         "seed": comparison.seed,
         "files": dict(files),
         "scores": {name: asdict(score) for name, score in comparison.scores.items()},
+        "kl": _spent(comparison.trace),
         "initial_rewards": comparison.initial_rewards.tolist(),
         "trace": [_of_step(step) for step in comparison.trace],
     }
@@ -55,6 +56,12 @@ def save(record: Mapping[str, Any], path: Path) -> None:
     text = json.dumps(_plain(record), indent=1, ensure_ascii=False)
     with atomic(path) as temporary:
         temporary.write_text(_NUMBERS.sub(_on_one_line, text) + "\n", encoding="utf-8")
+
+
+def _spent(trace: Sequence[Step]) -> dict[str, float]:
+    """Return the nats that a prompt spent in its most expensive denoising step and in all of them together."""
+    nats = [float(step.kl[0]) for step in trace]
+    return {"largest_step": max(nats, default=0.0), "total": sum(nats)}
 
 
 def _of_step(step: Step) -> dict[str, Any]:

@@ -8,11 +8,14 @@ from statistics import fmean
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from nulltta.evaluation.bootstrap import paired_gain
 from nulltta.evaluation.comparison import Score
+from nulltta.evaluation.diagnosis import Diagnosis
+from nulltta.evaluation.verdict import MeasureFinding
 from nulltta.runs.formatting import SHORT_NAME, number, sign, signed
 
 
@@ -80,6 +83,43 @@ def gain_table(samples: Sequence[tuple[str, Mapping[str, Score]]]) -> Table:
         means = (number(float(np.mean(values))) for values in (before, after))
         table.add_row(Text(name), *means, _gain(gain), interval)
     return table
+
+
+def diagnosis_section(diagnosis: Diagnosis) -> list[RenderableType]:
+    """Return the diagnosis of a run: a table of its measures, how robust the gain is, and the verdict."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column(Text(f"is it hacked? {diagnosis.pictures} pictures", "bold"), overflow="fold")
+    for heading in ("gain", f"95% interval over {diagnosis.unit}", "rose and fell together"):
+        table.add_column(heading, justify="right")
+    table.add_column("role", style="dim", no_wrap=True)
+    for row in diagnosis_rows(diagnosis):
+        table.add_row(*map(Text, row))
+    verdict = diagnosis.verdict
+    lines = [diagnosis_robustness(diagnosis), verdict.sentence]
+    lines += [f"  because {reason}" for reason in verdict.reasons] if verdict.kind != "sound" else []
+    return [table, *map(Text, filter(None, [*lines, *(f"  to do: {each}" for each in verdict.advice)])), Text()]
+
+
+def diagnosis_rows(diagnosis: Diagnosis) -> list[tuple[str, str, str, str, str]]:
+    """Return a row per measure: its name, gain, interval, share of joint rises and falls, and role."""
+    texture = MeasureFinding("high frequencies", "held out", diagnosis.texture, math.nan)
+    rows: list[tuple[str, str, str, str, str]] = []
+    for each in (*diagnosis.measures, texture):
+        gain = each.gain
+        shown = ("–", "–") if gain is None else (signed(gain.mean), f"{gain.low:+.3f} to {gain.high:+.3f}")
+        joint = "" if each.role == "target" or math.isnan(each.joint_fall) else f"{each.joint_fall:.0%}"
+        rows.append((each.name, *shown, joint, each.role if each is not texture else "texture"))
+    return rows
+
+
+def diagnosis_robustness(diagnosis: Diagnosis) -> str:
+    """Say how much of the gain withstands small changes, and how diverse the pictures of a prompt are."""
+    parts = [f"{each.share:.0%} after {each.perturbation}" for each in diagnosis.survival]
+    said = [f"of the gain is left: {', '.join(parts)}"] if parts else []
+    if diagnosis.diversity is not None:
+        before, after = diagnosis.diversity
+        said.append(f"different pictures per prompt (Vendi score): {before:.2f} plain, {after:.2f} aligned")
+    return "; ".join(said)
 
 
 def _units(samples: Sequence[tuple[str, Score]], *, by_prompt: bool) -> list[tuple[float, float]]:
