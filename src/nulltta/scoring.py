@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from nulltta.contracts import CleanLatents, Reward
 from nulltta.errors import InvalidValue, NullTTAError, RewardError, first_line, is_out_of_memory
+
+T = TypeVar("T")
 
 
 def score(reward: Reward, images: Tensor, prompts: Sequence[str], *, allow_nan: bool = False) -> Tensor:
@@ -56,7 +59,7 @@ def _checked(
     reward: Reward, evaluate: Callable[[], object], prompts: Sequence[str], device: torch.device, allow_nan: bool
 ) -> Tensor:
     """Evaluate a reward and return its scores, checked, in float32 on a device."""
-    values = _evaluate(reward, evaluate)
+    values = named(reward, evaluate)
     if not isinstance(values, Tensor):
         raise RewardError(
             f"reward '{reward.name}' returned {type(values).__name__}: it must return a tensor of shape (B,)"
@@ -76,8 +79,12 @@ def _checked(
     return values
 
 
-def _evaluate(reward: Reward, evaluate: Callable[[], object]) -> object:
-    """Call the reward; exceptions other than this package's own and out of memory become `RewardError`."""
+def named(reward: Reward, evaluate: Callable[[], T]) -> T:
+    """Evaluate a reward; exceptions other than this package's own and out of memory become errors that name it.
+
+    Raises:
+        RewardError: if it raises such an exception.
+    """
     try:
         return evaluate()
     except NullTTAError:

@@ -52,6 +52,15 @@ def test_good_rows_are_finished_and_bad_ones_are_reported(
     assert line.endswith(f"{out / 'scores.parquet'}, reasons in {out / 'errors.jsonl'}\n")
 
 
+def test_a_reward_may_read_latents(checkpoint: Path, tmp_path: Path) -> None:
+    reward = "tests.rewards.latents:Redness + 0.5*brightness"
+    assert main([*arguments(table_of(ROWS, tmp_path), checkpoint, tmp_path / "out"), "--reward", reward]) == 0
+    scores = parquet.read_table(tmp_path / "out" / "scores.parquet").to_pylist()
+    assert len(scores) == 2
+    columns = {f"{name}.{which}" for name in ("redness", "brightness") for which in ("plain", "aligned")}
+    assert all(columns <= set(row) for row in scores)
+
+
 def test_a_finished_row_is_not_done_again(checkpoint: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     table = table_of(ROWS, tmp_path)

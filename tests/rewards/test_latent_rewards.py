@@ -111,8 +111,9 @@ def test_a_model_whose_latents_it_cannot_read_is_refused_before_any_work() -> No
 
 
 def test_a_failing_one_is_named() -> None:
-    with pytest.raises(RewardError, match="reward 'failing' failed: ZeroDivisionError: in the reward"):
-        align(Gaussian(), "red", Failing(), config=CONFIG)
+    for reward in (Failing(), WeightedSum([(1.0, Standardised(Failing(), 0.0, 1.0)), (1.0, load("brightness"))])):
+        with pytest.raises(RewardError, match=r"^reward 'failing' failed: ZeroDivisionError: in the reward$"):
+            align(Gaussian(), "red", reward, config=CONFIG)
 
 
 def test_pictures_alone_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import urllib.request
+from collections.abc import Callable
 from typing import Any
 
 import openai
@@ -39,6 +40,19 @@ def test_images_are_those_of_align(shared: Running, tiny: nulltta.GuidedModel) -
         made = json.loads(shown.info["nulltta"])
         assert (made["seed"], made["reward"], made["negative_prompt"]) == (3 + i, "brightness", "b")
         assert made["config"]["num_inference_steps"] == SHORT["num_inference_steps"]
+
+
+def test_a_reward_may_read_latents(start: Callable[..., Running], tiny: nulltta.GuidedModel) -> None:
+    """Its previews and images are decoded all the same."""
+    name = "tests.rewards.latents:Redness"
+    result = nulltta.align(tiny, PROMPT, name, config=config())
+    with start(rewards=(name,)).client() as client:
+        body = {"nulltta": {**SHORT, "reward": name}}
+        stream = client.images.generate(prompt=PROMPT, stream=True, partial_images=3, extra_body=body)
+        *partial, last = list(stream)
+    assert len(partial) == 3
+    assert last.nulltta["score"] == pytest.approx(float(result.rewards[0]), abs=1e-5)
+    assert_same(picture(last.b64_json), result.pil()[0])
 
 
 def test_a_stream_sends_the_previews_and_the_image_of_align(shared: Running, tiny: nulltta.GuidedModel) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from nulltta.contracts import CleanLatents, GuidedModel, Reward
 from nulltta.errors import InvalidValue, RewardError
-from nulltta.scoring import score, score_latents
+from nulltta.scoring import named, score, score_latents
 
 
 class Custom(Reward):
@@ -54,10 +55,15 @@ class WeightedSum(Reward):
         return tuple(dict.fromkeys(network for _, reward in self.terms for network in reward.networks))
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        return torch.stack([weight * reward(images, prompts) for weight, reward in self.terms]).sum(0)
+        return self._sum(lambda reward: reward(images, prompts))
 
     def of_latents(self, clean: CleanLatents, prompts: Sequence[str]) -> Tensor:
-        return torch.stack([weight * reward.of_latents(clean, prompts) for weight, reward in self.terms]).sum(0)
+        return self._sum(lambda reward: reward.of_latents(clean, prompts))
+
+    def _sum(self, values: Callable[[Reward], Tensor]) -> Tensor:
+        """Return Σ w·values(R); an error names the part that failed."""
+        found = [weight * named(reward, partial(values, reward)) for weight, reward in self.terms]
+        return torch.stack(found).sum(0)
 
     def require_model(self, model: GuidedModel) -> None:
         for _, reward in self.terms:
@@ -98,10 +104,10 @@ class Standardised(Reward):
         Raises:
             InvalidValue: if the mean and deviation are still to be measured, or were not measured for a prompt.
         """
-        return self._standardised(self.reward(images, prompts), prompts)
+        return self._standardised(named(self.reward, partial(self.reward, images, prompts)), prompts)
 
     def of_latents(self, clean: CleanLatents, prompts: Sequence[str]) -> Tensor:
-        return self._standardised(self.reward.of_latents(clean, prompts), prompts)
+        return self._standardised(named(self.reward, partial(self.reward.of_latents, clean, prompts)), prompts)
 
     def require_model(self, model: GuidedModel) -> None:
         self.reward.require_model(model)
