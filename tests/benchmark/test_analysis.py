@@ -14,6 +14,7 @@ from nulltta.benchmark.analysis import ArmResult, Panel, compare, panels, verdic
 from nulltta.benchmark.plan import Arm, Plan
 from nulltta.benchmark.report import words
 from nulltta.benchmark.report.content import Protocol, Report, ReportTable
+from nulltta.benchmark.report.hacking import verdicts
 from nulltta.benchmark.report.render import write_html, write_markdown
 from nulltta.benchmark.store import ImageRow
 from nulltta.evaluation.measures import pack
@@ -124,6 +125,14 @@ def test_gains_over_a_rival_are_in_plains_deviations(panel: Panel) -> None:
     plain = panel.gain("null-tta", "clip")
     assert plain is not None
     assert f"dps ({-0.2 / plain.spread:+.2f} SD" in words.conclusion(panel, "clip-b")[1]
+
+
+def test_the_verdict_on_a_contender_is_that_of_a_run(panel: Panel) -> None:
+    found = verdicts(panel, ["null-tta", "dps"])
+    assert [found[name].kind for name in ("null-tta", "dps")] == ["sound", "hacked"]
+    assert "clip-b fell by 0.300 (0.300 to 0.300), 1.2 standard deviations" in found["dps"].reasons[0]
+    few = replace(panel, results={n: replace(r, rows=r.rows[:10]) for n, r in panel.results.items()})
+    assert verdicts(few, ["null-tta"]) == {}
 
 
 def test_diversity_needs_two_seeds() -> None:

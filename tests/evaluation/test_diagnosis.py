@@ -89,11 +89,12 @@ def test_held_out_falls_are_hacking_whether_large_on_average_or_common() -> None
     assert found.verdict.kind == "hacked"
     assert "r rose, but h fell" in found.verdict.sentence
     assert "h fell by 2.500" in found.verdict.reasons[0]
-    assert found.verdict.advice[0].endswith("kl_target 2")
-    assert "a sum with h" in found.verdict.advice[1]
+    assert "a sum with a reward that sees what fell (h)" in found.verdict.advice[0]
+    assert "kl_target 2" in found.verdict.advice[1]
+    assert found.verdict.advice[2].endswith("kl_weight 0.02")
     assert found.measures[1].joint_fall == 1.0
     bounded = diagnosis_of(pictures({"r": [1.0] * 6, "h": [-3.0] * 6}), {**SETTINGS, "kl_target": 2.0})
-    assert bounded.verdict.advice[0] == "halve the bound: kl_target 1"
+    assert bounded.verdict.advice[1] == "halve the bound: kl_target 1"
 
 
 def test_a_gain_that_a_small_change_removes_is_hacking_although_nothing_fell() -> None:

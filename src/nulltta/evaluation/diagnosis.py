@@ -31,7 +31,7 @@ class Diagnosis:
         unit: what the intervals are over: "prompts", or "seeds" if there is one prompt.
         measures: the target, the components of a sum, the guard and the held-out measures.
         survival: one entry per perturbation; empty where the target could not be evaluated, or did not rise.
-        texture: the gain in high frequencies.
+        texture: the gain in high frequencies; None where they are not known.
         diversity: the mean Vendi score over prompts of the plain and of the aligned pictures, between 1 and the number
             of pictures per prompt; None if no prompt has several.
         verdict: what follows.
@@ -41,7 +41,7 @@ class Diagnosis:
     unit: str
     measures: Sequence[MeasureFinding]
     survival: Sequence[Survival]
-    texture: Gain
+    texture: Gain | None
     diversity: tuple[float, float] | None
     verdict: Verdict
 
@@ -112,8 +112,9 @@ def diagnosis_of(pictures: Sequence[Picture], settings: Mapping[str, Any]) -> Di
     found = measures[0].gain
     survival = _survival(pictures, target) if found is not None and found.mean > 0 else []
     textures = _by_unit(pictures, [(picture.texture.plain, picture.texture.aligned) for picture in pictures])
+    texture = None if np.isnan(textures).any() else _paired(textures)
     said = verdict(measures, survival, settings)
-    return Diagnosis(len(pictures), unit, measures, survival, _paired(textures), _diversity(pictures), said)
+    return Diagnosis(len(pictures), unit, measures, survival, texture, _diversity(pictures), said)
 
 
 def joint_fall(target: np.ndarray, measure: np.ndarray) -> float:

@@ -139,12 +139,17 @@ def _advice(kind: Kind, falls: Sequence[MeasureFinding], settings: Mapping[str, 
     if kind == "not raised":
         more = "take more inner steps (inner_steps) or longer ones (learning_rate)"
         return [more] if bound is None else [f"raise the bound (kl_target, now {bound:g})", more]
-    tighter = (
-        "bound how far a step may move: kl_target 2" if bound is None else f"halve the bound: kl_target {bound / 2:g}"
-    )
-    added = f"add what must not fall to the reward, as a sum with {_listed([each.name for each in falls])}"
-    weights = f"raise the weights of the prior and the consistency term: kl_weight {10 * settings['kl_weight']:g}"
-    return [tighter, *([added] if falls else []), weights] if "kl_weight" in settings else [tighter]
+    advice = []
+    if falls:
+        names = _listed([each.name for each in falls])
+        advice.append(f"raise a sum with a reward that sees what fell ({names}), and keep another one held out")
+    if bound is None:
+        advice.append("bound how far a denoising step may move: kl_target 2, or less")
+    else:
+        advice.append(f"halve the bound: kl_target {bound / 2:g}")
+    if weight := settings.get("kl_weight"):
+        advice.append(f"raise the weights of the prior and the consistency term: kl_weight {10 * weight:g}")
+    return advice
 
 
 def _interval(gain: Gain | None) -> str:

@@ -12,7 +12,7 @@ from nulltta.benchmark.analysis import OURS, PLAIN, Panel, panels
 from nulltta.benchmark.contenders import ABLATIONS, CONTENDERS, RIVALS, SWEEPS
 from nulltta.benchmark.measures import HELD_OUT, HIGH_FREQUENCY
 from nulltta.benchmark.plan import Plan
-from nulltta.benchmark.report import figures, words
+from nulltta.benchmark.report import figures, hacking, words
 from nulltta.benchmark.report.gallery import gallery
 from nulltta.benchmark.store import BenchmarkFolder, ImageRow
 
@@ -90,10 +90,11 @@ class VariantSection:
 
 @dataclass(frozen=True)
 class BudgetSection:
-    """The rivals at one budget, the variants of Null-TTA, and pictures."""
+    """The rivals at one budget, whether they hack the target, the variants of Null-TTA, and pictures."""
 
     title: str
     table: ReportTable
+    hacking: ReportTable | None
     variants: Sequence[VariantSection]
     gallery: ReportFigure | None
 
@@ -181,8 +182,16 @@ def _budget(study: Study, panel: Panel, held_out: str, slug: str) -> BudgetSecti
             shown = table(panel, [over, *names], held_out, over)
             variants.append(VariantSection(f"{label} at {panel.budget}", abouts, shown, plot))
     return BudgetSection(
-        panel.budget or "No budget", table(panel, rivals, held_out), variants, _gallery(study, panel, rivals, slug)
-    )
+        panel.budget or "No budget", table(panel, rivals, held_out), _hacking(panel, rivals), variants,
+        _gallery(study, panel, rivals, slug),
+    )  # fmt: skip
+
+
+def _hacking(panel: Panel, names: Sequence[str]) -> ReportTable | None:
+    """Make a table with the verdict on each contender and its reasons; None with too few prompts for any."""
+    found = hacking.verdicts(panel, [name for name in names if name != PLAIN])
+    rows = [[name, said.kind, "; ".join(said.reasons)] for name, said in found.items()]
+    return ReportTable(["is the reward hacked?", "verdict", "because"], rows) if rows else None
 
 
 def _gallery(study: Study, panel: Panel, names: Sequence[str], slug: str) -> ReportFigure | None:
