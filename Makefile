@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SIZE ?= cpu
+WORLD ?= emoji
+TRAIN_emoji := nulltta.embedded.train --size $(SIZE)
+TRAIN_scenes := nulltta.embedded.scenes.train
 WORKERS ?= auto
 
 .PHONY: setup demo test check format docs serve-docs dist world clean
@@ -38,9 +41,10 @@ serve-docs: $(STAMP)
 dist: $(STAMP)
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
-# Trains the embedded model anew and installs its weights (SIZE=cpu: hours on two cores; SIZE=gpu: minutes on one GPU).
+# Trains an embedded world anew and installs its weights (SIZE=cpu: hours on two cores; SIZE=gpu: minutes on one GPU).
+# WORLD=emoji is the shipped one; WORLD=scenes is the one of shapes, for which SIZE has no meaning.
 world: $(STAMP)
-	$(BIN)/python -m nulltta.embedded.train --size $(SIZE) --out build/world
+	$(BIN)/python -m $(TRAIN_$(WORLD)) --out build/$(WORLD)
 
 # Installs the versions that CI runs with; with them, pip takes the CPU build of torch where an index offers one.
 $(STAMP): pyproject.toml constraints.txt

@@ -44,19 +44,17 @@ def _merge(word: list[str], pair: tuple[str, str]) -> list[str]:
     return out
 
 
-def build_tokenizer() -> Any:
-    """Return the `transformers.CLIPTokenizer` of both sizes; it pads `input_ids` to MAX_LENGTH with EOS."""
+def build_tokenizer(vocabulary: tuple[str, ...] | None = None, length: int = MAX_LENGTH) -> Any:
+    """Return the `transformers.CLIPTokenizer` of a vocabulary, by default the emoji's; it pads to `length` with EOS."""
     from transformers import CLIPTokenizer
 
-    merges = learn_merges(words())
+    merges = learn_merges(words() if vocabulary is None else vocabulary)
     letters = byte_alphabet()
     pieces = [*letters, *(f"{letter}</w>" for letter in letters), *("".join(pair) for pair in merges), BOS, EOS]
     vocab = {piece: k for k, piece in enumerate(dict.fromkeys(pieces))}
-    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=MAX_LENGTH)
+    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=length)
 
 
 def token_ids(tokenizer: Any, prompts: list[str]) -> Any:
-    """Return the token ids (B, MAX_LENGTH) of prompts; longer prompts are cut."""
-    return tokenizer(
-        prompts, padding="max_length", max_length=MAX_LENGTH, truncation=True, return_tensors="pt"
-    ).input_ids
+    """Return the token ids (B, length) of prompts; longer prompts are cut to the tokenizer's length."""
+    return tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt").input_ids

@@ -1,6 +1,6 @@
 """Train the embedded model stage by stage; a stopped run resumes from its last checkpoint.
 
-    python -m nulltta.embedded.train --size cpu --out build/world
+    python -m nulltta.embedded.train --size cpu --out build/emoji
     python -m nulltta.embedded.train --size gpu --device cuda --stage denoiser --minutes 5
 
 Both sizes use the same networks, small enough to ship. The GPU size has three times the objects, all three styles,
@@ -20,8 +20,9 @@ import torch
 from .. import WEIGHTS
 from ..grammar import Size
 from ..scorers import NAMES
+from ..tokenizer import build_tokenizer
 from . import autoencoder, decoder, denoiser, export, judge, scorers, tiny
-from .loop import Budget
+from .loop import Budget, has_bfloat16
 
 STAGES: dict[str, Callable[[Size, Budget], object]] = {
     "autoencoder": autoencoder.run,
@@ -40,12 +41,12 @@ MINUTES: dict[Size, dict[str, float]] = {
 
 def export_all(size: Size, budget: Budget, out: Path) -> None:
     """Write the weights that ship, from the checkpoints, to the folder `out`."""
-    export.export_pipeline(budget, out)
+    export.export_pipeline(denoiser.load(budget), decoder.load(budget), build_tokenizer(), out / "sd")
     for name in NAMES:
-        export.export_scorer(name, budget, out)
+        export.export_scorer(scorers.load(name, budget), build_tokenizer(), out / name)
     export.export_tiny(budget, out)
     export.export_judge(size, budget, out)
-    export.export_record(STAGES, size, budget, out)
+    export.export_record(STAGES, budget, out, size=size)
 
 
 def main() -> None:
@@ -55,7 +56,7 @@ def main() -> None:
     parser.add_argument("--stage", choices=(*STAGES, "export"), action="append", help="default: all, in order")
     parser.add_argument("--minutes", type=float, help="wall-clock budget of each stage; default: the size's own")
     parser.add_argument("--steps", type=int, help="stop a stage after this many steps")
-    parser.add_argument("--out", type=Path, default=Path("build/world"), help="checkpoints and logs")
+    parser.add_argument("--out", type=Path, default=Path("build/emoji"), help="checkpoints and logs")
     parser.add_argument("--weights", type=Path, default=WEIGHTS, help="where `export` writes")
     parser.add_argument("--device", help="default: cpu for --size cpu, cuda for --size gpu")
     parser.add_argument("--threads", type=int, help="CPU threads")
@@ -65,7 +66,7 @@ def main() -> None:
     device = args.device or ("cpu" if args.size == "cpu" else "cuda")
     for stage in args.stage or (*STAGES, "export"):
         minutes = args.minutes or MINUTES[args.size].get(stage, 0.0)
-        budget = Budget(args.out, minutes, args.steps, device, autocast=True)
+        budget = Budget(args.out, minutes, args.steps, device, autocast=has_bfloat16(device))
         print(f"{stage}: up to {minutes:g} minutes on {device}", flush=True)
         if stage == "export":
             export_all(args.size, budget, args.weights)

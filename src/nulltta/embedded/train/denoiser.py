@@ -7,6 +7,7 @@ of the image at t = T; on an 8×8 grid that trace shows the background, and the 
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ..autoencoder import PatchAutoencoder
 from ..grammar import Size, sample, sample_caption
 from ..render import render_batch
 from ..tokenizer import build_tokenizer, token_ids
@@ -88,9 +90,9 @@ class Data:
     """Training data.
 
     Attributes:
-        latents: (N, 16, 8, 8), of training scenes.
-        ids: (N, 24), the token ids of one caption per scene.
-        empty: (24,), the token ids of the empty prompt.
+        latents: (N, C, h, w), of training scenes.
+        ids: (N, L), the token ids of one caption per scene.
+        empty: (L,), the token ids of the empty prompt.
     """
 
     latents: Tensor
@@ -99,28 +101,40 @@ class Data:
 
 
 @torch.no_grad()
-def encode_scenes(size: Size, budget: Budget, n: int) -> Data:
-    """Render, caption and encode n training scenes, or load them if an earlier run did."""
-    path = budget.folder / f"latents-{n}.safetensors"
-    if path.exists():
-        return Data(**load_file(path))
-    model = autoencoder.load(size, budget).to(budget.device)
-    tokenizer, rng = build_tokenizer(), random.Random(4)
-    latents, captions = list[Tensor](), list[str]()
+def encode_scenes(
+    path: Path, model: PatchAutoencoder, tokenizer: Any, drawn: Iterable[tuple[Tensor, list[str]]]
+) -> Data:
+    """Encode training scenes and their captions, or load them from `path` if an earlier run did.
+
+    Args:
+        path: where the data is kept.
+        model: the autoencoder, on the device where it encodes.
+        tokenizer: what `token_ids` takes.
+        drawn: batches of images (B, 3, 64, 64), uint8, and B captions.
+    """
+    if not path.exists():
+        latents, ids = list[Tensor](), list[Tensor]()
+        for images, captions in drawn:
+            latents.append(model.latents(images.to(model.device).float() / 127.5 - 1).cpu())
+            ids.append(token_ids(tokenizer, captions))
+        empty = token_ids(tokenizer, [""])[0]
+        partial_path = path.with_suffix(".part")
+        save_file({"latents": torch.cat(latents), "ids": torch.cat(ids), "empty": empty}, partial_path)
+        partial_path.replace(path)
+    return Data(**load_file(path))
+
+
+def draw_scenes(size: Size, n: int) -> Iterator[tuple[Tensor, list[str]]]:
+    """Yield n training scenes of the emoji world and their captions, in batches."""
+    rng = random.Random(4)
     for start in range(0, n, 256):
         scenes = [sample(rng, size) for _ in range(min(256, n - start))]
-        images = render_batch(scenes, rng).to(budget.device).float() / 127.5 - 1
-        latents.append(model.latents(images))
-        captions += [sample_caption(rng, scene) for scene in scenes]
-    empty = token_ids(tokenizer, [""])[0]
-    found = {"latents": torch.cat(latents).cpu(), "ids": token_ids(tokenizer, captions), "empty": empty}
-    save_file(found, path)
-    return Data(**found)
+        yield render_batch(scenes, rng), [sample_caption(rng, scene) for scene in scenes]
 
 
 @torch.no_grad()
 def channel_weights(model: Any, latents: Tensor) -> Tensor:
-    """Return weights (16, 1, 1) of mean 1: how far an error in each latent channel moves the pixels.
+    """Return weights (C, 1, 1) of mean 1: how far an error in each latent channel moves the pixels.
 
     The latents are white, so that without weights the finest detail would count as much as the background's colour.
     """
@@ -170,27 +184,51 @@ def draw_grid(folder: Path, decoder: Any, module: nn.Module, spent: float) -> No
 
 def run(size: Size, budget: Budget, scenes: int | None = None) -> State:
     """Train until the budget is spent, from the checkpoints of the autoencoder and of `clip`."""
-    learner = build(budget, warm=True)
-    if budget.device == "cpu":
+    decoder, n = autoencoder.load(size, budget).to(budget.device), scenes or SCENES[size]
+    data = encode_scenes(budget.folder / f"latents-{n}.safetensors", decoder, build_tokenizer(), draw_scenes(size, n))
+    learner, batch = build(budget, warm=True), BATCH if size == "cpu" else 10 * BATCH
+    return fit(NAME, learner, data, decoder, batch, partial(draw_grid, budget.folder, decoder), budget)
+
+
+def fit(
+    name: str,
+    learner: Learner,
+    data: Data,
+    decoder: PatchAutoencoder,
+    batch: int,
+    on_checkpoint: Callable[[nn.Module, float], None],
+    budget: Budget,
+    steps: int | None = None,
+) -> State:
+    """Train a denoiser and its text encoder.
+
+    Args:
+        name: the stage's name, which names the checkpoint and seeds the draws.
+        learner: what learns.
+        data: latents and captions, on the CPU.
+        decoder: the autoencoder that made the latents.
+        batch: images per step.
+        on_checkpoint: see `Recipe`.
+        budget: how long to train, and where.
+        steps: the length of the stage; None if the budget's minutes set it.
+    """
+    if budget.device == "cpu" and budget.autocast:
         plain_attention(learner)
-    data = encode_scenes(size, budget, scenes or SCENES[size])
     data = Data(data.latents.to(budget.device), data.ids, data.empty)
-    decoder = autoencoder.load(size, budget).to(budget.device)
     weights = channel_weights(decoder, data.latents[:64])
     alpha_bar = build_scheduler().alphas_cumprod.to(budget.device)
-    batch = BATCH if size == "cpu" else 10 * BATCH
-
     recipe = Recipe(
-        NAME,
+        name,
         learner,
         partial(loss, learner, data, weights, alpha_bar, batch),
         batch,
         lr=8e-4,
         betas=(0.9, 0.98),
+        steps=steps,
         hold=0.5,
         ema=0.999,
         checkpoint_seconds=480.0,
-        on_checkpoint=partial(draw_grid, budget.folder, decoder),
+        on_checkpoint=on_checkpoint,
     )
     return train(recipe, budget)
 

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from ..grammar import Size
-from ..tokenizer import build_tokenizer
+from .denoiser import build_scheduler
 from .loop import Budget, checkpoint_path
 from .sampling import pipeline
 
@@ -48,28 +48,22 @@ def load_as_float(config: Path) -> None:
     config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=2) + "\n")
 
 
-def export_pipeline(budget: Budget, out: Path) -> None:
-    """Write out/sd: the autoencoder, text encoder, denoiser, tokenizer and scheduler in diffusers' format."""
-    from . import decoder, denoiser
-
-    vae, learner = decoder.load(budget), denoiser.load(budget)
-    parts = pipeline(learner, vae, denoiser.build_scheduler(), build_tokenizer())
+def export_pipeline(learner: Any, vae: Any, tokenizer: Any, folder: Path) -> None:
+    """Write the autoencoder, text encoder, denoiser, tokenizer and scheduler to a folder, in diffusers' format."""
+    parts = pipeline(learner, vae, build_scheduler(), tokenizer)
     for module in (parts.vae, parts.unet, parts.text_encoder):
         halve(module)
-    parts.save_pretrained(out / "sd", max_shard_size=SHARD)
-    load_as_float(out / "sd" / "text_encoder" / "config.json")
+    parts.save_pretrained(folder, max_shard_size=SHARD)
+    load_as_float(folder / "text_encoder" / "config.json")
 
 
-def export_scorer(name: str, budget: Budget, out: Path) -> None:
-    """Write out/clip or out/clip-b, with the tokenizer."""
-    from . import scorers
-
-    model: Any = scorers.load(name, budget)
-    if name == "clip":
-        halve(model).save_pretrained(out / name)
+def export_scorer(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Write a contrastive scorer and its tokenizer to a folder."""
+    if hasattr(model, "save_pretrained"):
+        halve(model).save_pretrained(folder)
     else:
-        save_plain(model, out / name)
-    build_tokenizer().save_pretrained(out / name)
+        save_plain(model, folder)
+    tokenizer.save_pretrained(folder)
 
 
 def export_tiny(budget: Budget, out: Path) -> None:
@@ -86,10 +80,9 @@ def export_judge(size: Size, budget: Budget, out: Path) -> None:
     save_plain(judge.load(size, budget), out / "judge")
 
 
-def export_record(stages: Iterable[str], size: Size, budget: Budget, out: Path) -> None:
-    """Write out/training.json: how long each stage trained, and on which machine."""
-    record: dict[str, Any] = {"size": size, "machine": machine(budget.device), "torch": torch.__version__}
-    record["stages"] = {}
+def export_record(stages: Iterable[str], budget: Budget, out: Path, **about: str) -> None:
+    """Write out/training.json: how long each stage trained, on which machine, and `about`."""
+    record: dict[str, Any] = {**about, "machine": machine(budget.device), "torch": torch.__version__, "stages": {}}
     for stage in stages:
         found = torch.load(checkpoint_path(budget.folder, stage), weights_only=True, map_location="cpu")
         record["stages"][stage] = {"minutes": round(found["spent"] / 60, 1), "steps": found["step"]}

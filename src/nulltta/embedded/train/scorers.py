@@ -13,9 +13,9 @@ from ..grammar import Scene, Size, caption, draw, held_out, sample, sample_capti
 from ..networks import ConvClip, fit_pixels
 from ..render import render_batch, to_unit
 from ..scorers import features
-from ..tokenizer import MAX_LENGTH, build_tokenizer, token_ids
+from ..tokenizer import build_tokenizer, token_ids
 from . import autoencoder
-from .augment import Augmentation, Redrawn, other, usual
+from .augment import Redrawn, other, usual
 from .loop import Budget, Draws, Recipe, load_trained, train
 
 BATCH = 64
@@ -45,41 +45,49 @@ def families(rng: random.Random, n: int, size: Size) -> list[Scene]:
     return found[:n]
 
 
-def contrast(logits: Tensor, captions: list[str]) -> tuple[Tensor, float]:
-    """Return the symmetric cross-entropy of logits (B, B) and the accuracy; equal captions share the target."""
-    same = torch.tensor([[a == b for b in captions] for a in captions], device=logits.device).float()
-    target = same / same.sum(1, keepdim=True)
-    loss = -(target * (logits.log_softmax(1) + logits.T.log_softmax(1))).sum(1).mean() / 2
-    right = same.gather(1, logits.argmax(1, keepdim=True)).mean()
-    return loss, float(right)
+def contrast(logits: Tensor, fits: Tensor) -> tuple[Tensor, float]:
+    """Return the symmetric cross-entropy of logits, and how often an image's likeliest caption fits it.
+
+    Args:
+        logits: (B, B), of images by captions.
+        fits: (B, B), 1 where a caption fits an image and else 0; each has at least one that fits. What fits shares
+            the target.
+    """
+    by_image = fits / fits.sum(1, keepdim=True) * logits.log_softmax(1)
+    by_caption = fits.T / fits.T.sum(1, keepdim=True) * logits.T.log_softmax(1)
+    right = fits.gather(1, logits.argmax(1, keepdim=True)).mean()
+    return -(by_image + by_caption).sum(1).mean() / 2, float(right)
 
 
 def build(name: str) -> nn.Module:
     """Return an untrained scorer's network: transformers' CLIPModel for "clip", `ConvClip` for "clip-b"."""
     tokenizer = build_tokenizer()
-    begin, end, words = tokenizer.bos_token_id, tokenizer.eos_token_id, len(tokenizer)
-    if name == "clip-b":
-        torch.manual_seed(77)
-        return ConvClip(words, end)
+    if name == "clip":
+        torch.manual_seed(5)
+        return build_clip(tokenizer)
+    torch.manual_seed(77)
+    return ConvClip(len(tokenizer), tokenizer.eos_token_id)
+
+
+def build_clip(tokenizer: Any, text_layers: int = 3) -> nn.Module:
+    """Return an untrained CLIPModel of 64×64 images in patches of eight pixels, for a tokenizer's words and length."""
     from transformers import CLIPConfig, CLIPModel
 
-    torch.manual_seed(5)
+    begin, end = tokenizer.bos_token_id, tokenizer.eos_token_id
     tower = {"hidden_size": 128, "intermediate_size": 512, "num_attention_heads": 4}
     ends = {"bos_token_id": begin, "eos_token_id": end, "pad_token_id": end}
-    text = {**tower, **ends, "vocab_size": words, "max_position_embeddings": MAX_LENGTH, "num_hidden_layers": 3}
+    words = {"vocab_size": len(tokenizer), "max_position_embeddings": tokenizer.model_max_length}
+    text = {**tower, **ends, **words, "num_hidden_layers": text_layers}
     vision = {**tower, "image_size": 64, "patch_size": 8, "num_hidden_layers": 4}
     model: nn.Module = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=128))
     return model
 
 
-def loss(model: Any, tokenizer: Any, augment: Augmentation, scenes: list[Scene], draws: Draws) -> Any:
-    """Return the contrastive loss of a batch of scenes, and the accuracy within the batch to log."""
-    device = next(model.parameters()).device
-    captions = [sample_caption(draws.python, scene) for scene in scenes]
-    images = augment(to_unit(render_batch(scenes, draws.python)).to(device), draws.torch)
+def loss(model: Any, tokenizer: Any, images: Tensor, captions: list[str], fits: Tensor) -> Any:
+    """Return the contrastive loss of images (B, 3, H, W) in [0, 1], and the accuracy within the batch to log."""
     seen = features(model.get_image_features(pixel_values=fit_pixels(images)))
-    read = features(model.get_text_features(input_ids=token_ids(tokenizer, captions).to(device)))
-    value, accuracy = contrast(model.logit_scale.clamp(max=4.0).exp() * seen @ read.T, captions)
+    read = features(model.get_text_features(input_ids=token_ids(tokenizer, captions).to(images.device)))
+    value, accuracy = contrast(model.logit_scale.clamp(max=4.0).exp() * seen @ read.T, fits.to(seen))
     return value, {"accuracy": accuracy}
 
 
@@ -93,9 +101,11 @@ def run(name: str, size: Size, budget: Budget) -> None:
         model.set_attn_implementation("eager")  # type: ignore[operator]  # see denoiser.plain_attention
 
     def step(draws: Draws) -> tuple[Tensor, dict[str, float]]:
-        found: tuple[Tensor, dict[str, float]] = loss(
-            model, tokenizer, augment, families(draws.python, batch, size), draws
-        )
+        scenes = families(draws.python, batch, size)
+        captions = [sample_caption(draws.python, scene) for scene in scenes]
+        images = augment(to_unit(render_batch(scenes, draws.python)).to(budget.device), draws.torch)
+        equal = torch.tensor([[a == b for b in captions] for a in captions]).float()
+        found: tuple[Tensor, dict[str, float]] = loss(model, tokenizer, images, captions, equal)
         return found
 
     train(Recipe(name, model, step, batch, lr=1e-3, weight_decay=0.05), budget)

@@ -1,1 +1,1 @@
-"""How the scenes world was trained: `python -m nulltta.embedded.train --world scenes`."""
+"""How the scenes world was trained: `python -m nulltta.embedded.scenes.train`."""

@@ -15,7 +15,7 @@ from ..render import render
 
 NAME = "autoencoder"
 BATCH = 24
-STEPS = 2500
+STEPS = 1500
 PCA_IMAGES = 512
 
 

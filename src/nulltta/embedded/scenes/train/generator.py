@@ -1,0 +1,103 @@
+"""Stage "generator": the denoiser of 16×16 latents and its own text encoder, by the emoji world's loss and schedule."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from ...train.denoiser import Learner, build_scheduler, encode_scenes, fit
+from ...train.loop import Budget, load_trained
+from ...train.sampling import pipeline, sample_images
+from ..evaluate import shares
+from ..grammar import sample, training_caption
+from ..judge import SceneJudge
+from ..prompts import tuning_prompts
+from ..render import render
+from . import autoencoder
+from .text import LENGTH, tokenizer
+
+NAME = "generator"
+BATCH = 32
+STEPS = 9000
+SCENES = 60_000
+LOOK_PROMPTS = 48
+LOOK_STEPS = 15
+
+
+def build() -> Learner:
+    """Return the untrained networks: attention on the 8×8 level alone, since a level of 16×16 is slow on a CPU."""
+    from diffusers import UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    torch.manual_seed(12)
+    words = tokenizer()
+    unet = UNet2DConditionModel(
+        sample_size=16,
+        in_channels=6,
+        out_channels=6,
+        layers_per_block=1,
+        block_out_channels=(64, 160),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=128,
+        attention_head_dim=4,
+        norm_num_groups=16,
+    )
+    text = CLIPTextConfig(
+        vocab_size=len(words),
+        hidden_size=128,
+        intermediate_size=512,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=LENGTH,
+        bos_token_id=words.bos_token_id,
+        eos_token_id=words.eos_token_id,
+        pad_token_id=words.eos_token_id,
+    )
+    return Learner(unet, CLIPTextModel(text))
+
+
+def draw_scenes(n: int) -> Iterator[tuple[Tensor, list[str]]]:
+    """Yield n training scenes and their captions, of which a fifth is wrong in one thing, in batches."""
+    rng = random.Random(4)
+    for start in range(0, n, 250):
+        pairs = [sample(rng) for _ in range(min(250, n - start))]
+        yield render([shown for _, shown in pairs], rng), [training_caption(stated, rng) for stated, _ in pairs]
+
+
+def run(budget: Budget, scenes: int | None = None) -> None:
+    """Train to the end of the stage. Needs the autoencoder's checkpoint."""
+    decoder, n = autoencoder.load(budget).to(budget.device), scenes or SCENES
+    data = encode_scenes(budget.folder / f"latents-{n}.safetensors", decoder, tokenizer(), draw_scenes(n))
+    fit(NAME, build(), data, decoder, BATCH, partial(look, budget.folder, decoder), budget, STEPS)
+
+
+def look(folder: Path, decoder: Any, module: nn.Module, spent: float) -> None:
+    """Write what the averaged weights draw to folder/grid-MINUTES.png, and what the judge says to verdicts.jsonl."""
+    pipe = pipeline(module, decoder, build_scheduler(), tokenizer())
+    prompts = tuning_prompts(LOOK_PROMPTS)
+    images = sample_images(pipe, prompts, guidance=3.0, steps=LOOK_STEPS)
+    found = {"minutes": round(spent / 60, 1), **shares(SceneJudge().verdicts(images, prompts), prompts)}
+    with (folder / "verdicts.jsonl").open("a") as log:
+        log.write(json.dumps(found) + "\n")
+    grid(images, columns=12).save(folder / f"grid-{spent / 60:05.1f}.png")
+
+
+def grid(images: Tensor, columns: int) -> Image.Image:
+    """Arrange images (B, 3, H, W) in rows, at twice their size."""
+    rows = [torch.cat(list(images[k : k + columns]), 2) for k in range(0, len(images) - columns + 1, columns)]
+    picture = Image.fromarray((torch.cat(rows, 1) * 255).byte().permute(1, 2, 0).numpy())
+    return picture.resize((2 * picture.width, 2 * picture.height), Image.Resampling.NEAREST)
+
+
+def load(budget: Budget) -> Learner:
+    """Return the trained (averaged) networks, in eval mode."""
+    return load_trained(build(), budget.folder, NAME)
