@@ -34,7 +34,7 @@ from nulltta.algorithm.problem import Problem
 from nulltta.alignment import align, make_problem
 from nulltta.benchmark.costs import published_loop
 from nulltta.benchmark.costs.meters import flops, peak_bytes, watching
-from nulltta.benchmark.costs.stand_ins import MeasuredModel, forget_texts, measured_model
+from nulltta.benchmark.costs.stand_ins import MeasuredModel, measured_model
 from nulltta.cli.flags import config_flags
 from nulltta.config import NullTTAConfig
 from nulltta.embedded.grammar import tuning_prompts
@@ -149,7 +149,7 @@ def by_reference(thing: MeasuredModel, prompts: Sequence[str], config: NullTTACo
     """Sample with the reference, one prompt after another, from the same latents and noise: (B, 3, H, W)."""
     gamma = schedules.annealing_coefficient(config.annealing, config.num_inference_steps)
     problem = make_problem(thing.model, prompts, thing.reward, config, seed=list(range(len(prompts))))
-    reward = _forgetful(thing.reward)
+    reward = _forgetful(thing)
     images = []
     for b, prompt in enumerate(prompts):
         latents = problem.latents[b]
@@ -163,13 +163,12 @@ def _noise(problem: Problem, b: int, latents: Tensor) -> Callable[[int], Tensor]
     return lambda i: randomness.seeded([problem.seeds[b]], i, latents[:1], len(latents))[0]
 
 
-def _forgetful(reward: Any) -> Callable[[Tensor, Sequence[str]], Tensor]:
-    """Wrap a reward so that it encodes its prompts at every call."""
+def _forgetful(thing: MeasuredModel) -> Callable[[Tensor, Sequence[str]], Tensor]:
+    """Return a model's reward, wrapped so that it encodes its prompts at every call."""
 
     def fresh(images: Tensor, prompts: Sequence[str]) -> Tensor:
-        forget_texts(reward)
-        values: Tensor = reward(images, prompts)
-        return values
+        thing.forget_texts()
+        return thing.reward(images, prompts)
 
     return fresh
 

@@ -123,7 +123,7 @@ def _evaluations(config: NullTTAConfig, method: Callable[[Problem], Stream], inn
     """Denoiser evaluations per prompt; a forward pass with a backward pass counts two."""
     if method is null_tta:
         return 2 * inner + evaluations(config)[1]
-    return 2 * config.num_inference_steps * getattr(method, "samples", 1)
+    return 2 * config.num_inference_steps * (method.samples if isinstance(method, BestOfN) else 1)
 
 
 def cosine(model: GuidedModel, prompts: Sequence[str], config: NullTTAConfig, seed: int) -> list[float]:

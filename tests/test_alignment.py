@@ -1,3 +1,5 @@
+"""`align`: its result, its arguments, and what it refuses."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -9,7 +11,7 @@ import torch
 from torch import Tensor
 
 import nulltta
-from nulltta import NullTTAConfig, NullTTAError, Step, align
+from nulltta import NullTTAConfig, NullTTAError, OutOfMemory, Step, align
 from nulltta.testing import Gaussian, nearness
 
 CONFIG = NullTTAConfig(num_inference_steps=4, inner_steps=(1, 2), num_particles=3, guidance_scale=3.0)
@@ -44,7 +46,7 @@ def test_each_step_is_reported_with_its_preview() -> None:
     assert all(step.preview is not None and step.preview.shape == (2, 3, 1, 1) for step in seen)
 
 
-def test_plain_is_a_method_and_the_baseline_of_every_other() -> None:
+def test_plain_is_a_method_and_the_baseline_of_all_others() -> None:
     plain = align(Gaussian(), "red", nearness, config=CONFIG, method="plain", seed=3)
     assert plain.candidates.shape == (1, 1, 3, 1, 1)
     assert plain.null_text == []
@@ -66,7 +68,9 @@ def test_a_negative_prompt_is_where_the_null_text_starts() -> None:
     assert result.problem.null["mean"].tolist() == [[0.0, 1.0, 0.0]]
 
 
-def test_models_come_by_directory_pipeline_or_adapter(checkpoint: Path, model: Any, config: NullTTAConfig) -> None:
+def test_models_pipelines_and_directories_are_accepted_alike(
+    checkpoint: Path, model: Any, config: NullTTAConfig
+) -> None:
     images = [
         align(given, "a cat", "brightness", config=config).images for given in (model, model.pipeline, str(checkpoint))
     ]
@@ -103,7 +107,7 @@ def test_saved_images_are_the_images(tmp_path: Path, model: Any, config: NullTTA
         ({"model": 7}, "int is not a model"),
     ],
 )
-def test_bad_arguments_are_named_in_one_line(arguments: dict[str, Any], says: str) -> None:
+def test_bad_arguments_are_refused_in_one_line(arguments: dict[str, Any], says: str) -> None:
     good = {"model": Gaussian(), "prompts": "red", "reward": nearness, "config": CONFIG}
     with pytest.raises(NullTTAError, match=says) as caught:
         align(**{**good, **arguments})
@@ -114,18 +118,36 @@ def test_out_of_memory_says_what_to_change() -> None:
     def greedy_for_memory(images: Tensor, prompts: Sequence[str]) -> Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    with pytest.raises(NullTTAError, match="fewer prompts"), pytest.warns(UserWarning, match="going on with 1"):
+    with pytest.raises(OutOfMemory, match="fewer prompts"), pytest.warns(UserWarning, match="going on with 1"):
         align(Gaussian(), "red", greedy_for_memory, config=CONFIG)
 
 
-def test_the_public_names_are_pinned_and_importing_costs_nothing() -> None:
+def test_a_baseline_that_does_not_fit_is_out_of_memory_too() -> None:
+    class Full(Gaussian):
+        full = False
+
+        def decode(self, x0: Tensor, detail: str = "full") -> Tensor:
+            if self.full:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().decode(x0, detail)
+
+    model = Full()
+    result = align(model, "red", nearness, config=CONFIG)
+    model.full = True
+    with pytest.raises(OutOfMemory, match="fewer prompts at a time"):
+        _ = result.baseline
+    model.full = False
+    assert result.baseline.shape == (1, 3, 1, 1)
+
+
+def test_the_public_names_are_fixed_and_importing_them_does_not_import_torch() -> None:
     import subprocess
     import sys
 
     assert nulltta.__all__ == [
-        "CleanLatents", "DoesNotFit", "EncodedPrompt", "GuidedModel", "InvalidValue", "LatentReward", "LoadError",
-        "MissingExtra", "NullTTAConfig", "NullTTAError", "NullText", "OutOfMemory", "Outcome", "Problem", "Result",
-        "Reward", "RewardError", "Step", "Stream", "align", "load_model",
+        "CleanLatents", "Diagnosis", "DoesNotFit", "EncodedPrompt", "GuidedModel", "InvalidValue", "LatentReward",
+        "LoadError", "MissingExtra", "NullTTAConfig", "NullTTAError", "NullText", "OutOfMemory", "Outcome", "Problem",
+        "Result", "Reward", "RewardError", "Step", "Stream", "align", "diagnose", "load_model",
     ]  # fmt: skip
     assert all(getattr(nulltta, name) is not None for name in nulltta.__all__)
     code = "import sys, nulltta; sys.exit('torch' in sys.modules)"

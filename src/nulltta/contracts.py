@@ -42,6 +42,11 @@ class NoiseStep:
     consistency: float
     eta: float = 1.0
 
+    @property
+    def input_gain(self) -> float:
+        """What the latent is multiplied by to become the denoiser's input; 1 unless the scheduler scales its inputs."""
+        return 1.0
+
 
 class GuidedModel(ABC):
     """A frozen diffusion model that predicts one branch at a time; guidance is applied by the caller.

@@ -1,3 +1,5 @@
+"""Composed rewards: their arithmetic, their parts, and z(...)."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -7,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from nulltta import CleanLatents, NullTTAError
+from nulltta import CleanLatents, InvalidValue, RewardError
 from nulltta.rewards import load
 from nulltta.rewards.closed_form import brightness, colourfulness, sharpness
-from nulltta.rewards.compose import Standardised, components, measured, parts, unmeasured
+from nulltta.rewards.compose import Standardised, measured, parts, unmeasured
 
 
 def _images(batch: int = 4) -> Tensor:
@@ -26,14 +28,13 @@ def test_nested_differences_and_standardised_sums_are_the_arithmetic() -> None:
     torch.testing.assert_close(load(reward.name)(images, [""] * 4), expected)
 
 
-def test_components_are_the_parts_own_values() -> None:
+def test_parts_are_the_innermost_rewards_without_weights() -> None:
     images = _images()
-    reward = load("2*(brightness - 0.5*colourfulness) - z(sharpness, 0.3, 0.1)")
-    found = components(reward, images, [""] * 4)
-    assert list(found) == list(parts(reward)) == ["brightness", "colourfulness", "sharpness"]
-    torch.testing.assert_close(found["colourfulness"], colourfulness(images))
-    torch.testing.assert_close(found["sharpness"], sharpness(images))
-    assert list(components(load("brightness"), images, [""] * 4)) == ["brightness"]
+    found = parts(load("2*(brightness - 0.5*colourfulness) - z(sharpness, 0.3, 0.1)"))
+    assert list(found) == ["brightness", "colourfulness", "sharpness"]
+    torch.testing.assert_close(found["colourfulness"](images, [""] * 4), colourfulness(images))
+    torch.testing.assert_close(found["sharpness"](images, [""] * 4), sharpness(images))
+    assert list(parts(load("brightness"))) == ["brightness"]
 
 
 def test_a_sum_says_which_part_gives_no_gradient() -> None:
@@ -55,12 +56,12 @@ def test_z_is_measured_for_each_prompt_on_its_own_samples() -> None:
     own = values[[0, 2, 4, 5]]
     expected = (values[:1] - own.mean()) / own.std(correction=0) + colourfulness(images[:1]) / 2
     torch.testing.assert_close(known(images[:1], ["a"]), expected)
-    with pytest.raises(NullTTAError, match="not measured for 'c'"):
+    with pytest.raises(InvalidValue, match="not measured for 'c'"):
         known(images[:1], ["c"])
 
 
 def test_z_without_figures_is_an_error_outside_align() -> None:
-    with pytest.raises(NullTTAError, match=r"'z\(brightness\)' has no mean and deviation yet"):
+    with pytest.raises(InvalidValue, match=r"'z\(brightness\)' has no mean and deviation yet"):
         load("z(brightness)")(_images(), [""] * 4)
 
 
@@ -68,5 +69,13 @@ def test_z_of_what_does_not_vary_is_an_error() -> None:
     def constant(images: Tensor, prompts: Sequence[str]) -> Tensor:
         return torch.ones(len(images))
 
-    with pytest.raises(NullTTAError, match="the same for all samples of 'a'"):
+    with pytest.raises(RewardError, match="the same for all samples of 'a'"):
         measured(Standardised(load(constant)), CleanLatents(_images(), None, lambda x0: x0), ["a"] * 4)
+
+
+def test_a_reward_that_fails_while_z_is_measured_is_a_reward_error() -> None:
+    def broken(images: Tensor, prompts: Sequence[str]) -> Tensor:
+        raise ValueError("a cable came loose")
+
+    with pytest.raises(RewardError, match=r"broken.*a cable came loose"):
+        measured(Standardised(load(broken)), CleanLatents(_images(), None, lambda x0: x0), ["a"] * 4)

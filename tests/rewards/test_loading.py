@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from nulltta import NullTTAError
 from nulltta.rewards import catalogue, load
-from nulltta.rewards.compose import components
+from nulltta.rewards.compose import parts
 
 from .checkpoints import (
     aesthetic_directory,
@@ -315,12 +315,12 @@ def test_the_clip_config_of_the_test_is_the_official_layout(tmp_path: Path) -> N
     assert "vision_model.pre_layrnorm.weight" in load_file(tmp_path / "model.safetensors")
 
 
-def test_two_sources_of_one_kind_are_two_components(tmp_path: Path) -> None:
+def test_two_sources_of_one_kind_are_two_parts(tmp_path: Path) -> None:
     one, two = clip_directory(tmp_path / "one", seed=1), clip_directory(tmp_path / "second (2)", seed=2)
     reward = load(f'clipscore:{one} - 2*clipscore:"{two}"', device="cpu")
     image = tensor(picture(28, 28))
     with torch.no_grad():
-        found = components(reward, image, ["a"])
+        found = {name: part(image, ["a"]) for name, part in parts(reward).items()}
         total = reward(image, ["a"])
     assert list(found) == [f"clipscore:{one}", f'clipscore:"{two}"']
     first, second = found.values()

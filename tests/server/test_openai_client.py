@@ -11,11 +11,13 @@ from typing import Any
 import openai
 import pytest
 from openai.types import Image as Answered
+from torch import Tensor
 
 import nulltta
+from nulltta.contracts import ModelWrapper
 from nulltta.images import to_pil
 
-from .serving import KEY, SHORT, Running, assert_same, config, picture
+from .serving import KEY, SHORT, Running, assert_same, config, picture, running
 
 PROMPT = "a [red] cat, größer"
 
@@ -76,6 +78,23 @@ def test_without_partial_images_a_stream_is_one_event(shared: Running) -> None:
     with shared.client() as client:
         events = list(client.images.generate(prompt=PROMPT, stream=True, extra_body=ours()))
     assert [event.type for event in events] == ["image_generation.completed"]
+
+
+def test_a_preview_is_decoded_only_if_it_is_sent(tiny: nulltta.GuidedModel) -> None:
+    class CountingDecoder(ModelWrapper):
+        decoded = 0
+
+        def decode(self, x0: Tensor, detail: str = "full") -> Tensor:
+            self.decoded += 1
+            return self.model.decode(x0, detail)
+
+    model = CountingDecoder(tiny)
+    with running(model) as at, at.client() as client:
+        for partial, decodes in ((0, 1), (2, 3)):
+            model.decoded = 0
+            options = {"stream": True, "partial_images": partial} if partial else {}
+            list(client.images.generate(prompt=PROMPT, extra_body=ours(method="plain"), **options))  # type: ignore[call-overload]
+            assert model.decoded == decodes  # the final image and the previews
 
 
 def test_a_url_serves_the_picture_without_a_key(shared: Running) -> None:

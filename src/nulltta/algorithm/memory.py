@@ -11,8 +11,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from nulltta.errors import InvalidValue, OutOfMemory
-from nulltta.errors import is_out_of_memory as is_out_of_memory
+from nulltta.errors import InvalidValue, OutOfMemory, is_out_of_memory
 
 T = TypeVar("T")
 
@@ -72,14 +71,13 @@ class MicroBatch:
 
 
 @contextmanager
-def out_of_memory_as_error() -> Iterator[None]:
-    """Raise `OutOfMemory` for any error inside the block that says that memory ran out."""
+def out_of_memory_as_error(
+    remedy: str = "give fewer prompts at a time, draw fewer candidates (num_particles), or load the model in bfloat16",
+) -> Iterator[None]:
+    """Raise `OutOfMemory`, with what to change as `remedy`, for an error in the block that says that memory ran out."""
     try:
         yield
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        raise OutOfMemory(
-            "out of memory: give fewer prompts at a time, draw fewer candidates (num_particles), or load the model in "
-            "bfloat16"
-        ) from error
+        raise OutOfMemory(f"out of memory: {remedy}") from error

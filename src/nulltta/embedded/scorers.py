@@ -69,6 +69,10 @@ class Scorer(Reward):
             self._texts |= zip(new, features(self.model.get_text_features(input_ids=ids)), strict=True)
         return torch.stack([self._texts[prompt] for prompt in prompts])
 
+    def forget_texts(self) -> None:
+        """Drop the remembered features of prompts, so that what encoding them costs can be measured again."""
+        self._texts.clear()
+
 
 @quiet_libraries()
 def load_scorer(

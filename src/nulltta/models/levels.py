@@ -63,6 +63,11 @@ class ObservedStep(NoiseStep):
     inputs: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
     gains: Mapping[str, float | Tensor] = field(default_factory=dict, repr=False, compare=False)
 
+    @property
+    def input_gain(self) -> float:
+        """The first of `gains` that is one number for all elements of the latent, or 1."""
+        return next((gain for gain in self.gains.values() if isinstance(gain, float)), 1.0)
+
 
 Estimate = Callable[[Tensor, Tensor, ObservedStep], Tensor]
 

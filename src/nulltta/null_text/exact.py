@@ -152,7 +152,6 @@ def recorded_scheduler(scheduler: Any, model: GuidedModel, steps: Sequence[Noise
         noise: one (C, h, w) per step.
     """
     base: Any = type(scheduler)
-    gains = [next((g for g in getattr(step, "gains", {}).values() if isinstance(g, float)), 1.0) for step in steps]
 
     class Recorded(base):  # type: ignore[misc]  # a subclass, because pipelines look at their scheduler's class
         init_noise_sigma = 1.0
@@ -173,7 +172,7 @@ def recorded_scheduler(scheduler: Any, model: GuidedModel, steps: Sequence[Noise
 
         def scale_model_input(self, sample: Tensor, timestep: Any = None) -> Tensor:
             del timestep
-            return sample * gains[self._taken]
+            return sample * steps[self._taken].input_gain
 
         def step(self, model_output: Tensor, timestep: Any, sample: Tensor, return_dict: bool = True) -> tuple[Tensor]:
             del timestep, return_dict

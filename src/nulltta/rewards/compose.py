@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from nulltta.contracts import CleanLatents, GuidedModel, Reward
 from nulltta.errors import InvalidValue, RewardError
-from nulltta.scoring import named, score, score_latents
+from nulltta.scoring import named, score_latents
 
 
 class Custom(Reward):
@@ -133,11 +133,6 @@ def parts(reward: Reward) -> dict[str, Reward]:
             return {reward.name: reward}
 
 
-def components(reward: Reward, images: Tensor, prompts: Sequence[str]) -> dict[str, Tensor]:
-    """Return the scores (B,) of a reward's parts by name, without weights and not standardised."""
-    return {name: score(part, images, prompts) for name, part in parts(reward).items()}
-
-
 def unmeasured(reward: Reward) -> list[Standardised]:
     """Return the parts z(...) of a reward whose mean and deviation are still to be measured."""
     match reward:
@@ -158,8 +153,7 @@ def measured(reward: Reward, clean: CleanLatents, prompts: Sequence[str]) -> Rew
         prompts: their N prompts; each prompt occurs several times.
 
     Raises:
-        RewardError: if the reward fails.
-        RewardError: if the scores of a prompt's samples are all the same, so that they give no scale.
+        RewardError: if the reward fails, or scores all samples of a prompt the same, so that they give no scale.
     """
     match reward:
         case WeightedSum():

@@ -44,6 +44,10 @@ class DualEncoder:
                 self._texts[prompt] = unit(found.pooler_output)[0]
         return torch.stack([self._texts[prompt] for prompt in prompts])
 
+    def forget_texts(self) -> None:
+        """Drop the kept features of prompts, so that what encoding them costs can be measured again."""
+        self._texts.clear()
+
     def cosine(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """Return the cosine of each image and its prompt, (B,) in [-1, 1], on the model's device."""
         return (self.image_features(images) * self.text_features(prompts)).sum(-1)

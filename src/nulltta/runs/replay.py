@@ -12,10 +12,9 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
-from nulltta.algorithm.memory import is_out_of_memory
+from nulltta.algorithm.memory import out_of_memory_as_error
 from nulltta.config import NullTTAConfig
 from nulltta.contracts import GuidedModel, Reward
-from nulltta.errors import OutOfMemory
 from nulltta.evaluation.comparison import Score
 from nulltta.evaluation.measures import Measure, held_out_measures
 from nulltta.null_text.exact import recorded_config
@@ -114,12 +113,8 @@ def _samples(
 
 def _replayed(model: GuidedModel, null_text: NullText, **how: Any) -> Tensor:
     """Return replayed images on the CPU."""
-    try:
+    with out_of_memory_as_error("sample fewer pictures at a time (batch_size)"):
         return replay(model, null_text, **how).cpu()
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        raise OutOfMemory("out of memory: sample fewer pictures at a time (batch_size)") from error
 
 
 def _batches(request: ReplayRequest) -> list[Sequence[int | None]]:

@@ -91,11 +91,14 @@ class ImageJob:
         with suppress(RuntimeError):  # the loop is closed, so nobody waits
             self._loop.call_soon_threadsafe(self._events.put_nowait, event)
 
+    def wants_partial(self, step: int) -> bool:
+        """Return whether a partial image is wanted after this denoising step and was not posted before."""
+        return self._partials_posted < len(self.partials) and step == self.partials[self._partials_posted]
+
     def post_partial(self, step: int, image: Tensor) -> None:
-        """Post a partial image if one is wanted after this step and was not posted before."""
-        if self._partials_posted < len(self.partials) and step == self.partials[self._partials_posted]:
-            self.post(PartialImage(self._partials_posted, step, image.detach().cpu()))
-            self._partials_posted += 1
+        """Post the next partial image, (3, H, W), of this denoising step."""
+        self.post(PartialImage(self._partials_posted, step, image.detach().cpu()))
+        self._partials_posted += 1
 
     async def next(self, within: float) -> PartialImage | FinishedImages | None:
         """Return the next event, or None if there is none within that many seconds.

@@ -88,8 +88,8 @@ class SamplingWorker(threading.Thread):
             self.metrics.steps.inc()
             if not any(job.wanted for job in jobs):
                 raise _AbandonedError
-            if step.preview is not None:
-                for job, row in zip(jobs, first, strict=True):
+            for job, row in zip(jobs, first, strict=True):
+                if job.wants_partial(step.index) and step.preview is not None:  # a preview is decoded when it is read
                     job.post_partial(step.index, step.preview[row])
 
         problem = make_problem(

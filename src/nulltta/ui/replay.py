@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nulltta.algorithm.memory import is_out_of_memory
-from nulltta.errors import InvalidValue, NullTTAError, OutOfMemory
+from nulltta.algorithm.memory import out_of_memory_as_error
+from nulltta.errors import InvalidValue, NullTTAError
 from nulltta.null_text.replay import replay
 from nulltta.null_text.value import NullText
 from nulltta.runs.formatting import number
@@ -71,15 +71,11 @@ def replayed(
     if exact and prompt.strip() not in ("", null_text.prompt):
         raise InvalidValue("the aligned image can only be reproduced with its own prompt: leave the prompt empty")
     denoiser, shown = engine.model(model), prompt.strip() or null_text.prompt
-    try:
+    with out_of_memory_as_error("give fewer seeds"):
         plain, images = (
             replay(denoiser, null_text, prompt=shown, seeds=chosen, exact=exact, plain=is_plain).cpu()
             for is_plain in (True, False)
         )
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        raise OutOfMemory("out of memory: give fewer seeds") from error
     of = ["recorded noise"] if exact else [f"seed {seed}" for seed in chosen]
     scores = [_scores(engine, reward, pictures, shown) for pictures in (plain, images)]
     captions = [(f"plain, {noise}{p}", f"replay, {noise}{r}") for noise, p, r in zip(of, *scores, strict=True)]

@@ -5,6 +5,7 @@ A model with random weights costs what the published one costs, and needs no dow
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +13,9 @@ import torch
 from torch import Tensor
 
 import nulltta
-from nulltta import rewards
 from nulltta.config import NullTTAConfig
 from nulltta.contracts import GuidedModel, Reward
+from nulltta.embedded.scorers import load_scorer
 from nulltta.embedded.tokenizer import build_tokenizer, token_ids
 from nulltta.models import EMBEDDED
 from nulltta.rewards.clip import ClipScore
@@ -37,6 +38,7 @@ class MeasuredModel:
         model: what `align` samples with.
         reward: what is raised.
         config: settings without approximations.
+        forget_texts: makes the reward encode its prompts again, as a scorer that keeps no features would.
     """
 
     stock: Any
@@ -44,6 +46,7 @@ class MeasuredModel:
     model: GuidedModel
     reward: Reward
     config: NullTTAConfig
+    forget_texts: Callable[[], None]
 
 
 def measured_model(name: str, device: str = "cpu", dtype: torch.dtype = torch.float32) -> MeasuredModel:
@@ -55,7 +58,8 @@ def measured_model(name: str, device: str = "cpu", dtype: torch.dtype = torch.fl
         stock = StableDiffusionPipeline.from_pretrained(EMBEDDED, dtype=dtype).to(device)
         for part in (stock.unet, stock.vae, stock.text_encoder):
             part.requires_grad_(False)
-        return MeasuredModel(stock, model.pipeline, model, rewards.load("clip", device=device), EXACT)
+        scorer = load_scorer("clip", device)
+        return MeasuredModel(stock, model.pipeline, model, scorer, EXACT, scorer.forget_texts)
     torch.manual_seed(0)
     with torch.device(device):
         pipeline = {"sd15": _sd15, "sdxl": _sdxl}[name]()
@@ -65,7 +69,8 @@ def measured_model(name: str, device: str = "cpu", dtype: torch.dtype = torch.fl
             part.to(dtype)
     reward.encoder.model.to(dtype)
     reward.encoder.dtype = dtype
-    return MeasuredModel(pipeline, pipeline, nulltta.load_model(pipeline), reward, NullTTAConfig(inner_steps=(5, 55)))
+    model, config = nulltta.load_model(pipeline), NullTTAConfig(inner_steps=(5, 55))
+    return MeasuredModel(pipeline, pipeline, model, reward, config, reward.encoder.forget_texts)
 
 
 def vit_h() -> DualEncoder:
@@ -81,11 +86,6 @@ def vit_h() -> DualEncoder:
     model = CLIPModel(config).eval().requires_grad_(False)
     words = build_tokenizer()
     return DualEncoder(model, Preprocess((224, 224)), lambda prompt: token_ids(words, [prompt]), model.device)
-
-
-def forget_texts(reward: Any) -> None:
-    """Make a reward encode its prompts again, like a scorer that caches nothing."""
-    getattr(reward, "encoder", reward)._texts.clear()
 
 
 def _vae(scaling_factor: float) -> Any:
