@@ -1,4 +1,4 @@
-"""A Stable Diffusion small enough to run in a test, in the real file format and through the real `from_pretrained`."""
+"""A tiny Stable Diffusion in the real file format, loaded through the real `from_pretrained`."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import nulltta
 
 from .tiny import save_stable_diffusion
 
-torch.set_num_threads(1)  # tiny tensors: more threads only wait for each other
+torch.set_num_threads(1)  # on tiny tensors, more threads would be slower
 
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny StableDiffusionPipeline directory."""
+    """Return the directory of a tiny StableDiffusionPipeline."""
     return save_stable_diffusion(tmp_path_factory.mktemp("tiny") / "sd")
 
 
@@ -30,7 +30,7 @@ def model(checkpoint: Path) -> nulltta.GuidedModel:
 
 @pytest.fixture
 def config() -> nulltta.NullTTAConfig:
-    """Short: 3 steps, 1 to 2 inner steps, 2 candidates."""
+    """Return short settings: 3 steps, 1 to 2 inner steps, 2 candidates."""
     return nulltta.NullTTAConfig(
         num_inference_steps=3, inner_steps=(1, 2), num_particles=2, guidance_scale=3.0, annealing="auto"
     )

@@ -1,3 +1,5 @@
+"""The configuration: defaults, what is refused, and what depends on what."""
+
 from __future__ import annotations
 
 from dataclasses import asdict
@@ -9,7 +11,7 @@ from nulltta import NullTTAConfig, NullTTAError
 from nulltta.errors import InvalidValue
 
 
-def test_defaults_are_the_published_ones_but_for_zeroth_order_directions() -> None:
+def test_defaults_are_published_except_for_zeroth_order_directions() -> None:
     assert asdict(NullTTAConfig()) == {
         "num_inference_steps": 100, "guidance_scale": 7.5, "inner_steps": (5, 25), "num_particles": 3,
         "reward_weight": None, "kl_weight": 0.002, "prior_weight": None, "prior_variance": 0.01, "annealing": 0.008,
@@ -61,7 +63,7 @@ def test_bad_values_are_refused_by_name(field: str, value: Any, says: str) -> No
     assert "\n" not in str(caught.value)
 
 
-def test_the_rewards_weight_goes_by_the_gradient() -> None:
+def test_the_rewards_default_weight_depends_on_the_gradient() -> None:
     config = NullTTAConfig()
     assert config.resolved(differentiable=True).reward_weight == 100.0
     assert config.resolved(differentiable=False).reward_weight == 50.0
@@ -75,8 +77,8 @@ def test_the_priors_weight_is_that_of_the_consistency_term_unless_given() -> Non
     assert NullTTAConfig(kl_weight=0.3).resolved(differentiable=False).weights == (50.0, 0.3, 0.3)
 
 
-def test_equal_settings_behave_alike() -> None:
-    """The default weight is not told apart from the same number given."""
+def test_equal_configurations_behave_alike() -> None:
+    """A default weight equals the same number given."""
     given, default = NullTTAConfig(reward_weight=100.0), NullTTAConfig().resolved(differentiable=True)
     assert default.weights == given.weights
     assert given.resolved(differentiable=False).reward_weight == 100.0
@@ -87,7 +89,7 @@ def test_cma_needs_a_population() -> None:
         NullTTAConfig(zeroth_order_directions="cma", zeroth_order_samples=1)
 
 
-def test_a_config_survives_json() -> None:
+def test_a_configuration_is_the_same_after_json() -> None:
     import json
 
     config = NullTTAConfig.embedded(kl_weight=0.5)

@@ -1,4 +1,4 @@
-"""Loading prints nothing, and changes nothing in the caller's process."""
+"""Loading prints nothing and restores the caller's settings."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_every_setting_is_restored(shown: bool) -> None:
         with quiet_libraries():
             assert settings() != before
             assert not any(library.is_progress_bar_enabled() for library in libraries)
-            assert are_progress_bars_disabled() != shown  # downloads keep theirs
+            assert are_progress_bars_disabled() != shown  # progress bars of downloads are still shown
         assert settings() == before
     finally:
         for library, (level, bar) in zip(libraries, original, strict=False):  # type: ignore[misc]

@@ -9,7 +9,7 @@ import torch
 
 
 def clip_tokenizer(length: int = 77, padding_side: str = "right") -> Any:
-    """A byte-level CLIPTokenizer without merges: every character a token."""
+    """A byte-level CLIPTokenizer without merges: each character is a token."""
     from transformers import CLIPTokenizer
     from transformers.convert_slow_tokenizer import bytes_to_unicode
 
@@ -58,7 +58,7 @@ def save_stable_diffusion(folder: Path, prediction_type: str = "epsilon", **sche
         safety_checker=None, feature_extractor=None, image_encoder=None, requires_safety_checker=False,
     )  # fmt: skip
     for name, parameter in pipeline.unet.named_parameters():
-        if "attn2.to_v" in name or "attn2.to_out" in name:  # random weights hardly listen to the text; these do
+        if "attn2.to_v" in name or "attn2.to_out" in name:  # so that random weights depend on the text
             parameter.data.mul_(10)
     pipeline.save_pretrained(folder)
     return folder

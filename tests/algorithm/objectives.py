@@ -1,4 +1,4 @@
-"""Objectives that several tests of this folder ask the same questions of."""
+"""Objectives that several tests of this folder share."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOVED = {"mean": torch.tensor([[0.3, -0.2, 0.1], [0.0, 0.5, 0.2]])}
 
 
 def gaussian_objective(**settings: Any) -> Objective:
-    """The objective of two prompts at the fourth of ten steps of the closed-form model."""
+    """Return the objective of two prompts at the fourth of ten steps of the closed-form model."""
     model = Gaussian()
     cond, null = model.encode(["red", "green"], ["", ""])
     step = model.schedule(10)[3]

@@ -1,4 +1,4 @@
-"""A budget cuts inner steps in proportion."""
+"""A budget of evaluations reduces the inner steps in proportion."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_a_budget_of_evaluations_is_kept_and_spent(budget: int) -> None:
     assert 2 * inner + others >= budget - 3 or planned(config) == planned(CONFIG)  # an inner step may need references
 
 
-def test_a_zeroth_order_inner_step_takes_as_many_as_it_has_points() -> None:
+def test_a_zeroth_order_inner_step_costs_one_evaluation_per_point() -> None:
     model = Gaussian()
     config = NullTTAConfig(
         **{**vars_of(CONFIG), "gradient": "zeroth-order", "zeroth_order_directions": "white", "budget": 140}
@@ -42,7 +42,7 @@ def test_a_zeroth_order_inner_step_takes_as_many_as_it_has_points() -> None:
 
 
 @pytest.mark.parametrize("gradient", ["autograd", "zeroth-order"])
-def test_what_the_steps_spend_is_all_but_the_references(gradient: str) -> None:
+def test_the_steps_spend_the_budget_except_for_the_references(gradient: str) -> None:
     config = NullTTAConfig(**{**vars_of(CONFIG), "gradient": gradient, "optimise_between": (0.5, 1.0)})
     counts, steps = planned(config), by_step(config)
     assert [2 * config.num_particles == spent_here for spent_here in steps] == [count == 0 for count in counts]

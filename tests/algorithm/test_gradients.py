@@ -75,7 +75,7 @@ def _as_double(null: Embedding) -> Embedding:
     return {name: value.double() for name, value in null.items()}
 
 
-def test_a_prompts_directions_are_its_own() -> None:
+def test_a_prompts_directions_do_not_depend_on_its_batch() -> None:
     both = white_directions(NULL, _generators(), 4)["tokens"]
     second = {"tokens": NULL["tokens"][1:]}
     alone = white_directions(second, _generators(1, seed=1), 4)["tokens"]
@@ -84,7 +84,7 @@ def test_a_prompts_directions_are_its_own() -> None:
     assert not torch.equal(both[0], both[1])
 
 
-def test_what_is_not_floating_point_stays() -> None:
+def test_integer_tensors_are_not_moved() -> None:
     null = {**NULL, "mask": torch.ones(B, 3, dtype=torch.bool)}
     seen = []
 
@@ -125,7 +125,7 @@ def test_zeroth_order_approaches_autograd_on_the_whole_objective() -> None:
 
 
 def _rounded(images: Tensor, prompts: Any) -> Tensor:
-    """A staircase: no gradient anywhere."""
+    """A staircase, whose gradient is zero everywhere."""
     return (nearness(images, prompts) * 50).round() / 50
 
 
@@ -183,7 +183,7 @@ def test_components_are_reported_and_z_is_measured_on_plain_samples() -> None:
     torch.testing.assert_close(result.rewards[1:2], alone.rewards)
 
 
-def test_one_reward_is_its_only_component() -> None:
+def test_a_single_reward_is_its_only_component() -> None:
     config = NullTTAConfig(num_inference_steps=2, inner_steps=(1, 1), guidance_scale=3.0)
     result = align(Gaussian(), "red", nearness, config=config)
     assert list(result.reward_components) == ["nearness"]
@@ -208,7 +208,7 @@ def test_a_run_evaluates_several_directions_in_one_batch(
 
 
 def test_small_gradients_survive_float16_and_large_ones_do_not_overflow() -> None:
-    """dJ/dφ' of 1e-7 is zero in float16's backward pass, and one that S = 2¹² would overflow is taken with less."""
+    """A gradient of 1e-7 would be zero in float16, and one that overflows at S = 2¹² is computed with a smaller S."""
     slopes = torch.tensor([1e-8, 1e-3, 30.0])[:, None]
 
     def through_half(null: Embedding) -> Terms:

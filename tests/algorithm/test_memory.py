@@ -1,4 +1,4 @@
-"""A run that does not fit goes on with less at a time, and gives what it would have given."""
+"""A run that does not fit into memory continues with fewer rows at a time and gives the same result."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CONFIG = NullTTAConfig(num_inference_steps=4, inner_steps=(1, 3), guidance_scale
 
 
 class Small(Gaussian):
-    """Memory for so many rows with gradient, and for as many without."""
+    """Runs out of memory beyond a number of rows, with gradient and without."""
 
     def __init__(self, with_gradient: int, without: int) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class Small(Gaussian):
         return super().predict(x, step, embedding)
 
 
-def test_a_run_that_does_not_fit_halves_its_rows_says_so_and_gives_the_same_result() -> None:
+def test_a_run_that_does_not_fit_halves_its_rows_with_a_warning_and_the_same_result() -> None:
     prompts = ["red", "green", "red"]
     expected = align(Gaussian(), prompts, nearness, config=CONFIG)
     with warnings.catch_warnings(record=True) as said:
@@ -47,7 +47,7 @@ def test_a_run_that_does_not_fit_halves_its_rows_says_so_and_gives_the_same_resu
     torch.testing.assert_close(found.rewards, expected.rewards, rtol=0, atol=1e-5)
 
 
-def test_rows_are_covered_once_and_the_number_that_fits_is_kept() -> None:
+def test_each_row_is_computed_once_and_the_number_that_fits_is_kept() -> None:
     seen: list[list[int]] = []
 
     def function(rows: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ def test_rows_are_covered_once_and_the_number_that_fits_is_kept() -> None:
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("another failure")])
-def test_one_row_that_does_not_fit_and_other_errors_are_not_held_back(error: RuntimeError) -> None:
+def test_a_single_row_that_does_not_fit_and_other_errors_are_raised(error: RuntimeError) -> None:
     def function(rows: Tensor) -> Any:
         raise error
 
@@ -74,7 +74,7 @@ def test_one_row_that_does_not_fit_and_other_errors_are_not_held_back(error: Run
         MicroBatch(rows=1).map(function, 4)
 
 
-def test_a_given_micro_batch_bounds_what_goes_through_at_once_and_changes_nothing() -> None:
+def test_a_given_micro_batch_bounds_the_rows_without_changing_the_result() -> None:
     prompts = ["red", "green", "red"]
     expected = align(Gaussian(), prompts, nearness, config=CONFIG)
     found = align(Small(with_gradient=2, without=4), prompts, nearness, config=CONFIG, micro_batch=2)

@@ -1,3 +1,5 @@
+"""The objective: guidance, the consistency term, the prior and their weights."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -49,7 +51,7 @@ def test_exact_consistency_of_a_deterministic_step_is_zero() -> None:
     assert deterministic(MOVED).kl.tolist() == [0.0, 0.0]
 
 
-def test_the_value_is_reward_less_consistency_less_prior() -> None:
+def test_the_value_is_the_reward_minus_consistency_minus_prior() -> None:
     objective = gaussian_objective(reward_weight=5.0, kl_weight=0.3, prior_variance=0.02)
     terms = objective(MOVED)
     prior = MOVED["mean"].square().sum(1) / (2 * 0.02)
@@ -57,7 +59,7 @@ def test_the_value_is_reward_less_consistency_less_prior() -> None:
 
 
 @pytest.mark.parametrize("weights", [(0.3, 0.0), (0.0, 0.3), (0.3, 0.7)])
-def test_the_regularisers_have_weights_of_their_own(weights: tuple[float, float]) -> None:
+def test_each_regulariser_has_its_own_weight(weights: tuple[float, float]) -> None:
     kl_weight, prior_weight = weights
     terms = gaussian_objective(
         reward_weight=5.0, kl_weight=kl_weight, prior_weight=prior_weight, prior_variance=0.02
@@ -67,7 +69,7 @@ def test_the_regularisers_have_weights_of_their_own(weights: tuple[float, float]
     torch.testing.assert_close(terms.value, expected)
 
 
-def test_at_the_encoded_null_both_regularisers_vanish() -> None:
+def test_both_regularisers_vanish_at_the_encoded_null() -> None:
     terms = gaussian_objective(reward_weight=2.0)(Gaussian().encode(["red"] * 2, [""] * 2)[1])
     assert terms.kl.tolist() == [0.0, 0.0]
     torch.testing.assert_close(terms.value, 2.0 * terms.reward)

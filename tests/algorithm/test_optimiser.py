@@ -1,3 +1,5 @@
+"""Adam per prompt, and ascent along a gradient."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -27,7 +29,7 @@ def test_adam_is_torchs_adam() -> None:
     torch.testing.assert_close(ours["tokens"], theirs.detach(), rtol=1e-6, atol=1e-7)
 
 
-def test_a_skipped_prompt_is_as_if_the_step_had_not_been() -> None:
+def test_a_skipped_prompt_keeps_its_state() -> None:
     both, alone = {"tokens": torch.zeros(2, 3)}, {"tokens": torch.zeros(1, 3)}
     adam, single = Adam(both, 0.1), Adam(alone, 0.1)
     gradients = torch.randn(6, 2, 3, generator=torch.Generator().manual_seed(0))
@@ -69,7 +71,7 @@ def test_a_non_finite_objective_fails_the_run() -> None:
         _ascend(_objective(lambda x: x.sum(1) / 0))
 
 
-def test_the_release_skips_it_for_that_prompt_alone() -> None:
+def test_release_conventions_skip_only_the_prompt_that_is_not_finite() -> None:
     infinite = torch.tensor([torch.inf, 0.0])
     null, _ = _ascend(_objective(lambda x: x.sum(1) + infinite), skip=True)
     assert bool((null["tokens"][0] == 0).all())

@@ -1,3 +1,5 @@
+"""Noise from each prompt's own seed."""
+
 from __future__ import annotations
 
 import pytest
@@ -10,7 +12,7 @@ from nulltta.errors import NullTTAError
 STEP = NoiseStep(timestep=41, alpha_bar=0.5, alpha_bar_previous=0.6, consistency=1.0)
 
 
-def test_a_prompts_noise_depends_on_its_seed_and_step_and_not_on_its_place_or_on_k() -> None:
+def test_a_prompts_noise_depends_only_on_its_seed_and_the_step() -> None:
     three = randomness.seeded([7, 8, 9], 2, torch.zeros(3, 4, 5, 5), particles=3)
     one = randomness.seeded([9], 2, torch.zeros(1, 4, 5, 5), particles=1)
     assert torch.equal(three[2, :1], one[0])

@@ -1,4 +1,4 @@
-"""What the sampling loop promises, on a Gaussian whose answers are known and on a real (tiny) Stable Diffusion."""
+"""Properties of the sampling loop, on a Gaussian in closed form and on a real (tiny) Stable Diffusion."""
 
 from __future__ import annotations
 
@@ -71,14 +71,14 @@ def test_the_same_seed_gives_the_same_bits(model: Any, config: NullTTAConfig) ->
 
 
 @pytest.mark.parametrize("prompts", [["red"], ["red", "green", "red"]])
-def test_one_branch_with_gradient_an_inner_step_and_the_conditional_one_reused(prompts: list[str]) -> None:
+def test_an_inner_step_differentiates_one_branch_and_reuses_the_conditional_one(prompts: list[str]) -> None:
     model, T, K = Gaussian(), SHORT.num_inference_steps, SHORT.num_particles
     result = align(model, prompts, nearness, config=SHORT)
     gamma = schedules.annealing_coefficient("auto", T)
     inner = sum(schedules.inner_step_count(i, gamma, SHORT.inner_steps) for i in range(T))
     assert inner > T
     assert model.with_gradient == inner * len(prompts)
-    assert model.without_gradient == (2 * K * T + 2 * T) * len(prompts)  # and the bound is T(2 + 2K) + 2K
+    assert model.without_gradient == (2 * K * T + 2 * T) * len(prompts)  # at most T(2 + 2K) + 2K
     assert evaluations(SHORT) == (inner, 2 * K * T + 2 * T)
     before = model.without_gradient
     _ = result.baseline
@@ -92,7 +92,7 @@ def test_one_branch_with_gradient_an_inner_step_and_the_conditional_one_reused(p
         {"inner_steps": (0, 2)}, {"budget": 50}, {"budget": 41},
     ],
 )  # fmt: skip
-def test_the_cost_is_what_was_foretold(changes: dict[str, Any]) -> None:
+def test_the_cost_is_the_predicted_one(changes: dict[str, Any]) -> None:
     model, config = Gaussian(), replace(SHORT, **changes)
     result = align(model, "red", nearness, config=config)
     assert (model.with_gradient, model.without_gradient) == evaluations(config)
@@ -193,7 +193,7 @@ def test_candidates_are_chosen_greedily_and_the_best_image_is_returned() -> None
     torch.testing.assert_close(result.rewards, nearness(result.images, ["red", "green"]))
 
 
-def test_more_candidates_share_the_first_ones_noise() -> None:
+def test_the_first_candidates_noise_does_not_depend_on_their_number() -> None:
     problem = make_problem(Gaussian(), "red", nearness, replace(SHORT, num_particles=3), seed=6)
     single = make_problem(Gaussian(), "red", nearness, replace(SHORT, num_particles=1), seed=6)
     assert torch.equal(problem.latents[:, :1], single.latents)
@@ -266,7 +266,7 @@ def _recorded() -> type:
     from diffusers import DDIMScheduler
 
     class Recorded(DDIMScheduler):
-        """DDIM whose noise is given."""
+        """DDIM with given noise."""
 
         noises: Any
 

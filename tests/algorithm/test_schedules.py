@@ -1,3 +1,5 @@
+"""The schedules of inner steps and of annealing."""
+
 from __future__ import annotations
 
 import pytest
@@ -25,5 +27,5 @@ def test_auto_annealing_finishes_at_the_same_fraction_of_sampling(steps: int) ->
         assert schedules.progress(index, gamma) == pytest.approx(schedules.progress(100 * index / steps, 0.008))
 
 
-def test_a_given_annealing_is_itself() -> None:
+def test_a_given_annealing_coefficient_is_used_unchanged() -> None:
     assert schedules.annealing_coefficient(0.02, 10) == 0.02

@@ -1,4 +1,4 @@
-"""What sampling from `toy.Gaussian` does in closed form: every step is x' = a·x + b·μ + σ·z, with μ the guided mean."""
+"""Sampling from `nulltta.testing.Gaussian` in closed form: a step is x' = a·x + b·μ + σ·z, with μ the guided mean."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from nulltta.algorithm.problem import Problem
 from nulltta.alignment import make_problem
 from nulltta.testing import Gaussian
 
-TARGET = torch.tensor([0.2, 0.4, 0.6])  # of toy.nearness, −‖x − target‖²
+TARGET = torch.tensor([0.2, 0.4, 0.6])  # of nulltta.testing.nearness, −‖x − target‖²
 WEIGHTS = torch.tensor([0.5, -1.0, 0.25])
 
 
 def slope(images: Tensor, prompts: Sequence[str]) -> Tensor:
-    """w·x: a linear reward."""
+    """Return the linear reward w·x."""
     return images.flatten(1) @ WEIGHTS
 
 
 @dataclass(frozen=True)
 class Linear:
-    """One step: x' = a·x + b·μ + σ·z; and its clean estimate x̂0 = √ᾱ·x + (1−ᾱ)·μ."""
+    """A step x' = a·x + b·μ + σ·z, with the clean estimate x̂0 = √ᾱ·x + (1−ᾱ)·μ."""
 
     a: float
     b: float
@@ -39,7 +39,7 @@ class Linear:
         return self.a * x + self.b * mu
 
     def reward(self, x: Tensor, mu: Tensor) -> Tensor:
-        """−‖x̂0 − target‖²."""
+        """Return −‖x̂0 − target‖²."""
         return -(self.predict_x0(x, mu) - TARGET).square().sum(-1)
 
     def reward_gradient(self, x: Tensor, mu: Tensor) -> Tensor:
@@ -47,7 +47,7 @@ class Linear:
 
 
 def sampler(steps: int) -> list[Linear]:
-    """Its steps at η = 1."""
+    """Return the steps at η = 1."""
     found = []
     for step in Gaussian().schedule(steps):
         now, then = step.alpha_bar, step.alpha_bar_previous
@@ -60,7 +60,7 @@ def sampler(steps: int) -> list[Linear]:
 
 
 def marginal(steps: int, mu: Tensor) -> tuple[Tensor, float]:
-    """The mean (3,) and variance of plain sampling's x_0."""
+    """Return the mean (3,) and variance of plain sampling's x_0."""
     mean, variance = torch.zeros(3), 1.0
     for step in sampler(steps):
         mean, variance = step.a * mean + step.b * mu, step.a**2 * variance + step.std**2
@@ -68,7 +68,7 @@ def marginal(steps: int, mu: Tensor) -> tuple[Tensor, float]:
 
 
 def tilted(steps: int, mu: Tensor, weight: float) -> tuple[Tensor, float]:
-    """The mean (3,) and variance of p(x_0)·exp(−weight·‖x_0 − target‖²)/Z: Gaussian times Gaussian."""
+    """Return the mean (3,) and variance of the Gaussian p(x_0)·exp(−weight·‖x_0 − target‖²)/Z."""
     mean, variance = marginal(steps, mu)
     precision = 1 / variance + 2 * weight
     return (mean / variance + 2 * weight * TARGET) / precision, 1 / precision
@@ -82,12 +82,12 @@ def problem(
 
 
 def guided_means(p: Problem) -> Tensor:
-    """μ = φ + s(c − φ), (B, 3)."""
+    """Return μ = φ + s(c − φ), (B, 3)."""
     null, cond = p.null["mean"], p.cond["mean"]
     return null + p.config.guidance_scale * (cond - null)
 
 
 def noises(p: Problem, count: int) -> list[Tensor]:
-    """The step noises of the first prompt's particles, (N, 3) a step."""
+    """Return the noise of the first prompt's particles, (N, 3) per step."""
     like = p.latents[:, 0]
     return [p.noise(i, step, like, count)[0].flatten(1) for i, step in enumerate(p.schedule())]

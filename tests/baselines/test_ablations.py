@@ -1,4 +1,4 @@
-"""Null-TTA with one thing changed: what is optimised, and for how many steps it holds."""
+"""Ablations of Null-TTA: the prompt's embedding is optimised instead, or one null text serves all steps."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SHORT = NullTTAConfig(
 
 
 def test_a_quadratic_reward_is_maximised_over_the_prompts_embedding() -> None:
-    """One denoising step: J is quadratic in c', so its maximum has a closed form; the image shows c'."""
+    """In one denoising step J is quadratic in c', so that its maximum has a closed form, which the image reveals."""
     config = NullTTAConfig(
         num_inference_steps=1, inner_steps=(400, 400), num_particles=1, guidance_scale=3.0, reward_weight=1.0,
         kl_weight=0.05, prior_variance=0.5, learning_rate=0.03,
@@ -80,7 +80,7 @@ def test_a_shared_null_text_is_the_mean_of_those_learnt_and_stays_frozen() -> No
     assert bool((shared.rewards > shared.baseline_rewards).all())
 
 
-def test_alignment_goes_on_from_a_null_text_given_at_the_start() -> None:
+def test_alignment_continues_from_a_null_text_given_at_the_start() -> None:
     problem = align(Gaussian(), "red", nearness, config=SHORT, method="plain").problem
     start = {"mean": torch.tensor([[0.3, -0.1, 0.2]])}
     frozen = replace(problem, config=replace(SHORT, inner_steps=(0, 0), num_particles=1), start=start)

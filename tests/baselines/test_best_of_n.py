@@ -1,3 +1,5 @@
+"""Best-of-N."""
+
 from __future__ import annotations
 
 from dataclasses import fields, replace
@@ -18,7 +20,7 @@ from .linear import problem
 PROMPTS = ["red", "green"]
 
 
-def test_it_is_the_best_of_the_plain_samples_of_each_latent_with_its_own_noise() -> None:
+def test_it_is_the_best_of_plain_samples_with_separate_latents_and_noise() -> None:
     p = problem(nearness, 5, PROMPTS, seed=4)
     run = MethodRun(BestOfN(samples=4)(p))
     outcome, trace = run.finish(), run.trace
@@ -32,14 +34,14 @@ def test_it_is_the_best_of_the_plain_samples_of_each_latent_with_its_own_noise()
     assert len(trace) == 5
 
 
-def test_more_samples_hold_the_fewer_ones() -> None:
+def test_more_samples_include_those_of_fewer() -> None:
     p = problem(nearness, 5, PROMPTS)
     few, many = (MethodRun(BestOfN(samples=n)(p)).finish() for n in (2, 6))
     torch.testing.assert_close(many.candidates[:, :2], few.candidates)
 
 
 def _nth(p: Problem, n: int) -> Problem:
-    """The problem of one candidate that starts from the n-th latent and takes the n-th candidate's noise."""
+    """Return the problem of one candidate with the n-th latent and the n-th candidate's noise."""
 
     class Nth(Problem):
         def noise(self, index: int, step: NoiseStep, like: Tensor, particles: int) -> Tensor:

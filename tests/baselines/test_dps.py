@@ -1,3 +1,5 @@
+"""DPS, against its analytic gradient."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,4 +1,4 @@
-"""What every rival must do, as every method: on a real (tiny) Stable Diffusion, on a flow, on the model that ships."""
+"""Every baseline on a real (tiny) Stable Diffusion, on a flow and on the embedded model."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def brightness(images: Tensor, prompts: Sequence[str]) -> Tensor:
     return images.flatten(1).mean(1)
 
 
-def test_every_baseline_is_here_and_is_a_method_by_its_name() -> None:
+def test_every_baseline_is_tested_here_and_known_by_name() -> None:
     assert {name.split(",")[0] for name in RIVALS} == set(BASELINES)
     assert dict(METHODS) | dict(BASELINES) == dict(METHODS)
     config = NullTTAConfig(num_inference_steps=4, num_particles=1, guidance_scale=3.0)
@@ -57,7 +57,7 @@ def test_every_baseline_is_here_and_is_a_method_by_its_name() -> None:
 
 
 @every
-def test_its_result_is_whole_repeatable_and_the_same_alone_and_in_a_batch(
+def test_its_result_is_complete_repeatable_and_independent_of_the_batch(
     model: Any, config: NullTTAConfig, name: str
 ) -> None:
     batch = align(model, PROMPTS, "colourfulness", config=config, seed=SEEDS, method=RIVALS[name])
@@ -88,24 +88,22 @@ def test_a_flow_is_sampled_too(flow: Any, name: str) -> None:
 def test_on_the_embedded_model(embedded: Any, name: str) -> None:
     model, clip, plain = embedded
     result = align(model, PROMPT, clip, config=EMBEDDED, method=RIVALS[name])
-    if isinstance(RIVALS[name], BestOfN | DNO | ReNO):  # plain's sample is among theirs
+    if isinstance(RIVALS[name], BestOfN | DNO | ReNO):  # plain sampling's image is among their candidates
         assert float(result.rewards) >= float(plain.rewards) - 1e-5
-    if not isinstance(RIVALS[name], DPS | DAS | FKSteering):  # of which three steps promise nothing
+    if not isinstance(RIVALS[name], DPS | DAS | FKSteering):  # which three steps need not improve
         assert float(result.rewards) > float(plain.rewards) + 1e-5
     torch.testing.assert_close(result.rewards, clip(result.images, [PROMPT]).detach())
 
 
 @pytest.mark.parametrize("name", ["best-of-n", "das", "dno"])
-def test_rows_that_go_through_the_networks_in_parts_change_nothing(
-    model: Any, config: NullTTAConfig, name: str
-) -> None:
+def test_micro_batches_do_not_change_the_result(model: Any, config: NullTTAConfig, name: str) -> None:
     whole = align(model, PROMPTS, "colourfulness", config=config, method=RIVALS[name])
     parts = align(model, PROMPTS, "colourfulness", config=config, method=_two_at_a_time(RIVALS[name]))
     torch.testing.assert_close(parts.candidates, whole.candidates, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("prompts", [["red"], ["red", "green", "red"]])
-def test_the_cost_is_the_one_that_each_docstring_states(prompts: list[str]) -> None:
+def test_the_cost_is_the_one_in_each_docstring(prompts: list[str]) -> None:
     T, N, n, K = 5, 3, 2, 2
     config = NullTTAConfig(
         num_inference_steps=T, inner_steps=(1, 3), num_particles=K, guidance_scale=3.0, annealing="auto"
@@ -163,7 +161,7 @@ def test_float16_is_refused_by_those_that_differentiate_through_it(name: str) ->
 
 
 @pytest.mark.parametrize("name", [name for name in RIVALS if name.split(",")[0] not in GRADIENT])
-def test_a_reward_without_gradient_serves_those_that_need_none(name: str) -> None:
+def test_a_reward_without_gradient_is_accepted_by_the_others(name: str) -> None:
     def size(images: Tensor, prompts: Sequence[str]) -> Tensor:
         assert not images.requires_grad
         return nearness(images, prompts)
@@ -171,7 +169,7 @@ def test_a_reward_without_gradient_serves_those_that_need_none(name: str) -> Non
     size.differentiable = False  # type: ignore[attr-defined]
     config = NullTTAConfig(
         num_inference_steps=3, inner_steps=(1, 1), num_particles=2, guidance_scale=3.0, zeroth_order_directions="white"
-    )  # the toy encodes no words for others
+    )  # the closed-form model encodes no other words
     assert len(align(Gaussian(), "red", size, config=config, method=RIVALS[name]).images) == 1
 
 
@@ -223,6 +221,6 @@ def flow(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.fixture(scope="module")
 def embedded() -> Any:
-    """The model that ships, its scorer, and what plain sampling makes of PROMPT."""
+    """Return the embedded model, its scorer, and plain sampling's result for PROMPT."""
     model, clip = nulltta.load_model("embedded", device="cpu"), load("clip", device="cpu")
     return model, clip, align(model, PROMPT, clip, config=EMBEDDED, method="plain")

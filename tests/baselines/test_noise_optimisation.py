@@ -27,21 +27,21 @@ PROMPTS = ["red", "green"]
 
 
 def _gains(steps: int) -> Tensor:
-    """∂x_0/∂(x_T, z_1, ..., z_T): a number each, (1 + T,)."""
+    """Return the derivatives of x_0 by x_T, z_1, ..., z_T, which are scalars: (1 + T,)."""
     found = sampler(steps)
     after = [math.prod(step.a for step in found[i + 1 :]) for i in range(-1, steps)]
     return torch.tensor([1.0, *(step.std for step in found)]) * torch.tensor(after)
 
 
 def _x0(p: Problem, noise: Tensor) -> Tensor:
-    """x_0 of noise (B, 1 + T, 3): (B, 3)."""
+    """Return x_0 (B, 3) of noise (B, 1 + T, 3)."""
     x, mu = noise[:, 0], guided_means(p)
     for step, z in zip(sampler(T), noise[:, 1:].unbind(1), strict=True):
         x = step.mean(x, mu) + step.std * z
     return x
 
 
-def test_with_the_noise_as_it_is_both_are_plain_sampling() -> None:
+def test_unchanged_noise_gives_plain_sampling() -> None:
     p = problem(nearness, T, PROMPTS, seed=2)
     ordinary = MethodRun(plain(p)).finish()
     for rival in (DNO(iterations=0), ReNO(iterations=0)):
@@ -59,7 +59,7 @@ def test_the_gradient_through_all_steps_is_the_analytic_one(free: int) -> None:
     torch.testing.assert_close((moved - noise[:, :free]).flatten(2), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_each_branch_is_computed_once_more_in_the_backward_pass(model: Any) -> None:
+def test_each_branch_is_recomputed_once_in_the_backward_pass(model: Any) -> None:
     model.encode(["a cat"], [""])  # what the model observes when it is first used is not counted
     rows, predict = [], model.predict
 
@@ -73,20 +73,20 @@ def test_each_branch_is_computed_once_more_in_the_backward_pass(model: Any) -> N
     assert sum(rows) == (2 * 2 * 2 + 2) * 3  # twice 2T·n, and 2T
 
 
-def test_one_step_of_dno_moves_every_noise_by_adamw() -> None:
+def test_a_step_of_dno_moves_all_noise_by_adamw() -> None:
     p, rate = problem(slope, T, PROMPTS, seed=2), 0.1
     noise = torch.stack(own_noise(p), dim=1).flatten(2)
     run = MethodRun(DNO(iterations=1, learning_rate=rate)(p))
     outcome, trace = run.finish(), run.trace
     decay = torch.optim.AdamW([torch.zeros(1)]).defaults["weight_decay"]
     uphill = rate * torch.sign(torch.outer(_gains(T), WEIGHTS))
-    expected = _x0(p, noise * (1 - rate * decay) + uphill)  # Adam's first step has the gradient's sign alone
+    expected = _x0(p, noise * (1 - rate * decay) + uphill)  # Adam's first step depends on the gradient's sign only
     torch.testing.assert_close(outcome.candidates[:, 0].flatten(1), expected, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(trace[1].inner_rewards[0], expected @ WEIGHTS, rtol=1e-4, atol=1e-4)
     assert torch.equal(outcome.initial_latents, p.latents[:, 0])
 
 
-def test_one_step_of_reno_moves_the_initial_latent_by_clip_times_rate_along_the_gradient() -> None:
+def test_a_step_of_reno_moves_the_initial_latent_along_the_clipped_gradient() -> None:
     p = problem(slope, T, PROMPTS, seed=2)
     noise = torch.stack(own_noise(p), dim=1).flatten(2)
     outcome = MethodRun(ReNO(iterations=1, norm_weight=0.0)(p)).finish()
@@ -94,14 +94,14 @@ def test_one_step_of_reno_moves_the_initial_latent_by_clip_times_rate_along_the_
     torch.testing.assert_close(outcome.candidates[:, 0].flatten(1), _x0(p, noise))
 
 
-def test_reno_holds_the_norm_of_the_latent_where_the_reward_pulls_it_away() -> None:
+def test_reno_keeps_the_norm_of_the_latent_against_the_reward() -> None:
     p = problem(slope, T, PROMPTS)
     settings = {"iterations": 6, "learning_rate": 2.0, "reward_weight": 3.0}
     free, held = (MethodRun(ReNO(norm_weight=w, **settings)(p)).finish().rewards for w in (0.0, 10.0))
     assert bool((held < free).all())
 
 
-def test_the_norms_density_is_greatest_where_gaussian_noise_lives() -> None:
+def test_the_norms_density_is_greatest_at_the_norm_of_gaussian_noise() -> None:
     x = torch.randn((2, 1, 4, 8, 8), generator=generator(0))
     radius = x.flatten(1).norm(dim=1).view(-1, 1, 1, 1, 1)
     at = [log_norm_density(x / radius * math.sqrt(255) * factor) for factor in (0.97, 1.0, 1.03)]
@@ -124,7 +124,7 @@ def test_a_quadratic_reward_reaches_its_maximum(rival: DNO | ReNO) -> None:
     assert {step.timestep for step in result.trace} == {0.0}
 
 
-def test_a_gradient_is_clipped_prompt_by_prompt() -> None:
+def test_a_gradient_is_clipped_per_prompt() -> None:
     gradient = torch.tensor([[[3.0], [4.0]], [[0.3], [0.4]], [[0.0], [0.0]]])
     expected = torch.tensor([[[0.6], [0.8]], [[0.3], [0.4]], [[0.0], [0.0]]])
     torch.testing.assert_close(clipped(gradient, 1.0), expected)
@@ -142,8 +142,8 @@ def test_gaussian_noise_is_probable_and_shifted_or_scaled_noise_is_not() -> None
     assert log_probability(torch.full((m * k,), c)).item() == pytest.approx(expected, rel=1e-4)
 
 
-def test_dno_with_its_regulariser_keeps_the_noise_nearer_to_gaussian() -> None:
-    """15 numbers of noise would say little; 60 steps make 183 of them, all pulled one way."""
+def test_dnos_regulariser_keeps_the_noise_nearer_to_gaussian() -> None:
+    """Sixty steps have 183 numbers of noise, enough for a test of their distribution."""
 
     def sum_(images: Tensor, prompts: object) -> Tensor:
         return images.flatten(1).sum(1)

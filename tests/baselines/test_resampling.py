@@ -1,3 +1,5 @@
+"""Resampling of particles: expected counts, variance and ancestors."""
+
 from __future__ import annotations
 
 import math
@@ -45,7 +47,7 @@ def test_equal_weights_keep_every_particle(name: str) -> None:
     assert all(_counts(name, equal, seed).tolist() == [1] * 6 for seed in range(50))
 
 
-def test_only_prompts_short_of_effective_particles_are_resampled_and_all_goes_by_ancestor() -> None:
+def test_only_prompts_with_few_effective_particles_are_resampled() -> None:
     log_weights = torch.tensor([[0.0, 0.1, 0.0], [0.0, 0.0, 90.0]], dtype=torch.float64)
     x, r = torch.arange(12.0).view(2, 3, 2), torch.arange(6.0).view(2, 3)
     generators = [generator(0), generator(1)]

@@ -1,4 +1,4 @@
-"""Data ~ N(m, I) and a quadratic reward: the tilted distribution is a Gaussian that is known."""
+"""DAS and FK steering on data ~ N(m, I) with a quadratic reward, where the tilted distribution is a known Gaussian."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_without_reward_the_particles_are_plain_samples() -> None:
 
 
 def test_das_weights_are_the_exact_importance_weights() -> None:
-    """Two steps, of which the second is deterministic; nothing is resampled: log w = log p/q + r(x_0)/α."""
+    """In two steps without resampling, the second of them deterministic, log w = log p/q + r(x_0)/α."""
     p, count, alpha = problem(nearness, 2), 6, 0.7
     cloud = _end(DAS(particles=count, temperature=alpha, threshold=0.0).sample(p))
     first, last = sampler(2)
@@ -74,8 +74,8 @@ def test_das_weights_are_the_exact_importance_weights() -> None:
     torch.testing.assert_close(cloud.log_weights[0], expected.double(), rtol=1e-5, atol=1e-4)
 
 
-def test_das_takes_gradient_and_value_along_when_it_resamples(each_from_the_next: None) -> None:
-    """A particle follows its ancestor's gradient, and the ancestor's value goes off its weight."""
+def test_das_resamples_gradients_and_values_with_their_particles(each_from_the_next: None) -> None:
+    """A particle follows its ancestor's gradient, and its weight is divided by the ancestor's value."""
     p, count, alpha = problem(nearness, 3), 4, 0.7
     rival = DAS(particles=count, temperature=alpha, threshold=2.0, resampling="each from the next")
     cloud = _end(rival.sample(p))
@@ -99,7 +99,7 @@ def test_das_takes_gradient_and_value_along_when_it_resamples(each_from_the_next
 
 
 @pytest.mark.parametrize("potential", ["difference", "max"])
-def test_fk_weights_add_up_to_the_last_reward(potential: Any) -> None:
+def test_fk_potentials_add_up_to_the_last_reward(potential: Any) -> None:
     cloud = _end(
         FKSteering(particles=5, reward_weight=3.0, potential=potential, threshold=0.0).sample(problem(nearness, 5))
     )
@@ -107,7 +107,7 @@ def test_fk_weights_add_up_to_the_last_reward(potential: Any) -> None:
 
 
 @pytest.mark.parametrize("potential", ["difference", "max"])
-def test_fk_takes_a_lineages_potentials_along_when_it_resamples(each_from_the_next: None, potential: Any) -> None:
+def test_fk_resamples_potentials_with_their_particles(each_from_the_next: None, potential: Any) -> None:
     p, count = problem(nearness, 3, seed=5), 8
     settings = {"times": (1 / 3, 2 / 3), "threshold": 2.0, "resampling": "each from the next"}
     cloud = _end(FKSteering(particles=count, reward_weight=3.0, potential=potential, **settings).sample(p))
@@ -136,7 +136,7 @@ def test_das_returns_the_particle_of_greatest_weight_and_fk_that_of_greatest_rew
         torch.testing.assert_close(outcome.rewards[0], nearness(outcome.candidates[0], []))
 
 
-def test_fk_scores_at_its_times_and_at_the_end_only() -> None:
+def test_fk_scores_only_at_its_times_and_at_the_end() -> None:
     scored = [step.index for step in FKSteering()(problem(nearness, 10)) if step.candidate_rewards.numel()]
     assert scored == [1, 3, 5, 7, 9]  # of the latents that these steps lead to: those of steps 2, 4, 6 and 8, and x_0
 
@@ -151,7 +151,7 @@ def test_given_latents_are_the_first_particles() -> None:
 
 @pytest.fixture
 def each_from_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A scheme that makes particle n+1 the ancestor of particle n: whatever is left behind shows in every one."""
+    """Make particle n+1 the ancestor of particle n, so that whatever is not resampled is wrong in all."""
 
     def scheme(weights: Tensor, generator: torch.Generator) -> Tensor:
         return torch.arange(len(weights)).roll(-1)

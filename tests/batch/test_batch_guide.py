@@ -1,4 +1,4 @@
-"""The mistakes that docs/batch.md shows."""
+"""The rows and the errors that docs/batch.md shows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .tables import arguments
 GUIDE = (Path(__file__).parents[2] / "docs" / "batch.md").read_text()
 
 
-def test_the_guides_rows(checkpoint: Path, tmp_path: Path) -> None:
+def test_the_rows_of_the_guide(checkpoint: Path, tmp_path: Path) -> None:
     [good] = re.findall(r"^`(\{.*\})`:$", GUIDE, re.M)
     rows = re.findall(r"^\| `(\{.*)` \| (.+) \|$", GUIDE, re.M)
     assert len(rows) == 6
@@ -29,7 +29,7 @@ def test_the_guides_rows(checkpoint: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "prompts.jsonl"]
 
 
-def test_the_guides_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_refusals_of_the_guide(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given = re.findall(r"^\| (?:a table of )?`(.+)` \| (error: .+) \|$", GUIDE, re.M)
     assert len(given) == 2
     for what, said in given:

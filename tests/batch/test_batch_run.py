@@ -1,4 +1,4 @@
-"""`nulltta batch` in one process: what it writes, what it leaves alone, what it refuses."""
+"""`nulltta batch` in one process: what it writes, resumes and refuses."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_a_reward_may_read_latents(checkpoint: Path, tmp_path: Path) -> None:
     assert all(columns <= set(row) for row in scores)
 
 
-def test_a_finished_row_is_not_done_again(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_finished_row_is_not_sampled_again(checkpoint: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     table = table_of(ROWS, tmp_path)
     assert main(arguments(table, checkpoint, out)) == 0
@@ -82,7 +82,7 @@ def test_a_finished_row_is_not_done_again(checkpoint: Path, tmp_path: Path) -> N
     assert len(written(out)) == 5 * 3
 
 
-def test_nothing_to_do_needs_no_model(
+def test_a_finished_table_does_not_load_the_model(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = table_of(ROWS, tmp_path)
@@ -93,7 +93,7 @@ def test_nothing_to_do_needs_no_model(
     assert capsys.readouterr().out == said
 
 
-def test_a_failing_row_does_not_fail_its_neighbours(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_failing_row_does_not_fail_the_rest_of_its_batch(checkpoint: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     table = table_of([{"prompt": "good"}, {"prompt": "bad"}, {"prompt": "too"}], tmp_path)
     words = [*arguments(table, checkpoint, out), "--reward", "picky_reward:picky"]
@@ -157,7 +157,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize(("words", "says"), MISTAKES.values(), ids=MISTAKES)
-def test_a_mistake_is_one_line_and_leaves_nothing(
+def test_a_mistake_is_refused_in_one_line_and_leaves_no_files(
     words: list[str], says: str, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "typo.jsonl").write_text('{"promt": "a"}\n')
@@ -174,7 +174,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_second_run_is_kept_out_and_what_a_killed_one_left_is_removed(
+def test_a_second_run_is_refused_and_a_killed_runs_leftovers_are_removed(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
@@ -189,7 +189,7 @@ def test_a_second_run_is_kept_out_and_what_a_killed_one_left_is_removed(
     require_each_row_once(out, ROWS, checkpoint)
 
 
-def test_a_full_disk_is_one_line_and_no_row(
+def test_a_full_disk_is_reported_in_one_line_and_leaves_no_row(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:

@@ -1,4 +1,4 @@
-"""A run that is killed loses the rows in progress and no others."""
+"""A killed run loses only the rows in progress."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nulltta.cli import main
 from .tables import MANY, arguments, require_each_row_once, table_of, written
 
 
-def test_a_killed_run_is_continued(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_killed_run_is_resumed(checkpoint: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     words = [*arguments(table_of(MANY, tmp_path), checkpoint, out), "--batch-size", "4"]
     process = subprocess.Popen([sys.executable, "-m", "nulltta.cli", *words])

@@ -1,4 +1,4 @@
-"""One run per folder, however many are started."""
+"""Only one run at a time may use a folder."""
 
 from __future__ import annotations
 

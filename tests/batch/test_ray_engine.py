@@ -1,4 +1,4 @@
-"""The engine for many machines, on a cluster of this machine's CPUs."""
+"""The Ray engine, on a cluster of this machine's CPUs."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from .tables import MANY, arguments, require_each_row_once, table_of, written
         ([{"CPU": 8.0}], None, "cuda", (1, {"num_gpus": 1})),
     ],
 )
-def test_a_worker_takes_a_gpu_or_as_many_cpus_as_let_all_run(nodes, workers, device, expected) -> None:
+def test_a_worker_takes_a_gpu_or_its_share_of_the_cpus(nodes, workers, device, expected) -> None:
     assert shares(nodes, workers, device) == expected
 
 
-def test_without_ray_the_line_says_what_to_install(
+def test_without_ray_the_error_says_what_to_install(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
@@ -47,7 +47,7 @@ def test_without_ray_the_line_says_what_to_install(
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:99999", "no.such.host.invalid:6379"])
-def test_an_address_where_nothing_answers_is_one_line(
+def test_an_address_that_does_not_answer_is_refused_in_one_line(
     address: str, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("ray", reason="needs the extra ray")
@@ -57,7 +57,7 @@ def test_an_address_where_nothing_answers_is_one_line(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_killed_worker_is_replaced_and_its_rows_are_done_again(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_killed_worker_is_replaced_and_its_rows_are_sampled_again(checkpoint: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="needs the extra ray")
     out = tmp_path / "out"
     words = [*arguments(table_of(MANY, tmp_path), checkpoint, out), "--batch-size", "2"]
@@ -78,5 +78,5 @@ def test_a_killed_worker_is_replaced_and_its_rows_are_done_again(checkpoint: Pat
     assert killed
     done = written(out)
     records = {file for file in first if file.startswith("rows/")}
-    assert {file: done[file] for file in records} == {file: first[file] for file in records}  # none was done twice
+    assert {file: done[file] for file in records} == {file: first[file] for file in records}  # none was sampled twice
     require_each_row_once(out, MANY, checkpoint)

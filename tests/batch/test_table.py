@@ -1,4 +1,4 @@
-"""Tables as people write them and as pandas writes them."""
+"""Reading tables in every format, as people and as pandas write them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FIRST = {"id": "007", "prompt": 'a "cat", red', "seed": 7, "inner_steps": [5, 25
 SECOND = {"prompt": "5", "learning_rate": 0.1, "annealing": "auto"}
 
 
-def test_the_three_forms_say_the_same(tmp_path: Path) -> None:
+def test_the_three_formats_are_read_alike(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text(JSONL, encoding="utf-8")
     (tmp_path / "rows.CSV").write_text(CSV, encoding="utf-8")
     parquet.write_table(pyarrow.Table.from_pylist([FIRST, {**dict.fromkeys(FIRST), **SECOND}]), tmp_path / "r.parquet")
@@ -50,7 +50,7 @@ def test_what_pandas_writes_for_a_missing_number_is_missing(tmp_path: Path) -> N
         ("[" * 100_000, "it is not JSON"),
     ],
 )
-def test_a_line_that_is_no_row_is_one_with_a_fault(line: str, fault: str, tmp_path: Path) -> None:
+def test_a_malformed_line_is_a_row_with_a_fault(line: str, fault: str, tmp_path: Path) -> None:
     (tmp_path / "r.jsonl").write_text(f'{line}\n{{"prompt": "b"}}\n')
     bad, good = read(tmp_path / "r.jsonl")
     assert bad.fault.startswith(fault)
@@ -58,7 +58,7 @@ def test_a_line_that_is_no_row_is_one_with_a_fault(line: str, fault: str, tmp_pa
     assert good.cells == {"prompt": "b"}
 
 
-def test_a_csv_line_of_other_length_has_a_fault(tmp_path: Path) -> None:
+def test_a_csv_line_of_another_length_has_a_fault(tmp_path: Path) -> None:
     (tmp_path / "r.csv").write_text("prompt,seed\na, b,3\nc,4\nd\n")
     assert [row.fault.split(":")[0] for row in read(tmp_path / "r.csv")] == [
         "it has 3 cells for 2 columns", "", "it has 1 cells for 2 columns",
@@ -78,7 +78,7 @@ FILES = {
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_file_that_is_no_table_is_refused_in_one_line(name: str, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_table_is_refused_in_one_line(name: str, tmp_path: Path) -> None:
     content, says = FILES[name]
     if content is not None:
         (tmp_path / name).write_bytes(content)

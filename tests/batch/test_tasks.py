@@ -1,4 +1,4 @@
-"""From rows to requests, and what is refused."""
+"""Turning rows into requests, and refusing bad ones."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def of(*cells: dict[str, Any], settings: dict[str, Any] | None = None) -> Any:
     return tasks([TableRow(i, cell) for i, cell in enumerate(cells, start=1)], COMMON, settings, seed=4)
 
 
-def test_a_row_overrides_what_was_given_for_all() -> None:
+def test_a_row_overrides_the_settings_of_all_rows() -> None:
     found, failures = of(
         {"prompt": "a"},
         {"prompt": "b", "seed": 9, "negative_prompt": "n", "guidance_scale": 3, "inner_steps": [1, 2.0], "id": 12},
@@ -62,7 +62,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("cells", "says"), BAD.values(), ids=BAD)
-def test_a_bad_row_is_a_failure_and_the_rest_goes_on(cells: dict[str, Any], says: str) -> None:
+def test_a_bad_row_is_a_failure_that_does_not_stop_the_others(cells: dict[str, Any], says: str) -> None:
     found, [failure] = of({"prompt": "first", "id": "7"}, cells, {"prompt": "last"})
     assert [task.prompt for task in found] == ["first", "last"]
     assert failure.row == 2
@@ -71,7 +71,7 @@ def test_a_bad_row_is_a_failure_and_the_rest_goes_on(cells: dict[str, Any], says
 
 @pytest.mark.parametrize("field", [field.name for field in fields(NullTTAConfig)])
 @pytest.mark.parametrize("value", [{}, [], [[]], "", "\ud800", -1, 1e400, True, [None, None], ["a"], {"a": 1}])
-def test_no_cell_of_a_setting_brings_the_batch_down(field: str, value: Any) -> None:
+def test_a_bad_cell_does_not_stop_the_batch(field: str, value: Any) -> None:
     found, failures = of({"prompt": "a", field: value}, {"prompt": "b"})
     assert len(found) + len(failures) == 2
     assert "b" in [task.prompt for task in found]
@@ -84,7 +84,7 @@ def test_an_unknown_column_refuses_the_table() -> None:
         of({"seed": 1})
 
 
-def test_nothing_that_a_user_wrote_is_in_a_name_and_everything_counts() -> None:
+def test_a_rows_name_depends_on_all_its_settings_and_contains_no_text_of_users() -> None:
     cells = [
         {"prompt": "a", "id": "x"}, {"prompt": "a", "id": "../../x"}, {"prompt": "b", "id": "x"},
         {"prompt": "a", "id": "x", "seed": 5}, {"prompt": "a", "id": "x", "negative_prompt": "n"},
@@ -98,7 +98,7 @@ def test_nothing_that_a_user_wrote_is_in_a_name_and_everything_counts() -> None:
     assert len({*names, *others}) == len(names) + len(others)
     assert all(re.fullmatch("[0-9a-f]{20}", name) for name in (*names, *others))
     again, _ = of({"prompt": "z"}, cells[0])
-    assert again[1].name == names[0]  # whichever row it is
+    assert again[1].name == names[0]  # the name does not depend on the row's place
 
 
 def test_compatible_rows_share_a_batch() -> None:

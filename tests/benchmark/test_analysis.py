@@ -1,4 +1,4 @@
-"""The analysis and the conclusions, against results known by hand."""
+"""The analysis and the conclusions, on results computed by hand."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_gain_is_paired_and_resamples_prompts(panel: Panel) -> None:
     assert panel.measures == ["clip", "clip-b"]  # "x" says nothing
 
 
-def test_only_what_both_have_is_compared() -> None:
+def test_only_prompts_and_seeds_of_both_are_compared() -> None:
     before = {(p, s): float(p) for p in range(3) for s in range(2)}
     after = {(0, 0): 1.0, (0, 1): 3.0, (1, 0): 2.0, (9, 0): 100.0}
     gain = compare(before, after)
@@ -69,14 +69,14 @@ def test_only_what_both_have_is_compared() -> None:
 
 
 def test_seeds_of_a_prompt_do_not_count_as_more_prompts() -> None:
-    """Ten seeds of two prompts carry the information of two means."""
+    """Ten seeds of two prompts have the information of two means."""
     before = {(p, s): 0.0 for p in range(2) for s in range(10)}
     gain = compare(before, {(p, s): float(p) for p, s in before})
     assert gain is not None
     assert (gain.n, gain.low, gain.high) == (2, 0.0, 1.0)
 
 
-def test_the_frontier_is_what_nobody_beats_in_both(panel: Panel) -> None:
+def test_the_frontier_has_the_contenders_that_no_other_beats_in_both_measures(panel: Panel) -> None:
     assert panel.frontier("clip-b", panel.results) == ["null-tta", "dps"]
     assert panel.frontier("clip-b", ("plain", "das", "dps")) == ["dps", "das"]
 
@@ -96,7 +96,7 @@ def test_the_conclusion_says_who_is_ahead_and_what_fell(panel: Panel) -> None:
     ]
 
 
-def test_the_conclusion_says_what_became_of_the_facts(panel: Panel) -> None:
+def test_the_conclusion_says_how_the_facts_changed(panel: Panel) -> None:
     def with_facts(name: str, share: float) -> ArmResult:
         found = panel.results[name]
         scores = [{**row.scores, "facts": row.prompt / 10 + share} for row in found.rows]
@@ -121,7 +121,7 @@ def test_the_conclusion_says_what_each_ablation_changes(panel: Panel) -> None:
     assert "clip-b is lower in selection (" in said[-1]
 
 
-def test_gains_over_a_rival_are_in_plains_deviations(panel: Panel) -> None:
+def test_gains_over_a_rival_are_in_units_of_plain_samplings_deviation(panel: Panel) -> None:
     plain = panel.gain("null-tta", "clip")
     assert plain is not None
     assert f"dps ({-0.2 / plain.spread:+.2f} SD" in words.conclusion(panel, "clip-b")[1]
@@ -147,7 +147,7 @@ def test_diversity_needs_two_seeds() -> None:
     assert math.isnan(result.mean("absent"))
 
 
-def test_names_are_escaped_in_a_page(tmp_path: Path) -> None:
+def test_names_are_escaped_in_html(tmp_path: Path) -> None:
     table = ReportTable(["", "n|m"], [["a_b", "<1"]])
     report = Report([["x < y"]], [], [Protocol(["0.5*z(a) & b"], table)], title="<b>")
     html = write_html(report, tmp_path / "a.html").read_text()

@@ -1,4 +1,4 @@
-"""Sampling a plan on a tiny checkpoint: the order, continuing after any crash, and workers."""
+"""Sampling a plan on a tiny checkpoint: the order, resuming after a crash, and workers."""
 
 from __future__ import annotations
 
@@ -39,23 +39,23 @@ def plan(checkpoint: Path) -> Plan:
 
 
 def stripped(rows: list[ImageRow]) -> list[dict[str, Any]]:
-    """The rows in order, without their times."""
+    """Return the rows in order, without their times."""
     found = sorted(rows, key=lambda row: row.key)
     return [{k: v for k, v in vars(row).items() if not k.endswith("seconds") and k != "image"} for row in found]
 
 
 def approximately(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows with a tolerance, as scores differ in their last bits between batches of different sizes."""
+    """Return the rows with a tolerance, because scores in batches of different sizes differ in their last bits."""
     return [{**row, "scores": pytest.approx(row["scores"], rel=1e-3)} for row in rows]
 
 
-def test_all_arms_come_on_the_first_prompts_first(plan: Plan) -> None:
+def test_all_arms_sample_the_first_prompts_first(plan: Plan) -> None:
     jobs = [(job.prompts, job.seed, job.arm.name) for job in plan.jobs()]
     names = ["plain", "best-of-n", "null-tta"]
     assert jobs == [(batch, seed, name) for batch in ((0, 1), (2,)) for seed in (0, 1) for name in names]
 
 
-def test_rows_say_what_was_made(plan: Plan, tmp_path: Path) -> None:
+def test_rows_describe_their_images(plan: Plan, tmp_path: Path) -> None:
     store = BenchmarkFolder(tmp_path / "new")
     store.resume({}, lambda: (plan, {}))
     heard: list[ImageRow] = []
@@ -78,7 +78,7 @@ def test_rows_say_what_was_made(plan: Plan, tmp_path: Path) -> None:
     )
 
 
-def test_a_run_goes_on_wherever_it_was_cut(plan: Plan, tmp_path: Path) -> None:
+def test_a_run_resumes_wherever_it_was_cut(plan: Plan, tmp_path: Path) -> None:
     whole, cut = BenchmarkFolder(tmp_path / "whole"), BenchmarkFolder(tmp_path / "cut")
     for store in (whole, cut):
         store.resume({"n": 1}, lambda: (plan, {}))
@@ -99,7 +99,7 @@ def test_a_run_goes_on_wherever_it_was_cut(plan: Plan, tmp_path: Path) -> None:
         assert len(cut.rows()) == text[:length].count(b"\n")
 
 
-def test_another_request_does_not_go_on_in_the_same_folder(plan: Plan, tmp_path: Path) -> None:
+def test_another_request_is_refused_in_the_same_folder(plan: Plan, tmp_path: Path) -> None:
     store = BenchmarkFolder(tmp_path)
     store.resume({"seeds": [0, 1], "model": "x"}, lambda: (plan, {}))
     assert store.resume({"seeds": (0, 1), "model": "x"}, lambda: pytest.fail("it is here")) == Plan.from_json(
@@ -114,14 +114,14 @@ def test_another_request_does_not_go_on_in_the_same_folder(plan: Plan, tmp_path:
 
 
 @pytest.mark.parametrize(("file", "text"), [("rows.jsonl", "{}\n"), ("rows.jsonl", "x\n"), ("plan.json", "[]")])
-def test_files_of_another_make_are_refused(tmp_path: Path, file: str, text: str) -> None:
+def test_files_of_another_format_are_refused(tmp_path: Path, file: str, text: str) -> None:
     (tmp_path / file).write_text(text)
     with pytest.raises(NullTTAError, match=r"is not the plan|is not a row") as caught:
         BenchmarkFolder(tmp_path).plan() if file == "plan.json" else BenchmarkFolder(tmp_path).rows()
     assert "\n" not in str(caught.value)
 
 
-def test_workers_make_the_same_rows(plan: Plan, tmp_path: Path) -> None:
+def test_workers_write_the_same_rows(plan: Plan, tmp_path: Path) -> None:
     alone, together = BenchmarkFolder(tmp_path / "alone"), BenchmarkFolder(tmp_path / "together")
     small = replace(plan, prompts=["a", "b"], seeds=[0])
     for store, machine in ((alone, ONE), (together, WorkerMachine(workers=2, threads=1))):
@@ -132,7 +132,7 @@ def test_workers_make_the_same_rows(plan: Plan, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("ps") is None, reason="ps lists the workers")
 def test_workers_end_with_a_run_that_is_killed(plan: Plan, tmp_path: Path) -> None:
-    """Without this, they would wait for work forever."""
+    """Otherwise they would wait for work forever."""
     BenchmarkFolder(tmp_path).resume({}, lambda: (replace(plan, seeds=list(range(1000))), {}))
     script = (
         "import sys; from pathlib import Path; from nulltta.benchmark.run import WorkerMachine, sample\n"
@@ -153,7 +153,7 @@ def test_workers_end_with_a_run_that_is_killed(plan: Plan, tmp_path: Path) -> No
 
 
 def processes() -> dict[int, int]:
-    """All running processes, and their parents."""
+    """Return the running processes with their parents."""
     lines = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout.splitlines()
     return {int(pid): int(parent) for pid, parent in map(str.split, lines)}
 
@@ -175,7 +175,7 @@ def test_a_failing_job_names_its_arm_and_leaves_the_finished_rows(plan: Plan, tm
     assert [row.key[0] for row in store.rows()] == [plan.arms[0].key] * 2
 
 
-def test_the_model_is_as_before_once_it_was_counted(model: nulltta.GuidedModel) -> None:
+def test_counting_leaves_the_model_unchanged(model: nulltta.GuidedModel) -> None:
     predict = model.predict
     with pytest.raises(ZeroDivisionError), counted(model):
         raise ZeroDivisionError
@@ -189,7 +189,7 @@ def test_checkpointed_steps_count_their_second_evaluation(model: Any) -> None:
     assert (evaluations.forward, evaluations.backward) == (2 * T * n * 2 + 2 * T, 2 * T * n)
 
 
-def test_a_sampler_draws_a_prompt_alike_in_any_batch(plan: Plan) -> None:
+def test_a_samplers_image_does_not_depend_on_its_batch(plan: Plan) -> None:
     sampler = JobSampler(plan, ONE)
     torch.set_num_threads(1)
     jobs = list(plan.jobs())

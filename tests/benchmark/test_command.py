@@ -1,4 +1,4 @@
-"""`nulltta bench` on the command line: a whole benchmark, small."""
+"""`nulltta bench` on the command line, with a small benchmark."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SHORT = ["--num-inference-steps", "2", "--threads", "1"]
 
 @pytest.fixture
 def tiny(checkpoint: Path, tmp_path: Path) -> list[str]:
-    """Flags for a benchmark on the tiny checkpoint."""
+    """Return flags for a benchmark on the tiny checkpoint."""
     (tmp_path / "prompts.txt").write_text("a\nb\n")
     (tmp_path / "tuning.txt").write_text("c\nd\n")
     files = ["--prompts-file", str(tmp_path / "prompts.txt"), "--tuning-file", str(tmp_path / "tuning.txt")]
@@ -52,7 +52,7 @@ def test_smoke_on_the_embedded_model(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "writes them up" in capsys.readouterr().out
 
 
-def test_the_same_command_goes_on_and_another_is_refused(
+def test_the_same_command_resumes_and_another_is_refused(
     tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
@@ -80,7 +80,7 @@ def test_the_same_command_goes_on_and_another_is_refused(
     assert "it differs in measures" in capsys.readouterr().err
 
 
-def test_more_may_be_asked_for_and_what_is_there_is_kept(
+def test_a_benchmark_can_grow_and_keeps_its_rows(
     tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
@@ -219,7 +219,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize(("flags", "says"), MISTAKES.values(), ids=MISTAKES)
-def test_mistakes_are_one_line_before_anything_is_loaded_or_written(
+def test_mistakes_are_refused_in_one_line_before_anything_is_loaded_or_written(
     flags: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("nulltta.benchmark.run.load_model", lambda *_: pytest.fail("a model is loaded"))
@@ -243,7 +243,7 @@ OTHER_MISTAKES = {
 
 
 @pytest.mark.parametrize(("words", "says"), OTHER_MISTAKES.values(), ids=OTHER_MISTAKES)
-def test_mistakes_of_the_other_commands_are_one_line_too(
+def test_mistakes_of_the_other_commands_are_refused_in_one_line(
     words: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("nulltta.benchmark.run.load_model", lambda *_: pytest.fail("a model is loaded"))
@@ -266,7 +266,7 @@ def test_a_folder_that_cannot_be_written_to_is_refused_before_anything_is_loaded
         assert re.fullmatch(r"error: cannot write to .*\n", capsys.readouterr().err)
 
 
-def test_files_that_cannot_be_read_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unreadable_files_are_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("plan.json", "rows.jsonl"):
         folder = tmp_path / name
         (folder / name).mkdir(parents=True)
@@ -304,7 +304,7 @@ def test_a_plan_without_rows_does_not_block_the_corrected_command(
     assert all("sharpness" in row.scores for row in BenchmarkFolder(out).rows())
 
 
-def test_only_our_own_lines_are_said(tiny: list[str], tmp_path: Path) -> None:
+def test_only_lines_of_this_package_are_printed(tiny: list[str], tmp_path: Path) -> None:
     """Other libraries print neither progress bars nor warnings, in workers too."""
     run = ["bench", "run", *tiny, "--target", "clip", "--budget", "30", "--seeds", "1", "--workers", "2"]
     command = [sys.executable, "-m", "nulltta.cli", *run, "--contender", "plain", "--contender", "best-of-n"]

@@ -1,4 +1,4 @@
-"""How each contender spends a budget, and that it keeps to it, as counted from outside."""
+"""Contenders keep to their budget, as counted from outside."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_what_is_spent_is_the_budget_or_just_below_it(model: Any, name: str) -> 
 
 
 @pytest.mark.parametrize("name", [name for name in CONTENDERS if not CONTENDERS[name].fixed])
-def test_a_larger_budget_buys_no_less(name: str) -> None:
+def test_a_larger_budget_is_never_spent_on_less(name: str) -> None:
     def bought(budget: int) -> int:
         made = arm(name, budget, "", TASK)
         counts = [made.settings.get(field, 0) for field in ("samples", "particles", "iterations")]
@@ -86,7 +86,7 @@ def test_inner_steps_are_multiplied_to_fill_a_large_budget() -> None:
         filled(TASK.config, 2 * 2 * T)
 
 
-def test_settings_in_the_rewards_unit_are_scaled_to_it() -> None:
+def test_settings_in_units_of_the_reward_are_scaled_to_it() -> None:
     own = {"dps": {"scale": 2.0}, "das": {"temperature": 2.0}, "null-tta": {"reward_weight": 2.0}}
     task = replace(TASK, settings=own)
     assert arm("dps", 60, "", task).settings["scale"] == pytest.approx(20.0)
@@ -95,7 +95,7 @@ def test_settings_in_the_rewards_unit_are_scaled_to_it() -> None:
     assert arm("zeroth-order", 60, "", task).config["reward_weight"] == pytest.approx(10.0)  # half, as published
 
 
-def test_a_budget_that_does_not_reach_and_a_reward_without_gradient_are_refused() -> None:
+def test_too_small_a_budget_and_a_reward_without_gradient_are_refused() -> None:
     for name in CONTENDERS:
         if not CONTENDERS[name].fixed:
             with pytest.raises(NullTTAError, match="evaluations"):
@@ -105,7 +105,7 @@ def test_a_budget_that_does_not_reach_and_a_reward_without_gradient_are_refused(
                 arm(name, 500, "", replace(TASK, target="jpeg", differentiable=False))
 
 
-def test_without_gradient_null_tta_searches() -> None:
+def test_null_tta_searches_if_the_reward_has_no_gradient() -> None:
     made = arm("null-tta", 100, "", replace(TASK, target="jpeg", differentiable=False))
     assert made.config["gradient"] == "zeroth-order"
     assert spent(NullTTAConfig(**made.config)) <= 100
@@ -127,7 +127,7 @@ def test_every_contender_with_settings_of_its_own_is_tuned_with_as_many_tries() 
         assert {key for tried in tries for key in tried} >= set(read_settings()[name])
 
 
-def test_the_best_of_several_runs_is_the_best_and_its_first_is_the_method_itself(model: Any) -> None:
+def test_the_best_of_several_runs_includes_the_method_itself(model: Any) -> None:
     config, prompts = TASK.config, ["a cat", "a dog"]
     alone = align(model, prompts, "colourfulness", config=config, method="plain", seed=[3, 4])
     best = align(model, prompts, "colourfulness", config=config, method=BestOf(plain, 3), seed=[3, 4])
@@ -138,13 +138,13 @@ def test_the_best_of_several_runs_is_the_best_and_its_first_is_the_method_itself
     torch.testing.assert_close(swapped.candidates.flip(0), best.candidates, rtol=0, atol=1e-4)
 
 
-def test_an_arm_survives_json() -> None:
+def test_an_arm_is_the_same_after_json() -> None:
     made = arm("das", 60, "60 evaluations", TASK)
     again = Arm(**json.loads(json.dumps(made.__dict__, default=dict)))
     assert again.build() == made.build()
 
 
-def test_each_regulariser_is_left_out_alone_at_the_tuned_weight() -> None:
+def test_each_regulariser_is_left_out_at_the_tuned_weight_of_the_other() -> None:
     task = replace(TASK, settings={"null-tta": {"kl_weight": 0.008}})
     weights = {name: NullTTAConfig(**arm(name, 60, "", task).config).weights[1:] for name in ABLATIONS}
     assert weights["no-consistency"] == (0.0, 0.008)

@@ -63,11 +63,11 @@ def test_a_table_is_run_and_shown_beside_the_published_one(
 
 
 def score(row: dict[str, Any], name: str) -> float:
-    """The score of a measure, whatever its source."""
+    """Return the score of a measure, wherever its weights come from."""
     return float(next(value for measure, value in row["scores"].items() if measure.partition(":")[0] == name))
 
 
-def test_a_dry_run_says_what_it_costs_and_does_nothing(
+def test_a_dry_run_prints_the_cost_and_samples_nothing(
     prompts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
@@ -84,7 +84,7 @@ def test_a_dry_run_says_what_it_costs_and_does_nothing(
 
 
 @pytest.mark.parametrize("number", TABLES)
-def test_every_row_is_the_published_configuration_but_for_what_its_label_says(number: int) -> None:
+def test_every_row_is_the_published_configuration_except_as_its_label_says(number: int) -> None:
     table = TABLES[number]
     plan = plan_of(table, table.model, ["a"], 1, {}, {}, 4)
     for arm in plan.arms[1:]:
@@ -108,7 +108,9 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_mistakes_are_one_line(mistake: str, prompts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistakes_are_refused_in_one_line(
+    mistake: str, prompts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     given, says = MISTAKES[mistake]
     file = tmp_path / "missing.txt" if mistake == "no such file" else prompts
     assert main(["bench", "paper", str(file), *given, "--out", str(tmp_path / "out")]) == 2

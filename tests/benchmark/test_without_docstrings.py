@@ -1,4 +1,4 @@
-"""The package without docstrings and assertions, as `python -OO` runs it."""
+"""The package works without docstrings and assertions, as under `python -OO`."""
 
 from __future__ import annotations
 

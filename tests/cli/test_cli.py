@@ -1,4 +1,4 @@
-"""`nulltta` as its users meet it: lines, exit codes, files."""
+"""`nulltta` on the command line: its output, exit codes and files."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_one_prompt(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert record["unfinished"] == []
     assert set(record["versions"]) == {"nulltta", "python", "torch", "diffusers", "transformers"}
     assert [len(step["inner_rewards"]) for step in result["trace"]] == [1, 1, 1]
-    for name in ("plain", "aligned"):  # what the files show is what was scored
+    for name in ("plain", "aligned"):  # the files contain the images that were scored
         with Image.open(out / result["files"][name]) as image:
             mean = sum(sum(pixel) for pixel in image.get_flattened_data()) / (3 * 255 * image.width * image.height)
         assert mean == pytest.approx(score[name], abs=0.002)
@@ -94,8 +94,8 @@ def test_a_recorded_command_and_arguments_repeat_the_run(checkpoint: Path, tmp_p
         assert shlex.split(image.info["command"])[-2:] == ["--", "-a dash"]
 
 
-def test_what_auto_became_is_recorded_and_repeats_the_run(checkpoint: Path, tmp_path: Path) -> None:
-    """A reward without a gradient halves λ1: a command that spelt out 'auto' and 100 would ask for another run."""
+def test_resolved_auto_settings_are_recorded_and_repeat_the_run(checkpoint: Path, tmp_path: Path) -> None:
+    """A reward without a gradient halves λ1, so that a command with 'auto' and 100 would describe another run."""
     first, second = tmp_path / "first", tmp_path / "second"
     assert main([*arguments(checkpoint, first, "a"), "--reward", "jpeg", "--eta", "0.5"]) == 0
     record = json.loads((first / "result.json").read_text())
@@ -143,7 +143,7 @@ def test_a_rewards_source_is_part_of_what_is_recorded(
     assert "write sources into an expression" in capsys.readouterr().err
 
 
-def test_several_prompts_run_in_batches_as_they_would_alone(
+def test_prompts_in_batches_give_what_they_give_alone(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "prompts.txt"
@@ -202,7 +202,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize(("words", "expected"), MISTAKES.values(), ids=MISTAKES)
-def test_a_mistake_is_one_line_and_leaves_nothing(
+def test_a_mistake_is_refused_in_one_line_and_leaves_no_files(
     words: list[str], expected: str, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "empty.txt").write_text(" \n")
@@ -218,20 +218,22 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_an_unknown_command_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_command_is_refused_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["algin", "a"]) == 2
     assert re.fullmatch("error: .*algin.*\n", capsys.readouterr().err)
 
 
-def test_a_prompt_too_long_is_one_warning(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    prompt = "a" * 75 + "bcd"  # a letter is a token; 75 fit beside the two that frame them
+def test_too_long_a_prompt_is_warned_of_once(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompt = "a" * 75 + "bcd"  # each letter is a token; 75 fit between the first and the last
     assert main([*arguments(checkpoint, tmp_path, prompt, "e"), "--batch-size", "1"]) == 0
     warnings = [line for line in capsys.readouterr().err.splitlines() if "warning: " in line]
     assert len(warnings) == 1
     assert "cut off: 'bcd'" in warnings[0]
 
 
-def test_a_failure_after_the_first_batch_keeps_it(
+def test_a_failure_keeps_the_finished_batches(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("nulltta.runs.loading.align", failing_on("b", RewardError("reward 'brightness' is not finite")))
@@ -243,7 +245,7 @@ def test_a_failure_after_the_first_batch_keeps_it(
     assert (record["status"], record["unfinished"]) == ("failed", ["b", "c"])
 
 
-def test_a_full_disk_is_one_line(
+def test_a_full_disk_is_reported_in_one_line(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
@@ -255,7 +257,7 @@ def test_a_full_disk_is_one_line(
 
 
 def failing_on(prompt: str, error: BaseException):
-    """`align`, but raising at a prompt."""
+    """Return an `align` that raises an error at a prompt."""
 
     def fake(model, prompts, reward, **rest):
         if prompt in prompts:
@@ -284,7 +286,7 @@ def test_ctrl_c_keeps_what_is_finished(
         assert (record["status"], record["unfinished"]) == ("interrupted", ["b"])
 
 
-def test_a_real_ctrl_c_leaves_whole_files(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_real_ctrl_c_leaves_complete_files(checkpoint: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     prompts = [f"p{i}" for i in range(200)]
     script = (  # a shell may have started this test with Ctrl-C ignored
@@ -314,7 +316,7 @@ def test_a_real_ctrl_c_leaves_whole_files(checkpoint: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("method", ["plain", "best-of-n", "fk", "reno", "prompt-embedding"])
-def test_any_method_is_run_and_reported(method: str, checkpoint: Path, tmp_path: Path) -> None:
+def test_every_method_can_be_run_and_is_reported(method: str, checkpoint: Path, tmp_path: Path) -> None:
     out = tmp_path / method
     assert main([*arguments(checkpoint, out, "a cat"), "--method", method, "--micro-batch", "1"]) == 0
     record = json.loads((out / "result.json").read_text())
@@ -323,7 +325,7 @@ def test_any_method_is_run_and_reported(method: str, checkpoint: Path, tmp_path:
     assert (out / "trace.png").exists()
 
 
-def test_the_doctor_says_what_a_run_takes(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_doctor_estimates_what_a_run_takes(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     asked = ["doctor", "--model", str(checkpoint), "--reward", "brightness", "--batch-size", "2", *SHORT]
     assert main([*asked, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

@@ -1,4 +1,4 @@
-"""How an error becomes a line and an exit code."""
+"""Errors become one line and an exit code."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def test_the_field_to_blame_is_named_as_its_flag(capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().err.startswith("error: --max-inner-steps must be")
 
 
-def test_the_rest_of_a_message_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_rest_of_a_message_is_unchanged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     missing = tmp_path / "num_particles.txt"
     assert main(["align", "--prompts", str(missing)]) == 2
     assert f"'{missing}'" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""`nulltta replay` as its users meet it: a null text kept by `nulltta align`, sampled with again."""
+"""`nulltta replay`: sampling with a null text that `nulltta align` saved."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SHORT += ["--guidance-scale", "3", "--learning-rate", "0.1"]
 
 @pytest.fixture(scope="module")
 def kept(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run that kept its null text with its noise."""
+    """Return the folder of a run that saved its null text with its noise."""
     out = tmp_path_factory.mktemp("kept")
     command = ["align", "a cat", "--model", str(checkpoint), "--reward", "brightness", "--seed", "4", *SHORT]
     assert main([*command, "--save-null-text", "exact", "--out", str(out)]) == 0
@@ -41,7 +41,7 @@ def pixels(path: Path) -> Any:
         return list(image.get_flattened_data())
 
 
-def test_align_keeps_what_it_learnt_as_asked(kept: Path, checkpoint: Path, tmp_path: Path) -> None:
+def test_align_saves_null_texts_in_each_form(kept: Path, checkpoint: Path, tmp_path: Path) -> None:
     record = json.loads((kept / "result.json").read_text())
     assert record["results"][0]["files"]["null text"] == "null-text.safetensors"
     assert "--save-null-text exact" in record["command"]
@@ -57,7 +57,7 @@ def test_align_keeps_what_it_learnt_as_asked(kept: Path, checkpoint: Path, tmp_p
     assert not list((tmp_path / "none").rglob("*.safetensors"))
 
 
-def test_exact_is_the_aligned_picture_again_and_says_so(
+def test_exact_replay_reproduces_the_aligned_picture_and_says_so(
     kept: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(words(kept, checkpoint, tmp_path, "--exact")) == 0
@@ -115,7 +115,7 @@ def test_a_reward_scores_plain_against_replay(
     record = json.loads((tmp_path / "result.json").read_text())
     scores = [result["scores"]["brightness"] for result in record["results"]]
     for result, score in zip(record["results"], scores, strict=True):
-        for name, file in result["files"].items():  # what the files show is what was scored
+        for name, file in result["files"].items():  # the files contain the images that were scored
             values = [value for pixel in pixels(tmp_path / file) for value in pixel]
             assert sum(values) / len(values) / 255 == pytest.approx(score[name], abs=0.002)
     gain = sum(score["replay"] - score["plain"] for score in scores) / 4
@@ -148,7 +148,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize(("given", "expected"), MISTAKES.values(), ids=MISTAKES)
-def test_a_mistake_is_one_line_and_leaves_nothing(
+def test_a_mistake_is_refused_in_one_line_and_leaves_no_files(
     given: list[str], expected: str, kept: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole = kept / "null-text.safetensors"
@@ -196,7 +196,7 @@ def test_ctrl_c_keeps_what_is_finished(
         assert not out.exists()
 
 
-def test_a_failure_after_the_first_batch_keeps_it(
+def test_a_failure_keeps_the_finished_batches(
     kept: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def failing(*args: Any, **options: Any) -> Any:
@@ -213,7 +213,7 @@ def test_a_failure_after_the_first_batch_keeps_it(
     assert json.loads((tmp_path / "out" / "result.json").read_text())["status"] == "failed"
 
 
-def test_more_seeds_than_a_row_holds_are_drawn_below_each_other() -> None:
+def test_more_seeds_than_fit_in_a_row_are_drawn_in_several_rows() -> None:
     picture = Image.new("RGB", (8, 8), "red")
     cells = [Cell(prompt, f"seed {i}", {"plain": picture, "replay": picture}) for prompt in "ab" for i in range(9)]
     figure = grid_figure(cells)

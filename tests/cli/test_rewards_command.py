@@ -18,7 +18,7 @@ from nulltta.rewards.image_files import read_image
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Three pictures of 8 bits, of two sizes."""
+    """Save three 8-bit pictures of two sizes."""
     folder = tmp_path / "pictures"
     folder.mkdir()
     generator = torch.Generator().manual_seed(0)
@@ -53,7 +53,7 @@ def test_the_list_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert (listed["jpeg"]["differentiable"], listed["pickscore"]["licence"]) == (False, "MIT")
 
 
-def test_pictures_on_the_command_line_share_a_prompt(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_pictures_on_the_command_line_share_one_prompt(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = [str(folder / "c.png"), str(folder / "a.png")]
     sums = ["--reward", "2*brightness - jpeg", "--reward", "sharpness"]
     assert main(["rewards", "score", *files, "--prompt", 'a "cat", red', *sums, "--batch-size", "1"]) == 0
@@ -65,7 +65,7 @@ def test_pictures_on_the_command_line_share_a_prompt(folder: Path, capsys: pytes
         image = read_image(Path(row["file"]))[None]
         for name in list(row)[2:]:
             assert float(row[name]) == pytest.approx(float(rewards.load(name)(image, [""])), rel=1e-5)
-    assert shown.err == ""  # no bar where there is no terminal
+    assert shown.err == ""  # no progress bar without a terminal
 
 
 def test_a_folder_is_scored_by_its_table(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -114,12 +114,12 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize(("words", "expected"), MISTAKES.values(), ids=MISTAKES)
-def test_a_mistake_is_one_line_and_leaves_nothing(
+def test_a_mistake_is_refused_in_one_line_and_leaves_no_files(
     words: list[str], expected: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "good.csv").write_text("file,prompt\na.png,x\nb.png,x\nc.png,x\nd.png,x\n")
     (tmp_path / "columns.csv").write_text("name,text\na.png,x\n")
-    (folder / "d.png").write_bytes((folder / "c.png").read_bytes()[:100])  # the last of a good table
+    (folder / "d.png").write_bytes((folder / "c.png").read_bytes()[:100])  # the last file of a good table is damaged
     before = sorted(tmp_path.rglob("*"))
     given = [word.format(tmp=tmp_path, folder=folder) for word in words]
     out = [] if "--out" in words else ["--out", str(tmp_path / "scores.csv")]

@@ -1,4 +1,4 @@
-"""`nulltta ui`, as far as it goes without Gradio."""
+"""`nulltta ui` without Gradio."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nulltta.cli import main
 from nulltta.cli.ui import PASSWORD
 
 
-def test_without_gradio_it_says_what_to_install(
+def test_without_gradio_the_error_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     find = importlib.util.find_spec
@@ -19,7 +19,7 @@ def test_without_gradio_it_says_what_to_install(
     assert capsys.readouterr().err == "error: nulltta ui needs gradio: pip install 'nulltta[ui]'\n"
 
 
-def test_beyond_this_machine_it_wants_a_password(
+def test_listening_beyond_loopback_needs_a_password(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv(PASSWORD, raising=False)

@@ -1,4 +1,4 @@
-"""What every method that ships must do, as every method from outside."""
+"""The contract of methods, on every method of the package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every family of models must do, each through its real `from_pretrained` on a tiny checkpoint."""
+"""The contract of models, on a tiny checkpoint of every family through its real `from_pretrained`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def model(case: FamilyCase, folder: Path) -> Any:
 
 
 class TestFamilies(ModelContract):
-    """The contract that a model from outside has to keep too."""
+    """The contract that also holds for models from outside."""
 
     @pytest.fixture
     def model(self, model: Any) -> Any:
@@ -59,7 +59,7 @@ def test_steps_are_the_schedulers_own(model: Any, index: int, eta: float) -> Non
         ddim.set_timesteps(10)
         theirs = ddim.step(prediction, int(step.timestep), x, eta=eta, variance_noise=noise)
         clean, following = theirs.pred_original_sample, theirs.prev_sample
-    elif eta not in (0, 1):  # where diffusers has no scheduler
+    elif eta not in (0, 1):  # for which diffusers has no scheduler
         clean, following = _closed_form(step, x, prediction, noise)
     elif step.kind == "flow":
         clean = x - step.noise * prediction
@@ -77,7 +77,7 @@ def test_steps_are_the_schedulers_own(model: Any, index: int, eta: float) -> Non
 
 
 def _closed_form(step: Any, x: Tensor, prediction: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """x̂0, and the step between two levels x = a·x0 + b·ε at a share η of the posterior's deviation."""
+    """Return x̂0 and the step between two levels x = a·x0 + b·ε at a share η of the posterior's deviation."""
     a, b, a_next, b_next = step.signal, step.noise, step.signal_next, step.noise_next
     clean = x - b * prediction if step.kind == "flow" else (x - b * prediction) / a
     eps = (x - a * clean) / b
@@ -86,7 +86,7 @@ def _closed_form(step: Any, x: Tensor, prediction: Tensor, noise: Tensor) -> tup
 
 
 def _flow_step(model: Any, index: int, eta: float, x: Tensor, prediction: Tensor, noise: Tensor) -> Tensor:
-    """diffusers' Euler step of the flow, or at η = 1 its first-order SDE-DPM-Solver++, at the model's own levels."""
+    """Return diffusers' Euler step of a flow, or at η = 1 its first-order SDE-DPM-Solver++, at the model's levels."""
     from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
 
     steps = model.schedule(10)
@@ -102,7 +102,7 @@ def _flow_step(model: Any, index: int, eta: float, x: Tensor, prediction: Tensor
 
 @pytest.mark.parametrize("eta", [0.0, 1.0])
 def test_plain_sampling_is_the_stock_pipeline(case: FamilyCase, folder: Path, model: Any, eta: float) -> None:
-    """With η = 0 under the checkpoint's own scheduler for flows; else under a scheduler with our noise."""
+    """A flow at η = 0 keeps the checkpoint's own scheduler; otherwise the scheduler is given this package's noise."""
     config = NullTTAConfig(num_inference_steps=5, guidance_scale=3.0, num_particles=1, eta=eta)
     result = align(model, PROMPTS, brightness, config=config, seed=5, method="plain", negative_prompt=NEGATIVES)
     x = result.problem.latents[:, 0]
@@ -131,7 +131,7 @@ def stock_images(case: FamilyCase, folder: Path, model: Any, x: Tensor, eta: flo
 
 
 def _has_ddim_levels(model: Any) -> bool:
-    """Whether DDIM takes the checkpoint's timesteps: not those of PixArt, which are equally spaced to both ends."""
+    """Return whether DDIM can take the checkpoint's timesteps; it cannot take PixArt's, which include both ends."""
     return model.schedule(10)[0].kind != "flow" and model.scheduler.config.timestep_spacing != "linspace"
 
 
@@ -149,7 +149,7 @@ def _recorded_ddim() -> Any:
     from diffusers import DDIMScheduler
 
     class Recorded(DDIMScheduler):
-        """DDIM whose noise and η are given."""
+        """DDIM with given noise and η."""
 
         noises: Any
         eta: float
@@ -166,7 +166,7 @@ def _recorded_dpm() -> Any:
     from diffusers import DPMSolverMultistepScheduler
 
     class Recorded(DPMSolverMultistepScheduler):
-        """DPM-Solver whose noise is given."""
+        """DPM-Solver with given noise."""
 
         noises: Any
 

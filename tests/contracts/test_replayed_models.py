@@ -1,4 +1,4 @@
-"""Every family's null text is kept in a file and used in that family's stock pipeline."""
+"""Every family's null text can be saved and used in that family's stock pipeline."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from nulltta.testing.models import brightness
 pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")  # NumPy's, in diffusers' DPM solver
 
 
-def test_a_kept_null_text_replays_in_the_stock_pipeline(case: FamilyCase, folder: Path, tmp_path: Path) -> None:
-    """With the recorded noise, and so under the run's own sampler: the aligned image, bit for bit."""
+def test_a_saved_null_text_replays_in_the_stock_pipeline(case: FamilyCase, folder: Path, tmp_path: Path) -> None:
+    """With the recorded noise, under the run's own sampler, the image is the aligned one bit for bit."""
     model: Any = case.load(folder)
     config = NullTTAConfig(num_inference_steps=3, inner_steps=(2, 2), num_particles=2, guidance_scale=4.0)
     result = align(model, "a cat", brightness, config=config, seed=1)

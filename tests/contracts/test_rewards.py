@@ -1,4 +1,4 @@
-"""What every reward must do: those that need no download, by themselves and combined."""
+"""The contract of rewards, on those that need no download, alone and combined."""
 
 from __future__ import annotations
 

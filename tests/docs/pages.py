@@ -15,7 +15,7 @@ PAGES = sorted(
 
 
 def name(page: Path) -> str:
-    """Return a page's path from the root: what a test's failure calls it."""
+    """Return a page's path from the root, which names it in reports of failed tests."""
     return page.relative_to(ROOT).as_posix()
 
 

@@ -1,4 +1,4 @@
-"""The commands in the documentation are commands: their names, flags and values are accepted."""
+"""The command line accepts the commands in the documentation."""
 
 from __future__ import annotations
 

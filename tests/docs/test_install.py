@@ -1,4 +1,4 @@
-"""What docs/install.md promises: every extra is listed, and the command works without any of them."""
+"""docs/install.md lists every extra, and the command works without any of them."""
 
 from __future__ import annotations
 

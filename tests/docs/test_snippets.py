@@ -1,4 +1,4 @@
-"""The Python code in the documentation: what needs nothing but the embedded model runs, all of it compiles."""
+"""All Python code in the documentation compiles, and what needs only the embedded model runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Intervals against what is known of them."""
+"""Bootstrap intervals and paired gains, against known values."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_interval_of_normal_values_is_the_textbook_one() -> None:
     assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.1 * half)
 
 
-def test_interval_covers_the_true_mean_as_often_as_it_says() -> None:
+def test_interval_covers_the_true_mean_at_its_level() -> None:
     rng = np.random.default_rng(2)
     hits = 0
     for _ in range(300):
@@ -27,7 +27,7 @@ def test_interval_covers_the_true_mean_as_often_as_it_says() -> None:
     assert 0.72 < hits / 300 < 0.86
 
 
-def test_interval_is_the_streams_own() -> None:
+def test_interval_depends_only_on_its_generator() -> None:
     values = np.random.default_rng(3).normal(size=20).tolist()
     first, again, other = (bootstrap_interval(values, np.random.default_rng(seed)) for seed in (0, 0, 1))
     assert first == again
@@ -38,24 +38,26 @@ def test_gain_is_paired() -> None:
     plain = [0.1, 0.5, 0.9, 0.3]
     gain = paired_gain(plain, [score + 0.1 for score in plain], np.random.default_rng(0))
     assert (gain.n, gain.wins) == (4, 1.0)
-    assert (gain.mean, gain.low, gain.high) == pytest.approx((0.1, 0.1, 0.1))  # a constant gain leaves no doubt
+    assert (gain.mean, gain.low, gain.high) == pytest.approx(
+        (0.1, 0.1, 0.1)
+    )  # a constant gain has an interval of length 0
     assert gain.spread == pytest.approx(np.std(plain, ddof=1))
     assert gain.in_spreads == pytest.approx((0.1 / gain.spread,) * 3)
 
 
-def test_gain_counts_only_what_rose() -> None:
+def test_wins_count_only_increases() -> None:
     gain = paired_gain([0.0, 0.0, 1.0, 1.0], [1.0, 0.0, 0.5, 1.0], np.random.default_rng(0))
     assert (gain.mean, gain.wins) == (0.125, 0.25)
     assert gain.low < 0 < gain.high
 
 
-def test_scores_that_do_not_vary_have_no_spread_to_count_in() -> None:
+def test_constant_scores_have_no_spread() -> None:
     assert paired_gain([1.0, 1.0], [1.0, 2.0], np.random.default_rng(0)).in_spreads is None
 
 
 @pytest.mark.parametrize(
     ("plain", "aligned"), [([1.0], [2.0]), ([1.0, 2.0], [1.0]), ([1.0, math.nan], [1.0, 2.0]), ([], [])]
 )
-def test_what_cannot_be_compared_is_refused(plain: list[float], aligned: list[float]) -> None:
+def test_values_that_cannot_be_compared_are_refused(plain: list[float], aligned: list[float]) -> None:
     with pytest.raises(NullTTAError):
         paired_gain(plain, aligned, np.random.default_rng(0))

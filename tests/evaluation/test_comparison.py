@@ -1,4 +1,4 @@
-"""Both samplings of a prompt, and what they are measured by."""
+"""Comparisons of plain and aligned sampling, and their measures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nulltta.evaluation.comparison import compare
 from nulltta.evaluation.measures import facts
 
 
-def test_scores_are_of_the_images_beside_them(model: nulltta.GuidedModel, config: nulltta.NullTTAConfig) -> None:
+def test_scores_belong_to_their_images(model: nulltta.GuidedModel, config: nulltta.NullTTAConfig) -> None:
     brightness, colourfulness = rewards.load("brightness"), rewards.load("colourfulness")
     steps = []
     result = nulltta.align(model, ["a", "b"], brightness, config=config, seed=[3, 4], on_step=steps.append)
@@ -33,7 +33,7 @@ def test_scores_are_of_the_images_beside_them(model: nulltta.GuidedModel, config
         assert not c.aligned.requires_grad
 
 
-def test_traces_are_each_prompts_own(model: nulltta.GuidedModel, config: nulltta.NullTTAConfig) -> None:
+def test_each_prompt_has_its_own_trace(model: nulltta.GuidedModel, config: nulltta.NullTTAConfig) -> None:
     brightness = rewards.load("brightness")
     pair = compare(nulltta.align(model, ["a", "b"], brightness, config=config))
     [alone] = compare(nulltta.align(model, ["b"], brightness, config=config))
@@ -82,7 +82,7 @@ def test_facts_are_unknown_outside_the_grammar(monkeypatch: pytest.MonkeyPatch) 
     assert math.isnan(shares[1])
 
 
-def test_plain_sampling_that_runs_out_of_memory_says_so(
+def test_plain_sampling_that_runs_out_of_memory_is_out_of_memory(
     model: nulltta.GuidedModel, config: nulltta.NullTTAConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     result = nulltta.align(model, "a", "brightness", config=config)

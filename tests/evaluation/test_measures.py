@@ -1,4 +1,4 @@
-"""Measures of images for which the answer is known in closed form."""
+"""Measures of images, against closed forms."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demo asks for what the embedded world can draw and has not been trained on."""
+"""The demo's prompts are held-out compositions that the embedded model can draw."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nulltta.embedded.grammar import Scene, held_out, parse
 DEMO = runpy.run_path(str(Path(__file__).parents[2] / "examples" / "demo.py"), run_name="demo")
 
 
-def test_eight_different_prompts() -> None:
+def test_there_are_eight_different_prompts() -> None:
     assert len(set(DEMO["EIGHT"])) == 8
 
 

@@ -1,4 +1,4 @@
-"""Which of a stock call's denoiser evaluations is the null branch's is known, not guessed from what they look like."""
+"""The null branch of a stock call is known from the recording of the model, not guessed from its inputs."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_an_unguided_call_of_two_equal_latents_is_left_alone(checkpoint: Path) -
     assert torch.equal(found[0], plain)
 
 
-def test_a_call_that_fails_half_way_does_not_swap_the_branches_of_the_next(tmp_path: Path) -> None:
+def test_a_failed_call_does_not_swap_the_branches_of_the_next(tmp_path: Path) -> None:
     model = nulltta.load_model(save_flux(tmp_path / "model"), device="cpu", height=16, width=16)
     learnt = _learnt(model)
     call = {"num_inference_steps": 3, "true_cfg_scale": 4.0, "negative_prompt": "", "height": 16, "width": 16}

@@ -21,7 +21,7 @@ REPOSITORY = "stabilityai/stable-diffusion-xl-base-1.0"
 
 @pytest.fixture
 def verbosity() -> Iterator[None]:
-    """diffusers' log as it was: a Modular pipeline turns it to warnings."""
+    """Restore diffusers' log level, which a modular pipeline changes."""
     from diffusers.utils import logging
 
     before = logging.get_verbosity()

@@ -1,4 +1,4 @@
-"""Differences of all steps as a product of two thin factors."""
+"""The differences of all steps as a product of two thin factors."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def _differences(rank: int, steps: int = 5, tokens: int = 6, width: int = 7) -> 
                         torch.randn(rank, steps, width, generator=source))  # fmt: skip
 
 
-def test_what_has_a_low_rank_comes_back() -> None:
+def test_a_matrix_of_low_rank_is_reproduced() -> None:
     exact = _differences(2)
     left, right = factors(exact, 2)
     assert (left.shape, right.shape) == ((6, 2), (2, 5, 7))
     assert left.dtype == right.dtype == torch.float16
     assert relative_error(unfold(left, right), exact) < 1e-3  # float16's rounding
-    assert relative_error(unfold(*factors(exact, 6)), exact) < 1e-3  # a rank too many loses nothing
+    assert relative_error(unfold(*factors(exact, 6)), exact) < 1e-3  # a greater rank loses nothing
 
 
 @pytest.mark.parametrize("rank", [1, 2, 3])
@@ -33,12 +33,12 @@ def test_the_error_is_that_of_the_singular_values_left_out(rank: int) -> None:
     assert relative_error(unfold(*factors(exact, rank)), exact) == pytest.approx(expected, rel=1e-2)
 
 
-def test_no_difference_has_no_error() -> None:
+def test_a_zero_difference_has_zero_error() -> None:
     assert relative_error(unfold(*factors(torch.zeros(5, 6, 7), 1)), torch.zeros(5, 6, 7)) == 0
 
 
 @pytest.mark.parametrize("rank", [0, -1, 7, 1.0, True, "2"])
-def test_a_rank_that_is_none_is_refused(rank: int) -> None:
+def test_an_impossible_rank_is_refused(rank: int) -> None:
     with pytest.raises(NullTTAError, match="rank must be a whole number from 1 to 6"):
         require_rank(rank, 6)
 

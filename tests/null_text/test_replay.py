@@ -1,4 +1,4 @@
-"""Null texts kept in files, and at work again in stock diffusers."""
+"""Null texts saved to files, replayed, and applied in stock diffusers."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _stock(model: Any) -> Any:
     return pipeline
 
 
-def test_a_file_holds_what_was_learnt_and_how(model: Any, result: Any, tmp_path: Path) -> None:
+def test_a_file_contains_the_null_text_and_its_settings(model: Any, result: Any, tmp_path: Path) -> None:
     kept = result.null_text[1]
     kept.save(tmp_path / "dog.safetensors", licence="CC0-1.0")
     loaded = NullText.load(tmp_path / "dog.safetensors", model)
@@ -68,7 +68,7 @@ def test_a_file_holds_what_was_learnt_and_how(model: Any, result: Any, tmp_path:
     assert about["model"]["pipeline"] == "StableDiffusionPipeline"
 
 
-def test_a_file_with_noise_is_exact_and_one_without_says_so(result: Any, tmp_path: Path) -> None:
+def test_exact_replay_needs_a_file_with_noise(result: Any, tmp_path: Path) -> None:
     kept = result.null_text[0]
     kept.save(tmp_path / "cat.safetensors", noise=True)
     loaded = NullText.load(tmp_path / "cat.safetensors")
@@ -85,7 +85,7 @@ def test_a_file_with_noise_is_exact_and_one_without_says_so(result: Any, tmp_pat
 
 
 @pytest.mark.parametrize("row", [0, 1])
-def test_replay_with_the_recorded_noise_is_the_aligned_image_bit_for_bit(model: Any, tmp_path: Path, row: int) -> None:
+def test_replay_with_recorded_noise_is_the_aligned_image_bit_for_bit(model: Any, tmp_path: Path, row: int) -> None:
     whole = align(RowByRow(model), ["a cat", "a dog"], brightness, config=CONFIG, seed=[3, 4])
     whole.null_text[row].save(tmp_path / "n.safetensors", noise=True)
     loaded = NullText.load(tmp_path / "n.safetensors")
@@ -102,8 +102,8 @@ def test_replay_with_the_recorded_noise_is_the_aligned_image_bit_for_bit(model: 
     assert "forward" not in vars(stock.unet)
 
 
-def test_of_one_prompt_it_is_so_without_ado(tmp_path: Path) -> None:
-    """On the embedded model, where one row and a batch's differ in their last bits."""
+def test_exact_replay_of_a_run_of_one_prompt_is_bit_for_bit(tmp_path: Path) -> None:
+    """On the embedded model, a row alone and in a batch differ in their last bits."""
     model: Any = nulltta.load_model("embedded", device="cpu")
     config = NullTTAConfig.embedded(num_inference_steps=4, inner_steps=(1, 1), optimise_between=(0.25, 0.75))
     alone = align(model, "two foxes", brightness, config=config, seed=3)
@@ -118,14 +118,14 @@ def test_of_one_prompt_it_is_so_without_ado(tmp_path: Path) -> None:
     assert "decode" not in vars(stock.vae)
 
 
-def test_of_a_batched_run_replay_differs_by_rounding_only(model: Any, result: Any) -> None:
+def test_exact_replay_of_a_batched_run_differs_only_by_rounding(model: Any, result: Any) -> None:
     for row in (0, 1):
         again = replay(model, result.null_text[row], exact=True)[0]
         torch.testing.assert_close(again, result.images[row], rtol=0, atol=1e-4)
 
 
-def test_in_a_stock_pipeline_it_is_the_samplers_own_replay(model: Any, result: Any) -> None:
-    """At η = 0, where both draw nothing, on a new seed, two images a prompt and more steps than were learnt."""
+def test_apply_in_a_stock_pipeline_equals_replay(model: Any, result: Any) -> None:
+    """At η = 0 neither draws noise; the seeds and the number of steps are new, and there are two images per prompt."""
     stock, kept = _stock(model), result.null_text[0]
     config = NullTTAConfig(num_inference_steps=7, guidance_scale=4.0, eta=0.0)
     ours = replay(model, kept, seeds=[8, 9], config=config)
@@ -134,7 +134,7 @@ def test_in_a_stock_pipeline_it_is_the_samplers_own_replay(model: Any, result: A
     with kept.apply(stock):
         theirs = stock("a cat", num_images_per_prompt=2, **call).images
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
-    plain = stock("a cat", num_images_per_prompt=2, **call).images  # afterwards, all is as it was
+    plain = stock("a cat", num_images_per_prompt=2, **call).images  # the pipeline is as before
     torch.testing.assert_close(replay(model, kept, seeds=[8, 9], config=config, plain=True), plain, rtol=0, atol=1e-5)
     assert float((theirs - plain).abs().max()) > 1e-3
 
@@ -152,14 +152,14 @@ def test_a_call_without_guidance_is_refused(model: Any, result: Any) -> None:
     stock("a cat", num_inference_steps=2, guidance_scale=1.0, output_type="pt")  # the hook is gone
 
 
-def test_the_nearest_timestep_answers() -> None:
+def test_the_nearest_timestep_is_used() -> None:
     values = [{"tokens": torch.full((1,), float(i))} for i in range(3)]
     null_text = NullText([900, 500, 100], values, "a cat")
     assert [float(null_text.at(t)["tokens"]) for t in (999, 701, 700, 699, 500, 0)] == [0, 0, 0, 1, 1, 2]
     assert float(null_text.mean()["tokens"]) == 1
 
 
-def test_another_model_is_refused_by_name_of_the_difference(result: Any, model: Any, tmp_path: Path) -> None:
+def test_another_model_is_refused_with_the_difference(result: Any, model: Any, tmp_path: Path) -> None:
     result.null_text[0].save(tmp_path / "cat.safetensors")
     with pytest.raises(NullTTAError, match="made for StableDiffusionPipeline, this is Gaussian"):
         NullText.load(tmp_path / "cat.safetensors", Gaussian())
@@ -176,7 +176,7 @@ def test_another_model_is_refused_by_name_of_the_difference(result: Any, model: 
         replay(other, result.null_text[0])
 
 
-def test_low_rank_is_smaller_and_says_how_far_off_it_is(model: Any, result: Any, tmp_path: Path) -> None:
+def test_low_rank_is_smaller_and_records_its_error(model: Any, result: Any, tmp_path: Path) -> None:
     kept, path = result.null_text[0], tmp_path / "cat.safetensors"
     exact = torch.stack([value["encoder_hidden_states"] for value in kept.values]) - kept.null["encoder_hidden_states"]
     sizes, errors = [], []
@@ -216,7 +216,7 @@ def test_a_bad_rank_writes_nothing(result: Any, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_that_cannot_be_written_is_one_line(result: Any, tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_is_refused_in_one_line(result: Any, tmp_path: Path) -> None:
     with pytest.raises(NullTTAError, match=r"cannot write '.*none/cat.safetensors': No such file or directory"):
         result.null_text[0].save(tmp_path / "none" / "cat.safetensors")
     assert list(tmp_path.iterdir()) == []
@@ -279,7 +279,7 @@ FACTORS = {"left.tokens": torch.full((2, 1), 1e20), "right.tokens": torch.full((
         ({"x": torch.zeros(1)}, {"format": "nulltta null text 1", "about": GOOD}, "missing"),
     ],
 )
-def test_a_file_that_is_no_null_text_is_refused_in_one_line(
+def test_a_file_that_is_not_a_null_text_is_refused_in_one_line(
     tmp_path: Path, tensors: dict[str, Tensor], metadata: dict[str, str], says: str
 ) -> None:
     _save(tmp_path / "bad.safetensors", tensors, metadata)
@@ -334,7 +334,7 @@ def test_a_damaged_file_is_refused_in_one_line(result: Any, tmp_path: Path, cont
         ({"latents": torch.zeros(3, 2, 2)}, r"latents have shape \(3, 2, 2\)"),
     ],
 )
-def test_a_file_that_lies_is_refused_when_it_is_replayed(
+def test_a_file_with_false_records_is_refused_when_it_is_replayed(
     model: Any, result: Any, changed: dict[str, Any], says: str
 ) -> None:
     kept = result.null_text[0]
@@ -344,7 +344,7 @@ def test_a_file_that_lies_is_refused_when_it_is_replayed(
     assert "\n" not in str(caught.value)
 
 
-def test_a_toys_null_text_replays_too() -> None:
+def test_the_closed_form_models_null_text_replays() -> None:
     config = NullTTAConfig(num_inference_steps=5, inner_steps=(1, 3), guidance_scale=3.0)
     result = align(Gaussian(), ["red", "green"], nearness, config=config, seed=2)
     for b in (0, 1):
@@ -352,7 +352,7 @@ def test_a_toys_null_text_replays_too() -> None:
 
 
 @pytest.mark.parametrize("conventions", ["paper", "release"])
-def test_a_null_text_lets_its_model_and_reward_go_and_keeps_the_noise(conventions: str) -> None:
+def test_a_null_text_keeps_its_noise_without_keeping_its_model_and_reward_alive(conventions: str) -> None:
     model = Gaussian()
     config = NullTTAConfig(
         num_inference_steps=4, inner_steps=(1, 2), guidance_scale=3.0, num_particles=3, conventions=conventions

@@ -1,4 +1,4 @@
-"""The doctor's figures add up, and are those of the run that they foretell."""
+"""The doctor's estimates add up and agree with the run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_an_estimate_is_the_sum_of_its_parts_and_grows_with_the_run() -> None:
     assert without_inner.inner == without_inner.references == 0
 
 
-def test_what_it_evaluates_is_little() -> None:
+def test_estimating_takes_few_evaluations() -> None:
     model = Gaussian()
     estimate(model, rewards.load(nearness), replace(CONFIG, num_inference_steps=100), prompt="red")
     assert model.with_gradient + model.without_gradient < sum(evaluations(replace(CONFIG, num_inference_steps=100))) / 4

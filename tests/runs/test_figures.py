@@ -1,4 +1,4 @@
-"""Pictures: what is on them, and that any text can be."""
+"""Pictures: what they show, and that any text can be drawn."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def step(index: int, inner: list[float], drawn: list[float], selected: int, kl: 
 
 
 def comparison(prompt: str = "a cat", size: tuple[int, int] = (64, 64)) -> Comparison:
-    """A red plain and a green aligned image of (height, width)."""
+    """Return a comparison of a red plain and a green aligned image of (height, width)."""
     plain, aligned = torch.zeros(2, 3, *size)
     plain[0], aligned[1] = 1, 1
     trace = [step(0, [0.1, 0.2], [0.3, 0.25], 0, 0.01), step(1, [], [0.2, 0.4], 1, 0.02)]
@@ -33,7 +33,7 @@ def comparison(prompt: str = "a cat", size: tuple[int, int] = (64, 64)) -> Compa
 
 
 def area(image: Image.Image, colour: tuple[int, int, int]) -> int:
-    """How many pixels are exactly of a colour."""
+    """Return the number of pixels of exactly one colour."""
     return sum(n for n, found in image.getcolors(maxcolors=2**24) if found == colour)
 
 

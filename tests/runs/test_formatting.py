@@ -1,4 +1,4 @@
-"""Numbers as they are shown."""
+"""Formatting of scores and gains."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nulltta.runs.formatting import number, sign, signed
         (0.0, "0.000", 0), (math.nan, "–", 0), (-123.456, "-123.5", -1), (1234.5, "+1234", 1),
     ],
 )  # fmt: skip
-def test_a_gain_has_a_sign_unless_it_rounds_to_nothing(gain: float, shown: str, direction: int) -> None:
+def test_a_gain_has_a_sign_unless_it_rounds_to_zero(gain: float, shown: str, direction: int) -> None:
     assert signed(gain) == shown
     assert sign(gain) == direction
 

@@ -1,4 +1,4 @@
-"""Seeds on the command line."""
+"""Parsing seeds and ranges of seeds."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_seeds_and_ranges(text: str, seeds: list[int]) -> None:
         ("0-5000,6000-12000", "at most 10000 seeds"),
     ],
 )  # fmt: skip
-def test_anything_else_is_one_line(text: str, says: str) -> None:
+def test_anything_else_is_refused_in_one_line(text: str, says: str) -> None:
     with pytest.raises(InvalidValue, match=says) as caught:
         parse_seeds(text)
     assert caught.value.field == "seeds"
@@ -37,5 +37,5 @@ def test_anything_else_is_one_line(text: str, says: str) -> None:
     assert len(str(caught.value)) < 120
 
 
-def test_as_many_as_are_allowed() -> None:
+def test_the_greatest_number_of_seeds() -> None:
     assert len(parse_seeds("1-10000")) == 10_000

@@ -68,7 +68,9 @@ MISTAKES: dict[str, tuple[Any, int, str | None, str, str]] = {
 
 
 @pytest.mark.parametrize(("sent", "status", "param", "code", "says"), MISTAKES.values(), ids=MISTAKES)
-def test_a_mistake(shared: Running, sent: Any, status: int, param: str | None, code: str, says: str) -> None:
+def test_a_mistake_is_answered_with_its_status_field_and_code(
+    shared: Running, sent: Any, status: int, param: str | None, code: str, says: str
+) -> None:
     found, answered, headers = ask(shared, sent)
     assert found == status, answered
     assert set(answered["error"]) == {"message", "type", "param", "code"}
@@ -80,7 +82,7 @@ def test_a_mistake(shared: Running, sent: Any, status: int, param: str | None, c
     assert headers["x-should-retry"] == "false"
 
 
-def test_the_server_works_after_all_of_them(shared: Running) -> None:
+def test_the_server_still_works_after_all_mistakes(shared: Running) -> None:
     assert ask(shared, body())[0] == 200
     assert shared.metric("requests_total", route="/v1/images/generations", status="500") == 0
 
@@ -133,7 +135,7 @@ def test_a_wrong_method_is_refused(shared: Running) -> None:
 
 
 def test_a_server_without_keys_answers_only_to_loopback_hosts(start: Any) -> None:
-    """Otherwise a web page could reach the server under its own name, by rebinding that name to 127.0.0.1."""
+    """Otherwise a web page could reach the server by rebinding its own name to 127.0.0.1."""
     at = start()
     usual = {"authorization": None}
     assert get(at, "/v1/models", **usual, host=f"localhost:{at.port}")[0] == 200

@@ -1,4 +1,4 @@
-"""What a client is told about an exception that ended its batch."""
+"""What a client is told about an error that ended its batch."""
 
 from __future__ import annotations
 

@@ -155,7 +155,7 @@ def test_the_model_is_listed(shared: Running) -> None:
     assert refused.value.code == "model_not_found"
 
 
-def test_openais_parameters_may_describe_what_happens_anyway(shared: Running) -> None:
+def test_openais_parameters_are_accepted_where_they_change_nothing(shared: Running) -> None:
     with shared.client() as client:
         answer = client.images.generate(
             model="tiny", prompt="a", size="16x16", quality="auto", background="opaque", output_format="png",

@@ -68,7 +68,7 @@ def pixels(encoded: Sequence[str]) -> np.ndarray:
     return np.stack([np.asarray(Image.open(BytesIO(base64.b64decode(one))), int) for one in encoded])
 
 
-def test_a_full_queue_says_when_to_come_back(start: Start, closed_gate: threading.Event) -> None:
+def test_a_full_queue_says_when_to_retry(start: Start, closed_gate: threading.Event) -> None:
     at = start(queue_size=2)
     sent = [busy(at)]
     for count in (1, 2):
@@ -82,7 +82,7 @@ def test_a_full_queue_says_when_to_come_back(start: Start, closed_gate: threadin
     assert [answer(one)[0] for one in sent] == [200] * 3
 
 
-def test_openais_client_retries_by_itself(start: Start, closed_gate: threading.Event) -> None:
+def test_openais_client_retries_on_its_own(start: Start, closed_gate: threading.Event) -> None:
     at = start(queue_size=1)
     first = busy(at)
     second = send(at, body("a", **GATED))
@@ -124,7 +124,7 @@ def test_a_disconnected_client_frees_its_place_in_the_queue(start: Start, closed
     assert at.metric("images_total", method="null-tta") == 2
 
 
-def test_a_disconnected_client_does_not_stop_its_neighbours(start: Start, closed_gate: threading.Event) -> None:
+def test_a_disconnected_client_does_not_stop_the_rest_of_its_batch(start: Start, closed_gate: threading.Event) -> None:
     at = start()
     first = busy(at)
     gone, stays = send(at, body("a")), send(at, body("b"))
@@ -148,12 +148,12 @@ def test_a_request_that_takes_too_long_times_out(start: Start, closed_gate: thre
     assert at.metric("denoising_steps_total") == 1
 
 
-@pytest.mark.filterwarnings("ignore:out of memory")  # told to the operator when rows are halved
+@pytest.mark.filterwarnings("ignore:out of memory")  # the warning that rows are halved
 @pytest.mark.parametrize(
     ("prompt", "status", "code"),
     [("nan", 500, "reward_failed"), ("boom", 500, "reward_failed"), ("full", 503, "out_of_memory")],
 )
-def test_one_requests_failure_does_not_fail_its_neighbours(
+def test_one_requests_failure_does_not_fail_the_rest_of_its_batch(
     start: Start, closed_gate: threading.Event, capsys: pytest.CaptureFixture[str], prompt: str, status: int, code: str
 ) -> None:
     at = start()

@@ -1,4 +1,4 @@
-"""The engine for many machines, on a cluster of this one's CPUs."""
+"""The Ray engine of the server, on a cluster of this machine's CPUs."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ ENVIRONMENT = {
         (["--engine", "ray", "--replicas", "0", "1"], "replicas must be MIN MAX with 1 <= MIN <= MAX, not 0 1"),
     ],
 )
-def test_a_mistake_is_one_line(words: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_mistake_is_refused_in_one_line(words: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["serve", *words]) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
     assert line.endswith(says)
 
 
-def test_without_ray_the_line_says_what_to_install(
+def test_without_ray_the_error_says_what_to_install(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
@@ -65,7 +65,7 @@ input()
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[str]:
-    """The address of a cluster of two CPUs, which ends with the tests."""
+    """Return the address of a cluster of two CPUs, which is stopped after the tests."""
     pytest.importorskip("ray.serve", reason="heavy: pip install 'nulltta[ray]'")
     pipe = subprocess.PIPE
     with subprocess.Popen([sys.executable, "-c", CLUSTER], env=ENVIRONMENT, stdin=pipe, stdout=pipe, text=True) as head:
@@ -96,7 +96,7 @@ def events(process: subprocess.Popen[str]) -> Iterator[dict[str, Any]]:
     return (json.loads(line) for line in process.stderr if line.startswith("{"))
 
 
-def test_a_reward_that_does_not_load_there_is_one_line(cluster: str, checkpoint: Path) -> None:
+def test_a_reward_that_does_not_load_on_a_replica_is_refused_in_one_line(cluster: str, checkpoint: Path) -> None:
     with serve(cluster, checkpoint, "--reward", "beauty", "--replicas", "1", "1") as process:
         assert process.wait(300) == 2
         assert process.stderr is not None
@@ -104,7 +104,7 @@ def test_a_reward_that_does_not_load_there_is_one_line(cluster: str, checkpoint:
 
 
 def test_two_replicas_give_the_images_of_align(cluster: str, checkpoint: Path, tiny: nulltta.GuidedModel) -> None:
-    """And hold to keys and limits, find each other's pictures, and end with what they were at."""
+    """They also enforce keys and limits, serve each other's pictures, and finish their requests before they end."""
     prompts = [f"picture {i}" for i in range(6)]
     expected = nulltta.align(tiny, prompts, "brightness", config=config(), seed=SHORT["seed"]).pil()
     with serve(cluster, checkpoint, "--reward", "brightness", "--replicas", "2", "2") as process:
@@ -114,7 +114,7 @@ def test_two_replicas_give_the_images_of_align(cluster: str, checkpoint: Path, t
             with ThreadPoolExecutor(len(prompts)) as pool:
                 answers = list(pool.map(lambda prompt: linked(client, prompt), prompts))
             for answer, image in zip(answers, expected, strict=True):
-                for _ in range(4):  # whichever replica is asked
+                for _ in range(4):  # whichever replica answers
                     with urllib.request.urlopen(answer) as response:
                         assert_same(Image.open(response), image)
             with pytest.raises(openai.BadRequestError, match="at most 4"):

@@ -1,4 +1,4 @@
-"""What the server reports (rewards, metrics, its schema, logs), and `nulltta serve` as its operator uses it."""
+"""The server's rewards, metrics, schema and logs, and the command `nulltta serve`."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize(("words", "says"), MISTAKES.values(), ids=MISTAKES)
-def test_a_mistake_of_the_operators_is_one_line(
+def test_a_mistake_of_the_operator_is_refused_in_one_line(
     words: list[str], says: str, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "short").write_text("abc\n")

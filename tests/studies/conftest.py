@@ -1,4 +1,4 @@
-"""Studies are scripts: tests load them by their paths."""
+"""Load studies, which are scripts, by their paths."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STUDIES = Path(__file__).parents[2] / "studies"
 
 @pytest.fixture(scope="session")
 def study() -> Callable[[str], ModuleType]:
-    """Name -> the module of a study. It is registered under a name that no import statement can write."""
+    """Return a function that loads a study by name, as a module that no import statement can name."""
 
     def load(name: str) -> ModuleType:
         unimportable = f"study:{name}"

@@ -1,4 +1,4 @@
-"""The meters against counts known by hand, and the formulas for FLOPs against a run that was counted."""
+"""The meters against counts by hand, and the formulas for FLOPs against counted runs."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def test_flops_are_those_of_the_products_forward_and_back() -> None:
     assert flops(lambda: torch.autograd.grad((x @ w).sum(), w)) == 2 * 2 * 8 * 16 * 32
 
 
-def test_peak_memory_is_what_lives_at_once() -> None:
-    x = torch.zeros(1000)  # made before the call: it does not count
+def test_peak_memory_counts_tensors_that_are_alive_at_once() -> None:
+    x = torch.zeros(1000)  # allocated before the call, so it is not counted
 
     def two_at_a_time() -> None:
         a = x + 1
@@ -43,7 +43,7 @@ def test_rows_are_counted_by_part_and_gradient() -> None:
     assert meter.rows == {"denoiser without gradient": 3, "denoiser with gradient": 2}
 
 
-def test_the_flops_of_an_image_are_those_of_a_run_and_of_the_reference(study: Callable[[str], ModuleType]) -> None:
+def test_the_formulas_for_flops_agree_with_counted_runs(study: Callable[[str], ModuleType]) -> None:
     cost, counting, thing = study("cost"), study("flops"), measured_model("embedded")
     config = replace(EXACT, num_inference_steps=3, inner_steps=(2, 2), num_particles=2)
     price = counting.prices(thing)

@@ -51,7 +51,7 @@ def test_transfer_is_the_gain_over_plain_of_the_same_seeds(
         image.load()
 
 
-def test_the_share_resamples_null_texts_with_both_their_gains(study: Callable[[str], ModuleType]) -> None:
+def test_the_share_resamples_null_texts_with_both_of_their_gains(study: Callable[[str], ModuleType]) -> None:
     transfer = study("transfer")
     whole = [{"m": ([0.0], [float(g)])} for g in (1, 2, 3, 4)]
     half = [{"m": ([1.0, 1.0], [1 + g / 2, 1 + g / 2])} for g in (1, 2, 3, 4)]
@@ -59,7 +59,7 @@ def test_the_share_resamples_null_texts_with_both_their_gains(study: Callable[[s
     assert transfer.share_of_aligned(samples, "x", "m") == pytest.approx((0.5, 0.5, 0.5))
 
 
-def test_averaged_is_one_embedding_at_every_step(study: Callable[[str], ModuleType]) -> None:
+def test_averaging_gives_one_embedding_for_all_steps(study: Callable[[str], ModuleType]) -> None:
     null_text = NullText([9, 5, 1], [{"tokens": torch.full((1, 1), float(i))} for i in (0, 3, 9)], "a")
     assert [float(study("transfer").averaged(null_text).at(t)["tokens"]) for t in (9, 4, 0)] == [4, 4, 4]
 

@@ -1,4 +1,4 @@
-"""Every study is a script that runs by the command in its docstring and shares nothing by a global name."""
+"""Every study is a script that runs by the command in its docstring and cannot be imported by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The differentiable stand-in for JPEG size: it is near the real size, and its gradient helps."""
+"""The differentiable approximation of JPEG size is close to the real size, and its gradient lowers it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from nulltta import rewards
 
 @pytest.fixture
 def soft_jpeg(study: Callable[[str], ModuleType]) -> Any:
-    """The class of the stand-in."""
+    """Return the class of the approximation."""
     return study("zeroth_order").SoftJpegSize
 
 
 def _pictures(count: int, seed: int) -> Tensor:
-    """Coloured noise of different smoothness: (count, 3, 64, 64)."""
+    """Draw coloured noise of different smoothness, (count, 3, 64, 64)."""
     noise = torch.randn(count, 3, 64, 64, generator=torch.Generator().manual_seed(seed))
     frequency = torch.fft.fftfreq(64).square()[:, None] + torch.fft.fftfreq(64).square()
     fall = torch.linspace(0.5, 2.5, count).view(-1, 1, 1, 1)
@@ -28,7 +28,7 @@ def _pictures(count: int, seed: int) -> Tensor:
     return (0.5 + 0.2 * smooth / smooth.std((1, 2, 3), keepdim=True)).clamp(0, 1)
 
 
-def test_it_follows_the_size_of_pictures_it_was_not_fitted_to(soft_jpeg: Any) -> None:
+def test_it_predicts_the_size_of_pictures_that_it_was_not_fitted_to(soft_jpeg: Any) -> None:
     soft, pictures = soft_jpeg(_pictures(12, seed=0)), _pictures(12, seed=1)
     sizes = rewards.load("jpeg")(pictures)
     assert (soft(pictures) - sizes).abs().mean() < 0.1 * sizes.std()

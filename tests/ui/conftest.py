@@ -1,3 +1,5 @@
+"""A page on the tiny checkpoint."""
+
 from __future__ import annotations
 
 from pathlib import Path

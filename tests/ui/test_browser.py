@@ -1,4 +1,4 @@
-"""The page in a real browser, at the width of a laptop and of a telephone."""
+"""The page in a real browser, as wide as on a laptop and on a phone."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_a_run_its_files_and_its_replay(page: Any, tmp_path: Path) -> None:
     assert page.locator("#scores tbody tr").count() == 3  # the sum, and its two parts
     assert page.locator("#candidates img").count() == 2
     assert "Done" in page.locator("#status").inner_text()
-    assert page.locator("#status").bounding_box()["y"] < 300  # a telephone has scrolled to it
+    assert page.locator("#status").bounding_box()["y"] < 300  # a phone has scrolled to it
 
     with Image.open(downloaded(page, "image", tmp_path)) as image:
         assert image.text["prompt"] == "a cat"
@@ -105,7 +105,7 @@ def test_stop_keeps_the_best_so_far(page: Any) -> None:
     assert page.locator("#align").is_enabled()
 
 
-def test_a_mistake_is_one_line_and_the_page_goes_on(page: Any, tmp_path: Path) -> None:
+def test_a_mistake_is_shown_in_one_line_and_the_page_still_works(page: Any, tmp_path: Path) -> None:
     mistakes: list[tuple[dict[str, Any], str]] = [  # each message must differ from the one before
         ({"reward": "os:system"}, "not offered"), ({"reward": "clapp"}, "clapp"),
         ({"reward": "clip +"}, "malformed"), ({"prompts": " "}, "no prompt"), ({"seed": -1}, "seed must be"),

@@ -1,3 +1,5 @@
+"""The controls of the page: one per setting, and what they send."""
+
 from __future__ import annotations
 
 import json
@@ -12,7 +14,7 @@ MODELS = ("embedded", "some/model")
 
 
 def through_json(control: SettingControl, config: NullTTAConfig) -> object:
-    """What a browser sends back: it knows one kind of number, and nothing of subclasses."""
+    """Return what a browser sends back: JSON's types, with one kind of number."""
     value = control.value(config)
     assert value is None if control.optional else type(value) in (int, float, str), control
     return json.loads(json.dumps(float(value) if type(value) is int else value))
@@ -34,7 +36,7 @@ def test_every_field_is_a_control_and_the_important_ones_come_first() -> None:
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_controls_left_alone_are_the_models_preset(model: str) -> None:
+def test_unchanged_controls_are_the_models_preset(model: str) -> None:
     assert changed(model) == NullTTAConfig.preset(model)
 
 
@@ -45,12 +47,12 @@ def test_controls_left_alone_are_the_models_preset(model: str) -> None:
         ("budget", 4000), ("prior_weight", 0.5), ("conventions", "exact"),
     ],
 )  # fmt: skip
-def test_what_is_changed_is_what_the_run_gets(name: str, value: object) -> None:
+def test_changed_controls_reach_the_run(name: str, value: object) -> None:
     got = getattr(changed("embedded", **{name: value}), name)
     assert got == (float(value) if value == "0.01" else value)
 
 
-def test_a_default_that_hangs_on_another_setting_follows_it() -> None:
+def test_a_default_that_depends_on_another_setting_follows_it() -> None:
     assert changed("embedded", gradient="zeroth-order").weights[0] == 50
     assert changed("embedded", gradient="zeroth-order", reward_weight=7).reward_weight == 7
 
@@ -60,7 +62,7 @@ def test_a_default_that_hangs_on_another_setting_follows_it() -> None:
     [("eta", None, "eta is empty"), ("budget", "", "budget is empty"), ("inner_steps", (5, 2), "reversed"),
      ("num_particles", 0, "1 or more"), ("num_particles", 2.5, "whole")],
 )  # fmt: skip
-def test_a_control_that_makes_no_sense_is_one_line(name: str, value: object, says: str) -> None:
+def test_an_invalid_control_is_refused_in_one_line(name: str, value: object, says: str) -> None:
     with pytest.raises(NullTTAError, match=says) as refused:
         changed("embedded", **{name: value})
     assert "\n" not in str(refused.value)

@@ -1,3 +1,5 @@
+"""The runs of a session and their files."""
+
 from __future__ import annotations
 
 import json
@@ -37,7 +39,7 @@ def test_a_run_keeps_the_files_that_the_command_line_writes(
     entry = kept(engine, request_of(prompts=["a cat", "../../etc/passwd"]), tmp_path)
     record = json.loads(Path(entry.result()).read_text())
     assert record["status"] == "finished"
-    assert str(tmp_path) not in json.dumps(record)  # where the page keeps it is nobody's business
+    assert str(tmp_path) not in json.dumps(record)  # the folder on the server is not revealed
     assert all((entry.folder / name).is_file() for result in record["results"] for name in result["files"].values())
     assert sorted(p.name for p in entry.folder.iterdir()) == ["000", "001", "contact-sheet.png", "result.json"]
     with Image.open(str(entry.file(1, "aligned.png"))) as image:
@@ -90,7 +92,7 @@ def test_a_downloaded_null_text_replays_its_picture(engine: PageEngine, request_
     assert shown == [caption for pair in others.captions for caption in pair]
 
 
-def test_what_is_no_null_text_is_named_as_its_owner_knows_it(engine: PageEngine, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_null_text_is_named_as_it_was_uploaded(engine: PageEngine, tmp_path: Path) -> None:
     (tmp_path / "holiday.safetensors").write_bytes(b"no")
     asked = {"model": engine.models[0], "prompt": "", "seeds": "0", "exact": False, "reward": ""}
     with pytest.raises(NullTTAError, match=r"'holiday.safetensors' is damaged") as refused:

@@ -1,3 +1,5 @@
+"""Runs on the page: progress, stopping and limits."""
+
 from __future__ import annotations
 
 import threading
@@ -61,7 +63,7 @@ def test_stop_keeps_each_prompts_best_clean_estimate(engine: PageEngine, request
         assert len(comparison.trace) == 2
 
 
-def test_a_run_stopped_before_its_first_step_has_nothing_to_keep(engine: PageEngine, request_of: RequestOf) -> None:
+def test_a_run_stopped_before_its_first_step_keeps_nothing(engine: PageEngine, request_of: RequestOf) -> None:
     stop = threading.Event()
     stop.set()
     with pytest.raises(NullTTAError, match="nothing to keep"):
@@ -80,7 +82,7 @@ def test_a_run_stopped_before_its_first_step_has_nothing_to_keep(engine: PageEng
         ({"config": NullTTAConfig(num_inference_steps=1000, inner_steps=(900, 900))}, "evaluations are too many"),
     ],
 )  # fmt: skip
-def test_what_is_not_offered_or_too_much_is_refused_before_it_begins(
+def test_requests_beyond_the_offer_or_the_limits_are_refused_before_sampling(
     engine: PageEngine, request_of: RequestOf, changes: dict[str, object], says: str
 ) -> None:
     with pytest.raises(NullTTAError, match=says):

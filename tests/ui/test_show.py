@@ -1,3 +1,5 @@
+"""What the page shows: the curve, previews, scores and errors."""
+
 from __future__ import annotations
 
 import base64
@@ -29,7 +31,7 @@ def points(path: str) -> list[tuple[float, float]]:
     return [(float(x), float(y)) for x, y in re.findall(r"([\d.]+) ([\d.]+)", path)]
 
 
-def test_the_curve_goes_through_the_rewards_and_leaves_room_for_what_is_ahead() -> None:
+def test_the_curve_goes_through_the_rewards_and_leaves_room_for_later_steps() -> None:
     drawn = reward_curve(TRACE, ahead=[0, 3])
     line = points(re.findall(r'd="(M[^"]*)"', drawn)[-1])
     assert [x for x, _ in line] == [0, 12.5, 25, 37.5, 50]
@@ -41,7 +43,7 @@ def test_the_curve_goes_through_the_rewards_and_leaves_room_for_what_is_ahead() 
 
 def test_plain_samplings_reward_is_a_line_of_its_own() -> None:
     drawn = reward_curve(TRACE, plain=8.0, initial=[0.0])
-    assert 'd="M0 4.00H100"' in drawn  # the highest of all
+    assert 'd="M0 4.00H100"' in drawn  # the highest value
     assert "dashed: plain" in drawn
     assert "dashed" not in reward_curve(TRACE)
 
@@ -51,7 +53,7 @@ def test_the_curve_of_one_value_is_flat() -> None:
     assert points(re.findall(r'd="(M[^"]*)"', reward_curve(flat))[-1]) == [(100, 96)]
 
 
-def test_previews_are_parts_of_the_page_and_prompts_are_words_in_it(
+def test_previews_are_embedded_in_the_page_and_prompts_are_escaped(
     engine: PageEngine, request_of: Callable[..., AlignRequest]
 ) -> None:
     asked = request_of(prompts=["<script>alert(1)</script>", 'a "cat"'])
@@ -76,10 +78,10 @@ def test_scores_show_gains_and_dashes() -> None:
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(0.4, "0 s"), (59, "59 s"), (125, "2 min 5 s"), (3780, "1 h 3 min")])
-def test_durations_are_told_in_words(seconds: float, words: str) -> None:
+def test_durations_are_written_in_words(seconds: float, words: str) -> None:
     assert show.duration(seconds) == words
 
 
-def test_an_error_is_one_line() -> None:
+def test_an_error_is_shown_in_one_line() -> None:
     assert show.status("what\n was <wrong>", "error").count("\n") == 0
     assert "&lt;wrong&gt;" in show.status("<wrong>")
