@@ -53,7 +53,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_generator_is_looked_at_while_it_trains(trained: Path) -> None:
     lines = [json.loads(line) for line in (trained / "verdicts.jsonl").read_text().splitlines()]
-    assert len(lines) == 2
+    assert len(lines) == 1  # the second step came within half an hour of the first
     assert 0 <= lines[-1]["all"] <= lines[-1]["facts"] <= 1
     assert list(trained.glob("grid-*.png"))
 

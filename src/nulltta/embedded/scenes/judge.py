@@ -200,7 +200,7 @@ def _position(claim: Claim, seen: Sequence[Sighting]) -> bool:
     if any(len(things) != 1 for things in pairs):
         return False
     (a,), (b,) = pairs
-    return holds(claim.relation or "", a.x - b.x, a.y - b.y)
+    return bool(holds(claim.relation or "", a.x - b.x, a.y - b.y))
 
 
 class SceneJudge:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,43 +48,35 @@ def arrange(claim: Claim, rng: random.Random) -> list[Thing]:
         things: list[Thing] = []
         for shape, colour in kinds:
             size = rng.randrange(SIZES[claim.number][0], SIZES[claim.number][1] + 1, LATTICE)
-            corners = range(MARGIN, PIXELS - MARGIN - size + 1, LATTICE)
-            free = [
-                thing
-                for x in corners
-                for y in corners
-                if _fits(thing := Thing(shape, colour, x, y, size), things, claim)
-            ]
-            if not free:
+            corners = _free_corners(size, things, claim.relation)
+            if not corners:
                 break
-            things.append(rng.choice(free))
+            things.append(Thing(shape, colour, *rng.choice(corners), size))
         else:
             return things
 
 
-def _fits(thing: Thing, others: Sequence[Thing], claim: Claim) -> bool:
-    """Whether a thing keeps apart from those before it, and in its relation to the first."""
-    if not all(_apart(thing, other) for other in others):
-        return False
-    return not others or claim.relation is None or holds(claim.relation, *_offset(others[0], thing), slope=1.5)
+def _free_corners(size: int, others: Sequence[Thing], relation: str | None) -> list[tuple[int, int]]:
+    """List where a thing can go that keeps apart from those before it, and in its relation to the first."""
+    steps = np.arange(MARGIN, PIXELS - MARGIN - size + 1, LATTICE)
+    left, top = steps[:, None], steps[None]
+    free = np.ones((len(steps), len(steps)), bool)
+    for other in others:
+        across = np.maximum(left - other.left - other.size, other.left - left - size)
+        along = np.maximum(top - other.top - other.size, other.top - top - size)
+        free &= np.maximum(across, along) >= GAP
+    if others and relation:
+        first = others[0]
+        right, down = first.left - left + (first.size - size) / 2, first.top - top + (first.size - size) / 2
+        free &= holds(relation, right, down, slope=1.5)
+    return [(int(steps[x]), int(steps[y])) for x, y in np.argwhere(free)]
 
 
-def _apart(a: Thing, b: Thing) -> bool:
-    """Whether there are GAP pixels or more between two bounding boxes."""
-    across = max(a.left, b.left) - min(a.left + a.size, b.left + b.size)
-    along = max(a.top, b.top) - min(a.top + a.size, b.top + b.size)
-    return max(across, along) >= GAP
-
-
-def _offset(a: Thing, b: Thing) -> tuple[float, float]:
-    """Return how far the centre of `a` lies to the right of and below the centre of `b`."""
-    return a.left + a.size / 2 - b.left - b.size / 2, a.top + a.size / 2 - b.top - b.size / 2
-
-
-def holds(relation: str, right: float, down: float, slope: float = 1.0) -> bool:
+def holds(relation: str, right: Any, down: Any, slope: float = 1.0) -> Any:
     """Return whether something that lies `right` and `down` of another is "left of", "above" ... it.
 
-    The offset along the axis of the relation must be more than `slope` times the offset across.
+    The offset along the axis of the relation must be more than `slope` times the offset across. Offsets are numbers or
+    arrays.
     """
     along, across = (right, down) if relation in ("left of", "right of") else (down, right)
     return (-along if relation in ("left of", "above") else along) > slope * abs(across)

@@ -30,6 +30,7 @@ STEPS = 9000
 SCENES = 60_000
 LOOK_PROMPTS = 48
 LOOK_STEPS = 15
+LOOK_MINUTES = 30.0
 
 
 def build() -> Learner:
@@ -81,13 +82,20 @@ def run(budget: Budget, scenes: int | None = None) -> None:
 
 
 def look(folder: Path, decoder: Any, module: nn.Module, spent: float) -> None:
-    """Write what the averaged weights draw to folder/grid-MINUTES.png, and what the judge says to verdicts.jsonl."""
+    """Write what the averaged weights draw to folder/grid-MINUTES.png, and what the judge says to verdicts.jsonl.
+
+    Nothing is drawn until LOOK_MINUTES of training after the last line.
+    """
+    log = folder / "verdicts.jsonl"
+    last = json.loads(log.read_text().splitlines()[-1])["minutes"] if log.exists() else -LOOK_MINUTES
+    if spent / 60 < last + LOOK_MINUTES:
+        return
     pipe = pipeline(module, decoder, build_scheduler(), tokenizer())
     prompts = tuning_prompts(LOOK_PROMPTS)
     images = sample_images(pipe, prompts, guidance=3.0, steps=LOOK_STEPS)
     found = {"minutes": round(spent / 60, 1), **shares(SceneJudge().verdicts(images, prompts), prompts)}
-    with (folder / "verdicts.jsonl").open("a") as log:
-        log.write(json.dumps(found) + "\n")
+    with log.open("a") as lines:
+        lines.write(json.dumps(found) + "\n")
     grid(images, columns=12).save(folder / f"grid-{spent / 60:05.1f}.png")
 
 
