@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import nulltta
-from nulltta.embedded.scenes.evaluate import rates, shares, thirds
+from nulltta.embedded.scenes.evaluate import rates
 from nulltta.embedded.scenes.grammar import Claim, Group, caption, parse
 from nulltta.embedded.scenes.prompts import test_prompts as reported_prompts
 from nulltta.embedded.scenes.prompts import tuning_prompts
@@ -20,6 +20,7 @@ from nulltta.embedded.scenes.scorers import NAMES, load_scorer
 from nulltta.embedded.scenes.train import answerer, autoencoder, generator, scorers
 from nulltta.embedded.scenes.train.__main__ import main
 from nulltta.embedded.scenes.train.text import fits, tokenizer
+from nulltta.embedded.scenes.verdicts import shares, thirds
 from nulltta.embedded.train.loop import Budget
 from nulltta.errors import InvalidValue, LoadError
 
@@ -33,7 +34,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         for module in (autoencoder, scorers, generator, answerer):
             patch.setattr(module, "BATCH", 4)
-        patch.setattr(autoencoder, "PCA_IMAGES", 16)
+        patch.setattr(autoencoder, "PCA_IMAGES", 64)
+        patch.setattr(autoencoder, "SURVIVAL_SCENES", 10)
         patch.setattr(generator, "LOOK_PROMPTS", 12)
         patch.setattr(generator, "LOOK_STEPS", 2)
         stages = {
@@ -49,6 +51,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(sys, "argv", f"train --stage export --out {folder} --weights {folder}/w".split())
         main()
     return folder
+
+
+def test_scenes_survive_even_the_untrained_autoencoder_but_not_much_noise(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(autoencoder, "SURVIVAL_SCENES", 30)
+    found = autoencoder.survival(autoencoder.load(Budget(trained, math.inf)), (0.0, 3.0))
+    assert found[0.0] > 0.5 > found[3.0]
 
 
 def test_the_generator_is_looked_at_while_it_trains(trained: Path) -> None:

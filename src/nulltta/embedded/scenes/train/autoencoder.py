@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -10,13 +11,15 @@ from torch import Tensor
 from ...autoencoder import PatchAutoencoder
 from ...train.autoencoder import loss
 from ...train.loop import Budget, Draws, Recipe, load_trained, train
-from ..grammar import Claim, sample
+from ..grammar import Claim, caption, coloured, draw, sample
+from ..judge import SceneJudge
 from ..render import render
 
 NAME = "autoencoder"
 BATCH = 24
 STEPS = 1500
 PCA_IMAGES = 512
+SURVIVAL_SCENES = 500
 
 
 def scenes(rng: random.Random, n: int) -> tuple[list[Claim], Tensor]:
@@ -43,6 +46,8 @@ def run(budget: Budget) -> None:
         return loss(model, scenes(draws.python, BATCH)[1].to(budget.device), draws)
 
     train(Recipe(NAME, model, step, BATCH, lr=1.5e-3, weight_decay=0.0, steps=STEPS), budget)
+    for noise, share in survival(load(budget)).items():
+        print(f"{share:.1%} of scenes survive with noise of {noise:g} standard deviations on the latents", flush=True)
 
 
 def load(budget: Budget) -> PatchAutoencoder:
@@ -51,3 +56,25 @@ def load(budget: Budget) -> PatchAutoencoder:
     load_trained(model, budget.folder, NAME)
     model.whiten(scenes(random.Random(1), PCA_IMAGES)[1])
     return model
+
+
+@torch.no_grad()
+def survival(model: PatchAutoencoder, noises: Sequence[float] = (0.0, 0.3, 0.5)) -> dict[float, float]:
+    """Return the share of scenes of which the judge still reads everything once they were encoded and decoded.
+
+    Args:
+        model: the autoencoder.
+        noises: standard deviations of Gaussian noise on the latents, whose own is 1.
+
+    Returns:
+        The share by noise, of SURVIVAL_SCENES scenes of the whole grammar, training scenes or not.
+    """
+    rng, generator = random.Random(99), torch.Generator().manual_seed(99)
+    shown = [coloured(draw(rng), rng) for _ in range(SURVIVAL_SCENES)]
+    latents = model.latents(render(shown, rng).float() / 127.5 - 1)
+    found = {}
+    for noise in noises:
+        images = model.pixels(latents + noise * torch.randn(latents.shape, generator=generator)) / 2 + 0.5
+        right = SceneJudge().all_right(images.clamp(0, 1), [caption(claim) for claim in shown])
+        found[noise] = float(right.mean())
+    return found

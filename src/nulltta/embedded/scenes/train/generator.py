@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from ...train.denoiser import Learner, build_scheduler, encode_scenes, fit
 from ...train.loop import Budget, load_trained
 from ...train.sampling import pipeline, sample_images
-from ..evaluate import shares
 from ..grammar import sample, training_caption
 from ..judge import SceneJudge
 from ..prompts import tuning_prompts
 from ..render import render
+from ..verdicts import shares
 from . import autoencoder
 from .text import LENGTH, tokenizer
 
