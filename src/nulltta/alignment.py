@@ -145,7 +145,6 @@ def align(
     seed: int | Sequence[int] = 0,
     negative_prompt: str | Sequence[str] = "",
     latents: Tensor | None = None,
-    guard: AnyReward | None = None,
     on_step: OnStep | None = None,
     micro_batch: int | None = None,
 ) -> Result:
@@ -161,7 +160,6 @@ def align(
         seed: an int gives every prompt the same noise, as in a paired comparison; or one per prompt.
         negative_prompt: the null text to start from; one, or one per prompt.
         latents: initial latents (B, K, C, h, w), or (K, C, h, w) for one prompt, instead of the seed's.
-        guard: a second reward that is watched and never optimised: where it falls, the prompt's null text is frozen.
         on_step: called after each denoising step.
         micro_batch: how many prompts (with gradient) or candidates (without) go through the networks at once; all of
             them if None. Whatever it is, it is halved when memory runs out; results stay the same up to rounding.
@@ -176,7 +174,7 @@ def align(
     if not callable(run):
         raise InvalidValue(f"must be one of {', '.join(METHODS)}, not {method!r}", "method")
     memory = MicroBatch(micro_batch)
-    problem = make_problem(model, prompts, reward, config, seed, negative_prompt, latents, guard)
+    problem = make_problem(model, prompts, reward, config, seed, negative_prompt, latents)
     problem = replace(problem, memory=memory)
     method_run = MethodRun(run(problem))
     return as_result(problem, method_run.finish(on_step), method_run.trace)
@@ -190,11 +188,10 @@ def make_problem(
     seed: int | Sequence[int] = 0,
     negative_prompt: str | Sequence[str] = "",
     latents: Tensor | None = None,
-    guard: AnyReward | None = None,
 ) -> Problem:
     """Return the `Problem` that `align`'s arguments state.
 
-    Every z(...) of the reward or the guard that has no mean and deviation yet is measured, which takes 2T denoiser
+    Every z(...) of the reward that has no mean and deviation yet is measured, which takes 2T denoiser
     branches for each of `PLAIN_SAMPLES` images per prompt.
 
     Raises:
@@ -214,14 +211,12 @@ def make_problem(
         model = model if isinstance(model, GuidedModel) else load_model(model)
         config = config or NullTTAConfig.preset(model.name)
         cond, null = model.encode(prompts, negatives)
-        reward, watched = rewards.load(reward), None if guard is None else rewards.load(guard)
-        for each in (reward, watched):
-            if each is not None:
-                each.require_model(model)
+        reward = rewards.load(reward)
+        reward.require_model(model)
         problem = Problem(
             model, prompts, cond, null, reward, config.resolved(differentiable=reward.differentiable), seeds,
             _initial_latents(model, seeds, config.num_particles, latents).to(next(iter(null.values())).device),
-            guard=watched, about=about_model(model, config.num_inference_steps),
+            about=about_model(model, config.num_inference_steps),
         )  # fmt: skip
         return _measured(problem)
 
@@ -262,8 +257,8 @@ def _initial_latents(model: GuidedModel, seeds: Sequence[int], particles: int, g
 
 
 def _measured(problem: Problem) -> Problem:
-    """Measure every z(...) of the reward and the guard that has no mean and deviation yet."""
-    if not any(unmeasured(reward) for reward in (problem.reward, problem.guard) if reward is not None):
+    """Measure every z(...) of the reward that has no mean and deviation yet."""
+    if not unmeasured(problem.reward):
         return problem
     distinct = list(dict.fromkeys(problem.prompts))
     samples = [_plain_samples(problem, problem.prompts.index(prompt)) for prompt in distinct]
@@ -272,8 +267,7 @@ def _measured(problem: Problem) -> Problem:
     prompts = [prompt for prompt in distinct for _ in range(PLAIN_SAMPLES)]
     with torch.no_grad():
         reward = measured(problem.reward, clean, prompts)
-        guard = None if problem.guard is None else measured(problem.guard, clean, prompts)
-    return replace(problem, reward=reward, guard=guard)
+    return replace(problem, reward=reward)
 
 
 def _plain_samples(problem: Problem, b: int) -> tuple[Tensor, Tensor]:

@@ -40,13 +40,12 @@ QUADRATIC = _terms(lambda x: -(x - TARGET).square().sum(1))
 
 def _evolve(
     objective: Rowwise = QUADRATIC, steps: int = 6, seeds: tuple[int, ...] = (0, 1), population: int = 8,
-    null: Embedding = NULL, active: Tensor | None = None,
+    null: Embedding = NULL,
 ) -> tuple[dict[str, Tensor], Tensor]:  # fmt: skip
-    active = torch.ones(len(seeds), dtype=torch.bool) if active is None else active
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     return ascend(
         objective, null, lambda start: Evolution(start, SPAN, population, 0.1),
-        steps=steps, generators=generators, active=active,
+        steps=steps, generators=generators,
     )  # fmt: skip
 
 
@@ -57,7 +56,7 @@ def test_a_few_generations_raise_the_objective() -> None:
     assert bool((rewards[-1] > rewards[0]).all())
 
 
-def test_it_finds_the_point_of_the_span_nearest_to_the_optimum() -> None:
+def test_it_finds_the_spans_nearest_point_to_the_optimum_and_stays_in_the_span() -> None:
     null, _ = _evolve(steps=60)
     basis = SPAN.basis["tokens"]
     nearest = NULL["tokens"] + (TARGET - NULL["tokens"]) @ basis.T @ basis
@@ -66,7 +65,7 @@ def test_it_finds_the_point_of_the_span_nearest_to_the_optimum() -> None:
 
 
 def test_the_distribution_learns_the_shape_of_the_objective() -> None:
-    """On −½·zᵀHz, the covariance C becomes proportional to H⁻¹."""
+    """Long valleys need long steps: on −½·zᵀHz, C becomes proportional to H⁻¹."""
     scales = torch.tensor([1.0, 100.0, 10_000.0], dtype=torch.float64)
     generator, cma, mean = torch.Generator().manual_seed(0), CMA(3, 8, 0.3), torch.ones(3, dtype=torch.float64)
     for _ in range(120):
@@ -79,12 +78,12 @@ def test_the_distribution_learns_the_shape_of_the_objective() -> None:
     )
 
 
-def test_only_the_order_of_values_matters() -> None:
+def test_only_the_order_of_values_counts() -> None:
     bent = _terms(lambda x: (-(x - TARGET).square().sum(1)).double().exp() ** 0.1 - 7)
     torch.testing.assert_close(_evolve()[0], _evolve(bent)[0], rtol=0, atol=0)
 
 
-def test_a_prompts_ascent_does_not_depend_on_its_batch() -> None:
+def test_a_prompts_ascent_is_its_own() -> None:
     both, rewards = _evolve()
     again, _ = _evolve()
     alone, reward = _evolve(seeds=(1,), null={name: value[1:] for name, value in NULL.items()})
@@ -93,23 +92,12 @@ def test_a_prompts_ascent_does_not_depend_on_its_batch() -> None:
     torch.testing.assert_close(rewards[:, 1:], reward)
 
 
-def test_inactive_prompts_stay_and_are_not_evaluated() -> None:
-    counted = Rowwise(QUADRATIC)
-    null, rewards = _evolve(counted, active=torch.tensor([False, True]))
-    assert counted.rows == [8] * 6
-    assert torch.equal(null["tokens"][0], NULL["tokens"][0])
-    assert torch.equal(null["tokens"][1], _evolve()[0]["tokens"][1])
-    assert bool(rewards[:, 0].isnan().all())
-    _, none = _evolve(counted, active=torch.tensor([False, False]))
-    assert none.shape == (0, B)
-
-
 def test_a_value_that_is_not_finite_fails_the_run() -> None:
     with pytest.raises(NullTTAError, match="not finite"):
         _evolve(_terms(lambda x: x.sum(1) / 0))
 
 
-def test_each_denoising_step_starts_a_new_search(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_is_raised_by_cma_afresh_at_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[CMA] = []
     create = CMA.__init__
     monkeypatch.setattr(CMA, "__init__", lambda self, *sizes: made.append(self) or create(self, *sizes))
@@ -136,7 +124,7 @@ def test_each_denoising_step_starts_a_new_search(monkeypatch: pytest.MonkeyPatch
 def test_word_directions_are_principal_components_of_the_models_own_encodings() -> None:
     class Worded(Gaussian):
         def encode(self, prompts: Any, negatives: Any) -> Any:
-            """Encode words that differ along two axes of five and are far from the origin."""
+            """Words differ along two axes of five, and sit far from the origin."""
             generator = torch.Generator().manual_seed(0)
             spread = torch.randn(len(prompts), 2, generator=generator) @ torch.eye(2, 5)
             return {"tokens": spread + 100.0, "mask": torch.ones(len(prompts), 5, dtype=torch.long)}, {}

@@ -54,7 +54,7 @@ def _ascend(
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     return ascend(
         objective, {"tokens": torch.zeros(2, 3)}, lambda null: GradientAscent(null, autograd, 0.1, skip_nonfinite=skip),
-        steps=4, generators=[torch.Generator()] * 2, active=torch.tensor([True, True]),
+        steps=4, generators=[torch.Generator()] * 2,
     )  # fmt: skip
 
 

@@ -173,18 +173,6 @@ def test_release_conventions_reproduce_the_published_loop(checkpoint: Path, rewa
         assert any(value == 0 for row in theirs.inner for value in row)
 
 
-def test_a_guard_freezes_the_null_text_where_it_falls() -> None:
-    def away(images: Tensor, prompts: Sequence[str]) -> Tensor:
-        return -nearness(images, prompts)
-
-    free = align(Gaussian(), ["red", "green"], nearness, config=SHORT)
-    held = align(Gaussian(), ["red", "green"], nearness, config=SHORT, guard=away)
-    agreed = align(Gaussian(), ["red", "green"], nearness, config=SHORT, guard=nearness)
-    assert torch.equal(agreed.images, free.images)
-    for null_text in held.null_text:
-        assert all(torch.equal(value["mean"], torch.zeros(3)) for value in null_text.values)
-
-
 def test_candidates_are_chosen_greedily_and_the_best_image_is_returned() -> None:
     result = align(Gaussian(), ["red", "green"], nearness, config=SHORT, seed=2)
     for step in result.trace:

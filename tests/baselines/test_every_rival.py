@@ -173,13 +173,6 @@ def test_a_reward_without_gradient_is_accepted_by_the_others(name: str) -> None:
     assert len(align(Gaussian(), "red", size, config=config, method=RIVALS[name]).images) == 1
 
 
-@pytest.mark.parametrize("name", ["best-of-n", "dps", "das", "fk", "dno", "reno"])
-def test_a_guard_is_refused_where_there_is_no_null_text_to_watch(name: str) -> None:
-    config = NullTTAConfig(num_inference_steps=3, num_particles=1, guidance_scale=3.0)
-    with pytest.raises(NullTTAError, match="guard watches"):
-        align(Gaussian(), "red", nearness, config=config, method=RIVALS[name], guard=nearness)
-
-
 @pytest.mark.parametrize(
     ("rival", "settings", "says"),
     [

@@ -108,7 +108,7 @@ def test_a_failing_row_does_not_fail_the_rest_of_its_batch(checkpoint: Path, tmp
 def test_rows_can_differ_in_their_settings_and_a_picture_says_how_it_was_made(checkpoint: Path, tmp_path: Path) -> None:
     out, alone = tmp_path / "out", tmp_path / "alone"
     rows = [{"prompt": "a", "seed": 1}, {"prompt": "a", "seed": 1, "guidance_scale": 5.0, "negative_prompt": "n"}]
-    assert main([*arguments(table_of(rows, tmp_path), checkpoint, out), "--guard", "colourfulness"]) == 0
+    assert main([*arguments(table_of(rows, tmp_path), checkpoint, out)]) == 0
     first, second = parquet.read_table(out / "scores.parquet").to_pylist()
     assert first["reward.aligned"] != second["reward.aligned"]
     assert json.loads(second["settings"])["guidance_scale"] == 5.0

@@ -93,7 +93,7 @@ def test_a_rows_name_depends_on_all_its_settings_and_contains_no_text_of_users()
     names = [of(cell)[0][0].name for cell in cells]
     others = [
         tasks([TableRow(1, cells[0])], replace(COMMON, **change), seed=4)[0][0].name
-        for change in ({"model": "other/model"}, {"reward": "clip"}, {"guard": "clip"})
+        for change in ({"model": "other/model"}, {"reward": "clip"}, {"method": "plain"})
     ]
     assert len({*names, *others}) == len(names) + len(others)
     assert all(re.fullmatch("[0-9a-f]{20}", name) for name in (*names, *others))

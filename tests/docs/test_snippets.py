@@ -12,7 +12,7 @@ import pytest
 from .pages import PAGES, ROOT, blocks, name
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/quickstart.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/quickstart.md", "docs/which-reward.md"])
 def test_the_snippets_run_one_after_another(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     snippets = blocks(ROOT / page, "python")
     assert len(snippets) >= 2

@@ -81,7 +81,7 @@ def test_a_sum_of_both_kinds_decodes_once_and_reports_its_parts() -> None:
     assert model.decodings == {"without": 1}
     red, bright = result.images[:, 0].mean((1, 2)), result.images.mean((1, 2, 3))
     torch.testing.assert_close(result.rewards, 0.5 * red + 2 * bright)
-    aligned = align(model, "red", both, config=CONFIG, guard=Redness())
+    aligned = align(model, "red", both, config=CONFIG)
     assert set(aligned.reward_components) == set(aligned.baseline_components) == {"redness", "brightness"}
     torch.testing.assert_close(aligned.reward_components["redness"], aligned.images[:, 0].mean((1, 2)))
     (comparison,) = compare(aligned)
@@ -90,11 +90,9 @@ def test_a_sum_of_both_kinds_decodes_once_and_reports_its_parts() -> None:
     }  # fmt: skip
 
 
-def test_z_and_a_guard_read_latents_too() -> None:
-    result = align(Gaussian(), "red", Standardised(Redness()), config=CONFIG, guard=Redness())
+def test_z_reads_latents_too() -> None:
+    result = align(Gaussian(), "red", Standardised(Redness()), config=CONFIG)
     torch.testing.assert_close(result.reward_components["redness"], result.images[:, 0].mean((1, 2)))
-    (comparison,) = compare(align(Gaussian(), "red", nearness, config=CONFIG, guard=Redness()))
-    assert comparison.scores["redness"].role == "guard"
 
 
 def test_a_model_whose_latents_it_cannot_read_is_refused_before_any_work() -> None:
@@ -106,8 +104,6 @@ def test_a_model_whose_latents_it_cannot_read_is_refused_before_any_work() -> No
         with pytest.raises(DoesNotFit, match="does not read latents of 5 channels, which 'gaussian' has"):
             align(model, "red", reward, config=CONFIG)
         assert model.without_gradient == model.with_gradient == 0
-    with pytest.raises(DoesNotFit, match="does not read latents of 5 channels, which 'gaussian' has"):
-        align(Wide(), "red", nearness, config=CONFIG, guard=Redness())
 
 
 def test_a_failing_one_is_named() -> None:

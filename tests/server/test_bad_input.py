@@ -62,7 +62,6 @@ MISTAKES: dict[str, tuple[Any, int, str | None, str, str]] = {
     "unmeasured reward": (body(reward="z(brightness)"), 400, "nulltta.reward", "invalid_value", "z(reward, 0.2"),
     "long sum": (body(reward=" + ".join(["brightness"] * 9)), 400, "nulltta.reward", "invalid_value", "8 at most"),
     "long expression": (body(reward="1*" * 300), 400, "nulltta.reward", "invalid_value", "500 at most"),
-    "unknown guard": (body(guard="beauty"), 400, "nulltta.guard", "invalid_value", "choose among"),
     "unknown method": (body(method="dno"), 400, "nulltta.method", "invalid_value", "null-tta, plain"),
 }  # fmt: skip
 

@@ -135,13 +135,13 @@ def test_plain_sampling_is_a_method(shared: Running, tiny: nulltta.GuidedModel) 
     assert_same(picture(answered.b64_json), result.pil()[0])
 
 
-def test_reward_expressions_and_guards(shared: Running, tiny: nulltta.GuidedModel) -> None:
+def test_reward_expressions(shared: Running, tiny: nulltta.GuidedModel) -> None:
     reward = "0.5*brightness + 2*(target-colour:#ff8800 - z(colourfulness, 0.1, 0.2))"
     with shared.client() as client:
         [answered] = client.images.generate(
-            prompt="a", extra_body=ours(reward=reward, guard="colourfulness")
+            prompt="a", extra_body=ours(reward=reward)
         ).data or ()  # fmt: skip
-    result = nulltta.align(tiny, "a", reward, config=config(), guard="colourfulness")
+    result = nulltta.align(tiny, "a", reward, config=config())
     assert (answered.model_extra or {})["nulltta"]["score"] == pytest.approx(float(result.rewards[0]), abs=1e-5)
 
 

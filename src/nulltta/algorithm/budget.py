@@ -41,7 +41,7 @@ def planned(config: NullTTAConfig) -> list[int]:
 
 
 def evaluations(config: NullTTAConfig) -> tuple[int, int]:
-    """Return the denoiser branches per prompt with gradient and without, unless a guard ends the optimisation early.
+    """Return the denoiser branches per prompt with gradient and without.
 
     For zeroth order the first number counts inner steps, each of `of_inner_step` evaluations. Under a `kl_target` the
     second number counts as many projections as there may be; usually there are fewer.

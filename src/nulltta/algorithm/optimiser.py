@@ -8,8 +8,8 @@ from typing import Protocol, TypeAlias
 import torch
 from torch import Tensor
 
-from nulltta.algorithm.embeddings import batch_size, free, take, transform
-from nulltta.algorithm.gradients import Function, GradientEstimator, finite_rows, of_rows
+from nulltta.algorithm.embeddings import batch_size, free, transform
+from nulltta.algorithm.gradients import Function, GradientEstimator, finite_rows
 from nulltta.contracts import Embedding
 from nulltta.errors import InvalidValue
 
@@ -48,7 +48,6 @@ def ascend(
     *,
     steps: int,
     generators: Sequence[torch.Generator],
-    active: Tensor,
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Move φ' by n inner steps of a fresh optimiser.
 
@@ -58,25 +57,18 @@ def ascend(
         start: creates the optimiser.
         steps: n.
         generators: one per prompt.
-        active: (B,) bool, the prompts whose φ' moves; the others cost nothing.
 
     Returns:
-        The new φ', and the rewards (n, B) seen before each step, NaN for prompts that are not active; (0, B) if none
-        is.
+        The new φ', and the rewards (n, B) seen before each step.
 
     Raises:
         InvalidValue: if the objective or its gradient is not finite.
     """
-    rows = active.nonzero().flatten()
-    rewards = torch.full((steps, len(active)), torch.nan, dtype=torch.float32)
-    if not len(rows) or not steps:
-        return dict(null), rewards[:0]
-    part, moved = of_rows(objective, rows, len(active)), take(null, rows)
-    own_generators, ascent = [generators[row] for row in rows.tolist()], start(moved)
+    moved, ascent, rewards = dict(null), start(null), torch.empty((steps, len(generators)), dtype=torch.float32)
     for seen in rewards:
-        moved, before = ascent.step(part, moved, own_generators)
-        seen[rows] = before.float().cpu()
-    return {name: null[name].index_copy(0, rows.to(value.device), value) for name, value in moved.items()}, rewards
+        moved, before = ascent.step(objective, moved, generators)
+        seen[:] = before.float().cpu()
+    return moved, rewards
 
 
 class Adam:

@@ -28,8 +28,6 @@ class Problem:
         config: the settings.
         seeds: one per prompt.
         latents: (B, K, C, h, w), the initial latents x_T.
-        guard: a second reward that is watched and never optimised: where optimising lowers it, φ' keeps its value
-            and is frozen.
         start: φ' before the first step, first dimension B; φ if None.
         memory: how many rows go through the networks at once.
         about: what null texts record of the model, in JSON's types, found before sampling.
@@ -43,7 +41,6 @@ class Problem:
     config: NullTTAConfig
     seeds: Sequence[int]
     latents: Tensor
-    guard: Reward | None = None
     start: Embedding | None = None
     memory: MicroBatch = field(default_factory=MicroBatch, compare=False)
     about: Mapping[str, Any] = field(default_factory=dict, compare=False)

@@ -16,14 +16,14 @@ from torch import Tensor
 from nulltta.algorithm import schedules
 from nulltta.algorithm.budget import planned
 from nulltta.algorithm.cma_es import Evolution, Span, word_basis
-from nulltta.algorithm.embeddings import distance, where
+from nulltta.algorithm.embeddings import distance
 from nulltta.algorithm.gradients import ESTIMATORS, in_micro_batches
 from nulltta.algorithm.memory import MicroBatch
 from nulltta.algorithm.objective import Objective, predict_branches
 from nulltta.algorithm.optimiser import GradientAscent, StartAscent, ascend
 from nulltta.algorithm.problem import Problem
 from nulltta.algorithm.trust_region import within
-from nulltta.algorithm.views import clean_latents, look, preview
+from nulltta.algorithm.views import look, preview
 from nulltta.contracts import CleanLatents, Embedding, GuidedModel, NoiseStep, Outcome, Step, Stream
 from nulltta.errors import InvalidValue
 from nulltta.scoring import greedy, pick, require_differentiable, require_slope, score_latents
@@ -85,11 +85,10 @@ def null_tta(problem: Problem) -> Stream:
     It costs `budget.evaluations` per prompt: Σn_i denoiser branches with gradient, 2KT + 2T without.
     """
     p, cfg, s = problem, problem.config, problem.config.guidance_scale
-    B, K, release = len(p.prompts), cfg.num_particles, cfg.conventions == "release"
+    K, release = cfg.num_particles, cfg.conventions == "release"
     gamma = schedules.annealing_coefficient(cfg.annealing, cfg.num_inference_steps)
     start, counts, steps = _start_ascent(p), planned(cfg), p.schedule()
     null, nulls, moved = dict(p.start or p.null), [], p.start is not None  # φ', carried over from step to step
-    active = torch.ones(B, dtype=torch.bool)
 
     view = look(p, p.latents, steps[0], null, allow_nan=release)  # 1. K initial latents
     selected = greedy(view.rewards)
@@ -102,16 +101,15 @@ def null_tta(problem: Problem) -> Stream:
         eps_null = p.model.predict(x, step, p.null) if moved or n else eps
         anneal = schedules.regularisation(i, gamma)
         objective = Objective(p.model, p.reward, p.prompts, cfg, step, x, eps_cond, eps_null, p.null, anneal)
-        before, generators = null, p.generators(i, "gradient")
-        null, inner_rewards = ascend(objective, null, start, steps=n, generators=generators, active=active)  # 2b.
+        null, inner_rewards = ascend(objective, null, start, steps=n, generators=p.generators(i, "gradient"))  # 2b.
         if len(inner_rewards):
             if not moved:
                 _refuse_unmoved(p, null)
             moved, eps = True, p.model.predict(x, step, null)  # ε(x_t, φ'); without inner steps it is known already
-        null, eps, kl = _held(objective, null, eps, moved=moved)
-        if p.guard is not None and bool((fell := active & _guard_fell(p, step, x, eps_cond, eps_null, eps)).any()):
-            null, active = where(~fell.to(x.device), null, before), active & ~fell
-            null, eps, kl = _held(objective, null, p.model.predict(x, step, null), moved=moved)
+        if cfg.kl_target is not None and moved:
+            null, eps, kl = within(objective, null, eps, cfg.kl_target)
+        else:
+            kl = objective.kl(eps)
         nulls.append(null)
 
         mean, std = p.model.step_distribution(x, p.model.guide(eps, eps_cond, s), step)  # 2c. K candidates x_{t−1}
@@ -128,25 +126,6 @@ def null_tta(problem: Problem) -> Stream:
 @torch.no_grad()
 def _preview(p: Problem, x: Tensor, eps: Tensor, step: NoiseStep) -> Tensor:
     return p.model.decode(p.model.predict_x0(x, eps, step))
-
-
-def _held(
-    objective: Objective, null: Embedding, eps: Tensor, *, moved: bool
-) -> tuple[dict[str, Tensor], Tensor, Tensor]:  # fmt: skip
-    """Return φ' within `kl_target` if there is one, its ε(x_t, φ') and how far it moves the step (B,), in nats."""
-    target = objective.config.kl_target
-    return within(objective, null, eps, target) if target and moved else (dict(null), eps, objective.kl(eps))
-
-
-def _guard_fell(
-    p: Problem, step: NoiseStep, x: Tensor, eps_cond: Tensor, eps_null: Tensor, eps: Tensor
-) -> Tensor:  # fmt: skip
-    """Return (B,) bool: whether the guard's reward of x̂0 is lower under φ' than under φ."""
-    assert p.guard is not None
-    reference, moved = (
-        score_latents(p.guard, clean_latents(p, x, step, branch, eps_cond), p.prompts) for branch in (eps_null, eps)
-    )
-    return ~(moved >= reference).cpu()
 
 
 def _start_ascent(p: Problem) -> StartAscent:

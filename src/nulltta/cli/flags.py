@@ -27,10 +27,6 @@ RewardSource = Annotated[
     str | None,
     typer.Option(metavar="SOURCE", help="The weights of a reward given by name: a hub id, a directory or a file."),
 ]
-Guard = Annotated[
-    str | None,
-    typer.Option(metavar="REWARD", help="A reward that must not fall: where it does, the null text freezes."),
-]
 Method = Annotated[str, typer.Option(metavar="NAME", help="null-tta, plain, or another method (see the docs).")]
 BatchSize = Annotated[int, typer.Option(help="Images sampled at a time; results do not depend on it.")]
 MicroBatch = Annotated[
@@ -55,7 +51,7 @@ PromptsFile = Annotated[Path | None, typer.Option("--prompts", metavar="FILE", h
 OutFolder = Annotated[Path, typer.Option(metavar="FOLDER", help="The folder for pictures and result.json.")]
 
 _RUN_FLAGS: dict[str, Any] = {
-    "reward": Reward, "reward_source": RewardSource, "model": Model, "guard": Guard, "method": Method,
+    "reward": Reward, "reward_source": RewardSource, "model": Model, "method": Method,
     "batch_size": BatchSize, "micro_batch": MicroBatch, "tiny_decoder": TinyDecoder, "compile": Compile,
     "device": Device, "dtype": Dtype,
 }  # fmt: skip

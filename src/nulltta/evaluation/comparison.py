@@ -14,8 +14,8 @@ from nulltta.contracts import Step
 from nulltta.evaluation.measures import Measure
 from nulltta.null_text.value import NullText
 
-Role = Literal["target", "component", "guard", "held out"]
-"""The part of a measure in the run: optimised, a component of what was optimised, watched, or none of these."""
+Role = Literal["target", "component", "held out"]
+"""The part of a measure in the run: optimised, a component of what was optimised, or neither."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Comparison:
 
     Attributes:
         plain, aligned: images (3, H, W) in [0, 1], on the CPU.
-        scores: the scores by measure, in the order target, components of a composed target, guard, held-out measures.
+        scores: the scores by measure, in the order target, components of a composed target, held-out measures.
         trace: the steps of this prompt, with a batch of one and without previews.
         initial_rewards: (K,), the rewards of the clean estimates of the initial latents.
         null_text: the learnt null text; None if the method learns none.
@@ -59,7 +59,7 @@ def compare(result: Result, measures: Mapping[str, Measure] | None = None) -> li
 
     Args:
         result: what `align` returned.
-        measures: measures besides the reward and the guard; see `held_out_measures`.
+        measures: measures besides the reward; see `held_out_measures`.
 
     Raises:
         RewardError: if a reward or a measure fails.
@@ -86,15 +86,13 @@ def compare(result: Result, measures: Mapping[str, Measure] | None = None) -> li
 
 @torch.no_grad()
 def _values(result: Result) -> dict[str, tuple[Tensor, Tensor, Role]]:
-    """Return the plain and the aligned values (B,) of the reward, its components and the guard, by name."""
+    """Return the plain and the aligned values (B,) of the reward and its components, by name."""
     problem = result.problem
     values: dict[str, tuple[Tensor, Tensor, Role]] = {
         problem.reward.name: (result.baseline_rewards, result.rewards, "target")
     }
     for name, aligned in result.reward_components.items():
         values.setdefault(name, (result.baseline_components[name], aligned, "component"))
-    if (guard := problem.guard) is not None and guard.name not in values:
-        values[guard.name] = result.baseline_scored(guard), result.scored(guard), "guard"
     return values
 
 

@@ -29,7 +29,7 @@ class Diagnosis:
     Attributes:
         pictures: the number of pairs of pictures.
         unit: what the intervals are over: "prompts", or "seeds" if there is one prompt.
-        measures: the target, the components of a sum, the guard and the held-out measures.
+        measures: the target, the components of a sum, and the held-out measures.
         survival: one entry per perturbation; empty where the target could not be evaluated, or did not rise.
         texture: the gain in high frequencies; None where they are not known.
         diversity: the mean Vendi score over prompts of the plain and of the aligned pictures, between 1 and the number

@@ -75,7 +75,7 @@ def verdict(
         survival: what is left of the target's gain after each perturbation.
         settings: the settings of the run by name.
     """
-    target, watched = measures[0], [each for each in measures if each.role in ("held out", "guard") and each.gain]
+    target, watched = measures[0], [each for each in measures if each.role == "held out" and each.gain]
     rose = target.gain is not None and target.gain.low > 0
     falls = [each for each in watched if each.gain is not None and each.gain.high < 0]
     serious = [each for each in falls if _serious(each)]

@@ -210,7 +210,7 @@ REWARDS: Mapping[str, KnownReward] = {
         gpu_dtype=torch.bfloat16,
     ),
     "nsfw": KnownReward(
-        nsfw.load, "−P(not suitable for work) by Yahoo's OpenNSFW: a guard",
+        nsfw.load, "−P(not suitable for work) by Yahoo's OpenNSFW",
         files=((nsfw.PACKAGE, (nsfw.FILE,)),), gigabytes=0.024, licence="BSD-2-Clause",
     ),
     "brisque": KnownReward(

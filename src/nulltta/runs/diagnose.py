@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from rich.console import Console
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from nulltta.contracts import Reward
 from nulltta.errors import InvalidValue
-from nulltta.evaluation.comparison import Comparison, Score
+from nulltta.evaluation.comparison import Comparison, Role, Score
 from nulltta.evaluation.diagnosis import Diagnosis, diagnosis_of
 from nulltta.evaluation.evidence import examine, features_of
 from nulltta.files import as_error
@@ -31,7 +31,7 @@ from nulltta.runs.tables import diagnosis_section
 from nulltta.scoring import score
 
 FILE = "diagnosis.json"
-SAME = ("model", "reward", "config", "guard", "method")
+SAME = ("model", "reward", "config", "method")
 """What folders that are diagnosed together must have in common."""
 
 
@@ -133,7 +133,7 @@ def _comparisons(found: Mapping[str, Any], folder: Path) -> list[Comparison]:
     for entry in found["results"]:
         plain, aligned = (_image(folder, str(entry["files"][name])) for name in ("plain", "aligned"))
         scores = {
-            name: Score(_number(each["plain"]), _number(each["aligned"]), each.get("role", "held out"))
+            name: Score(_number(each["plain"]), _number(each["aligned"]), _role(each.get("role")))
             for name, each in entry["scores"].items()
         }
         comparisons.append(Comparison(entry["prompt"], int(entry["seed"]), plain, aligned, scores, [], torch.empty(0)))
@@ -146,6 +146,11 @@ def _image(folder: Path, name: str) -> Tensor:
     if not path.resolve().is_relative_to(folder.resolve()):
         raise InvalidValue(f"'{folder / 'result.json'}' names a picture outside its folder: '{path}'")
     return read_image(path)
+
+
+def _role(recorded: Any) -> Role:
+    """Return a role of result.json; a measure of another role was not optimised."""
+    return recorded if recorded in get_args(Role) else "held out"
 
 
 def _number(value: float | None) -> float:

@@ -28,13 +28,12 @@ class LoadedRun:
 
     Attributes:
         settings: with the device, the type, the reward's source and the kind of gradient resolved.
-        measures: what images are measured by besides the reward and the guard.
+        measures: what images are measured by besides the reward.
     """
 
     settings: RunSettings
     model: GuidedModel
     reward: Reward
-    guard: Reward | None
     measures: Mapping[str, Measure]
 
     def align(
@@ -55,7 +54,7 @@ class LoadedRun:
         """
         return align(
             self.model, prompts, self.reward, config=config or self.settings.config, method=self.settings.method,
-            seed=seed, negative_prompt=negative_prompt, guard=self.guard, on_step=on_step,
+            seed=seed, negative_prompt=negative_prompt, on_step=on_step,
             micro_batch=self.settings.micro_batch,
         )  # fmt: skip
 
@@ -74,13 +73,12 @@ def load(settings: RunSettings) -> LoadedRun:
     settings = resolved(settings)
     reward_name = with_source(settings.reward, settings.reward_source)
     reward = load_reward(reward_name, settings.device)
-    guard = None if settings.guard is None else load_reward(settings.guard, settings.device)
     config = settings.config.resolved(differentiable=reward.differentiable)
     settings = replace(settings, reward=reward_name, reward_source=None, config=config)
     model = load_model(settings)
     with quiet_libraries():
         measures = held_out_measures(model, settings.device)
-    return LoadedRun(settings, model, reward, guard, measures)
+    return LoadedRun(settings, model, reward, measures)
 
 
 def load_model(settings: ModelSettings) -> GuidedModel:

@@ -43,7 +43,6 @@ class RunSettings(ModelSettings):
         config: the settings of the method.
         reward: the reward to raise: a name or an expression.
         reward_source: where the weights of a reward given by name are.
-        guard: a second reward, which is watched and never optimised.
         method: a name in `nulltta.alignment.METHODS`.
         batch_size: how many prompts are sampled at a time.
         micro_batch: how many prompts or candidates go through the networks at once; None for all of them.
@@ -55,7 +54,6 @@ class RunSettings(ModelSettings):
     config: NullTTAConfig
     reward: str = "clip"
     reward_source: str | None = None
-    guard: str | None = None
     method: str = "null-tta"
     batch_size: int = 8
     micro_batch: int | None = None
@@ -108,7 +106,7 @@ class AlignRequest:
         return {
             "model": settings.model, "prompts": list(self.prompts), "reward": settings.reward,
             "config": asdict(settings.config), "seed": self.seed, "negative_prompt": self.negative_prompt,
-            "guard": settings.guard, "method": settings.method,
+            "method": settings.method,
         }  # fmt: skip
 
 

@@ -86,7 +86,7 @@ class ServerEngine:
         except InvalidValue as error:
             raise from_invalid_value(error, param="nulltta") from error
         reward, method = options.reward or self.rewards.names[0], options.method or self.settings.methods[0]
-        return JobSettings(reward, options.guard, method, config)
+        return JobSettings(reward, method, config)
 
     def _queue_full(self) -> APIError:
         """Return the error that asks to come back when the batches ahead should be done, at their past speed."""

@@ -21,7 +21,6 @@ class JobSettings:
     """The settings that jobs must have in common to be sampled as one batch."""
 
     reward: str
-    guard: str | None
     method: str
     config: NullTTAConfig
 

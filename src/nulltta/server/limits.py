@@ -51,12 +51,10 @@ def check_job_settings(job: JobSettings, settings: ServerSettings, rewards: Load
     if job.method not in settings.methods:
         known = ", ".join(settings.methods)
         raise _invalid("nulltta.method", f"'{job.method}' is not offered here: choose among {known}")
-    for name, expression in ("reward", job.reward), ("guard", job.guard):
-        if expression is not None:
-            try:
-                rewards.check(expression)
-            except NullTTAError as error:
-                raise _invalid(f"nulltta.{name}", str(error)) from error
+    try:
+        rewards.check(job.reward)
+    except NullTTAError as error:
+        raise _invalid("nulltta.reward", str(error)) from error
 
 
 def size_name(size: tuple[int, int]) -> str:

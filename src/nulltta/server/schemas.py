@@ -51,7 +51,6 @@ class RequestOptions(StrictModel):
 
     Attributes:
         reward: a name or an expression; None for the server's default.
-        guard: a second reward that must not fall.
         method: None for the server's default.
         seed: the seed of the first image, those of the others being the numbers that follow. If it is None, one is
             drawn and reported in the response.
@@ -59,7 +58,6 @@ class RequestOptions(StrictModel):
     """
 
     reward: Text | None = None
-    guard: Text | None = None
     method: Text | None = None
     seed: Annotated[Whole, Field(ge=0, lt=2**63)] | None = None
     negative_prompt: Text = ""

@@ -99,7 +99,6 @@ class SamplingWorker(threading.Thread):
             settings.config,
             [seed for _, seed in rows],
             [job.negative_prompt for job, _ in rows],
-            guard=None if settings.guard is None else self.rewards.build(settings.guard),
         )
         with closing(MethodRun(METHODS[settings.method](problem))) as method_run:
             outcome = method_run.finish(on_step)

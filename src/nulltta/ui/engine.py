@@ -50,7 +50,7 @@ class PageEngine:
         self.settings = resolved(ModelSettings(device=device, dtype=dtype))
         self.device = str(self.settings.device)
         self.model = lru_cache(maxsize=1)(self._model)
-        self.reward_of = lru_cache(maxsize=2)(self._load_reward)  # a target and a guard
+        self.reward_of = lru_cache(maxsize=2)(self._load_reward)
         self._allowed = [*map(Name, rewards.REWARDS), *names(parse(reward))]
         self.reward_of(reward)
         self.model(self.models[0])
@@ -64,13 +64,10 @@ class PageEngine:
         _require_feasible(request)
         settings = request.settings
         reward = self.reward_of(settings.reward)
-        guard = None if settings.guard is None else self.reward_of(settings.guard)
         model, config = self.model(settings.model), settings.config.resolved(differentiable=reward.differentiable)
         settings = replace(settings, config=config, device=self.device, dtype=self.settings.dtype)
-        problem = make_problem(
-            model, request.prompts, reward, config, request.seed, request.negative_prompt, guard=guard
-        )
-        return LoadedRun(settings, model, reward, guard, held_out_measures(model, self.device)), problem
+        problem = make_problem(model, request.prompts, reward, config, request.seed, request.negative_prompt)
+        return LoadedRun(settings, model, reward, held_out_measures(model, self.device)), problem
 
     def _model(self, name: str) -> GuidedModel:
         if name not in self.models:

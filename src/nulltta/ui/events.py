@@ -66,13 +66,10 @@ def wire_run(
 
     def work(
         request: gr.Request, past: list[HistoryEntry], prompts: str, reward: str, seed: Any, model: str, negative: str,
-        guard: str, form: Literal["small", "exact"], *values: Any,
+        form: Literal["small", "exact"], *values: Any,
     ) -> Iterator[Updates]:  # fmt: skip
         try:
-            shared = RunSettings(
-                config=settings(ask.controls, values, model), model=model, reward=reward,
-                guard=None if guard == page.NO_GUARD else guard,
-            )  # fmt: skip
+            shared = RunSettings(config=settings(ask.controls, values, model), model=model, reward=reward)
             asked = AlignRequest(
                 prompts=[line.strip() for line in prompts.splitlines() if line.strip()], settings=shared,
                 seed=_whole(seed), negative_prompt=negative, save_null_text=form,
@@ -93,7 +90,7 @@ def wire_run(
         return {outcome.stop: gr.Button(interactive=False)}
 
     shown = [runs, *_answers(outcome), outcome.status, outcome.live, outcome.past]
-    asked = [ask.prompts, ask.reward, ask.seed, ask.model, ask.negative, ask.guard, ask.form, *ask.settings]
+    asked = [ask.prompts, ask.reward, ask.seed, ask.model, ask.negative, ask.form, *ask.settings]
     begun = ask.start.click(wait, None, [*buttons, *shown], **_LIGHT).then(None, js=SCROLL_TO_RESULTS)
     ended = begun.then(work, [runs, *asked], shown, **_HEAVY)
     ended.then(lambda: [gr.Button(interactive=True), gr.Button(visible=False)], None, buttons, **_LIGHT)

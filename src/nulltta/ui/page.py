@@ -18,7 +18,6 @@ EXAMPLES = (
     "a cat face on a green background, noto style",
     "a rose and a castle on a yellow background, twemoji style",
 )
-NO_GUARD = "none"
 WELCOME = (
     '<p class="welcome">The image appears here while it is sampled, with a curve of its reward, and in the end next to '
     "the image of plain sampling from the same noise.</p>"
@@ -40,7 +39,6 @@ class RequestPanel:
     seed: gr.Number
     model: gr.Dropdown
     negative: gr.Textbox
-    guard: gr.Dropdown
     form: gr.Radio
     controls: Sequence[SettingControl]
     settings: Sequence[Any]
@@ -112,7 +110,6 @@ def request_panel(models: Sequence[str], reward: str) -> RequestPanel:
     with gr.Accordion("More settings", open=False, elem_id="more"):
         model = gr.Dropdown(list(models), value=models[0], label="Model", visible=len(models) > 1)
         negative = gr.Textbox("", label="negative prompt", info="the text of the null embedding to start from")
-        guard = gr.Dropdown([NO_GUARD, *names], value=NO_GUARD, label="guard", info="a reward that must not fall")
         form = gr.Radio(
             ["exact", "small"],
             value="exact",
@@ -122,7 +119,7 @@ def request_panel(models: Sequence[str], reward: str) -> RequestPanel:
         with gr.Row(elem_classes="settings"):
             settings += [_component(control, config) for control in shown if control.name not in FIRST]
     return RequestPanel(
-        prompts, expression, add, weights, seed, model, negative, guard, form, shown, settings, start
+        prompts, expression, add, weights, seed, model, negative, form, shown, settings, start
     )  # fmt: skip
 
 
