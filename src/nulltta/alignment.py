@@ -33,7 +33,9 @@ from nulltta.scoring import pick, score_finished
 if TYPE_CHECKING:
     from PIL import Image
 
-METHODS: Mapping[str, Callable[[Problem], Stream]] = {"null-tta": null_tta, "plain": plain, **BASELINES}
+METHODS: Mapping[str, Callable[[Problem], Stream]] = {
+    "null-tta": null_tta, "plain": plain, **{name: baseline.method for name, baseline in BASELINES.items()}
+}  # fmt: skip
 """The methods by name."""
 PLAIN_SAMPLES = 8
 """The plain samples per prompt, of seeds 0 to 7, from which z(reward) takes a prompt's mean and deviation."""

@@ -4,30 +4,16 @@
 others. A setting in the unit of a reward has to be chosen anew for every reward.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable, Mapping
-
-from nulltta.algorithm.problem import Problem
 from nulltta.baselines.best_of_n import BestOfN
+from nulltta.baselines.catalogue import BASELINES, Baseline, Cost
 from nulltta.baselines.dno import DNO
 from nulltta.baselines.dps import DPS
 from nulltta.baselines.prompt_embedding import prompt_embedding
 from nulltta.baselines.reno import ReNO
 from nulltta.baselines.shared_null import shared_null
 from nulltta.baselines.smc import DAS, FKSteering
-from nulltta.contracts import Stream
 
-__all__ = ["BASELINES", "DAS", "DNO", "DPS", "BestOfN", "FKSteering", "ReNO", "prompt_embedding", "shared_null"]
-
-BASELINES: Mapping[str, Callable[[Problem], Stream]] = {
-    "best-of-n": BestOfN(),
-    "dps": DPS(),
-    "das": DAS(),
-    "fk": FKSteering(),
-    "dno": DNO(),
-    "reno": ReNO(),
-    "prompt-embedding": prompt_embedding,
-    "shared-null": shared_null,
-}
-"""The methods with their published settings, by name."""
+__all__ = [
+    "BASELINES", "DAS", "DNO", "DPS", "Baseline", "BestOfN", "Cost", "FKSteering", "ReNO", "prompt_embedding",
+    "shared_null",
+]  # fmt: skip

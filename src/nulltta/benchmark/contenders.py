@@ -1,9 +1,8 @@
 """The contenders, and how each spends a budget of denoiser evaluations.
 
 A forward pass of one branch counts 1, a forward and a backward pass count 2. With T denoising steps a plain sample
-costs 2T. A budget of B therefore buys N = B/2T samples of best-of-N or particles of FK steering, B/4T particles of DAS
-or runs of DPS, and (B − 2T)/6T iterations of DNO or ReNO, whose checkpointed steps are computed twice and
-differentiated once. Null-TTA and its variants take as many inner steps as the budget leaves beside their candidates.
+costs 2T, and a method of `nulltta.baselines` buys with a budget B the largest n of which its cost T·(each·n + once) is
+at most B. Null-TTA and its variants take as many inner steps as the budget leaves beside their candidates.
 """
 
 from __future__ import annotations
@@ -13,11 +12,10 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from nulltta.algorithm.budget import spent
+from nulltta.baselines.catalogue import BASELINES, Baseline, Cost, MethodSettings
 from nulltta.benchmark.plan import Arm
 from nulltta.config import NullTTAConfig
 from nulltta.errors import InvalidValue
-
-Settings = Mapping[str, Any]
 
 DIVIDED, MULTIPLIED = ("scale", "reward_weight"), ("temperature", "regularisation")
 """Settings in the unit of the reward; they are stored as if the target's standard deviation over plain samples were
@@ -40,7 +38,7 @@ class ContenderTask:
     target: str
     unit: float = 1.0
     differentiable: bool = True
-    settings: Mapping[str, Settings] = field(default_factory=dict)
+    settings: Mapping[str, MethodSettings] = field(default_factory=dict)
 
     def of(self, name: str) -> dict[str, Any]:
         """Return the settings of a contender in the reward's own unit."""
@@ -68,7 +66,7 @@ class Contender:
     fixed: bool = False
 
 
-def in_unit(settings: Settings, unit: float) -> dict[str, Any]:
+def in_unit(settings: MethodSettings, unit: float) -> dict[str, Any]:
     """Convert settings for a reward of standard deviation 1 into settings for one of standard deviation `unit`."""
     found = dict(settings)
     for name in DIVIDED:
@@ -100,31 +98,22 @@ def filled(config: NullTTAConfig, budget: int) -> NullTTAConfig:
     return config
 
 
-def _sampler(method: str, field_name: str, branch: int) -> MakeArm:
-    """A method of `field_name` samples or particles, each of 2T evaluations that cost `branch`."""
-
-    def make(budget: int, task: ContenderTask) -> Arm:
-        count = _count(method, budget, each=2 * task.config.num_inference_steps * branch)
-        return _arm(method, task, settings={**task.of(method), field_name: count})
-
-    return make
+def _spending(method: str, baseline: Baseline) -> MakeArm:
+    """A baseline, which spends a budget by its cost, or by the inner steps of its configuration if it has none."""
+    return _null_tta(method, method) if baseline.cost is None else _counted(method, baseline.cost)
 
 
-def _dps(budget: int, task: ContenderTask) -> Arm:
-    """DPS, as the best of as many runs as fit."""
-    runs = _count("dps", budget, each=4 * task.config.num_inference_steps)
-    return replace(_arm("dps", task, settings=task.of("dps")), samples=runs)
-
-
-def _iterated(method: str) -> MakeArm:
-    """DNO or ReNO, whose own T may be smaller: n iterations of 2T evaluations, each made twice and differentiated."""
+def _counted(method: str, cost: Cost) -> MakeArm:
+    """A method that costs T·(each·n + once): n is as large as the budget allows. Its tuned T may be its own."""
 
     def make(budget: int, task: ContenderTask) -> Arm:
         settings = task.of(method)
         T = settings.pop("num_inference_steps", task.config.num_inference_steps)
-        iterations = _count(method, budget, each=6 * T, once=2 * T)
-        config = replace(task.config, num_inference_steps=T)
-        return _arm(method, replace(task, config=config), settings={**settings, "iterations": iterations})
+        n = _count(method, budget, each=cost.each * T, once=cost.once * T)
+        task = replace(task, config=replace(task.config, num_inference_steps=T))
+        if cost.count is None:
+            return replace(_arm(method, task, settings=settings), samples=n)
+        return _arm(method, task, settings={**settings, cost.count: n})
 
     return make
 
@@ -168,7 +157,7 @@ def _plain(budget: int, task: ContenderTask) -> Arm:  # noqa: ARG001 - its cost 
     return _arm("plain", task)
 
 
-def _arm(method: str, task: ContenderTask, settings: Settings | None = None) -> Arm:
+def _arm(method: str, task: ContenderTask, settings: MethodSettings | None = None) -> Arm:
     """An arm of the task's target and configuration."""
     return Arm(name=method, target=task.target, method=method, settings=settings or {}, config=asdict(task.config))
 
@@ -179,20 +168,6 @@ def _count(name: str, budget: int, each: int, once: int = 0) -> int:
         raise InvalidValue(f"{name} takes {once + each} denoiser evaluations or more, not {budget}")
     return (budget - once) // each
 
-
-RIVALS: Mapping[str, Contender] = {
-    "plain": Contender(_plain, "ordinary sampling", fixed=True),
-    "best-of-n": Contender(_sampler("best-of-n", "samples", 1), "the best of N plain samples"),
-    "dps": Contender(_dps, "the reward's gradient at each step; the best of k runs", needs_gradient=True),
-    "das": Contender(_sampler("das", "particles", 2), "SMC with the reward's gradient", needs_gradient=True),
-    "fk": Contender(_sampler("fk", "particles", 1), "SMC with Feynman-Kac potentials"),
-    "dno": Contender(_iterated("dno"), "all of the sampler's noise is optimised", needs_gradient=True),
-    "reno": Contender(_iterated("reno"), "the initial noise is optimised", needs_gradient=True),
-    "prompt-embedding": Contender(
-        _null_tta("prompt-embedding", "prompt-embedding"), "the prompt embedding is optimised in place of the null text"
-    ),
-    "null-tta": Contender(_null_tta(), "the null text is optimised at each step"),
-}
 
 ABLATIONS: Mapping[str, Contender] = {
     "selection": Contender(_selection, "no inner steps: the best of K candidates at each step"),
@@ -206,6 +181,15 @@ ABLATIONS: Mapping[str, Contender] = {
         _null_tta("shared-null", num_particles=1), "one null text for all steps, K = 1 in both passes"
     ),
 }
+
+RIVALS: Mapping[str, Contender] = {
+    "plain": Contender(_plain, "ordinary sampling", fixed=True),
+    **{
+        name: Contender(_spending(name, baseline), baseline.about, baseline.needs_gradient)
+        for name, baseline in BASELINES.items() if name not in ABLATIONS
+    },
+    "null-tta": Contender(_null_tta(), "the null text is optimised at each step"),
+}  # fmt: skip
 
 SWEEPS: Mapping[str, Contender] = {
     f"{prefix}-{value}": Contender(_null_tta(**dict[str, Any]({field_name: value})), f"{symbol} = {value}")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping, Sequence
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 from nulltta.benchmark.analysis import OURS, PLAIN, ArmResult, Panel
-from nulltta.benchmark.contenders import ABLATIONS, SWEEPS
+from nulltta.benchmark.contenders import ABLATIONS, RIVALS, SWEEPS
 from nulltta.evaluation.bootstrap import Gain
 
 if TYPE_CHECKING:
@@ -16,11 +17,13 @@ if TYPE_CHECKING:
 
 DPI = 110
 LABEL = 120, 15  # width and height of a name in pixels
-OUR_COLOUR, GREY = "#cf222e", "#8c959f"
+GREY = "#8c959f"
+PALETTE = ("#0969da", "#bf8700", "#8250df", "#1a7f37", "#bf3989", "#953800", "#1b7c83")
 COLOURS = {
-    PLAIN: "#1f2328", OURS: OUR_COLOUR, "best-of-n": "#0969da", "dps": "#bf8700", "das": "#8250df", "fk": "#1a7f37",
-    "dno": "#bf3989", "reno": "#953800", "prompt-embedding": "#1b7c83",
+    **dict(zip((name for name in RIVALS if name not in (PLAIN, OURS)), cycle(PALETTE), strict=False)),
+    PLAIN: "#1f2328", OURS: "#cf222e",
 }  # fmt: skip
+"""The colour of each rival; ablations and sweeps are grey."""
 
 
 def pareto(panels: Sequence[Panel], held_out: str) -> bytes:
@@ -45,13 +48,13 @@ def pareto(panels: Sequence[Panel], held_out: str) -> bytes:
 
 
 def against_cost(panels: Sequence[Panel]) -> bytes:
-    """Plot the target's gain over denoiser evaluations and over seconds."""
+    """Plot the target's gain of every rival over denoiser evaluations and over seconds."""
     figure = _figure(10.4, 4.4)
     costs: Mapping[str, Callable[[ArmResult], float]] = {
         "denoiser evaluations per image": lambda result: result.cost,
         "seconds per image": lambda result: result.seconds,
     }
-    names = dict.fromkeys(name for panel in panels for name in panel.results if name in COLOURS)
+    names = dict.fromkeys(name for panel in panels for name in panel.results if name in RIVALS)
     for axis, (label, cost) in zip(figure.subplots(1, 2), costs.items(), strict=True):
         for name in names:
             points = [
@@ -89,11 +92,11 @@ def bars(panel: Panel, names: Sequence[str], measures: Sequence[str], over: str 
 
 
 def trade_off(panels: Sequence[Panel], parts: tuple[str, str]) -> bytes:
-    """Plot what each contender reaches in both rewards, as a line through the weights."""
+    """Plot what each rival reaches in both rewards, as a line through the weights."""
     figure = _figure(6.4, 5.2)
     axis = figure.subplots()
     first, second = parts
-    for name in dict.fromkeys(name for panel in panels for name in panel.results if name in COLOURS):
+    for name in dict.fromkeys(name for panel in panels for name in panel.results if name in RIVALS):
         gains = [(p.gain(name, first), p.gain(name, second)) for p in panels if name in p.results]
         points = [(_mean_in_spreads(a), _mean_in_spreads(b)) for a, b in gains]
         axis.plot(
