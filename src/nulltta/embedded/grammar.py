@@ -248,11 +248,11 @@ def test_prompts(n: int, seed: int = 0, size: Size = "cpu") -> list[str]:  # noq
 test_prompts.__test__ = False  # type: ignore[attr-defined]  # pytest takes the name for a test's
 
 
-def tuning_prompts(n: int, size: Size = "cpu") -> list[str]:
+def tuning_prompts(n: int) -> list[str]:
     """Return n captions to choose settings on.
 
     They are of held-out compositions too, but from the other end of the list that `test_prompts` starts, so that
     nothing is reported on prompts that it was tuned on.
     """
-    total = sum(len(unseen(kind, size)) for kind in ("one", "same", "different"))
-    return test_prompts(total, size=size)[::-1][:n]
+    total = sum(len(unseen(kind)) for kind in ("one", "same", "different"))
+    return test_prompts(total)[::-1][:n]

@@ -5,21 +5,19 @@ It measures and is never optimised, so its public functions run without gradient
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from nulltta.errors import LoadError
 
 from . import WEIGHTS
 from .grammar import Facts, Size, Vocabulary, parse, vocabulary
-from .networks import ConvTower, fit_pixels
+from .networks import ConvTower, fit_pixels, restore
 
 FACTS = ("objects", "count", "background", "style")
 
@@ -155,6 +153,4 @@ def load_judge(device: torch.device | str = "cpu", folder: Path = WEIGHTS) -> Ju
     place = folder / "judge"
     if not (place / "model.safetensors").exists():
         raise LoadError(f"the embedded model's judge is missing from {folder}: `make world` trains it")
-    net = JudgeNet(**json.loads((place / "config.json").read_text()))
-    net.load_state_dict(load_file(place / "model.safetensors"))
-    return Judge(net.float().to(device))
+    return Judge(restore(JudgeNet, place).float().to(device))

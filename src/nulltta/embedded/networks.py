@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from itertools import pairwise
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 PIXELS = 64
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def fit_pixels(images: Tensor) -> Tensor:
@@ -70,18 +75,21 @@ class BagOfWords(nn.Module):
         return out
 
 
-class ConvClip(nn.Module):
-    """The network of the held-out scorer `clip-b`: a `ConvTower` for images and a `BagOfWords` for prompts.
+class TwoTowers(nn.Module):
+    """A contrastive image-text network with the interface of transformers' CLIPModel.
+
+    Args:
+        image: images (B, 3, 64, 64) in [-1, 1] to (B, F).
+        text: token ids (B, L) to (B, F).
+        config: the constructor's arguments of the subclass.
 
     Attributes:
-        config: the constructor's arguments, for the checkpoint's config.json.
+        config: for the checkpoint's config.json.
     """
 
-    def __init__(self, vocab: int, end: int, features: int = 128, width: int = 32) -> None:
+    def __init__(self, image: nn.Module, text: nn.Module, config: dict[str, Any]) -> None:
         super().__init__()
-        self.config: dict[str, Any] = {"vocab": vocab, "end": end, "features": features, "width": width}
-        self.image = ConvTower(features, width)
-        self.text = BagOfWords(vocab, end, features)
+        self.image, self.text, self.config = image, text, config
         self.logit_scale = nn.Parameter(torch.tensor(2.66))
 
     def get_image_features(self, pixel_values: Tensor) -> Tensor:
@@ -93,3 +101,18 @@ class ConvClip(nn.Module):
         """Return the features (B, F) of token ids (B, L), not normalised."""
         out: Tensor = self.text(input_ids)
         return out
+
+
+class ConvClip(TwoTowers):
+    """The network of the held-out scorer `clip-b`: a `ConvTower` for images and a `BagOfWords` for prompts."""
+
+    def __init__(self, vocab: int, end: int, features: int = 128, width: int = 32) -> None:
+        config = {"vocab": vocab, "end": end, "features": features, "width": width}
+        super().__init__(ConvTower(features, width), BagOfWords(vocab, end, features), config)
+
+
+def restore(kind: Callable[..., Network], folder: Path) -> Network:
+    """Build a network of this package from a folder's config.json and load its model.safetensors."""
+    network = kind(**json.loads((folder / "config.json").read_text()))
+    network.load_state_dict(load_file(folder / "model.safetensors"))
+    return network

@@ -5,13 +5,11 @@ They differ in architecture, seed and augmentation. Both return the cosine simil
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -20,7 +18,7 @@ from nulltta.errors import InvalidValue, LoadError
 from nulltta.quiet import quiet_libraries
 
 from . import WEIGHTS
-from .networks import ConvClip, fit_pixels
+from .networks import ConvClip, fit_pixels, restore
 from .tokenizer import token_ids
 
 NAMES = ("clip", "clip-b")
@@ -97,9 +95,5 @@ def load_scorer(
         raise LoadError(f"the embedded model's {name} weights are missing from {folder}: `make world` trains them")
     from transformers import CLIPModel, CLIPTokenizer
 
-    if name == "clip":
-        model = CLIPModel.from_pretrained(place, dtype=dtype)
-    else:
-        model = ConvClip(**json.loads((place / "config.json").read_text()))
-        model.load_state_dict(load_file(place / "model.safetensors"))
+    model: Any = CLIPModel.from_pretrained(place, dtype=dtype) if name == "clip" else restore(ConvClip, place)
     return Scorer(name, model.to(device=device, dtype=dtype), CLIPTokenizer.from_pretrained(place))

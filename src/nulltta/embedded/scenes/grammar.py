@@ -124,7 +124,7 @@ def parse(prompt: str) -> Claim:
 
 
 def _parse_group(text: str) -> Group | None:
-    """Read "two red stars"; None where the text is no such phrase."""
+    """Read "two red stars"; None if the text is not such a phrase."""
     number, *rest = text.split() or [""]
     number = "a" if number in ("an", "one") else number
     if number not in NUMBERS or not 1 <= len(rest) <= 2:

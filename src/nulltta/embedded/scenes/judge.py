@@ -27,7 +27,7 @@ FACTS = ("objects", "count", "colours", "position")
 CONTRAST = 60.0
 """How far a pixel must be from the background, in units of 255, to belong to a thing."""
 SPECK = 16
-"""Regions of fewer pixels are no things."""
+"""Regions of fewer pixels are not objects."""
 OVERLAP = 0.72
 """The least overlap (intersection over union) with a drawing for a shape to be read."""
 LEAD = 0.02

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..networks import PIXELS, ConvTower
+from ..networks import PIXELS, ConvTower, TwoTowers
 
 
 class ConvWords(nn.Module):
@@ -32,29 +32,12 @@ class ConvWords(nn.Module):
         return out
 
 
-class ConvPair(nn.Module):
-    """The network of the contrastive held-out scorer: a `ConvTower` for images and `ConvWords` for prompts.
-
-    Attributes:
-        config: the constructor's arguments, for the checkpoint's config.json.
-    """
+class ConvPair(TwoTowers):
+    """The network of the contrastive held-out scorer: a `ConvTower` for images and `ConvWords` for prompts."""
 
     def __init__(self, vocab: int, length: int, features: int = 96, width: int = 24) -> None:
-        super().__init__()
-        self.config: dict[str, Any] = {"vocab": vocab, "length": length, "features": features, "width": width}
-        self.image = ConvTower(features, width)
-        self.text = ConvWords(vocab, length, features)
-        self.logit_scale = nn.Parameter(torch.tensor(2.66))
-
-    def get_image_features(self, pixel_values: Tensor) -> Tensor:
-        """Return the features (B, F) of images (B, 3, 64, 64) in [-1, 1], not normalised."""
-        out: Tensor = self.image(pixel_values)
-        return out
-
-    def get_text_features(self, input_ids: Tensor) -> Tensor:
-        """Return the features (B, F) of token ids (B, length), not normalised."""
-        out: Tensor = self.text(input_ids)
-        return out
+        config = {"vocab": vocab, "length": length, "features": features, "width": width}
+        super().__init__(ConvTower(features, width), ConvWords(vocab, length, features), config)
 
 
 class Answerer(nn.Module):

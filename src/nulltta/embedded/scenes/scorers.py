@@ -5,17 +5,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 
 from nulltta.contracts import Reward
 from nulltta.errors import InvalidValue, LoadError
 from nulltta.quiet import quiet_libraries
 
+from ..networks import restore
 from ..scorers import Scorer
 from .networks import Answerer, ConvPair
 from .questions import QuestionScorer
@@ -47,15 +46,8 @@ def load_scorer(
     if not (place / "model.safetensors").exists():
         raise LoadError(f"the weights of {name} are missing from {folder}: `make world WORLD=scenes` trains them")
     if name == "scenes-questions":
-        return QuestionScorer(name, _restore(Answerer, place).to(device=device, dtype=dtype))
+        return QuestionScorer(name, restore(Answerer, place).to(device=device, dtype=dtype))
     from transformers import CLIPModel, CLIPTokenizer
 
-    model: Any = CLIPModel.from_pretrained(place, dtype=dtype) if name == TARGET else _restore(ConvPair, place)
+    model: Any = CLIPModel.from_pretrained(place, dtype=dtype) if name == TARGET else restore(ConvPair, place)
     return Scorer(name, model.to(device=device, dtype=dtype), CLIPTokenizer.from_pretrained(place))
-
-
-def _restore(kind: Any, folder: Path) -> Any:
-    """Build a network of ours from its config.json and load its weights."""
-    model = kind(**json.loads((folder / "config.json").read_text()))
-    model.load_state_dict(load_file(folder / "model.safetensors"))
-    return model

@@ -19,6 +19,7 @@ GRID_PROMPTS = (
     "a castle and a star on a green background, noto style",
     "a ghost and a penguin on an orange background, fluent style",
 )
+GRID_GUIDANCE = (1.0, 3.0, 6.0)
 
 
 def pipeline(learner: Any, autoencoder: Any, scheduler: Any, tokenizer: Any) -> Any:
@@ -40,16 +41,14 @@ def pipeline(learner: Any, autoencoder: Any, scheduler: Any, tokenizer: Any) -> 
 
 
 @torch.no_grad()
-def sample_images(
-    pipe: Any, prompts: list[str], guidance: float = 3.0, steps: int = 25, seed: int = 0, eta: float = 1.0
-) -> torch.Tensor:
-    """Sample images (B, 3, 64, 64) in [0, 1] without alignment; each prompt's seed is `seed` plus its index."""
+def sample_images(pipe: Any, prompts: list[str], guidance: float = 3.0, steps: int = 25, seed: int = 0) -> torch.Tensor:
+    """Sample images (B, 3, 64, 64) in [0, 1] by DDIM with η = 1; each prompt's seed is `seed` plus its index."""
     generators = [torch.Generator().manual_seed(seed + k) for k in range(len(prompts))]
     images = pipe(
         prompts,
         guidance_scale=guidance,
         num_inference_steps=steps,
-        eta=eta,
+        eta=1.0,
         generator=generators,
         output_type="pt",
     ).images
@@ -57,9 +56,9 @@ def sample_images(
     return found
 
 
-def sample_grid(pipe: Any, guidance: tuple[float, ...] = (1.0, 3.0, 6.0), steps: int = 25) -> Image.Image:
+def sample_grid(pipe: Any) -> Image.Image:
     """Draw GRID_PROMPTS from left to right, with one row per guidance scale, at twice their size."""
-    rows = [torch.cat(list(sample_images(pipe, list(GRID_PROMPTS), scale, steps)), 2) for scale in guidance]
+    rows = [torch.cat(list(sample_images(pipe, list(GRID_PROMPTS), scale)), 2) for scale in GRID_GUIDANCE]
     pixels = (torch.cat(rows, 1) * 255).byte().permute(1, 2, 0).numpy()
     image = Image.fromarray(pixels)
     return image.resize((2 * image.width, 2 * image.height), Image.Resampling.NEAREST)
