@@ -87,7 +87,7 @@ def prices(thing: MeasuredModel) -> Prices:
 
 
 def _both_ways(function: Any, at: torch.Tensor) -> tuple[int, int]:
-    """FLOPs of a call forward, and forward and backward."""
+    """Return the FLOPs of a call forward, and forward and backward."""
     leaf = at.clone().requires_grad_()
 
     def forward() -> None:
@@ -98,13 +98,13 @@ def _both_ways(function: Any, at: torch.Tensor) -> tuple[int, int]:
 
 
 def _inner(config: NullTTAConfig) -> int:
-    """The number of inner steps of one image."""
+    """Return the number of inner steps of one image."""
     gamma = schedules.annealing_coefficient(config.annealing, config.num_inference_steps)
     return sum(schedules.inner_step_counts(config.num_inference_steps, gamma, config.inner_steps))
 
 
 def _shared(price: Prices, config: NullTTAConfig) -> int:
-    """FLOPs that both spend on candidates: both branches of K latents T times, decoded and scored T + 1 times."""
+    """Return the FLOPs that both spend on candidates: K latents, both branches T times, T + 1 decodings and scores."""
     T, K = config.num_inference_steps, config.num_particles
     return 2 * K * T * price.denoiser[0] + K * (T + 1) * (price.decoder[0] + price.reward[0])
 

@@ -86,7 +86,7 @@ def main(
 
 
 def _runs() -> Iterator[tuple[str, NullTTAConfig, Callable[[Problem], Stream]]]:
-    """Every variant: its name, settings and method."""
+    """Yield the name, the settings and the method of every variant."""
     preset = NullTTAConfig.embedded()
     for name, changes in VARIANTS.items():
         yield name, replace(EXACT, **changes), null_tta
@@ -120,7 +120,7 @@ def measure(
 
 
 def _evaluations(config: NullTTAConfig, method: Callable[[Problem], Stream], inner: float) -> float:
-    """Denoiser evaluations per prompt; a forward pass with a backward pass counts two."""
+    """Return the denoiser evaluations per prompt; a forward pass with a backward pass counts two."""
     if method is null_tta:
         return 2 * inner + evaluations(config)[1]
     return 2 * config.num_inference_steps * (method.samples if isinstance(method, BestOfN) else 1)
@@ -145,7 +145,7 @@ def cosine(model: GuidedModel, prompts: Sequence[str], config: NullTTAConfig, se
 
 
 def _flat(gradient: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """All of a gradient's tensors side by side: (B, numbers)."""
+    """Concatenate all tensors of a gradient: (B, numbers)."""
     return torch.cat([value.flatten(1) for value in gradient.values()], dim=1)
 
 
@@ -199,7 +199,7 @@ def plot(rows: Mapping[str, Any], image: Path) -> None:
 
 
 def _without_outliers(rows: Mapping[str, Any]) -> tuple[float, float]:
-    """Limits from plain sampling up; variants below it are in the table only."""
+    """Return limits from plain sampling upwards; variants below it are only in the table."""
     means = [float(np.mean(row["scores"]["clip"])) for row in rows.values()]
     floor = float(np.mean(rows["plain"]["scores"]["clip"])) if "plain" in rows else min(means)
     room = max(means) - floor
@@ -207,7 +207,7 @@ def _without_outliers(rows: Mapping[str, Any]) -> tuple[float, float]:
 
 
 def _plain(value: Any) -> Any:
-    """The value as JSON gives it back."""
+    """Return the value as JSON stores it."""
     return json.loads(json.dumps(value))
 
 

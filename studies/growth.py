@@ -72,12 +72,12 @@ def r_squared(x: tuple[int, ...], y: list[float]) -> float:
 
 
 def _sample(thing: MeasuredModel, prompts: list[str], config: NullTTAConfig) -> None:
-    """One run, whose images are thrown away."""
+    """Sample once and discard the images."""
     align(thing.model, prompts, thing.reward, config=config, seed=list(range(len(prompts))))
 
 
 def _seconds(thing: MeasuredModel, prompts: list[str], config: NullTTAConfig) -> float:
-    """The seconds of one run."""
+    """Return the seconds of one run."""
     began = time.perf_counter()
     _sample(thing, prompts, config)
     return time.perf_counter() - began

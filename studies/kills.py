@@ -118,12 +118,12 @@ class Run:
 
 
 def kill_process(process: subprocess.Popen[bytes], _: Mapping[str, Any]) -> None:
-    """Kill the whole run."""
+    """Kill the run with all its processes."""
     process.kill()
 
 
 def kill_worker(_: subprocess.Popen[bytes], record: Mapping[str, Any]) -> None:
-    """Kill the worker that finished a row last: it has others to do."""
+    """Kill the worker that finished a row last, which has others in progress."""
     os.kill(int(record["worker"].rpartition(":")[2]), signal.SIGKILL)
 
 

@@ -1,4 +1,4 @@
-"""How does `nulltta serve` bear load? Throughput, latency, lost requests, and whether its memory stays flat.
+"""How does `nulltta serve` behave under load? Throughput, latency, lost requests, and whether its memory stays flat.
 
     python studies/load.py [--model tiny|embedded|DIRECTORY --clients 1,4,16 --requests 48 --soak 200]
 
@@ -184,7 +184,7 @@ def _timed(client: OpenAI, prompt: str) -> float | None:
 
 
 def _address(process: subprocess.Popen[str], log: Path) -> str:
-    """Wait for the server's log to tell its address, and return it."""
+    """Wait until the server's log contains its address, and return it."""
     while process.poll() is None:
         lines = log.read_text().splitlines(keepends=True)
         if lines and lines[0].endswith("\n"):

@@ -119,7 +119,7 @@ def files(model: GuidedModel, target: Reward, learnt: Sequence[NullText], ranks:
 
 
 def _through_a_file(null_text: NullText, options: Mapping[str, Any]) -> tuple[NullText, int]:
-    """The null text as its file gives it back, and the file's bytes."""
+    """Save and load a null text, and return it with the size of its file in bytes."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "null-text.safetensors"
         null_text.save(path, **options)

@@ -99,7 +99,7 @@ def shoot(page: Any, device: str, folder: Path) -> None:
 
 
 def _from(page: Any, selector: str) -> dict[str, float]:
-    """The rectangle of the page's full width from an element down, with a small margin above."""
+    """Return the rectangle of the page's full width from an element down, with a small margin above."""
     top, width, height = page.evaluate(
         "selector => [document.querySelector(selector).getBoundingClientRect().top + scrollY, innerWidth,"
         " document.documentElement.scrollHeight]",

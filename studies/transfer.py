@@ -93,7 +93,7 @@ class Study:
         self.others, self.other_seeds = others, self.seeds[:other_seeds]
 
     def run(self) -> dict[str, list[Scores]]:
-        """By way of sampling, one `Scores` a null text."""
+        """Return one `Scores` per null text, by way of sampling."""
         (aligned, kept), (selected, _) = (
             self._aligned(c) for c in (self.config, replace(self.config, inner_steps=(0, 0)))
         )
@@ -180,7 +180,7 @@ def own_part(samples: Mapping[str, Sequence[Scores]], name: str) -> tuple[float,
 
 
 def _gains(rows: Sequence[Scores], name: str) -> Any:
-    """The mean gain of each null text, as a NumPy array."""
+    """Return the mean gain of each null text, as a NumPy array."""
     return np.array([np.mean(row[name][1]) - np.mean(row[name][0]) for row in rows])
 
 

@@ -135,7 +135,7 @@ def cosines(model: GuidedModel, prompts: Sequence[str], seed: int) -> Iterator[R
 
 
 def _objectives(model: GuidedModel, prompts: Sequence[str], seed: int) -> Iterator[Objective]:
-    """The objectives at three noise levels of plain sampling."""
+    """Return the objectives at three noise levels of plain sampling."""
     problem = make_problem(model, prompts, "clip", NullTTAConfig.preset(model.name), seed)
     x, steps, s = problem.latents[:, 0], problem.schedule(), problem.config.guidance_scale
     gamma = schedules.annealing_coefficient(problem.config.annealing, len(steps))
@@ -150,7 +150,7 @@ def _objectives(model: GuidedModel, prompts: Sequence[str], seed: int) -> Iterat
 
 
 def _flat(gradient: dict[str, torch.Tensor]) -> torch.Tensor:
-    """All of a gradient's tensors side by side: (B, numbers)."""
+    """Concatenate all tensors of a gradient: (B, numbers)."""
     return torch.cat([value.flatten(1) for value in transform(gradient, torch.Tensor.float).values()], dim=1)
 
 
@@ -181,7 +181,7 @@ def jpeg(
 
 
 class SoftJpegSize(Reward):
-    """A differentiable stand-in for the size of a JPEG, which shows what a reward loses by having no gradient.
+    """A differentiable approximation of the size of a JPEG, which shows what a reward loses by having no gradient.
 
     The score in −kB is a + b·Σ log2(1 + |q|) over the quantised but unrounded coefficients q of an image's 8×8 blocks,
     as a coefficient takes about that many bits. a and b are fitted to `JpegSize` on the images given.
@@ -211,7 +211,7 @@ class SoftJpegSize(Reward):
         return self._of(ycc[:, :1] - 128, self.luma) + self._of(avg_pool2d(ycc[:, 1:], 2), self.chroma)
 
     def _of(self, planes: Tensor, table: Tensor) -> Tensor:
-        """The bits of planes that are quantised with one table."""
+        """Return the bits of planes that are quantised with one table."""
         blocks = planes.unfold(2, 8, 8).unfold(3, 8, 8)
         q = self.dct @ blocks @ self.dct.T / table
         return torch.log2(1 + q.abs()).flatten(1).sum(1)

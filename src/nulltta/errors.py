@@ -86,8 +86,10 @@ class OutOfMemory(NullTTAError):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text, or its type's name where it has none; of a file system's error the reason
-    alone, without its number and path."""
+    """Return the first line of an error's text, or the name of its type if it has none.
+
+    Of an `OSError` it is the reason alone, without number and path.
+    """
     text = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
     return str(text).splitlines()[0]
 

@@ -1,4 +1,4 @@
-"""Files appear whole or not at all."""
+"""Writing files so that they appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nulltta.errors import InvalidValue
 
 @contextmanager
 def as_error(path: Path) -> Iterator[None]:
-    """The file system's refusals to write there as `NullTTAError`."""
+    """Raise an `InvalidValue` that names the path for an `OSError` inside the block."""
     try:
         yield
     except OSError as error:
@@ -21,9 +21,9 @@ def as_error(path: Path) -> Iterator[None]:
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path` to write to; renamed to it at the end, removed if the writing fails.
+    """Yield a temporary path to write to, which replaces `path` at the end of the block and is removed if it fails.
 
-    It is another one each time, so that two processes that write the same file do not write into each other's.
+    The temporary name is random, so that two processes that write the same file do not write into each other's.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:

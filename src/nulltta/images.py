@@ -1,4 +1,4 @@
-"""Tensors (B, 3, H, W) in [0, 1] to pictures and files."""
+"""Converting images (B, 3, H, W) in [0, 1] to PIL images and PNG files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 
 def to_pil(images: Tensor) -> list[Image.Image]:
-    """Images (B, 3, H, W) in [0, 1] as PIL images, rounded to 8 bits; a video's frames (B, F, 3, H, W) side by side."""
+    """Convert images (B, 3, H, W) in [0, 1] to PIL images of 8 bits per channel.
+
+    The frames of a video, (B, F, 3, H, W), are put side by side in one image.
+    """
     from PIL import Image
 
     if images.dim() == 5:
@@ -28,7 +31,12 @@ def to_pil(images: Tensor) -> list[Image.Image]:
 
 
 def png(image: Image.Image, text: Mapping[str, str] | None = None) -> bytes:
-    """A picture as a PNG file's bytes; text: what its text chunks are to say, by keyword."""
+    """Encode an image as PNG.
+
+    Args:
+        image: the image.
+        text: the contents of the PNG's text chunks by keyword.
+    """
     from PIL.PngImagePlugin import PngInfo
 
     chunks = PngInfo()
@@ -40,6 +48,15 @@ def png(image: Image.Image, text: Mapping[str, str] | None = None) -> bytes:
 
 
 def save_png(image: Image.Image, path: Path, text: Mapping[str, str] | None = None) -> None:
-    """Write a PNG whole or not at all; text: as of `png`."""
+    """Write an image as PNG, whole or not at all.
+
+    Args:
+        image: the image.
+        path: the file.
+        text: the contents of the PNG's text chunks by keyword.
+
+    Raises:
+        OSError: if the file cannot be written.
+    """
     with atomic(path) as temporary:
         temporary.write_bytes(png(image, text))

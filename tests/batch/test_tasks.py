@@ -49,7 +49,7 @@ BAD = {
     "true seed": ({"prompt": "a", "seed": True}, "not True"),
     "empty id": ({"prompt": "a", "id": " "}, "its id must be text"),
     "list of ids": ({"prompt": "a", "id": [1]}, "its id must be text or a whole number"),
-    "id that is no text": ({"prompt": "a", "id": "\ud800"}, "not UTF-8"),
+    "id that is not text": ({"prompt": "a", "id": "\ud800"}, "not UTF-8"),
     "duplicate id": ({"prompt": "a", "id": 7}, "its id is that of row 1"),
     "guidance": ({"prompt": "a", "guidance_scale": 1}, "guidance_scale must be above 1, not 1"),
     "word for a number": ({"prompt": "a", "learning_rate": "fast"}, "learning_rate must be a number"),

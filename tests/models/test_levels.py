@@ -1,4 +1,4 @@
-"""Noise levels are the user's own scheduler's, whatever sets them; what is no step between levels is refused."""
+"""Noise levels are those of the user's own scheduler; steps that do not lead from level to level are refused."""
 
 from __future__ import annotations
 

@@ -271,7 +271,7 @@ def aesthetic_directory(folder: Path) -> Path:
     return folder
 
 
-# Qwen2.5-VL's own, but for videos.
+# Qwen2.5-VL's own, without videos.
 CHAT_TEMPLATE = (
     "{% for message in messages %}{% if loop.first and message['role'] != 'system' %}<|im_start|>system\n"
     "You are a helpful assistant.<|im_end|>\n{% endif %}<|im_start|>{{ message['role'] }}\n"

@@ -1,4 +1,4 @@
-"""The official architectures once more, straight from their key names: what the loaded rewards are compared with."""
+"""The official architectures, written directly from their key names, to compare the loaded rewards with."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""The grammar of reward expressions."""
+
 from __future__ import annotations
 
 import pytest
@@ -82,6 +84,6 @@ def test_a_source_is_written_so_that_it_reads_back(source: str) -> None:
         ("clipscore", "", "is not a source"),
     ],
 )
-def test_a_source_that_fits_nowhere_is_refused(text: str, source: str, says: str) -> None:
+def test_a_source_for_a_reward_without_one_is_refused(text: str, source: str, says: str) -> None:
     with pytest.raises(NullTTAError, match=says):
         with_source(text, source)

@@ -1,3 +1,5 @@
+"""Scoring pictures on the disk, by names or by a table."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -74,7 +76,7 @@ def test_a_bad_table_is_named(tmp_path: Path, text: str, says: str) -> None:
 @pytest.mark.parametrize(
     "name", ["../secret.png", "inner/secret.png", "..\\secret.png", "C:secret.png", "{outside}", "..", ".", "inner"]
 )
-def test_a_table_asks_for_names_never_for_paths(tmp_path: Path, name: str) -> None:
+def test_a_table_may_contain_names_but_not_paths(tmp_path: Path, name: str) -> None:
     """Even where there is such a file."""
     folder = tmp_path / "pictures"
     (folder / "inner").mkdir(parents=True)
@@ -87,7 +89,7 @@ def test_a_table_asks_for_names_never_for_paths(tmp_path: Path, name: str) -> No
         read_prompts(table, folder)
 
 
-def test_a_table_that_does_not_read_is_named(tmp_path: Path) -> None:
+def test_an_unreadable_table_is_named(tmp_path: Path) -> None:
     (tmp_path / "latin.csv").write_bytes("file,prompt\na.png,caf\xe9\n".encode("latin-1"))
     for name, says in (("absent", "No such file"), ("latin", "it is not UTF-8 text")):
         with pytest.raises(NullTTAError, match=rf"cannot read prompts from '.*{name}\.csv': {says}"):

@@ -65,7 +65,7 @@ def test_a_bfloat16_model_scores_in_float32(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("token", ["<|Reward|>", "<|image_pad|>", "<|im_end|>"])
-def test_a_prompt_cannot_hold_special_tokens(folder: Path, token: str) -> None:
+def test_a_prompt_with_special_tokens_is_refused(folder: Path, token: str) -> None:
     with pytest.raises(InvalidValue, match="prompt with the model's own special token"):
         load("hpsv3", folder, device="cpu")(tensor(picture(84, 112)), [f"a cat {token}"])
 

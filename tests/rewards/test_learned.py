@@ -152,7 +152,7 @@ def test_the_parameters_are_frozen(checkpoints: Any) -> None:
         assert not any(parameter.requires_grad for parameter in module.parameters())
 
 
-def test_imagereward_forgets_what_lies_beyond_its_35_tokens(checkpoints: Any) -> None:
+def test_imagereward_cuts_prompts_to_35_tokens(checkpoints: Any) -> None:
     reward = load("imagereward", checkpoints("imagereward"), device="cpu")
     long = "a " * 40
     first, second = (reward(_images()[:1], [prompt]) for prompt in (long, long + "zebra"))

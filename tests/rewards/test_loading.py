@@ -1,4 +1,4 @@
-"""Files that are missing, cut short or others, and what is shared and freed."""
+"""Missing, truncated and wrong files of weights, and towers that rewards share."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_offline_and_not_cached_says_which_file_it_wants(
 
 
 @pytest.mark.parametrize("name", LEARNED)
-def test_a_directory_without_the_file_and_no_directory_at_all(name: str, tmp_path: Path) -> None:
+def test_missing_files_and_directories_are_named(name: str, tmp_path: Path) -> None:
     with pytest.raises(NullTTAError, match=f"reward '{name}' needs .*: '{tmp_path}' has none"):
         load(name, tmp_path, device="cpu")
     with pytest.raises(NullTTAError, match="there is no '/no/where'"):
@@ -80,7 +80,7 @@ def _spoilt(path: Path, how: str) -> None:
         ("aesthetic", aesthetic_directory, "sac+logos+ava1-l14-linearMSE.pth"),
     ],
 )
-def test_a_spoilt_file_is_named(
+def test_a_damaged_file_is_named(
     name: str, build: Callable[[Path], Path], file: str, how: str, tmp_path: Path
 ) -> None:  # fmt: skip
     path = build(tmp_path) / file
@@ -162,7 +162,7 @@ def test_positions_that_older_files_carry_are_ignored(tmp_path: Path) -> None:
     torch.testing.assert_close(load("clipscore", tmp_path, device="cpu")(tensor(picture(28, 28)), ["a"]), expected)
 
 
-def test_a_bin_file_serves_where_there_are_no_safetensors(tmp_path: Path) -> None:
+def test_a_bin_file_is_read_if_there_are_no_safetensors(tmp_path: Path) -> None:
     path = clip_directory(tmp_path) / "model.safetensors"
     expected = load("clipscore", tmp_path, device="cpu")(tensor(picture(28, 28)), ["a"])
     torch.save(load_file(path), tmp_path / "pytorch_model.bin")
@@ -178,7 +178,7 @@ def test_a_bin_file_serves_where_there_are_no_safetensors(tmp_path: Path) -> Non
         ("siglip", naflex_directory),
     ],
 )  # fmt: skip
-def test_shards_load_and_a_spoilt_or_missing_one_is_named(
+def test_shards_are_loaded_and_a_damaged_or_missing_one_is_named(
     name: str, build: Callable[[Path], Path], kind: str, tmp_path: Path
 ) -> None:
     folder, image = build(tmp_path), tensor(picture(28, 28))
@@ -264,7 +264,7 @@ def test_a_cached_repository_needs_no_network(tmp_path: Path, monkeypatch: pytes
     assert not rows["hpsv2"].present
 
 
-def test_the_catalogue_says_what_each_reward_costs() -> None:
+def test_the_catalogue_has_the_size_and_licence_of_each_reward() -> None:
     rows = {row.name: row for row in catalogue()}
     assert rows["brightness"].present
     assert rows["brightness"].gigabytes == 0

@@ -43,7 +43,7 @@ def test_naflexs_patches_are_those_of_the_official_processor_without_its_padding
     assert difference.max() < 0.005
 
 
-def test_pictures_that_need_no_resizing_are_the_same_to_the_last_bits() -> None:
+def test_pictures_that_need_no_resizing_agree_to_the_last_bits() -> None:
     first, second = picture(84, 112), picture(84, 112, seed=1)
     processor = Qwen2VLImageProcessorPil()
     patches, grid = QwenPatches.from_config(processor.to_dict())(torch.cat([tensor(first), tensor(second)]))

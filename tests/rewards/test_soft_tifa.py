@@ -88,7 +88,7 @@ def test_malformed_lines_are_named(tmp_path: Path, text: str, says: str) -> None
         load("soft-tifa", tmp_path / "atoms.jsonl", device="cpu")
 
 
-def test_files_and_answers_that_do_not_serve_are_named(folder: Path, tmp_path: Path) -> None:
+def test_unusable_files_and_answers_are_named(folder: Path, tmp_path: Path) -> None:
     for source in (None, "org/model", tmp_path):
         with pytest.raises(InvalidValue, match=r"takes a file of questions, as in soft-tifa:atoms\.jsonl"):
             load("soft-tifa", source, device="cpu")

@@ -46,7 +46,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
 
 @pytest.fixture
 def copied(checkpoints: Any, tmp_path: Path) -> Callable[[str], Path]:
-    """A copy, to be spoilt."""
+    """Return a copy to be damaged."""
     return lambda name: Path(shutil.copytree(checkpoints(name), tmp_path / name))
 
 
@@ -138,7 +138,7 @@ def test_scores_differ_little_from_those_of_the_official_preprocessing(checkpoin
 
 @pytest.mark.parametrize("kind", ["safetensors", "bin"])
 @pytest.mark.parametrize("name", ["qwen", "instructblip-t5"])
-def test_shards_load_and_a_spoilt_or_missing_one_is_named(copied: Any, name: str, kind: str) -> None:
+def test_shards_are_loaded_and_a_damaged_or_missing_one_is_named(copied: Any, name: str, kind: str) -> None:
     folder = copied(name)
     expected = load("vqascore", folder, device="cpu")(_images(name), PROMPTS)
     shard = sharded(folder, kind)[-1]
@@ -152,7 +152,7 @@ def test_shards_load_and_a_spoilt_or_missing_one_is_named(copied: Any, name: str
 
 
 @pytest.mark.parametrize("name", ["qwen", "instructblip-t5"])
-def test_a_tensor_that_is_missing_or_misshapen_is_not_made_up(copied: Any, name: str) -> None:
+def test_a_missing_or_misshapen_tensor_is_refused(copied: Any, name: str) -> None:
     path = copied(name) / "model.safetensors"
     state = load_file(path)
     key = next(key for key in state if key.endswith("norm2.weight"))
@@ -185,7 +185,7 @@ def test_a_missing_file_is_named(copied: Any, name: str, file: str, says: str) -
     assert "\n" not in str(caught.value)
 
 
-def test_a_chat_template_of_the_processor_serves_too(copied: Any) -> None:
+def test_a_chat_template_of_the_processor_is_read_too(copied: Any) -> None:
     folder = copied("qwen")
     expected = load("vqascore", folder, device="cpu")(_images("qwen"), PROMPTS)
     template = folder / "chat_template.jinja"
@@ -217,7 +217,7 @@ def test_other_models_and_single_files_are_refused(checkpoints: Any, tmp_path: P
 @pytest.mark.parametrize(
     ("name", "token"), [("qwen", "<|image_pad|>"), ("qwen", "<|im_end|>"), ("instructblip-t5", "<image>")]
 )
-def test_a_prompt_cannot_hold_the_models_special_tokens(checkpoints: Any, name: str, token: str) -> None:
+def test_a_prompt_with_the_models_special_tokens_is_refused(checkpoints: Any, name: str, token: str) -> None:
     reward = load("vqascore", checkpoints(name), device="cpu")
     with pytest.raises(NullTTAError, match="prompt with the model's own special token '") as caught:
         reward(_images(name)[:1], [f"a cat {token} a dog"])
@@ -252,7 +252,7 @@ def test_a_cached_repository_needs_no_network(tmp_path: Path, monkeypatch: pytes
         load("vqascore", device="cpu")
 
 
-def test_on_a_gpu_only_the_large_model_is_in_half_precision_of_itself() -> None:
+def test_on_a_gpu_only_large_models_default_to_half_precision() -> None:
     large = {name for name, known in REWARDS.items() if known.default_dtype(torch.device("cuda")) != torch.float32}
     assert large == {"vqascore", "hpsv3", "soft-tifa", "soft-tifa-mean", "unifiedreward"}
     assert REWARDS["vqascore"].default_dtype(torch.device("cuda")) == torch.bfloat16

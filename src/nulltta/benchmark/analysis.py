@@ -169,6 +169,6 @@ def by_prompt(values: Values) -> dict[int, float]:
 
 
 def _mean(values: Iterable[float]) -> float:
-    """The mean; NaN of no values."""
+    """Return the mean; NaN of no values."""
     found = list(values)
     return fmean(found) if found else math.nan

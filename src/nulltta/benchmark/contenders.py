@@ -99,12 +99,12 @@ def filled(config: NullTTAConfig, budget: int) -> NullTTAConfig:
 
 
 def _spending(method: str, baseline: Baseline) -> MakeArm:
-    """A baseline, which spends a budget by its cost, or by the inner steps of its configuration if it has none."""
+    """Return a baseline that spends a budget by its cost, or if it has none by the inner steps of its configuration."""
     return _null_tta(method, method) if baseline.cost is None else _counted(method, baseline.cost)
 
 
 def _counted(method: str, cost: Cost) -> MakeArm:
-    """A method that costs T·(each·n + once): n is as large as the budget allows. Its tuned T may be its own."""
+    """Return a method that costs T·(each·n + once): n is as large as the budget allows. Its tuned T may be its own."""
 
     def make(budget: int, task: ContenderTask) -> Arm:
         settings = task.of(method)
@@ -119,7 +119,7 @@ def _counted(method: str, cost: Cost) -> MakeArm:
 
 
 def _null_tta(method: str = "null-tta", tuned_as: str = "null-tta", **changes: Any) -> MakeArm:
-    """Null-TTA or a variant, with the settings of `tuned_as` except for some changes."""
+    """Return Null-TTA or a variant, with the settings of `tuned_as` except for some changes."""
 
     def make(budget: int, task: ContenderTask) -> Arm:
         config = replace(task.config, **{**task.of(tuned_as), **changes}).resolved(differentiable=task.differentiable)
@@ -134,36 +134,36 @@ def _null_tta(method: str = "null-tta", tuned_as: str = "null-tta", **changes: A
 
 
 def _without_consistency(budget: int, task: ContenderTask) -> Arm:
-    """Null-TTA whose prior term keeps the tuned weight, without the consistency term."""
+    """Return Null-TTA whose prior term keeps the tuned weight, without the consistency term."""
     weight = task.of("null-tta").get("kl_weight", task.config.kl_weight)
     return _null_tta(kl_weight=0.0, prior_weight=weight)(budget, task)
 
 
 def _selection(budget: int, task: ContenderTask) -> Arm:
-    """Null-TTA without inner steps: the whole budget goes into candidates."""
+    """Return Null-TTA without inner steps: the whole budget goes into candidates."""
     T = task.config.num_inference_steps
     config = replace(task.config, inner_steps=(0, 0), num_particles=_count("selection", budget, each=2 * T))
     return _arm("null-tta", replace(task, config=config.resolved(differentiable=task.differentiable)))
 
 
 def _second_pass(method: str, config: NullTTAConfig) -> int:
-    """The evaluations that a shared null text costs beyond Null-TTA."""
+    """Return the evaluations that a shared null text costs beyond Null-TTA."""
     T, K = config.num_inference_steps, config.num_particles
     return 2 * K * T + T if method == "shared-null" else 0
 
 
 def _plain(budget: int, task: ContenderTask) -> Arm:  # noqa: ARG001 - its cost is fixed
-    """Plain sampling."""
+    """Return plain sampling."""
     return _arm("plain", task)
 
 
 def _arm(method: str, task: ContenderTask, settings: MethodSettings | None = None) -> Arm:
-    """An arm of the task's target and configuration."""
+    """Return an arm of the task's target and configuration."""
     return Arm(name=method, target=task.target, method=method, settings=settings or {}, config=asdict(task.config))
 
 
 def _count(name: str, budget: int, each: int, once: int = 0) -> int:
-    """How many times `each` fits into the budget beside what is spent once."""
+    """Return how many times `each` fits into the budget beside what is spent once."""
     if budget < once + each:
         raise InvalidValue(f"{name} takes {once + each} denoiser evaluations or more, not {budget}")
     return (budget - once) // each

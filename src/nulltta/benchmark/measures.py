@@ -73,5 +73,5 @@ def _scored(reward: Reward) -> Measure:
 
 
 def _on_cpu(measure: Measure) -> Measure:
-    """The measure, given images on the CPU."""
+    """Return the measure, given images on the CPU."""
     return lambda images, prompts: measure(images.cpu(), prompts)

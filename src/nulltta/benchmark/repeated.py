@@ -45,7 +45,7 @@ class BestOf:
 
 
 def _reseeded(problem: Problem, j: int) -> Problem:
-    """The problem with the noise of its j-th run; the 0-th is the problem itself."""
+    """Return the problem with the noise of its j-th run; the 0-th is the problem itself."""
     if j == 0:
         return problem
     seeds = [randomness.generator(seed, "run", j).initial_seed() for seed in problem.seeds]

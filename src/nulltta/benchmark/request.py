@@ -185,7 +185,7 @@ def make_plan(request: BenchmarkRequest, machine: WorkerMachine, say: Say) -> tu
 
 
 def _tasks(request: BenchmarkRequest, model: GuidedModel) -> list[ContenderTask]:
-    """One task per target with its scale, the sums of the trade-off last."""
+    """Return one task per target with its scale, the sums of the trade-off last."""
     config = NullTTAConfig.preset(request.model, **request.config)
     tuning = request.tuning[:UNIT_PROMPTS]
     scale = units.scales(model, [*request.targets, *request.trade_off], tuning, config)
@@ -199,7 +199,7 @@ def _tasks(request: BenchmarkRequest, model: GuidedModel) -> list[ContenderTask]
 
 
 def _task(target: str, unit: float, config: NullTTAConfig, settings: Mapping[str, Mapping[str, Any]]) -> ContenderTask:
-    """The task of a target whose scale is known."""
+    """Return the task of a target whose scale is known."""
     differentiable = rewards.load(target).differentiable
     return ContenderTask(config=config, target=target, unit=unit, differentiable=differentiable, settings=settings)
 
@@ -217,7 +217,7 @@ def measured_task(
 
 
 def _arm(name: str, budget: str, task: ContenderTask, model: GuidedModel, tuning: Sequence[str]) -> Arm:
-    """The contender's arm; a budget in seconds is converted by timing it."""
+    """Return the contender's arm; a budget in seconds is converted by timing it."""
     label, amount = parsed(budget)
     evaluations = evaluations_for(amount, name, task, model, tuning) if budget.endswith("s") else int(amount)
     return arm(name, evaluations, label, task)

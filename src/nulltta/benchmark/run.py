@@ -134,7 +134,7 @@ def sample(plan: Plan, folder: BenchmarkFolder, machine: WorkerMachine, on_rows:
 
 @contextmanager
 def _rows_of(plan: Plan, jobs: Sequence[SamplingJob], machine: WorkerMachine) -> Iterator[Iterator[list[ImageRow]]]:
-    """The rows of each job as it ends; the workers end with the block."""
+    """Yield an iterator over the rows of each job as it ends; the workers end with the block."""
     if machine.workers == 1:
         torch.set_num_threads(machine.threads_each)
         yield map(JobSampler(plan, machine), jobs)
@@ -152,7 +152,7 @@ def _rows_of(plan: Plan, jobs: Sequence[SamplingJob], machine: WorkerMachine) ->
 
 
 def _finished(futures: Sequence[Future[list[ImageRow]]]) -> Iterator[list[ImageRow]]:
-    """The rows of each job as it ends."""
+    """Yield the rows of each job as it ends."""
     try:
         for future in as_completed(futures):
             yield future.result()

@@ -191,7 +191,7 @@ class BenchmarkFolder:
 
 
 def _record(row: ImageRow) -> dict[str, Any]:
-    """The row in JSON types, with numbers to six digits."""
+    """Return the row in JSON types, with numbers to six digits."""
     found = asdict(replace(row, image=None))
     del found["image"]
     found["scores"] = {name: None if v is None or v != v else float(f"{v:.6g}") for name, v in row.scores.items()}

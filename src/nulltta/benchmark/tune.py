@@ -68,7 +68,7 @@ def chosen(
 
 
 def _try(panel: Panel, name: str, settings: MethodSettings, held_out: str) -> dict[str, Any]:
-    """The record of one try."""
+    """Return the record of one try."""
     gains = {measure: panel.gain(name, measure) for measure in (panel.target, held_out)}
     if any(gain is None for gain in gains.values()):
         raise InvalidValue(f"'{name}' has too few images to judge it by: finish the search first")
@@ -80,7 +80,7 @@ def _try(panel: Panel, name: str, settings: MethodSettings, held_out: str) -> di
 
 
 def _best(tries: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The best try by the rule; the gains of a try are in order: target, held-out."""
+    """Return the best try by the rule; the gains of a try are in order: target, held-out."""
 
     def target(each: dict[str, Any]) -> float:
         return float(next(iter(each["gains"].values()))["mean"])

@@ -13,10 +13,11 @@ from nulltta.rewards import load
 from nulltta.scoring import score
 
 SEEDS = (0, 1)
+BATCH_SIZE = 8
 
 
 def scales(
-    model: GuidedModel, names: Sequence[str], prompts: Sequence[str], config: NullTTAConfig, batch_size: int = 8
+    model: GuidedModel, names: Sequence[str], prompts: Sequence[str], config: NullTTAConfig
 ) -> dict[str, tuple[float, float]]:
     """Measure the mean and the standard deviation of each reward over plain samples, to three digits.
 
@@ -26,8 +27,8 @@ def scales(
     rewards = {name: load(name) for name in names}
     values: dict[str, list[float]] = {name: [] for name in names}
     for seed in SEEDS:
-        for start in range(0, len(prompts), batch_size):
-            batch = prompts[start : start + batch_size]
+        for start in range(0, len(prompts), BATCH_SIZE):
+            batch = prompts[start : start + BATCH_SIZE]
             images = align(model, batch, "brightness", config=config, method="plain", seed=seed).images
             for name, reward in rewards.items():
                 values[name] += score(reward, images, batch).tolist()

@@ -56,7 +56,7 @@ def identity(model: Any) -> dict[str, Any]:
 def differences(made_for: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
     """Return in words what differs between two identities; empty if a null text made for one fits the other.
 
-    A LoRA of the denoiser is no obstacle, as a fine-tuned denoiser is none.
+    A LoRA of the denoiser is accepted, as is a fine-tuned denoiser.
     """
     if made_for.get("pipeline") != here.get("pipeline"):
         return [f"it was made for {made_for.get('pipeline', 'an unknown model')}, this is {here.get('pipeline')}"]
@@ -80,12 +80,12 @@ def differences(made_for: Mapping[str, Any], here: Mapping[str, Any]) -> list[st
 
 
 def _stock_class(kind: type) -> str:
-    """The name of the first class, upwards from `kind`, that is diffusers' own."""
+    """Return the name of the first class, upwards from `kind`, that is diffusers' own."""
     return next((base.__name__ for base in kind.__mro__ if base.__module__.startswith("diffusers.")), kind.__name__)
 
 
 def _described(module: Any, weights: bool = True) -> dict[str, Any]:
-    """A network's class and sketches; the class alone where something about it cannot be read."""
+    """Return a network's class and sketches; the class alone where something about it cannot be read."""
     plain = getattr(module, "_orig_mod", module)  # what torch.compile wrapped
     found: dict[str, Any] = {"kind": type(plain).__name__}
     try:
@@ -96,7 +96,7 @@ def _described(module: Any, weights: bool = True) -> dict[str, Any]:
 
 
 def _changed_config(denoiser: Any) -> dict[str, Any]:
-    """A denoiser's configuration where it is not the default, in JSON's types."""
+    """Return a denoiser's configuration where it is not the default, in JSON's types."""
     plain = getattr(denoiser, "_orig_mod", denoiser)
     defaults = {name: each.default for name, each in inspect.signature(type(plain).__init__).parameters.items()}
     config = {
@@ -114,7 +114,7 @@ def _changed_config(denoiser: Any) -> dict[str, Any]:
 
 
 def _weights(module: nn.Module) -> dict[str, list[float]]:
-    """Sketches of a network's weights without adapters, by the kind of layer, where all layers of a kind are read."""
+    """Return sketches of a network's weights without adapters, by the kind of layer, if all of a kind are read."""
     weights: dict[str, list[Tensor]] = defaultdict(list)
     unread = set()
     for name, parameter in sorted(module.named_parameters(), key=lambda item: item[0].replace(".base_layer", "")):
@@ -129,7 +129,7 @@ def _weights(module: nn.Module) -> dict[str, list[float]]:
 
 
 def _lora(module: nn.Module) -> dict[str, list[float]]:
-    """Sketches of what LoRA adds to a network's weights, by the kind of layer, where it adds something."""
+    """Return sketches of what LoRA adds to a network's weights, by the kind of layer, where it adds something."""
     lora: dict[str, list[Tensor]] = defaultdict(list)
     for name, change in _changes(module):
         lora[_kind_of_layer(f"{name}.weight")].append(change)
@@ -164,7 +164,7 @@ def _matrix(layer: Any) -> Tensor:
 
 
 def _sketch(tensors: Sequence[Tensor]) -> list[float]:
-    """Sums of the first values of tensors, with weights that look random."""
+    """Return sums of the first values of tensors, with weights that look random."""
     values = torch.zeros(len(tensors), _SAMPLE, dtype=torch.float64)
     for row, tensor in zip(values, tensors, strict=True):
         part = tensor.flatten()[:_SAMPLE].cpu().double()
@@ -199,7 +199,7 @@ def _apart(one: Sequence[float], two: Sequence[float]) -> bool:
 
 
 def _known(encoder: Mapping[str, Any], name: str) -> dict[str, list[float]]:
-    """The sketches in a description that are what this version writes."""
+    """Return the sketches in a description that are what this version writes."""
     return {
         kind: sketch
         for kind, sketch in _mapping(encoder, name).items()
@@ -208,6 +208,6 @@ def _known(encoder: Mapping[str, Any], name: str) -> dict[str, list[float]]:
 
 
 def _mapping(owner: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """A part of an identity; empty where it is not known, or where an earlier version wrote a hash."""
+    """Return a part of an identity; empty where it is not known, or where an earlier version wrote a hash."""
     part = owner.get(name)
     return part if isinstance(part, Mapping) else {}

@@ -34,9 +34,9 @@ def upscaled(image: Image.Image, side: int) -> Image.Image:
     return image if factor <= 1 else image.resize(_scaled(image, factor), LANCZOS)
 
 
-def comparison_picture(comparison: Comparison, side: int = SIDE) -> Image.Image:
+def comparison_picture(comparison: Comparison) -> Image.Image:
     """Draw the plain and the aligned image side by side, below the prompt and above their scores."""
-    plain, aligned = (upscaled(to_pil(image[None])[0], side) for image in (comparison.plain, comparison.aligned))
+    plain, aligned = (upscaled(to_pil(image[None])[0], SIDE) for image in (comparison.plain, comparison.aligned))
     return _pair(comparison, plain, aligned, text=max(11, round(plain.width / 17)))
 
 

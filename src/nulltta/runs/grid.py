@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLUMNS = 8
+INCHES = 1.3
+"""The height of a picture."""
 BLOCKS = 40
 """The greatest number of blocks, beyond which a sheet would be too long to look at."""
 
@@ -27,12 +29,11 @@ class Cell:
     pictures: Mapping[str, Image]
 
 
-def grid_figure(cells: Sequence[Cell], inches: float = 1.3) -> Figure:
+def grid_figure(cells: Sequence[Cell]) -> Figure:
     """Draw the cells in blocks of up to `COLUMNS` seeds of one prompt, at most the first `BLOCKS` of them.
 
     Args:
         cells: the cells of at least one seed, with those of one prompt next to each other.
-        inches: the height of a picture.
     """
     from matplotlib.figure import Figure
 
@@ -45,7 +46,7 @@ def grid_figure(cells: Sequence[Cell], inches: float = 1.3) -> Figure:
     names = list(cells[0].pictures)
     columns = max(map(len, blocks))
     picture = cells[0].pictures[names[0]]
-    width, height = inches * max(1.0, picture.width / picture.height), inches
+    width, height = INCHES * max(1.0, picture.width / picture.height), INCHES
     size = (max(columns * width + 0.5, 4.5), len(blocks) * (len(names) * height + 0.75))
     figure = Figure(figsize=size, dpi=110, layout="constrained")
     for part, block in zip(figure.subfigures(len(blocks), 1, squeeze=False)[:, 0], blocks, strict=True):

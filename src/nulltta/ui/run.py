@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 
@@ -99,17 +99,15 @@ class PageRun:
         )  # fmt: skip
 
 
-def _until(
-    stop: threading.Event, problem: Problem, now: Callable[[], float] = time.perf_counter
-) -> Generator[RunProgress, None, tuple[Outcome, list[Step], bool]]:
+def _until(stop: threading.Event, problem: Problem) -> Generator[RunProgress, None, tuple[Outcome, list[Step], bool]]:
     """Yield the progress of the method; return its outcome, its trace, and whether it was stopped."""
-    work, best, began = by_step(problem.config), _BestSoFar(problem), now()
+    work, best, began = by_step(problem.config), _BestSoFar(problem), time.perf_counter()
     with closing(MethodRun(METHODS["null-tta"](problem))) as method_run:
         if not stop.is_set():
             for step in method_run:
                 preview = best.update(step)
                 done = sum(work[: len(method_run.trace)])
-                seconds_left = (now() - began) * (sum(work) / done - 1)
+                seconds_left = (time.perf_counter() - began) * (sum(work) / done - 1)
                 yield RunProgress(list(method_run.trace), preview, len(work), seconds_left)
                 if stop.is_set():
                     break

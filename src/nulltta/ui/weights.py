@@ -43,9 +43,9 @@ def weighed(expression: str, weights: Sequence[float]) -> str:
     return written(Sum(tuple((weight, part) for weight, (_, part) in zip(weights, terms, strict=True))))
 
 
-def with_term(expression: str, name: str, weight: float = 0.3) -> str:
-    """Return the expression with a reward added to it."""
-    return f"{expression} + {weight:g}*{name}" if expression.strip() else name
+def with_term(expression: str, name: str) -> str:
+    """Return the expression with 0.3 times a reward added to it, or the reward if there is no expression yet."""
+    return f"{expression} + 0.3*{name}" if expression.strip() else name
 
 
 def _terms(node: Node) -> tuple[tuple[float, Node], ...]:

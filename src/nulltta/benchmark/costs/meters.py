@@ -127,7 +127,7 @@ class _StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _tensors(value: Any) -> list[Tensor]:
-    """All tensors in nested lists, tuples and dictionaries."""
+    """Return all tensors in nested lists, tuples and dictionaries."""
     if isinstance(value, Tensor):
         return [value]
     if isinstance(value, dict):
@@ -136,18 +136,18 @@ def _tensors(value: Any) -> list[Tensor]:
 
 
 def _storage(tensor: Tensor) -> int:
-    """The identity of a tensor's storage."""
+    """Return the identity of a tensor's storage."""
     return int(tensor.untyped_storage()._cdata)
 
 
 def _first(found: Any) -> Tensor:
-    """The output tensor, alone or first in a tuple."""
+    """Return the output tensor, alone or first in a tuple."""
     tensor: Tensor = found if isinstance(found, Tensor) else found[0]
     return tensor
 
 
 def _now() -> float:
-    """The clock, once a GPU has finished its work."""
+    """Return the time once the GPU has finished its work."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()

@@ -113,7 +113,7 @@ def _text_encoder(kind: str, width: int, layers: int) -> Any:
 
 
 def _tokenizer() -> Any:
-    """The embedded model's tokenizer, padded to CLIP's length."""
+    """Return the embedded model's tokenizer, padded to CLIP's length."""
     words = build_tokenizer()
     words.model_max_length = 77
     return words

@@ -27,7 +27,7 @@ def write(folders: Sequence[Path], out: Path) -> list[Path]:
 
 
 def _read(folder: Path) -> Study:
-    """The plan in a folder, what was measured for it, and its rows so far."""
+    """Return the plan in a folder, what was measured for it, and its rows so far."""
     stored = BenchmarkFolder(folder)
     if (found := stored.plan()) is None:
         raise LoadError(f"'{folder}' holds no benchmark: `nulltta bench run --out {folder}` makes one")

@@ -151,7 +151,7 @@ def report_of(studies: Sequence[Study]) -> Report:
 
 
 def _targets(study: Study, number: int) -> Iterator[TargetSection]:
-    """The sections of a benchmark, the trade-off last; `number` tells its figures from other benchmarks'."""
+    """Return the sections of a benchmark, the trade-off last; `number` tells its figures from other benchmarks'."""
     for target, group in groupby(study.panels, key=lambda panel: panel.target):
         if shown := [panel for panel in group if not study.is_sum(panel)]:
             slug = f"{number}-{study.plan.targets.index(target)}"
@@ -170,7 +170,7 @@ def _targets(study: Study, number: int) -> Iterator[TargetSection]:
 
 
 def _budget(study: Study, panel: Panel, held_out: str, slug: str) -> BudgetSection:
-    """The section of one target at one budget."""
+    """Return the section of one target at one budget."""
     rivals = [name for name in panel.results if name in RIVALS]
     over = OURS if OURS in panel.results else PLAIN
     variants = []
@@ -195,7 +195,7 @@ def _hacking(panel: Panel, names: Sequence[str]) -> ReportTable | None:
 
 
 def _gallery(study: Study, panel: Panel, names: Sequence[str], slug: str) -> ReportFigure | None:
-    """The pictures of the first prompts, where they were kept."""
+    """Return the pictures of the first prompts, where they were kept."""
     if (found := gallery(study.folder, study.plan, panel, names)) is None:
         return None
     png, prompts = found
@@ -219,7 +219,7 @@ def table(panel: Panel, names: Sequence[str], held_out: str, over: str = PLAIN) 
 
 
 def _trade_off(study: Study, number: int) -> Iterator[ReportFigure]:
-    """One figure per budget of what is reached in both rewards."""
+    """Return one figure per budget of what is reached in both rewards."""
     if study.trade_off is None:
         return
     first, second = study.trade_off
@@ -231,7 +231,7 @@ def _trade_off(study: Study, number: int) -> Iterator[ReportFigure]:
 
 
 def _protocol(study: Study) -> Protocol:
-    """How a benchmark was done."""
+    """Return how a benchmark was done."""
     plan, done = study.plan, len(study.rows)
     state = "complete" if done >= plan.images else f"{done} of {plan.images} images so far"
     hours = sum(row.seconds for row in study.rows) / 3600

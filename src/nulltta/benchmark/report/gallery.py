@@ -46,13 +46,13 @@ def gallery(store: BenchmarkFolder, plan: Plan, panel: Panel, names: Sequence[st
 def _files(
     store: BenchmarkFolder, plan: Plan, panel: Panel, names: Sequence[str], prompt: int, seed: int
 ) -> list[Path]:
-    """The pictures of a prompt in the order of the names; an empty list if one is missing."""
+    """Return the pictures of a prompt in the order of the names; an empty list if one is missing."""
     found = [store.image(plan, panel.results[name].arm.key, prompt, seed) for name in names]
     return found if all(path.exists() for path in found) else []
 
 
 def _fitted(name: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """The name, cut to the width of a column."""
+    """Return the name, cut to the width of a column."""
     while font.getlength(name) > SIDE + GAP:
         name = name[:-1]
     return name

@@ -36,7 +36,7 @@ def _write(report: Report, template: str, path: Path) -> Path:
 
 
 def _environment() -> Environment:
-    """The templates, with HTML escaped and the filters `md` and `base64`."""
+    """Return the templates, with HTML escaped and the filters `md` and `base64`."""
     try:
         from jinja2 import Environment, PackageLoader, StrictUndefined
     except ImportError as error:
@@ -50,7 +50,7 @@ def _environment() -> Environment:
 
 
 def _md(text: str) -> str:
-    """The text with Markdown's special characters escaped: a target may be called 0.5*z(clip) + ..."""
+    """Return the text with Markdown's special characters escaped: a target may be called 0.5*z(clip) + ..."""
     for sign in ("\\", "*", "_", "[", "]", "<", "`", "|"):
         text = text.replace(sign, f"\\{sign}")
     return text

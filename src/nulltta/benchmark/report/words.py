@@ -47,7 +47,7 @@ def _against_rivals(panel: Panel, rivals: Sequence[str], measure: str) -> list[s
 
 
 def _side_effects(panel: Panel) -> str:
-    """The measures besides the target that Null-TTA lowered or raised."""
+    """Return the measures besides the target that Null-TTA lowered or raised."""
     changed = _by_verdict((name, panel.gain(OURS, name)) for name in panel.measures if name != panel.target)
     fell, rose = changed["loss"], changed["win"]
     first = f"Under Null-TTA these fell against plain sampling: {_list(fell)}." if fell else (
@@ -57,13 +57,13 @@ def _side_effects(panel: Panel) -> str:
 
 
 def _fallen_under_rivals(panel: Panel, rivals: Sequence[str], measure: str) -> list[str]:
-    """The rivals under which a measure fell."""
+    """Return the rivals under which a measure fell."""
     fell = _by_verdict((name, panel.gain(name, measure)) for name in rivals)["loss"]
     return [f"{measure} fell under {_list(fell)}."] if fell else []
 
 
 def _ablated(panel: Panel, measure: str) -> list[str]:
-    """The ablations that change a measure against Null-TTA in full."""
+    """Return the ablations that change a measure against Null-TTA in full."""
     ablations = (name for name in panel.results if name in ABLATIONS)
     groups = _by_verdict((name, panel.gain(name, measure, over=OURS)) for name in ablations)
     parts = [f"{said} {_list(groups[kind])}" for kind, said in _CHANGED.items() if groups[kind]]
@@ -71,7 +71,7 @@ def _ablated(panel: Panel, measure: str) -> list[str]:
 
 
 def _by_verdict(gains: Iterable[tuple[str, Gain | None]]) -> dict[Verdict, list[str]]:
-    """Names with their gains, such as "dps (+0.30 SD (...))", by verdict; those without a gain are left out."""
+    """Return names with their gains, such as "dps (+0.30 SD (...))", by verdict; those without a gain are left out."""
     groups: dict[Verdict, list[str]] = {"win": [], "tie": [], "loss": []}
     for name, gain in gains:
         if gain is not None:
