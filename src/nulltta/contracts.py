@@ -124,6 +124,16 @@ class GuidedModel(ABC):
             InvalidValue: if the model has no decoder of that detail.
         """
 
+    def called(self, **call: Any) -> GuidedModel:
+        """Return the same model under further arguments of its pipeline's call. Default: it takes none.
+
+        Raises:
+            InvalidValue: if it does not take one of them.
+        """
+        for name in call:
+            raise InvalidValue("is not an argument of this model", field=name)
+        return self
+
     def enable_checkpointing(self) -> None:  # noqa: B027 - optional
         """Recompute activations in the backward pass from now on instead of storing them. Default: do nothing."""
 

@@ -14,7 +14,7 @@ from torch import Tensor
 import nulltta
 from nulltta import NullText, NullTTAConfig, NullTTAError, align
 
-from ..tiny_families import save_flux, save_sdxl
+from ..tiny_families import save_flux, save_sd3, save_sdxl
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")  # NumPy's, in diffusers' Euler scheduler
 SETTINGS = NullTTAConfig(num_inference_steps=3, inner_steps=(2, 2), num_particles=1, learning_rate=0.05)
@@ -66,6 +66,39 @@ def test_a_failed_call_does_not_swap_the_branches_of_the_next(tmp_path: Path) ->
         hook.remove()
         found = model.pipeline("a cat", **call).images
     assert torch.equal(found, expected)
+
+
+def test_unguided_calls_in_a_block_are_left_alone_and_do_not_swap_the_branches_of_a_guided_one(tmp_path: Path) -> None:
+    model = nulltta.load_model(save_flux(tmp_path / "model"), device="cpu", height=16, width=16)
+    learnt = _learnt(model)
+    latents = model.to_pipeline(model.initial_latents(1, torch.Generator().manual_seed(0)))
+    call = {"num_inference_steps": 3, "height": 16, "width": 16, "output_type": "pt", "latents": latents}
+    guided = {**call, "true_cfg_scale": 4.0, "negative_prompt": ""}
+    plain = model.pipeline("a cat", **call).images
+    with learnt.apply(model.pipeline):
+        expected = model.pipeline("a cat", **guided).images
+    with learnt.apply(model.pipeline):
+        unguided = [model.pipeline("a cat", **call).images for _ in range(3)]
+        found = model.pipeline("a cat", **guided).images
+        unguided.append(model.pipeline("a cat", **call).images)
+    assert all(torch.equal(images, plain) for images in unguided)
+    assert torch.equal(found, expected)
+
+
+def test_skip_layer_guidance_beside_equal_latents_gets_no_null_text(tmp_path: Path) -> None:
+    """Its further call has one row per image: with two images as many as a guided call of one."""
+    model = nulltta.load_model(save_sd3(tmp_path / "model"), device="cpu")
+    learnt = _learnt(model)
+    latents = model.initial_latents(1, torch.Generator().manual_seed(0))
+    call = {"num_inference_steps": 3, "guidance_scale": 3.0, "output_type": "pt"}
+    call |= {"skip_guidance_layers": [1], "skip_layer_guidance_stop": 1.0}
+    with learnt.apply(model.pipeline):
+        one = model.pipeline("a cat", latents=latents, **call).images
+        two = model.pipeline(["a cat"] * 2, latents=latents.repeat(2, 1, 1, 1), **call).images
+    torch.testing.assert_close(two, one.repeat(2, 1, 1, 1), rtol=0, atol=1e-5)
+    plain = {key: value for key, value in call.items() if not key.startswith("skip")}
+    with learnt.apply(model.pipeline):
+        assert float((model.pipeline("a cat", latents=latents, **plain).images - one).abs().max()) > 1e-4
 
 
 def test_a_null_text_of_the_first_version_still_works(tmp_path: Path) -> None:

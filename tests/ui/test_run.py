@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 import nulltta
 from nulltta import NullTTAConfig, NullTTAError
+from nulltta.runs.call import CallSettings
 from nulltta.runs.request import AlignRequest
 from nulltta.ui.engine import MAX_PROMPTS, PageEngine
+from nulltta.ui.events import call_settings
 from nulltta.ui.run import PageRun
 
 RequestOf = Callable[..., AlignRequest]
@@ -37,6 +42,39 @@ def test_a_page_shows_every_step_of_the_run_that_align_makes(engine: PageEngine,
     assert torch.equal(finished.candidates, result.candidates)
     assert finished.stopped_after is None
     assert all(comparison.null_text for comparison in finished.comparisons)
+
+
+def test_a_size_and_an_uploaded_picture_are_those_of_the_models_call(
+    engine: PageEngine, request_of: RequestOf, config: NullTTAConfig
+) -> None:
+    config = replace(config, num_inference_steps=2)
+    file = io.BytesIO()
+    Image.new("RGB", (24, 16), "red").save(file, "PNG")
+    of_call = call_settings([24.0, 16, None, 1.0, file.getvalue(), None])
+    assert of_call == {"width": 24, "height": 16, "strength": 1, "image": file.getvalue()}
+    of_call = {name: value for name, value in of_call.items() if name not in ("width", "height")}
+    for settings, size in (({"width": 24, "height": 16}, (16, 24)), (of_call, (16, 24))):
+        page_run = PageRun(engine, request_of(**settings, config=config), threading.Event())
+        list(page_run)
+        shown = page_run.finished.comparisons[0].aligned
+        assert shown.shape[-2:] == size
+        model = engine.model(engine.models[0]).called(**CallSettings(**settings).arguments())
+        expected = nulltta.align(model, "a cat", "brightness", config=config, seed=4).images[0]
+        torch.testing.assert_close(shown, expected, rtol=0, atol=1e-6)
+        assert "PNG" not in " ".join(page_run.finished.request.command())
+
+
+def test_a_visitor_cannot_name_a_file_or_ask_for_a_poster(engine: PageEngine, request_of: RequestOf) -> None:
+    with pytest.raises(NullTTAError, match="image must be an uploaded picture"):
+        call_settings([None, None, None, None, "/etc/passwd", None])
+    for settings, said in (
+        ({"width": 10_000, "height": 10_000}, "100,000,000 pixels are too many for a page"),
+        ({"num_frames": 3}, "num_frames is not an argument of"),
+        ({"image": b"no picture"}, "image must be a picture"),
+        ({"height": 17, "width": 16}, "divisible by 8"),
+    ):
+        with pytest.raises(NullTTAError, match=said):
+            list(PageRun(engine, request_of(**settings), threading.Event()))
 
 
 def test_time_left_falls_with_the_work_done(engine: PageEngine, request_of: RequestOf) -> None:

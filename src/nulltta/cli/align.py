@@ -8,7 +8,9 @@ import typer
 
 from nulltta.cli.flags import NegativePrompt, OutFolder, PromptsFile, Seed, run_flags
 from nulltta.cli.messages import INTERRUPTED, quiet
-from nulltta.runs.request import AlignRequest, RunSettings, read_prompts
+from nulltta.errors import InvalidValue
+from nulltta.runs.prompt_file import read_rows
+from nulltta.runs.request import AlignRequest, RunSettings
 
 
 @run_flags()
@@ -32,8 +34,10 @@ def align(
     out: OutFolder = AlignRequest.out,
 ) -> None:
     """Sample pictures of PROMPT that score higher on a reward, beside plain ones from the same noise."""
-    request = AlignRequest(
-        prompts=read_prompts(prompts or [], prompts_file), settings=settings, seed=seed,
+    if prompts and prompts_file is not None and prompts_file.suffix == ".jsonl":
+        raise InvalidValue("holds prompts with seeds of their own: give no other prompts beside it", field="prompts")
+    request = AlignRequest.of_rows(
+        read_rows(prompts or [], prompts_file), prompts_file, settings=settings, seed=seed,
         negative_prompt=negative_prompt, save_null_text=save_null_text, out=out,
     )  # fmt: skip
     with quiet():

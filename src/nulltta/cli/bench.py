@@ -13,7 +13,7 @@ import typer
 from nulltta.cli.flags import BatchSize, Device, Dtype, Model, config_flags
 from nulltta.cli.messages import INTERRUPTED, quiet, say
 from nulltta.errors import InvalidValue
-from nulltta.runs.request import read_prompts
+from nulltta.runs.prompt_file import read_prompts
 
 if TYPE_CHECKING:
     from nulltta.benchmark.plan import Plan

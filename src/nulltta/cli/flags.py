@@ -21,7 +21,7 @@ from nulltta.runs.request import RunSettings, flag, number_or_word
 Command: TypeAlias = Callable[..., None]
 PANEL = "Settings of the method (default; the embedded model's preset)"
 
-Model = Annotated[str, typer.Option(help="'embedded', a diffusers directory or a hub id.")]
+Model = Annotated[str, typer.Option(help="'embedded', a diffusers directory, a hub id or a .safetensors file.")]
 Reward = Annotated[str, typer.Option(help="The reward to raise: a name, or a sum like '0.7*clip + 0.3*sharpness'.")]
 RewardSource = Annotated[
     str | None,
@@ -45,15 +45,52 @@ Dtype = Annotated[
     DtypeName | None,
     typer.Option(metavar="TYPE", help="float32, bfloat16 or float16 (default: float32 on the CPU, else bfloat16)"),
 ]
-Seed = Annotated[int, typer.Option(help="The seed of the initial noise, the same for every prompt.")]
+CALL = "Arguments of the pipeline's own call (default: its own)"
+
+
+def _of_call(text: str, **options: Any) -> Any:
+    return typer.Option(help=text, rich_help_panel=CALL, show_default=False, **options)
+
+
+Seed = Annotated[int, typer.Option(help="The seed of the initial noise, the same for every prompt without its own.")]
 NegativePrompt = Annotated[str, typer.Option(help="The null text to start from.")]
-PromptsFile = Annotated[Path | None, typer.Option("--prompts", metavar="FILE", help="More prompts, one per line.")]
+PromptsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--prompts", metavar="FILE",
+        help="More prompts, one per line; in a .jsonl file objects with prompt, negative_prompt and seed.",
+    ),
+]  # fmt: skip
 OutFolder = Annotated[Path, typer.Option(metavar="FOLDER", help="The folder for pictures and result.json.")]
 
+_CALL_FLAGS: dict[str, Any] = {
+    "base_model": Annotated[
+        str | None,
+        typer.Option(
+            metavar="SOURCE",
+            help="For a single file: the directory or hub id of the pipeline that it was made from.",
+        ),
+    ],
+    "height": Annotated[int | None, _of_call("Height of the pictures, in pixels.")],
+    "width": Annotated[int | None, _of_call("Width of the pictures, in pixels.")],
+    "num_frames": Annotated[int | None, _of_call("Number of frames of a video.")],
+    "image": Annotated[str | None, _of_call("The picture to start from.", metavar="FILE")],
+    "strength": Annotated[
+        float | None, _of_call("How much of the picture is replaced by noise, above 0 and up to 1.")
+    ],
+    "mask": Annotated[str | None, _of_call("Where the picture is painted anew: white is painted.", metavar="FILE")],
+    "call": Annotated[
+        list[str] | None,
+        _of_call(
+            "Any other argument, the value in JSON, as it is, or @FILE for a picture; may be repeated.",
+            metavar="KEY=VALUE",
+        ),
+    ],
+}  # fmt: skip
 _RUN_FLAGS: dict[str, Any] = {
     "reward": Reward, "reward_source": RewardSource, "model": Model, "method": Method,
     "batch_size": BatchSize, "micro_batch": MicroBatch, "tiny_decoder": TinyDecoder, "compile": Compile,
-    "device": Device, "dtype": Dtype,
+    "device": Device, "dtype": Dtype, **_CALL_FLAGS,
 }  # fmt: skip
 
 
@@ -66,7 +103,7 @@ def run_flags(**defaults: Any) -> Callable[[Command], Command]:
     Args:
         defaults: other defaults than those of `RunSettings`, by name.
     """
-    defaults = {field.name: field.default for field in fields(RunSettings)} | defaults
+    defaults = {field.name: field.default for field in fields(RunSettings)} | {"call": None} | defaults
     run = [_keyword(name, annotation, defaults[name]) for name, annotation in _RUN_FLAGS.items()]
 
     def decorate(command: Command) -> Command:
@@ -74,6 +111,7 @@ def run_flags(**defaults: Any) -> Callable[[Command], Command]:
 
         def build(values: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
             shared = {name: values.pop(name) for name in _RUN_FLAGS}
+            shared["call"] = tuple(shared["call"] or ())
             settings = RunSettings(config=NullTTAConfig.preset(shared["model"], **given), **shared)
             return {"settings": settings} | ({"given": given} if "given" in signature.parameters else {})
 
@@ -88,6 +126,28 @@ def config_flags(command: Command) -> Command:
     The command receives a dictionary of the fields that were given on the command line.
     """
     return _with_flags(command, inspect.signature(command, eval_str=True), [], lambda _, given: {"settings": given})
+
+
+def call_flags(command: Command) -> Command:
+    """Give a command `--base-model` and a flag per field of `CallSettings` in place of its parameter `of_call`.
+
+    The command receives a dictionary of keyword arguments of `ModelSettings`.
+    """
+    signature = inspect.signature(command, eval_str=True)
+    flags = [_keyword(name, annotation, None) for name, annotation in _CALL_FLAGS.items()]
+    parameters: list[inspect.Parameter] = []
+    for name, parameter in signature.parameters.items():
+        kept = parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        parameters += flags if name == "of_call" else [kept]
+
+    @wraps(command)
+    def with_flags(**values: Any) -> None:
+        of_call = {name: values.pop(name) for name in _CALL_FLAGS}
+        command(**values, of_call=of_call | {"call": tuple(of_call["call"] or ())})
+
+    with_flags.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    with_flags.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return with_flags
 
 
 def _with_flags(

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from nulltta.cli.flags import BatchSize, Device, Dtype, Model, OutFolder, PromptsFile, RewardSource
+from nulltta.cli.flags import BatchSize, Device, Dtype, Model, OutFolder, PromptsFile, RewardSource, call_flags
 from nulltta.cli.messages import INTERRUPTED, quiet
-from nulltta.runs.request import ModelSettings, ReplayRequest, read_prompts
+from nulltta.runs.prompt_file import read_prompts
+from nulltta.runs.request import ModelSettings, ReplayRequest
 
 
+@call_flags
 def replay(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A null text that `align --save-null-text` wrote.")],
     model: Model = "embedded",
+    *,
+    of_call: dict[str, Any],
     seeds: Annotated[str | None, typer.Option(help="Seeds, one picture each, as in 0-7 or 0,3,5 (default: 0)")] = None,
     prompt: Annotated[
         list[str] | None,
@@ -44,7 +48,7 @@ def replay(
 ) -> None:
     """Sample pictures with the null text in FILE: no reward, no gradient, at the cost of plain sampling."""
     request = ReplayRequest(
-        file=file, settings=ModelSettings(model=model, device=device, dtype=dtype), seeds=seeds,
+        file=file, settings=ModelSettings(model=model, device=device, dtype=dtype, **of_call), seeds=seeds,
         prompts=read_prompts(prompt or [], prompts_file), num_inference_steps=num_inference_steps,
         guidance_scale=guidance_scale, eta=eta, exact=exact, plain=plain, reward=reward, reward_source=reward_source,
         out=out, batch_size=batch_size,

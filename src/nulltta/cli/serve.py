@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from nulltta.cli.flags import Compile, Device, Dtype, Model, TinyDecoder
+from nulltta.cli.flags import Compile, Device, Dtype, Model, TinyDecoder, call_flags
 from nulltta.cli.messages import quiet
 from nulltta.errors import InvalidValue, MissingExtra
 from nulltta.runs.request import ModelSettings
@@ -28,8 +28,11 @@ def _limit(text: str) -> Any:
     return typer.Option(help=text, rich_help_panel=LIMITS)
 
 
+@call_flags
 def serve(
     model: Model = "embedded",
+    *,
+    of_call: dict[str, Any],
     name: Annotated[
         str | None,
         typer.Option(help="What clients call the model (default: as --model, of a directory the last part)."),
@@ -84,6 +87,9 @@ def serve(
     queue_size: Annotated[int, _limit("The most requests that wait.")] = ServerSettings.queue_size,
     max_prompt: Annotated[int, _limit("The most characters per prompt.")] = ServerSettings.max_prompt,
     max_body: Annotated[int, _limit("The most bytes per request.")] = ServerSettings.max_body,
+    max_pixels: Annotated[
+        int | None, _limit("The most pixels per picture or video (default: twice the model's own).")
+    ] = ServerSettings.max_pixels,
     max_steps: Annotated[int, _limit("The largest num_inference_steps.")] = ServerSettings.max_steps,
     max_inner_steps: Annotated[int, _limit("The largest inner_steps.")] = ServerSettings.max_inner_steps,
     max_candidates: Annotated[
@@ -100,7 +106,7 @@ def serve(
         rewards=tuple(reward or ()), methods=tuple(method or ServerSettings.methods), host=host, port=port,
         keys=read_keys(api_key_file, os.environ), name=name or (Path(model).name if Path(model).is_dir() else model),
         public_url=public_url, log_prompts=log_prompts, max_images=max_images, batch_size=batch_size,
-        queue_size=queue_size, max_prompt=max_prompt, max_body=max_body, max_steps=max_steps,
+        queue_size=queue_size, max_prompt=max_prompt, max_body=max_body, max_pixels=max_pixels, max_steps=max_steps,
         max_inner_steps=max_inner_steps, max_candidates=max_candidates, timeout=timeout, grace=grace,
         url_lifetime=url_lifetime,
     )  # fmt: skip
@@ -110,9 +116,10 @@ def serve(
         raise InvalidValue("--ray-address and --replicas need --engine ray")
     if Path(model).is_dir():
         model = str(Path(model).absolute())  # a replica may have another current directory
-    load = partial(
-        _load, ModelSettings(model=model, device=device, dtype=dtype, tiny_decoder=tiny_decoder, compile=compiled)
+    model_settings = ModelSettings(
+        model=model, device=device, dtype=dtype, tiny_decoder=tiny_decoder, compile=compiled, **of_call
     )
+    load = partial(_load, model_settings)
     with quiet():
         if engine == "ray":
             from nulltta.server.ray_deployment import RayDeployment

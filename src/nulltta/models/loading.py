@@ -14,7 +14,7 @@ from nulltta.models.checks import refuse_inference_mode, refuse_unusable, requir
 from nulltta.models.distilled import refuse_distilled
 from nulltta.models.observed import ObservedModel
 from nulltta.models.recording import denoisers
-from nulltta.models.sources import load_pipeline
+from nulltta.models.sources import for_call, load_pipeline
 from nulltta.quiet import quiet_libraries
 
 NULLS = ("text", "masked", "zeros", "open")
@@ -49,7 +49,8 @@ def load_model(
             model's latents, such as madebyollin/taesd, or a loaded one. The embedded model has its own.
         compile: compile the denoiser and the decoder, in place (docs/performance.md says when that pays).
         call: keyword arguments of the pipeline's own call, passed through unchanged, such as `height`, `width`,
-            `num_frames`, `image`, `strength` or `clip_skip`.
+            `num_frames`, `image`, `strength` or `clip_skip`. With `image` or `mask_image`, a model that is loaded by
+            name becomes its family's image-to-image or inpainting pipeline.
 
     Raises:
         InvalidValue: if an argument is wrong, or the pipeline is not supported.
@@ -64,7 +65,7 @@ def load_model(
         dtype = dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16)
         name, base = str(source), None if base_model is None else str(base_model)
         with quiet_libraries():
-            pipeline = load_pipeline(name, base, dtype).to(device)
+            pipeline = for_call(load_pipeline(name, base, dtype), call).to(device)
             _freeze(pipeline)
     elif not hasattr(source, "components"):
         raise InvalidValue(

@@ -16,13 +16,14 @@ from nulltta.errors import InvalidValue, NullTTAError, first_line
 from nulltta.models import conditioning, guidance, levels, prompts, proof
 from nulltta.models import findings as observing
 from nulltta.models.affine import Affine, gain_of
-from nulltta.models.checks import refuse_unusable
+from nulltta.models.checks import refuse_unusable, require_call
 from nulltta.models.conditioning import NEGATIVES, PROMPTS, Conditioning, alike, lacks_text_encoder
 from nulltta.models.decoding import Decoder
 from nulltta.models.findings import Findings, StandIn, StockCall, same, zero_probe
 from nulltta.models.frozen import Frozen
 from nulltta.models.levels import ObservedStep
 from nulltta.models.recording import Recording, StepRecord, Watch, denoisers, float32_by_default, record
+from nulltta.models.sources import for_call
 from nulltta.models.tree import leaves, replaced
 from nulltta.prompts import EncodedPrompt
 
@@ -117,6 +118,21 @@ class ObservedModel(GuidedModel):
         self.recompute = True
 
     # The contract
+
+    def called(self, **call: Any) -> GuidedModel:
+        """The same pipeline, or its family's for pictures, under further arguments of its call.
+
+        Raises:
+            InvalidValue: if its call has no such argument.
+        """
+        if not call:
+            return self
+        pipeline = for_call(self.pipeline, call)
+        require_call(pipeline, {**self.stock.options, **call})
+        other = ObservedModel(pipeline, self.name, {**self.stock.options, **call}, self.null)
+        other.stock = replace(other.stock, conditioning=self.stock.conditioning)
+        other.tiny_decoder, other.scored_frames = self.tiny_decoder, self.scored_frames
+        return other
 
     def encode(self, texts: Sequence[str], negatives: Sequence[str]) -> tuple[Embedding, Embedding]:
         """The prompts' and the negative prompts' embeddings, by a recording whose denoiser computes nothing."""

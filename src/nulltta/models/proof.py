@@ -50,6 +50,7 @@ def prove_decoder(stock: StockCall, found: Findings, decoder: Decoder, steps: in
     call = stock.arguments(PROMPTS[:1], NEGATIVES[:1], found.steps)
     seen = record(stock.pipeline, call, Watch(StandIn(template, rows), on_step, stop_at="end"))
     theirs = _images(seen.result)
+    _require_size(stock, theirs)
     flat = x0.flatten(1) if found.from_sample is None else x0.flatten(1)[:, found.from_sample]
     x = flat.reshape(1, *found.shape)
     if theirs.dim() == 5:
@@ -68,6 +69,15 @@ def prove_decoder(stock: StockCall, found: Findings, decoder: Decoder, steps: in
                 "the decoder draws noise that no seed fixes (decoder_inject_noise), which is not supported"
             ) from None
         raise
+
+
+def _require_size(stock: StockCall, images: Tensor) -> None:
+    """Refuse a size, or a number of frames, that the pipeline rounds to another in silence."""
+    drawn = {"height": images.shape[-2], "width": images.shape[-1]}
+    drawn |= {"num_frames": images.shape[1]} if images.dim() == 5 else {}
+    for name, actual in drawn.items():
+        if (asked := stock.options.get(name)) is not None and asked != actual:
+            raise InvalidValue(f"cannot be {asked}: the pipeline draws {actual} instead", field=name)
 
 
 def _with_gradient(decoder: Decoder, found: Findings, x: Tensor) -> tuple[Tensor, bool]:

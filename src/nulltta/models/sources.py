@@ -14,6 +14,7 @@ import torch
 
 from nulltta.errors import InvalidValue, LoadError, MissingExtra, NullTTAError, first_line
 from nulltta.models.checks import require_supported
+from nulltta.models.recording import call_parameters
 
 EMBEDDED = Path(__file__).parent.parent / "embedded" / "weights" / "sd"
 VARIANTS = (None, "fp16", "bf16")
@@ -51,6 +52,22 @@ def load_pipeline(source: str, base_model: str | None, dtype: torch.dtype) -> An
         raise LoadError(f"model '{source}' does not load: {first_line(error)}") from error
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def for_call(pipeline: Any, call: Mapping[str, Any]) -> Any:
+    """Return the pipeline of the same components that takes the call's picture and mask; itself if it does, or none."""
+    import diffusers
+
+    wanted = {"mask_image": "AutoPipelineForInpainting", "image": "AutoPipelineForImage2Image"}
+    argument = next((name for name in wanted if name in call), None)
+    if argument is None or argument in call_parameters(type(pipeline)):
+        return pipeline
+    try:
+        other = getattr(diffusers, wanted[argument]).from_pipe(pipeline)
+    except ValueError:  # there is none: the check of the call says so
+        return pipeline
+    other.set_progress_bar_config(disable=True)
+    return other
 
 
 def _from_directory(location: str, source: str, dtype: torch.dtype) -> Any:

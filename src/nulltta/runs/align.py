@@ -41,11 +41,14 @@ def run(request: AlignRequest) -> bool:
     pictures: list[Picture] = []
     clock.lap("loading")
     prompts, size = request.prompts, request.settings.batch_size
-    batches = [prompts[i : i + size] for i in range(0, len(prompts), size)]
+    batches = [slice(i, i + size) for i in range(0, len(prompts), size)]
     steps = request.settings.config.num_inference_steps
     with closing(writer), progress(notes, loaded.reward.name, len(batches), steps) as on_step:
         for batch in batches:
-            result = loaded.align(batch, seed=request.seed, negative_prompt=request.negative_prompt, on_step=on_step)
+            result = loaded.align(
+                prompts[batch], seed=request.seeds[batch], negative_prompt=request.negative_prompts[batch],
+                on_step=on_step,
+            )  # fmt: skip
             comparisons = compare(result, loaded.measures)
             clock.lap("sampling")
             pictures += examine(comparisons, result.problem.reward, features)

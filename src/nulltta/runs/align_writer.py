@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +74,7 @@ class AlignWriter:
         inside = f"{index:03d}" if len(self._request.prompts) > 1 else ""
         folder = self.folder.path / inside
         folder.mkdir(parents=True, exist_ok=True)
-        command = shlex.join(replace(self._request, prompts=[comparison.prompt]).command())
+        command = shlex.join(self._request.of_prompt(index).command())
         note = {"prompt": comparison.prompt, "seed": str(comparison.seed), "command": command}
         pictures: dict[str, Callable[[], Image]] = {
             "plain": lambda: to_pil(comparison.plain[None])[0],

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -17,6 +18,7 @@ from nulltta.evaluation.comparison import Comparison, compare
 from nulltta.evaluation.measures import Measure, held_out_measures
 from nulltta.quiet import quiet_libraries
 from nulltta.rewards.expression import with_source
+from nulltta.runs.call import CallSettings
 from nulltta.runs.request import ModelSettings, RunSettings
 
 Settings = TypeVar("Settings", bound=ModelSettings)
@@ -41,7 +43,7 @@ class LoadedRun:
         prompts: Sequence[str],
         *,
         seed: int | Sequence[int] = 0,
-        negative_prompt: str = "",
+        negative_prompt: str | Sequence[str] = "",
         config: NullTTAConfig | None = None,
         on_step: OnStep | None = None,
     ) -> Result:
@@ -85,14 +87,29 @@ def load_model(settings: ModelSettings) -> GuidedModel:
     """Load the model that the settings name.
 
     Raises:
-        InvalidValue: if the device cannot be used.
+        InvalidValue: if the device cannot be used, a picture cannot be read, or the pipeline's call has no such
+            argument.
         LoadError: if the model does not load.
     """
-    settings = resolved(settings)
-    return models.load_model(
-        settings.model, device=settings.device, dtype=getattr(torch, str(settings.dtype)),
-        tiny_decoder=settings.tiny_decoder, compile=settings.compile,
-    )  # fmt: skip
+    settings, call = resolved(settings), settings.arguments()
+    with under_their_flags(settings):
+        return models.load_model(
+            settings.model, device=settings.device, dtype=getattr(torch, str(settings.dtype)),
+            base_model=settings.base_model, tiny_decoder=settings.tiny_decoder, compile=settings.compile, **call,
+        )  # fmt: skip
+
+
+@contextmanager
+def under_their_flags(settings: CallSettings) -> Iterator[None]:
+    """Blame the setting that gave an argument of the pipeline's call instead of the argument."""
+    try:
+        yield
+    except InvalidValue as error:
+        if error.field == "mask_image":
+            raise InvalidValue(error.reason, field="mask") from error
+        if error.field in {pair.partition("=")[0] for pair in settings.call}:
+            raise InvalidValue(f"gives {error.field}, which {error.reason}", field="call") from error
+        raise
 
 
 def load_reward(expression: str, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Reward:

@@ -6,22 +6,25 @@ Nothing here imports torch, so that the command line reports a mistake at once.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from nulltta.config import NullTTAConfig, whole
 from nulltta.errors import InvalidValue
 from nulltta.prompts import require_prompt, require_prompts, require_text
+from nulltta.runs.call import CallSettings
+from nulltta.runs.prompt_file import PromptRow
 from nulltta.runs.seeds import parse_seeds
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelSettings:
-    """Which model a run uses, where it runs and how.
+class ModelSettings(CallSettings):
+    """Which model a run uses, where it runs and how, and what its pipeline is called with.
 
     Attributes:
-        model: "embedded", a diffusers directory or a hub id.
+        model: "embedded", a diffusers directory, a hub id or a .safetensors file.
+        base_model: for a file, the directory or hub id of the pipeline that it was made from.
         device: "cpu", "cuda", "cuda:1", ...; None for the GPU if there is one.
         dtype: the name of a torch type; None for float32 on the CPU and bfloat16 on a GPU.
         tiny_decoder: the directory or hub id of an `AutoencoderTiny` for `inner_decoder="tiny"`.
@@ -29,10 +32,17 @@ class ModelSettings:
     """
 
     model: str = "embedded"
+    base_model: str | None = None
     device: str | None = None
     dtype: str | None = None
     tiny_decoder: str | None = None
     compile: bool = False
+
+    def options(self) -> dict[str, Any]:
+        """Return every setting by the name of its command-line flag, but for pictures that were uploaded."""
+        own = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "config"}
+        own = {name: value for name, value in own.items() if not isinstance(value, bytes)}
+        return own | {"call": list(self.call)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,12 +69,12 @@ class RunSettings(ModelSettings):
     micro_batch: int | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         whole(self, "batch_size", at_least=1)
 
     def options(self) -> dict[str, Any]:
-        """Every setting by the name of its command-line flag."""
-        own = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "config"}
-        return own | asdict(self.config)
+        """Return every setting by the name of its command-line flag, but for pictures that were uploaded."""
+        return super().options() | asdict(self.config)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +84,11 @@ class AlignRequest:
     Attributes:
         prompts: what the pictures should show.
         settings: what the prompts share.
-        seed: the seed of the initial noise, the same for every prompt.
-        negative_prompt: the null text to start from.
+        seed: the seed of the initial noise, the same for every prompt without its own.
+        negative_prompt: the null text to start from, likewise.
+        own_seeds: one per prompt, None for `seed`; () if no prompt has its own.
+        own_negatives: one per prompt, None for `negative_prompt`; () if no prompt has its own.
+        prompts_file: the file that prompts with their own seeds or negative prompts came from.
         save_null_text: whether to keep what was learnt: "small", or "exact" with the noise of the run.
         out: the folder for pictures and result.json.
 
@@ -87,6 +100,9 @@ class AlignRequest:
     settings: RunSettings
     seed: int = 0
     negative_prompt: str = ""
+    own_seeds: Sequence[int | None] = ()
+    own_negatives: Sequence[str | None] = ()
+    prompts_file: Path | None = None
     save_null_text: Literal["small", "exact"] | None = None
     out: Path = Path("out")
 
@@ -95,17 +111,56 @@ class AlignRequest:
         require_text(self.negative_prompt, "a negative prompt")
         whole(self, "seed", at_least=0)
 
+    @classmethod
+    def of_rows(cls, rows: Sequence[PromptRow], file: Path | None, **others: Any) -> AlignRequest:
+        """Return the request of prompts that may have seeds and negative prompts of their own.
+
+        Args:
+            rows: the prompts.
+            file: where rows with values of their own come from.
+            others: the other fields.
+        """
+        seeds, negatives = [row.seed for row in rows], [row.negative_prompt for row in rows]
+        return cls(
+            prompts=[row.prompt for row in rows],
+            own_seeds=seeds if any(seed is not None for seed in seeds) else (),
+            own_negatives=negatives if any(negative is not None for negative in negatives) else (),
+            prompts_file=file, **others,
+        )  # fmt: skip
+
+    @property
+    def seeds(self) -> list[int]:
+        """One seed per prompt."""
+        return [self.seed if own is None else own for own in self.own_seeds or [None] * len(self.prompts)]
+
+    @property
+    def negative_prompts(self) -> list[str]:
+        """One negative prompt per prompt."""
+        given = self.own_negatives or [None] * len(self.prompts)
+        return [self.negative_prompt if own is None else own for own in given]
+
+    def of_prompt(self, index: int) -> AlignRequest:
+        """Return the request of one of the prompts alone."""
+        return replace(
+            self, prompts=[self.prompts[index]], seed=self.seeds[index], negative_prompt=self.negative_prompts[index],
+            own_seeds=(), own_negatives=(), prompts_file=None,
+        )  # fmt: skip
+
     def command(self) -> list[str]:
         """Return the command line that asks for this, every setting spelt out."""
         own = {name: getattr(self, name) for name in ("seed", "negative_prompt", "save_null_text", "out")}
-        return command_line("align", self.settings.options() | own, self.prompts)
+        if not self.own_seeds and not self.own_negatives:
+            return command_line("align", self.settings.options() | own, self.prompts)
+        return command_line("align", self.settings.options() | own | {"prompts": self.prompts_file}, [])
 
     def arguments(self) -> dict[str, Any]:
         """Return the keyword arguments that ask `nulltta.align` for this, with `config` as a dictionary."""
         settings = self.settings
         return {
             "model": settings.model, "prompts": list(self.prompts), "reward": settings.reward,
-            "config": asdict(settings.config), "seed": self.seed, "negative_prompt": self.negative_prompt,
+            "config": asdict(settings.config),
+            "seed": self.seeds if self.own_seeds else self.seed,
+            "negative_prompt": self.negative_prompts if self.own_negatives else self.negative_prompt,
             "method": settings.method,
         }  # fmt: skip
 
@@ -168,7 +223,7 @@ class ReplayRequest:
         """Return the command line that asks for this, every option spelt out."""
         own = {field.name: getattr(self, field.name) for field in fields(self)}
         file, settings, prompts = own.pop("file"), own.pop("settings"), own.pop("prompts")
-        return command_line("replay", {**asdict(settings), **own, "prompt": list(prompts)}, [str(file)])
+        return command_line("replay", {**settings.options(), **own, "prompt": list(prompts)}, [str(file)])
 
 
 def command_line(command: str, options: Mapping[str, Any], arguments: Sequence[str]) -> list[str]:
@@ -188,26 +243,7 @@ def command_line(command: str, options: Mapping[str, Any], arguments: Sequence[s
             words += [word for each in value for word in (flag(name), str(each))]
         elif value is not False and value not in (None, ""):
             words += [flag(name), *map(str, value if isinstance(value, tuple) else (value,))]
-    return [*words, "--", *arguments]
-
-
-def read_prompts(given: Sequence[str], file: Path | None) -> list[str]:
-    """Return the given prompts, then those of a file with one prompt per line; blank lines are skipped.
-
-    Raises:
-        InvalidValue: if the file cannot be read or holds no prompt.
-    """
-    prompts = list(given)
-    if file is not None:
-        try:
-            lines = file.read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
-            raise InvalidValue(f"cannot read prompts from '{file}': {reason}") from error
-        if not any(line.strip() for line in lines):
-            raise InvalidValue(f"'{file}' holds no prompts: write one per line")
-        prompts += [line.strip() for line in lines if line.strip()]
-    return prompts
+    return [*words, "--", *arguments] if arguments else words
 
 
 def flag(name: str) -> str:

@@ -68,7 +68,7 @@ def _add_image_routes(app: FastAPI, engine: ServerEngine, store: ImageStore) -> 
     @app.post("/v1/images/generations", response_model=None)
     async def generate(body: GenerationRequest, request: Request) -> Response | dict[str, Any]:
         job = engine.submit(body, request.state.request_id)
-        response = JobResponse(job, settings.name, size_name(engine.size))
+        response = JobResponse(job, settings.name)
         if body.stream:
             return response.as_stream()
         try:

@@ -12,13 +12,15 @@ from nulltta.config import NullTTAConfig
 from nulltta.contracts import GuidedModel
 from nulltta.errors import InvalidValue
 from nulltta.images import to_pil
+from nulltta.runs.loading import under_their_flags
+from nulltta.server.called import CalledModels, call_of
 from nulltta.server.errors import APIError, from_invalid_value, stopping
 from nulltta.server.job_queue import JobQueue
 from nulltta.server.jobs import ImageJob, JobSettings
-from nulltta.server.limits import check_job_settings, check_request
+from nulltta.server.limits import check_call, check_job_settings, check_request
 from nulltta.server.metrics import ServerMetrics
 from nulltta.server.rewards import LoadedRewards
-from nulltta.server.schemas import GenerationRequest, RequestOptions
+from nulltta.server.schemas import GenerationRequest
 from nulltta.server.settings import ServerSettings
 from nulltta.server.worker import SamplingWorker
 
@@ -48,7 +50,8 @@ class ServerEngine:
         self.metrics = ServerMetrics()
         self.queue = JobQueue(settings.queue_size, settings.batch_size, settings.batch_wait)
         self.metrics.waiting.set_function(lambda: len(self.queue.waiting()))
-        self.worker = SamplingWorker(model, self.rewards, self.queue, self.metrics, quote=settings.log_prompts)
+        self.models = CalledModels(model)
+        self.worker = SamplingWorker(self.models, self.rewards, self.queue, self.metrics, quote=settings.log_prompts)
 
     def submit(self, request: GenerationRequest, request_id: str) -> ImageJob:
         """Put a request into the queue.
@@ -56,8 +59,8 @@ class ServerEngine:
         Raises:
             APIError: if the request is invalid, the queue is full, or the server is stopping.
         """
-        check_request(request, self.settings, self.size)
-        job_settings = self._job_settings(request.nulltta)
+        check_request(request, self.settings)
+        job_settings = self._job_settings(request)
         check_job_settings(job_settings, self.settings, self.rewards)
         seed = secrets.randbelow(2**31) if request.nulltta.seed is None else request.nulltta.seed
         job = ImageJob(
@@ -79,14 +82,22 @@ class ServerEngine:
             job.post(stopping())
             job.cancel()
 
-    def _job_settings(self, options: RequestOptions) -> JobSettings:
+    def _job_settings(self, request: GenerationRequest) -> JobSettings:
         """Return a request's options with the server's defaults filled in."""
+        options = request.nulltta
         try:
             config = NullTTAConfig.preset(self.model.name, **options.config_fields())
         except InvalidValue as error:
             raise from_invalid_value(error, param="nulltta") from error
+        try:
+            call = call_of(request, self.size)
+            check_call(call, self.settings, self.size)
+            with under_their_flags(call):
+                self.models.of(call)
+        except InvalidValue as error:
+            raise from_invalid_value(error, param="size") from error
         reward, method = options.reward or self.rewards.names[0], options.method or self.settings.methods[0]
-        return JobSettings(reward, method, config)
+        return JobSettings(reward, method, config, call)
 
     def _queue_full(self) -> APIError:
         """Return the error that asks to come back when the batches ahead should be done, at their past speed."""

@@ -7,12 +7,13 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import TypeAlias
+from dataclasses import asdict, dataclass
+from typing import Any, TypeAlias
 
 from torch import Tensor
 
 from nulltta.config import NullTTAConfig
+from nulltta.runs.call import CallSettings
 from nulltta.server.errors import APIError, timed_out
 
 
@@ -23,6 +24,13 @@ class JobSettings:
     reward: str
     method: str
     config: NullTTAConfig
+    call: CallSettings = CallSettings()
+
+    def public(self) -> dict[str, Any]:
+        """Return the settings as clients are told them, without the contents of pictures."""
+        told = {name: value for name, value in vars(self.call).items() if value and not isinstance(value, bytes)}
+        own = {"reward": self.reward, "method": self.method, "config": asdict(self.config)}
+        return own | ({"call": told} if told else {})
 
 
 @dataclass(frozen=True, slots=True)

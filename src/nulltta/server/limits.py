@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nulltta.errors import NullTTAError
+from nulltta.runs.call import CallSettings
 from nulltta.server.errors import APIError
 from nulltta.server.jobs import JobSettings
 from nulltta.server.rewards import LoadedRewards
@@ -10,23 +11,16 @@ from nulltta.server.schemas import GenerationRequest
 from nulltta.server.settings import ServerSettings
 
 
-def check_request(request: GenerationRequest, settings: ServerSettings, size: tuple[int, int]) -> None:
+def check_request(request: GenerationRequest, settings: ServerSettings) -> None:
     """Check everything in a request but its sampling settings.
 
-    Args:
-        request: the request.
-        settings: the operator's limits.
-        size: (width, height) of the model's images.
-
     Raises:
-        APIError: if the request names another model or size, asks for more than is allowed, or combines options that
+        APIError: if the request names another model, asks for more than is allowed, or combines options that
             do not go together.
     """
     if request.model not in (None, settings.name):
         message = f"the model '{request.model}' does not exist: this server's model is '{settings.name}'"
         raise APIError(404, message, code="model_not_found", param="model")
-    if request.size not in ("auto", size_name(size)):
-        raise _invalid("size", f"this model draws {size_name(size)}: ask for that or for 'auto'")
     if request.stream and request.n > 1:
         raise _invalid("n", "a stream has one image")
     if request.stream and request.response_format == "url":
@@ -55,6 +49,25 @@ def check_job_settings(job: JobSettings, settings: ServerSettings, rewards: Load
         rewards.check(job.reward)
     except NullTTAError as error:
         raise _invalid("nulltta.reward", str(error)) from error
+
+
+def check_call(call: CallSettings, settings: ServerSettings, size: tuple[int, int]) -> None:
+    """Check that the images of a request are not too large.
+
+    Args:
+        call: what the model's pipeline is to be called with.
+        settings: the operator's limits.
+        size: (width, height) of the model's own images.
+
+    Raises:
+        APIError: if they have more pixels than is allowed.
+    """
+    own, frames = size[0] * size[1], call.num_frames or 1
+    most = settings.max_pixels or 2 * own
+    asked = (call.width or size[0]) * (call.height or size[1])
+    if (call.width or call.num_frames) and asked * frames > most:
+        blamed = "size" if asked > most else "nulltta.num_frames"
+        raise _invalid(blamed, f"this model draws {size_name(size)}, and at most {most} pixels here")
 
 
 def size_name(size: tuple[int, int]) -> str:

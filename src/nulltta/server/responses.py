@@ -6,7 +6,6 @@ import base64
 import json
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import asdict
 from typing import Any
 
 from fastapi.concurrency import run_in_threadpool
@@ -32,11 +31,10 @@ class JobResponse:
     Args:
         job: the job.
         model: the name of the model, as clients call it.
-        size: the size of its images, as in "512x768".
     """
 
-    def __init__(self, job: ImageJob, model: str, size: str) -> None:
-        self.job, self.model, self.size = job, model, size
+    def __init__(self, job: ImageJob, model: str) -> None:
+        self.job, self.model = job, model
 
     async def as_json(self, finished: FinishedImages, url: Callable[[bytes], str] | None = None) -> dict[str, Any]:
         """Return OpenAI's ImagesResponse.
@@ -51,8 +49,8 @@ class JobResponse:
             content = {"b64_json": _base64(encoded)} if url is None else {"url": await run_in_threadpool(url, encoded)}
             data.append({**content, "nulltta": {"seed": seed, "score": score}})
         return {
-            "created": int(time.time()), "background": "opaque", "output_format": "png", "size": self.size,
-            "data": data, "nulltta": asdict(job.settings),
+            "created": int(time.time()), "background": "opaque", "output_format": "png",
+            "size": _size(finished.images), "data": data, "nulltta": job.settings.public(),
         }  # fmt: skip
 
     def as_stream(self) -> EventStream:
@@ -75,21 +73,21 @@ class JobResponse:
             yield _server_sent_event("error", error.body())
 
     async def _completed(self, finished: FinishedImages) -> str:
-        extension = {"seed": self.job.seeds[0], "score": finished.rewards[0], **asdict(self.job.settings)}
+        extension = {"seed": self.job.seeds[0], "score": finished.rewards[0], **self.job.settings.public()}
         return await self._event("completed", finished.images[0], {"usage": _NO_TOKENS, "nulltta": extension})
 
     async def _event(self, kind: str, image: Tensor, fields: dict[str, Any]) -> str:
         name = f"image_generation.{kind}"
         encoded = await run_in_threadpool(self._png, image, self.job.seeds[0])
         return _server_sent_event(name, {
-            "type": name, "b64_json": _base64(encoded), "created_at": int(time.time()), "size": self.size,
+            "type": name, "b64_json": _base64(encoded), "created_at": int(time.time()), "size": _size(image),
             "quality": "auto", "background": "opaque", "output_format": "png", **fields,
         })  # fmt: skip
 
     def _png(self, image: Tensor, seed: int) -> bytes:
         """Encode an image (3, H, W) as a PNG whose text chunks record how it was made."""
         negative = self.job.negative_prompt
-        made = {"model": self.model, "seed": seed, "negative_prompt": negative, **asdict(self.job.settings)}
+        made = {"model": self.model, "seed": seed, "negative_prompt": negative, **self.job.settings.public()}
         return png(to_pil(image[None])[0], {"prompt": self.job.prompt, "nulltta": json.dumps(made)})
 
 
@@ -115,6 +113,11 @@ class EventStream(StreamingResponse):
 
 def _server_sent_event(name: str, data: dict[str, Any]) -> str:
     return f"event: {name}\ndata: {json.dumps(data)}\n\n"
+
+
+def _size(images: Tensor) -> str:
+    """Format the size of images (..., H, W) as "512x768", width first."""
+    return f"{images.shape[-1]}x{images.shape[-2]}"
 
 
 def _base64(encoded: bytes) -> str:

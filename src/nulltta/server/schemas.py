@@ -55,12 +55,20 @@ class RequestOptions(StrictModel):
         seed: the seed of the first image, those of the others being the numbers that follow. If it is None, one is
             drawn and reported in the response.
         negative_prompt: the text of the null embedding that the optimisation starts from.
+        num_frames: of a video; None for the model's default.
+        image: a picture to start from, in base64 or as a data URL: PNG, JPEG or WebP.
+        strength: how much of the picture is replaced by noise, above 0 and up to 1.
+        mask: where the picture is painted anew, likewise; white is painted.
     """
 
     reward: Text | None = None
     method: Text | None = None
     seed: Annotated[Whole, Field(ge=0, lt=2**63)] | None = None
     negative_prompt: Text = ""
+    num_frames: Annotated[Whole, Field(ge=1)] | None = None
+    image: Text | None = None
+    strength: float | None = None
+    mask: Text | None = None
 
     def config_fields(self) -> dict[str, Any]:
         """Return the fields of `NullTTAConfig` that were given."""

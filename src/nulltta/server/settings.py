@@ -32,6 +32,8 @@ class ServerSettings:
         max_inner_steps: the largest number of `inner_steps`.
         max_candidates: the largest `num_particles` and `zeroth_order_samples`.
         max_terms: the largest number of rewards in one expression.
+        max_pixels: the largest number of pixels of an image, or of all frames of a video; None for twice those of
+            the model's own size.
         timeout: the seconds that a request may take, waiting included.
         grace: the seconds that requests in progress get when the server is told to stop.
         url_lifetime: the seconds for which an image can be fetched by URL.
@@ -59,6 +61,7 @@ class ServerSettings:
     max_inner_steps: int = 50
     max_candidates: int = 8
     max_terms: int = 8
+    max_pixels: int | None = None
     timeout: float = 600.0
     grace: float = 30.0
     url_lifetime: float = 3600.0
@@ -71,6 +74,8 @@ class ServerSettings:
             "max_candidates", "max_terms", "max_urls",
         ):  # fmt: skip
             whole(self, name, at_least=1)
+        if self.max_pixels is not None:
+            whole(self, "max_pixels", at_least=1)
         for name in ("batch_wait", "timeout", "grace", "url_lifetime"):
             number(self, name)
         if self.timeout == 0:

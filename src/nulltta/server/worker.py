@@ -11,9 +11,10 @@ from torch import Tensor
 
 from nulltta.algorithm.streams import MethodRun
 from nulltta.alignment import METHODS, make_problem
-from nulltta.contracts import GuidedModel, Step
+from nulltta.contracts import Step
 from nulltta.scoring import pick
 from nulltta.server import logs
+from nulltta.server.called import CalledModels
 from nulltta.server.errors import from_exception
 from nulltta.server.job_queue import JobQueue
 from nulltta.server.jobs import FinishedImages, ImageJob
@@ -25,7 +26,7 @@ class SamplingWorker(threading.Thread):
     """Samples batches of jobs from a queue until the queue is closed.
 
     Args:
-        model: the model.
+        models: the model under the calls that jobs ask for.
         rewards: the rewards that jobs may ask for.
         queue: where the jobs come from.
         metrics: what is counted.
@@ -37,10 +38,10 @@ class SamplingWorker(threading.Thread):
     """
 
     def __init__(
-        self, model: GuidedModel, rewards: LoadedRewards, queue: JobQueue, metrics: ServerMetrics, *, quote: bool
+        self, models: CalledModels, rewards: LoadedRewards, queue: JobQueue, metrics: ServerMetrics, *, quote: bool
     ) -> None:
         super().__init__(name="nulltta-worker", daemon=True)
-        self.model, self.rewards, self.queue, self.metrics, self.quote = model, rewards, queue, metrics, quote
+        self.models, self.rewards, self.queue, self.metrics, self.quote = models, rewards, queue, metrics, quote
         self.batch: Sequence[ImageJob] = ()
         self.seconds_per_batch: float | None = None
 
@@ -93,7 +94,7 @@ class SamplingWorker(threading.Thread):
                     job.post_partial(step.index, step.preview[row])
 
         problem = make_problem(
-            self.model,
+            self.models.of(settings.call),
             [job.prompt for job, _ in rows],
             self.rewards.build(settings.reward),
             settings.config,

@@ -15,7 +15,7 @@ from nulltta.errors import InvalidValue
 from nulltta.evaluation.measures import held_out_measures
 from nulltta.rewards.allowed import parse_allowed
 from nulltta.rewards.expression import Name, names, parse
-from nulltta.runs.loading import LoadedRun, load_model, load_reward, resolved
+from nulltta.runs.loading import LoadedRun, load_model, load_reward, resolved, under_their_flags
 from nulltta.runs.request import AlignRequest, ModelSettings
 
 MAX_PROMPTS = 8
@@ -24,6 +24,8 @@ MAX_PROMPT_LENGTH = 2000
 MAX_SETTINGS: Mapping[str, int] = {
     "num_inference_steps": 1000, "inner_steps": 1000, "num_particles": 64, "zeroth_order_samples": 256,
 }  # fmt: skip
+MAX_PIXELS = 2**22
+"""The largest number of pixels of an image, or of all frames of a video, that is asked for."""
 MAX_EVALUATIONS = 200_000
 """The largest number of denoiser evaluations per run."""
 
@@ -64,7 +66,10 @@ class PageEngine:
         _require_feasible(request)
         settings = request.settings
         reward = self.reward_of(settings.reward)
-        model, config = self.model(settings.model), settings.config.resolved(differentiable=reward.differentiable)
+        config = settings.config.resolved(differentiable=reward.differentiable)
+        call = settings.arguments()
+        with under_their_flags(settings):
+            model = self.model(settings.model).called(**call)
         settings = replace(settings, config=config, device=self.device, dtype=self.settings.dtype)
         problem = make_problem(model, request.prompts, reward, config, request.seed, request.negative_prompt)
         return LoadedRun(settings, model, reward, held_out_measures(model, self.device)), problem
@@ -86,6 +91,10 @@ def _require_feasible(request: AlignRequest) -> None:
         raise InvalidValue(f"{len(prompts)} prompts are too many for a page: {MAX_PROMPTS} at most")
     if (longest := max(map(len, (*prompts, request.negative_prompt)))) > MAX_PROMPT_LENGTH:
         raise InvalidValue(f"a prompt of {longest} characters is too long: {MAX_PROMPT_LENGTH} at most")
+    settings = request.settings
+    pixels = (settings.width or 1) * (settings.height or 1) * (settings.num_frames or 1)
+    if pixels > MAX_PIXELS:
+        raise InvalidValue(f"{pixels:,} pixels are too many for a page: {MAX_PIXELS:,} at most, frames included")
     for name, most in MAX_SETTINGS.items():
         value = getattr(config, name)
         if (largest := max(value) if isinstance(value, tuple) else value) > most:

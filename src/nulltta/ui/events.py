@@ -26,6 +26,8 @@ SCROLL_TO_RESULTS = """() => {
     if (answers.getBoundingClientRect().top > innerHeight / 2) answers.scrollIntoView();
 }"""  # on a telephone the results are below the controls
 Updates = dict[Any, Any]
+CALL = ("width", "height", "num_frames", "strength", "image", "mask")
+"""The settings of the pipeline's own call, in the order of the page's controls for them."""
 
 _LIGHT: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 _HEAVY: dict[str, Any] = {
@@ -66,10 +68,12 @@ def wire_run(
 
     def work(
         request: gr.Request, past: list[HistoryEntry], prompts: str, reward: str, seed: Any, model: str, negative: str,
-        form: Literal["small", "exact"], *values: Any,
+        form: Literal["small", "exact"], *others: Any,
     ) -> Iterator[Updates]:  # fmt: skip
         try:
-            shared = RunSettings(config=settings(ask.controls, values, model), model=model, reward=reward)
+            of_call, values = others[: len(CALL)], others[len(CALL) :]
+            config = settings(ask.controls, values, model)
+            shared = RunSettings(config=config, model=model, reward=reward, **call_settings(of_call))
             asked = AlignRequest(
                 prompts=[line.strip() for line in prompts.splitlines() if line.strip()], settings=shared,
                 seed=_whole(seed), negative_prompt=negative, save_null_text=form,
@@ -90,7 +94,7 @@ def wire_run(
         return {outcome.stop: gr.Button(interactive=False)}
 
     shown = [runs, *_answers(outcome), outcome.status, outcome.live, outcome.past]
-    asked = [ask.prompts, ask.reward, ask.seed, ask.model, ask.negative, ask.form, *ask.settings]
+    asked = [ask.prompts, ask.reward, ask.seed, ask.model, ask.negative, ask.form, *ask.of_call, *ask.settings]
     begun = ask.start.click(wait, None, [*buttons, *shown], **_LIGHT).then(None, js=SCROLL_TO_RESULTS)
     ended = begun.then(work, [runs, *asked], shown, **_HEAVY)
     ended.then(lambda: [gr.Button(interactive=True), gr.Button(visible=False)], None, buttons, **_LIGHT)
@@ -191,6 +195,22 @@ def _download(file: str | None) -> gr.DownloadButton:
 def _labels(entry: HistoryEntry) -> Sequence[str]:
     """Return the prompts of a run, numbered because two may be the same."""
     return [f"{b + 1}. {comparison.prompt}" for b, comparison in enumerate(entry.finished.comparisons)]
+
+
+def call_settings(given: Sequence[Any]) -> dict[str, Any]:
+    """Return the settings of the pipeline's call that were given, in the order of `CALL`.
+
+    A browser has one kind of number.
+
+    Raises:
+        InvalidValue: if a picture is not one that was uploaded.
+    """
+    found = {name: value for name, value in zip(CALL, given, strict=True) if value not in (None, "", b"")}
+    for name in ("image", "mask"):
+        if not isinstance(found.get(name, b""), bytes):  # a visitor may not name a file
+            raise InvalidValue("must be an uploaded picture", field=name)
+    whole = {name: int(found[name]) for name in CALL[:3] if name in found and float(found[name]).is_integer()}
+    return found | whole
 
 
 def _whole(seed: Any) -> int:

@@ -40,6 +40,7 @@ class RequestPanel:
     model: gr.Dropdown
     negative: gr.Textbox
     form: gr.Radio
+    of_call: Sequence[Any]
     controls: Sequence[SettingControl]
     settings: Sequence[Any]
     start: gr.Button
@@ -116,10 +117,11 @@ def request_panel(models: Sequence[str], reward: str) -> RequestPanel:
             label="null text",
             info="exact: with the noise, to reproduce the image",
         )
+        of_call = _call_controls()
         with gr.Row(elem_classes="settings"):
             settings += [_component(control, config) for control in shown if control.name not in FIRST]
     return RequestPanel(
-        prompts, expression, add, weights, seed, model, negative, form, shown, settings, start
+        prompts, expression, add, weights, seed, model, negative, form, of_call, shown, settings, start
     )  # fmt: skip
 
 
@@ -169,6 +171,24 @@ def replay_panel(models: Sequence[str]) -> ReplayPanel:
             status = gr.HTML(WELCOME_BACK, elem_id="replay-status")
             pictures = gr.HTML(elem_id="replayed")
     return ReplayPanel(file, prompt, seeds, exact, model, reward, start, status, pictures)
+
+
+def _call_controls() -> list[Any]:
+    """Create the controls of the pipeline's own call, in the order of `events.CALL`; empty ones leave its defaults."""
+    with gr.Row(elem_classes="settings"):
+        numbers = [
+            gr.Number(None, label=label, info=info, min_width=120, elem_id=f"call-{label}")
+            for label, info in (
+                ("width", "pixels; empty: the model's"), ("height", "pixels; empty: the model's"),
+                ("frames", "of a video"), ("strength", "share of noise, 0 to 1"),
+            )
+        ]  # fmt: skip
+    with gr.Row():
+        files = [
+            gr.File(label=label, file_types=["image"], type="binary", height=100, elem_id=f"call-{name}")
+            for name, label in (("image", "Picture to start from"), ("mask", "Mask: white is painted anew"))
+        ]
+    return [*numbers, *files]
 
 
 def slider(of: Any, **options: Any) -> gr.Slider:

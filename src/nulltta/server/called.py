@@ -1,0 +1,76 @@
+"""The served model under the calls that clients ask for: sizes, frames, and pictures that they upload.
+
+A client never names a file: pictures arrive as their contents, in base64.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import threading
+from collections import OrderedDict
+
+from nulltta.contracts import GuidedModel
+from nulltta.errors import InvalidValue
+from nulltta.runs.call import CallSettings
+from nulltta.server.schemas import GenerationRequest
+
+_KEPT = 4
+"""How many calls are remembered with what was found out about them."""
+_SIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})")
+_DATA_URL = re.compile(r"data:image/[a-z+]+;base64,")
+
+
+class CalledModels:
+    """A model under different calls, the most recent of which are kept. It may be used by several threads.
+
+    Args:
+        model: the model under the operator's own call.
+    """
+
+    def __init__(self, model: GuidedModel) -> None:
+        self._model = model
+        self._known: OrderedDict[CallSettings, GuidedModel] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def of(self, call: CallSettings) -> GuidedModel:
+        """Return the model under a call.
+
+        Raises:
+            InvalidValue: if the model's pipeline has no such argument, or a picture cannot be read.
+        """
+        with self._lock:
+            if call not in self._known:
+                self._known[call] = self._model.called(**call.arguments())
+            self._known.move_to_end(call)
+            while len(self._known) > _KEPT:
+                self._known.popitem(last=False)
+            return self._known[call]
+
+
+def call_of(request: GenerationRequest, own_size: tuple[int, int]) -> CallSettings:
+    """Return the call that a request asks for; the default call for the model's own size.
+
+    Raises:
+        InvalidValue: if the size or a picture is malformed, or a value is out of range.
+    """
+    options = request.nulltta
+    width = height = None
+    if request.size not in ("auto", f"{own_size[0]}x{own_size[1]}"):
+        if (found := _SIZE.fullmatch(request.size)) is None:
+            raise InvalidValue("must be WIDTHxHEIGHT, such as 768x512, or 'auto'", field="size")
+        width, height = map(int, found.groups())
+    return CallSettings(
+        width=width, height=height, num_frames=options.num_frames, strength=options.strength,
+        image=_contents(options.image, "image"), mask=_contents(options.mask, "mask"),
+    )  # fmt: skip
+
+
+def _contents(text: str | None, field: str) -> bytes | None:
+    if text is None:
+        return None
+    try:
+        return base64.b64decode(_DATA_URL.sub("", text, count=1), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InvalidValue("must be a picture in base64", field=field) from error

@@ -1,0 +1,92 @@
+"""Sizes and pictures that clients ask for: with the same checks as on the command line, and never a path."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from PIL import Image
+
+import nulltta
+from nulltta.runs.call import CallSettings
+
+from .serving import SHORT, Running, assert_same, config, picture
+from .wire import ask, body
+
+
+def _uploaded(size: tuple[int, int] = (16, 16), mode: str = "RGB", kind: str = "PNG") -> tuple[str, bytes]:
+    file = io.BytesIO()
+    Image.new(mode, size, 1).save(file, kind)
+    return base64.b64encode(file.getvalue()).decode(), file.getvalue()
+
+
+def test_another_size_is_that_of_align(shared: Running, checkpoint: Any) -> None:
+    with shared.client() as client:
+        answer = client.images.generate(
+            prompt="a cat", size="24x16", extra_body={"nulltta": {**SHORT, "reward": "brightness", "seed": 1}}
+        )  # type: ignore[call-overload]
+    assert answer.size == "24x16"
+    model = nulltta.load_model(checkpoint, width=24, height=16)
+    expected = nulltta.align(model, "a cat", "brightness", config=config(), seed=1).pil()[0]
+    assert_same(picture(answer.data[0].b64_json), expected)
+    assert (answer.model_extra or {})["nulltta"]["call"] == {"width": 24, "height": 16}
+
+
+@pytest.mark.parametrize("prefix", ["", "data:image/png;base64,"])
+def test_an_uploaded_picture_is_started_from(shared: Running, checkpoint: Any, prefix: str) -> None:
+    text, contents = _uploaded()
+    options = {**SHORT, "reward": "brightness", "seed": 1, "num_inference_steps": 2}
+    options |= {"image": prefix + text, "strength": 1.0}
+    with shared.client() as client:
+        answer = client.images.generate(prompt="a cat", extra_body={"nulltta": options})
+    model = nulltta.load_model(checkpoint, **CallSettings(image=contents, strength=1.0).arguments())
+    short = config(num_inference_steps=2)
+    expected = nulltta.align(model, "a cat", "brightness", config=short, seed=1).pil()[0]
+    assert_same(picture(answer.data[0].b64_json), expected)
+    assert (answer.model_extra or {})["nulltta"]["call"] == {"strength": 1.0}  # pictures are not sent back
+
+
+def test_requests_of_unlike_sizes_share_a_server(start: Callable[..., Running]) -> None:
+    at = start()
+    sizes = ["16x16", "24x16", "16x24", "16x16"]
+    with at.client() as client:
+        found = [
+            client.images.generate(
+                prompt="a", size=size, extra_body={"nulltta": {**SHORT, "reward": "brightness", "method": "plain"}}
+            ).size  # type: ignore[call-overload]
+            for size in sizes
+        ]
+    assert found == sizes
+
+
+MISTAKES: dict[str, tuple[dict[str, Any], str | None, str]] = {
+    "no size": (body() | {"size": "big"}, "size", "WIDTHxHEIGHT"),
+    "too large": (body() | {"size": "512x512"}, "size", "this model draws 16x16, and at most 512 pixels"),
+    "nothing": (body() | {"size": "0x16"}, "size", "WIDTHxHEIGHT"),
+    "odd": (body() | {"size": "17x16"}, None, "divisible by 8"),
+    "frames of an image": (body(num_frames=2), "nulltta.num_frames", "is not an argument of"),
+    "too many frames": (body(num_frames=10_000), "nulltta.num_frames", "at most 512 pixels"),
+    "strength without a picture": (body(strength=0.5), "nulltta.strength", "is not an argument of"),
+    "strength of 2": (body(strength=2), "nulltta.strength", "above 0 and up to 1"),
+    "a path": (body(image="/etc/passwd"), "nulltta.image", ""),
+    "a URL": (body(image="http://127.0.0.1/cat.png"), "nulltta.image", "must be a picture in base64"),
+    "no picture": (body(image=base64.b64encode(b"hello").decode()), "nulltta.image", "must be a picture (PNG"),
+    "half a picture": (body(image=_uploaded()[0][:40]), "nulltta.image", ""),
+    "a GIF": (body(image=_uploaded(kind="GIF")[0]), "nulltta.image", "must be a picture (PNG"),
+    "a bomb": (body(image=_uploaded((5000, 5000), "1")[0]), "nulltta.image", "is too large"),
+    "a mask alone": (body(mask=_uploaded()[0]), None, ""),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_what_cannot_be_drawn_is_refused_by_name(shared: Running, name: str) -> None:
+    asked, param, said = MISTAKES[name]
+    status, answer = ask(shared, asked)[:2]
+    assert status == 400
+    error = answer["error"]
+    assert said in error["message"]
+    assert param in (error["param"], None)
+    assert "/etc" not in error["message"]
