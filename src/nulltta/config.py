@@ -13,6 +13,8 @@ Conventions = Literal["paper", "release", "exact"]
 Gradient = Literal["auto", "autograd", "zeroth-order"]
 Directions = Literal["white", "cma"]
 Detail = Literal["full", "tiny"]
+FormName = Literal["constant", "steps", "prompt"]
+"""What a fitted null text depends on; see `nulltta.null_text.forms`."""
 
 
 def _option(default: Any, text: str) -> Any:

@@ -79,6 +79,11 @@ def _checked(
     return values
 
 
+def as_measure(reward: Reward) -> Callable[[Tensor, Sequence[str]], Tensor]:
+    """Return a reward as a measure, (images, prompts) -> (B,), whose answers are checked as `score` does."""
+    return partial(score, reward)
+
+
 def named(reward: Reward, evaluate: Callable[[], T]) -> T:
     """Evaluate a reward; exceptions other than this package's own and out of memory become errors that name it.
 

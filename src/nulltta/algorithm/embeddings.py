@@ -53,6 +53,11 @@ def take(embedding: Embedding, rows: Tensor) -> dict[str, Tensor]:
     return transform(embedding, lambda tensor: tensor[rows])
 
 
+def copies(embedding: Embedding, count: int, device: torch.device) -> dict[str, Tensor]:
+    """Return `count` copies of an embedding without a batch dimension, along a new first dimension."""
+    return transform(embedding, lambda tensor: tensor[None].repeat(count, *[1] * tensor.dim()).to(device))
+
+
 def where(mask: Tensor, a: Embedding, b: Embedding) -> dict[str, Tensor]:
     """Return the prompts of `a` where the mask (B,) is true, those of `b` elsewhere."""
     return {name: torch.where(mask.view(-1, *[1] * (a[name].dim() - 1)), a[name], b[name]) for name in a}

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from nulltta import __version__
-from nulltta.cli import align, batch, bench, diagnose, doctor, replay, rewards, serve, ui
+from nulltta.cli import align, batch, bench, diagnose, doctor, fit, replay, rewards, serve, ui
 from nulltta.cli.messages import describe, say
 from nulltta.errors import NullTTAError
 
@@ -23,7 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (align.align, diagnose.diagnose, replay.replay, batch.batch, serve.serve, ui.ui, doctor.doctor):
+for command in (align.align, fit.fit, diagnose.diagnose, replay.replay, batch.batch, serve.serve, ui.ui, doctor.doctor):
     app.command()(command)
 app.add_typer(rewards.app, name="rewards")
 app.add_typer(bench.app, name="bench")

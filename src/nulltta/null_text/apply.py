@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import torch
 from torch import Tensor
@@ -26,11 +26,14 @@ from nulltta.null_text.exact import (
 from nulltta.null_text.first_version import renamed
 
 if TYPE_CHECKING:
+    from nulltta.null_text.fitted import FittedNullText
     from nulltta.null_text.value import NullText
+
+    Applicable: TypeAlias = NullText | FittedNullText
 
 
 @contextmanager
-def applied(null_text: NullText, pipeline: Any, *, exact: bool = False, **call: Any) -> Iterator[None]:
+def applied(null_text: Applicable, pipeline: Any, *, exact: bool = False, **call: Any) -> Iterator[None]:
     """Replace the null embedding of the pipeline's own calls inside the block by φ' at each step.
 
     The denoiser's arguments are replaced where the null text was found when it was learnt: in the null branch's rows,
@@ -56,7 +59,7 @@ def applied(null_text: NullText, pipeline: Any, *, exact: bool = False, **call: 
     model = None
     if exact or where is None:
         model = load_model(pipeline, **(call or (where or {}).get("call", {})))
-        null_text = renamed(null_text, model)
+        null_text = renamed(cast("NullText", null_text), model)  # a fitted null text always says where
         where = where or model.placement(len(null_text.timesteps))
     assert where is not None
     watch = _Replacement(null_text, where)
@@ -70,8 +73,8 @@ def applied(null_text: NullText, pipeline: Any, *, exact: bool = False, **call: 
 
         if exact:
             assert model is not None
-            steps = steps_of(model, recorded_config(null_text))
-            draws = recording(null_text, model, steps)[1]
+            steps = steps_of(model, recorded_config(null_text.about))
+            draws = recording(cast("NullText", null_text), model, steps)[1]
             overrule(pipeline, "scheduler", recorded_scheduler(pipeline.scheduler, model, steps, draws))
             layout = BatchLayout.recorded(null_text.about, len(null_text.timesteps))
             overrule(pipeline.vae, "decode", in_batch_layout(pipeline.vae.decode, lambda _: layout.decoded))
@@ -93,8 +96,9 @@ def applied(null_text: NullText, pipeline: Any, *, exact: bool = False, **call: 
 class _Replacement:
     """Follows a pipeline's calls and puts φ' in the place of the null branch's embedding."""
 
-    def __init__(self, null_text: NullText, where: Mapping[str, Any]) -> None:
+    def __init__(self, null_text: Applicable, where: Mapping[str, Any]) -> None:
         self.null_text = null_text
+        self.prompt: dict[str, Any] = {}  # the prompt's embedding in the present step's call, where it has its own call
         self.joint, self.null_first = bool(where["joint"]), bool(where["null_first"])
         self.clock, self.times = str(where["time"]["path"]), list(where["time"]["values"])
         self.calls = self.replaced = 0
@@ -136,6 +140,8 @@ class _Replacement:
             if self._is_null(there):
                 self.replaced += 1
                 arguments = self._put(arguments)
+            else:
+                self.prompt = there
             return forward(**arguments)
 
         with_null.__wrapped__ = signature  # type: ignore[attr-defined]
@@ -150,33 +156,44 @@ class _Replacement:
         """Return whether the present call evaluates the null branch, in some of its rows or in all."""
         if not self.joint:
             return self.nth == (1 if self.null_first else 2)
-        path = next(path for path in self.null_text.null if path in there)
+        path = next(path for path in self.null_text.paths if path in there)
         return len(there[path]) == 2 * self.batch
 
     def _put(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        null = self.null_text.values[self.index]
-        new: dict[str, Any] = {}
-        for path, value in null.items():
-            outer = _get(arguments, path)
-            if outer is _ABSENT:
-                continue  # one of the run's own entries, such as a length
-            new[path] = self._rows(outer, value, path)
+        # The run's own entries, such as a length, are absent from the call; None stands where the pipeline gives a mask
+        # for texts of different lengths only.
+        there = {path: _get(arguments, path) for path in self.null_text.paths}
+        there = {path: rows for path, rows in there.items() if rows is not _ABSENT and rows is not None}
+        null = {path: rows[self._part(len(rows))] for path, rows in there.items()}
+        cond = {path: self._cond_rows(rows, path) for path, rows in there.items()}
+        learnt = self.null_text.rows(self.index, null, cond)
+        new = {path: self._with_rows(there[path], rows, path) for path, rows in learnt.items()}
         put: dict[str, Any] = replaced(arguments, new)
         return put
 
-    def _rows(self, there: Any, null: Tensor, path: str) -> Any:
-        if there is None:  # the pipeline gives it only for texts of different lengths
-            return None
+    def _part(self, count: int) -> slice:
+        """Return which of `count` rows are the null branch's."""
+        if not self.joint:
+            return slice(None)
+        return slice(0, count // 2) if self.null_first else slice(count // 2, None)
+
+    def _cond_rows(self, there: Any, path: str) -> Any:
+        """Return the prompt's rows: the other half of a joint call, else those of the call before."""
+        if not self.joint:
+            return self.prompt.get(path)
+        half = len(there) // 2
+        return there[half:] if self.null_first else there[:half]
+
+    def _with_rows(self, there: Any, null: Sequence[Tensor], path: str) -> Any:
+        """Return what stands in a call with the null branch's rows replaced."""
         rows = list(there)
-        count = len(rows) // 2 if self.joint else len(rows)
-        part = slice(0, count) if self.null_first or not self.joint else slice(count, None)
-        put = null.to(rows[0])
-        if self.joint and isinstance(there, Tensor) and put.shape != rows[0].shape:
+        put = [value.to(rows[0]) for value in null]
+        if self.joint and isinstance(there, Tensor) and put[0].shape != rows[0].shape:
             raise DoesNotFit(
                 f"the call's null embedding ('{path}') has shape {tuple(rows[0].shape)}, the null text "
-                f"{tuple(put.shape)}: leave max_sequence_length at its default"
+                f"{tuple(put[0].shape)}: leave max_sequence_length at its default"
             )
-        rows[part] = [put] * len(rows[part])
+        rows[self._part(len(rows))] = put
         return rows if isinstance(there, list) else torch.stack(rows)
 
 

@@ -108,13 +108,13 @@ class RowByRow(ModelWrapper):
         return torch.cat([self.model.decode(x0[i : i + 1].clone(), detail) for i in range(len(x0))])
 
 
-def recorded_config(null_text: NullText) -> NullTTAConfig:
-    """Return the settings of sampling with which a null text was learnt; others are defaults and play no part.
+def recorded_config(about: Mapping[str, Any]) -> NullTTAConfig:
+    """Return the settings of sampling that a null text's "about" records; others are defaults and play no part.
 
     Raises:
         InvalidValue: if its file gives a setting an impossible value.
     """
-    config = null_text.about.get("config", {})
+    config = about.get("config", {})
     if not isinstance(config, Mapping):
         raise InvalidValue("the null text's record of its settings makes no sense")
     return NullTTAConfig(**{name: config[name] for name in SAMPLING if name in config})

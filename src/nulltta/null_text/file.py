@@ -80,7 +80,7 @@ def read(path: Path) -> NullTextFields:
     Raises:
         LoadError: if the file does not exist, is damaged or is not a null text.
     """
-    metadata, tensors = _read(path)
+    metadata, tensors = read_tensors(path)
     try:
         return _fields(metadata, tensors)
     except (LookupError, ValueError, TypeError, ArithmeticError, RuntimeError, AttributeError) as error:
@@ -126,7 +126,12 @@ def _low_rank(null_text: NullText, rank: int) -> tuple[dict[str, Tensor], dict[s
     return tensors, errors
 
 
-def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Return a safetensors file's metadata and tensors.
+
+    Raises:
+        LoadError: if the file does not exist or is damaged.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from nulltta.contracts import GuidedModel
+from nulltta.errors import DoesNotFit
 from nulltta.models.recording import denoisers
 
 _SAMPLE, _SUMS = 64, 16  # values read per parameter, and numbers per sketch
@@ -77,6 +78,20 @@ def differences(made_for: Mapping[str, Any], here: Mapping[str, Any]) -> list[st
     if with_lora and len(scales) > 1 and not found:
         found.append("the scale that the call gives the text encoder's LoRA differs")
     return found
+
+
+def require_fit(about: Mapping[str, Any], model: Any) -> None:
+    """Refuse a model or pipeline for which a null text was not made.
+
+    Args:
+        about: what the null text says of how it was made.
+        model: a `GuidedModel` or a diffusers pipeline.
+
+    Raises:
+        DoesNotFit: if it was made for another; the message names every difference.
+    """
+    if found := differences(about.get("model", {}), identity(model)):
+        raise DoesNotFit(f"the null text does not fit this model: {'; '.join(found)}")
 
 
 def _stock_class(kind: type) -> str:

@@ -8,16 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nulltta.algorithm import randomness
-from nulltta.algorithm.embeddings import is_free, transform
+from nulltta.algorithm import embeddings, randomness
+from nulltta.algorithm.embeddings import is_free
 from nulltta.algorithm.objective import predict_branches
 from nulltta.algorithm.sampling import denoise
 from nulltta.config import NullTTAConfig
 from nulltta.contracts import Embedding, GuidedModel
-from nulltta.errors import DoesNotFit
+from nulltta.errors import DoesNotFit, InvalidValue
 from nulltta.models import load_model
 from nulltta.null_text.exact import BatchLayout, in_batch_of_copies, recorded_config, recording, steps_of
 from nulltta.null_text.first_version import renamed
+from nulltta.null_text.fitted import FittedNullText
 from nulltta.null_text.value import NullText
 from nulltta.prompts import EncodedPrompt
 
@@ -25,7 +26,7 @@ from nulltta.prompts import EncodedPrompt
 @torch.no_grad()
 def replay(
     model: GuidedModel | Any,
-    null_text: NullText,
+    null_text: NullText | FittedNullText,
     *,
     prompt: str | None = None,
     seeds: Sequence[int] = (0,),
@@ -40,7 +41,7 @@ def replay(
     Args:
         model: a `GuidedModel`, a live diffusers pipeline, or what `load_model` takes.
         null_text: the null text.
-        prompt: the one for which it was learnt if None; another is transfer.
+        prompt: the one for which it was learnt if None; another is transfer. A fitted null text needs one.
         seeds: one image per seed, from plain sampling's noise of that seed.
         config: steps, guidance scale and η; those with which it was learnt if None. At another number of steps each
             step takes the φ' of the nearest timestep.
@@ -51,23 +52,26 @@ def replay(
 
     Raises:
         DoesNotFit: if the null text does not fit the model or, with `exact`, holds no noise that fits.
-        InvalidValue: if its file records impossible settings.
+        InvalidValue: if its file records impossible settings, or a fitted null text is given no prompt.
         LoadError: if the model does not load.
     """
     model = model if isinstance(model, GuidedModel) else load_model(model)
     null_text.require_fit(model)
-    null_text = renamed(null_text, model)
-    config = config or recorded_config(null_text)
-    shown, count = prompt or null_text.prompt, 1 if exact else len(seeds)
+    learnt = renamed(null_text, model) if isinstance(null_text, NullText) else null_text
+    shown, count = prompt or learnt.prompt, 1 if exact else len(seeds)
+    if not shown:
+        raise InvalidValue("is needed: a fitted null text belongs to no prompt of its own", "prompt")
+    config = config or recorded_config(null_text.about)
     unused = shown if isinstance(shown, EncodedPrompt) else ""  # φ' takes the negative prompt's place
     cond, phi = model.encode([shown] * count, [unused] * count)
     steps = steps_of(model, config)
-    _require_shapes(null_text.null, phi)
     device = next(iter(cond.values())).device
+    if isinstance(learnt, NullText):
+        _require_shapes(learnt.null, phi)
+        phi = embeddings.copies(learnt.null, count, device)
 
-    def null(i: int) -> dict[str, Tensor]:
-        embedding = null_text.null if plain else null_text.at(steps[i].timestep)
-        return transform(embedding, lambda tensor: tensor[None].repeat(count, *[1] * tensor.dim()).to(device))
+    def null(i: int) -> Embedding:
+        return phi if plain else learnt.embedding(steps[i].timestep, phi, cond)
 
     if not exact:
         x = randomness.initial_latents(model, list(seeds), 1)[:, 0].to(device)
@@ -81,8 +85,10 @@ def replay(
         *_, (_, _, x) = denoise(model, x, steps, branches, noise, config.guidance_scale)
         return model.decode(x)
 
-    latents, recorded = recording(null_text, model, steps)
-    layout, x = BatchLayout.recorded(null_text.about, len(steps)), latents[None].to(device)
+    if not isinstance(learnt, NullText):
+        raise DoesNotFit("a fitted null text holds no noise to replay: leave out exact")
+    latents, recorded = recording(learnt, model, steps)
+    layout, x = BatchLayout.recorded(learnt.about, len(steps)), latents[None].to(device)
 
     def exact_branches(i: int, x: Tensor) -> tuple[Tensor, Tensor]:
         eps_null = in_batch_of_copies(layout.null(i), model.predict, x, steps[i], null(i))

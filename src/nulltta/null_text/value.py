@@ -12,10 +12,9 @@ from torch import Tensor
 
 from nulltta.algorithm import embeddings
 from nulltta.contracts import Embedding
-from nulltta.errors import DoesNotFit
 from nulltta.null_text import file
 from nulltta.null_text.apply import applied
-from nulltta.null_text.identity import differences, identity
+from nulltta.null_text.identity import require_fit
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +50,27 @@ class NullText:
         """Return φ' at the nearest timestep."""
         return self.values[self.nearest(timestep)]
 
+    def embedding(self, timestep: float, null: Embedding, cond: Embedding) -> dict[str, Tensor]:  # noqa: ARG002
+        """Return φ' of B prompts at the nearest timestep: as many copies as `null` has rows, on its device."""
+        count, device = embeddings.batch_size(null), next(iter(null.values())).device
+        return embeddings.copies(self.at(timestep), count, device)
+
+    @property
+    def paths(self) -> Sequence[str]:
+        """The names of the tensors of φ', which are the denoiser's argument paths."""
+        return list(self.null)
+
+    def rows(self, index: int, null: Mapping[str, Any], cond: Mapping[str, Any]) -> dict[str, Sequence[Tensor]]:  # noqa: ARG002
+        """Return what replaces the null branch's rows of a denoiser's call: φ' at a step, for each row alike.
+
+        Args:
+            index: the denoising step.
+            null: the null branch's rows of those tensors that the call has, by path.
+            cond: the prompt's rows; not used.
+        """
+        value = self.values[index]
+        return {path: [value[path]] * len(rows) for path, rows in null.items()}
+
     def mean(self) -> dict[str, Tensor]:
         """Return the average of φ' over the steps, an approximation for pipelines that take one negative embedding."""
         return embeddings.mean(self.values)
@@ -75,8 +95,7 @@ class NullText:
         Raises:
             DoesNotFit: if it was made for another; the message names every difference.
         """
-        if found := differences(self.about.get("model", {}), identity(model)):
-            raise DoesNotFit(f"the null text does not fit this model: {'; '.join(found)}")
+        require_fit(self.about, model)
 
     def save(self, path: str | Path, *, noise: bool = False, rank: int | None = None, licence: str = "") -> None:
         """Write the file completely or not at all.

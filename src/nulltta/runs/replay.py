@@ -15,11 +15,13 @@ from torch import Tensor
 from nulltta.algorithm.memory import out_of_memory_as_error
 from nulltta.config import NullTTAConfig
 from nulltta.contracts import GuidedModel, Reward
+from nulltta.errors import InvalidValue
 from nulltta.evaluation.comparison import Score
 from nulltta.evaluation.measures import Measure, held_out_measures
+from nulltta.null_text import loading
 from nulltta.null_text.exact import recorded_config
+from nulltta.null_text.loading import AnyNullText
 from nulltta.null_text.replay import replay
-from nulltta.null_text.value import NullText
 from nulltta.rewards.expression import with_source
 from nulltta.runs.folder import closing, refuse_unwritable
 from nulltta.runs.loading import load_model, load_reward, resolved
@@ -46,9 +48,11 @@ def run(request: ReplayRequest) -> bool:
     """
     began, notes = time.perf_counter(), Console(stderr=True)
     refuse_unwritable(request.out)
-    null_text = NullText.load(request.file)
-    config = replace(recorded_config(null_text), **request.changes())
+    null_text = loading.load(request.file)
+    config = replace(recorded_config(null_text.about), **request.changes())
     prompts = request.prompts or [null_text.prompt]
+    if not all(prompts):
+        raise InvalidValue("is needed: the null text was fitted for all prompts (or prompts, a file)", "prompt")
     with notes.status("loading the model"):
         request, model, measures = _load(request, null_text)
     total = len(prompts) * sum(map(len, _batches(request)))
@@ -69,7 +73,7 @@ def run(request: ReplayRequest) -> bool:
     return writer.folder.complete
 
 
-def _load(request: ReplayRequest, null_text: NullText) -> tuple[ReplayRequest, GuidedModel, dict[str, Measure]]:
+def _load(request: ReplayRequest, null_text: AnyNullText) -> tuple[ReplayRequest, GuidedModel, dict[str, Measure]]:
     """Return the request with its defaults filled in, the model, and the measures with the reward first."""
     request = replace(request, settings=resolved(request.settings))
     device = request.settings.device
@@ -92,7 +96,7 @@ def _samples(
     request: ReplayRequest,
     prompts: Sequence[str],
     model: GuidedModel,
-    null_text: NullText,
+    null_text: AnyNullText,
     config: NullTTAConfig,
     measures: Mapping[str, Measure],
 ) -> Iterator[list[Sample]]:
@@ -111,7 +115,7 @@ def _samples(
             ]  # fmt: skip
 
 
-def _replayed(model: GuidedModel, null_text: NullText, **how: Any) -> Tensor:
+def _replayed(model: GuidedModel, null_text: AnyNullText, **how: Any) -> Tensor:
     """Return replayed images on the CPU."""
     with out_of_memory_as_error("sample fewer pictures at a time (batch_size)"):
         return replay(model, null_text, **how).cpu()

@@ -14,7 +14,7 @@ from nulltta.errors import InvalidValue
 from nulltta.evaluation.comparison import Score
 from nulltta.images import save_png, to_pil
 from nulltta.null_text.exact import SAMPLING
-from nulltta.null_text.value import NullText
+from nulltta.null_text.loading import AnyNullText
 from nulltta.runs import record
 from nulltta.runs.figures import save_figure
 from nulltta.runs.folder import RunFolder, Status
@@ -61,7 +61,7 @@ class ReplayWriter:
         InvalidValue: if the folder cannot be written.
     """
 
-    def __init__(self, request: ReplayRequest, null_text: NullText, config: NullTTAConfig, expected: int) -> None:
+    def __init__(self, request: ReplayRequest, null_text: AnyNullText, config: NullTTAConfig, expected: int) -> None:
         learnt = {"prompt": null_text.prompt, "steps": len(null_text.timesteps), **null_text.about}
         about: dict[str, Any] = {
             "format": record.FORMAT, "command": shlex.join(request.command()), "null_text": learnt,
@@ -134,7 +134,7 @@ def _cell(sample: Sample) -> Cell:
     return Cell(sample.prompt, label, dict(pictures))
 
 
-def exactness(sample: Sample, null_text: NullText) -> str:
+def exactness(sample: Sample, null_text: AnyNullText) -> str:
     """Say in words how close an exact replay came to the recorded image."""
     if null_text.image is None:
         return "the file holds no image to compare with"

@@ -1,0 +1,79 @@
+"""`nulltta fit`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nulltta.cli.flags import Device, Dtype, MicroBatch, Model, Reward, RewardSource
+from nulltta.cli.messages import quiet
+from nulltta.config import FormName, NullTTAConfig
+from nulltta.fit.settings import FitSettings
+from nulltta.runs.fit_request import FitRequest
+from nulltta.runs.prompt_file import read_prompts
+from nulltta.runs.request import ModelSettings
+
+
+def fit(
+    prompts: Annotated[
+        Path, typer.Option("--prompts", metavar="FILE", help="The training prompts, one per line.", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The null text, a .safetensors file.", show_default=False)],
+    model: Model = "embedded",
+    reward: Reward = "clip",
+    reward_source: RewardSource = None,
+    form: Annotated[
+        FormName, typer.Option(metavar="FORM", help="What the null text depends on: constant, steps or prompt.")
+    ] = FitSettings.form,
+    guard: Annotated[
+        list[str] | None,
+        typer.Option(metavar="REWARD", help="A reward that must not fall on the validation prompts; may be repeated."),
+    ] = None,
+    validation: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Validation prompts, one per line (default: the last eighth, 2 to 48)."),
+    ] = None,
+    updates: Annotated[int, typer.Option(help="Updates of the null text.")] = FitSettings.updates,
+    rows: Annotated[int, typer.Option(help="Latents per update.")] = FitSettings.rows,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate (default: the form's own)")] = None,
+    validate_every: Annotated[int, typer.Option(help="Updates between validations.")] = FitSettings.validate_every,
+    seed: Annotated[int, typer.Option(help="The seed of all draws.")] = FitSettings.seed,
+    num_inference_steps: Annotated[
+        int | None, typer.Option(help="Number of denoising steps (default: the model's preset)")
+    ] = None,
+    guidance_scale: Annotated[
+        float | None, typer.Option(help="Scale of guidance, above 1 (default: the model's preset)")
+    ] = None,
+    prior_weight: Annotated[
+        float | None, typer.Option(help="λ2: weight of the null text's prior (default: the model's preset)")
+    ] = None,
+    kl_weight: Annotated[
+        float | None, typer.Option(help="λ2: weight of the consistency term (default: the model's preset)")
+    ] = None,
+    micro_batch: MicroBatch = None,
+    device: Device = None,
+    dtype: Dtype = None,
+) -> None:
+    """Learn a null text once, for all prompts: sampling with it costs as much as plain sampling.
+
+    A fit that was stopped goes on when the same command is given again.
+    """
+    given = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale,
+             "prior_weight": prior_weight, "kl_weight": kl_weight}  # fmt: skip
+    config = NullTTAConfig.preset(model, **{name: value for name, value in given.items() if value is not None})
+    request = FitRequest(
+        prompts=read_prompts([], prompts), validation=read_prompts([], validation) if validation else (), out=out,
+        settings=FitSettings(
+            form=form, updates=updates, rows=rows, learning_rate=learning_rate, validate_every=validate_every,
+            seed=seed,
+            pool=max(FitSettings.pool, rows),
+        ),
+        config=config, model=ModelSettings(model=model, device=device, dtype=dtype), reward=reward,
+        reward_source=reward_source, guards=guard or (), micro_batch=micro_batch,
+    )  # fmt: skip
+    with quiet():
+        from nulltta.runs.fit import run
+
+        run(request)

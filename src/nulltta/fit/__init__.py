@@ -1,0 +1,1 @@
+"""Learning a null text once, for all prompts: `nulltta fit`."""

@@ -1,0 +1,70 @@
+"""The settings of a fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import get_args
+
+from nulltta.config import FormName, number, one_of, whole
+from nulltta.errors import InvalidValue
+
+LEARNING_RATES: Mapping[str, float] = {"constant": 2e-3, "steps": 5e-3, "prompt": 5e-4}
+"""The peak learning rate of each form."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitSettings:
+    """How a null text is fitted.
+
+    Attributes:
+        form: what the null text depends on; see `nulltta.null_text.forms`.
+        updates: the number of updates of the null text; 1 or more.
+        rows: the latents per update; 1 or more.
+        learning_rate: Adam's peak learning rate; above 0. None means the form's own.
+        warmup: the updates over which the learning rate rises; it then falls along half a cosine; 0 or more.
+        average: the decay of the exponential moving average of the weights, which is what is kept; from 0 to below 1.
+        pool: the number of trajectories of which latents are drawn; `rows` or more.
+        fresh: how many of them are replaced at a time; 1 or more.
+        refresh_every: after how many updates they are replaced; 1 or more.
+        between: (from, to), the share of the denoising steps at which the null text differs from φ.
+        validate_every: after how many updates pictures of the validation prompts are compared; 1 or more.
+        seed: the seed of all draws; 0 or more.
+
+    Raises:
+        InvalidValue: if a value is outside its range; the error names the field.
+    """
+
+    form: FormName = "prompt"
+    updates: int = 2000
+    rows: int = 24
+    learning_rate: float | None = None
+    warmup: int = 30
+    average: float = 0.99
+    pool: int = 192
+    fresh: int = 16
+    refresh_every: int = 25
+    between: tuple[float, float] = (0.08, 1.0)
+    validate_every: int = 200
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        one_of(self, "form", get_args(FormName))
+        for name in ("updates", "rows", "fresh", "refresh_every", "validate_every"):
+            whole(self, name, at_least=1)
+        whole(self, "warmup", at_least=0)
+        whole(self, "seed", at_least=0)
+        whole(self, "pool", at_least=max(self.rows, self.fresh))
+        if self.learning_rate is not None:
+            number(self, "learning_rate", positive=True)
+        number(self, "average")
+        if self.average >= 1:
+            raise InvalidValue(f"must be below 1, not {self.average:g}", "average")
+        if len(self.between) != 2 or not 0 <= self.between[0] < self.between[1] <= 1:
+            raise InvalidValue(f"must be two shares of the denoising steps, 0 <= from < to <= 1, not {self.between}",
+                               "between")  # fmt: skip
+
+    @property
+    def peak(self) -> float:
+        """The peak learning rate, with the form's own filled in."""
+        return LEARNING_RATES[self.form] if self.learning_rate is None else self.learning_rate

@@ -1,0 +1,73 @@
+"""The latents on which a null text is fitted: trajectories of plain sampling and of sampling under the null text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nulltta.algorithm import randomness
+from nulltta.algorithm.objective import predict_branches
+from nulltta.algorithm.sampling import denoise
+from nulltta.contracts import GuidedModel, NoiseStep
+from nulltta.null_text.fitted import FittedNullText
+
+
+@dataclass
+class Pool:
+    """Trajectories that are replaced in turn, oldest first.
+
+    Attributes:
+        prompts: (N,), the number of each trajectory's prompt.
+        latents: (N, T, C, h, w) in float16, x_t at each denoising step.
+        next: the place of the next trajectory to be replaced.
+    """
+
+    prompts: Tensor
+    latents: Tensor
+    next: int = 0
+
+    def replace(self, prompts: Tensor, latents: Tensor) -> None:
+        """Put trajectories in the place of the oldest."""
+        places = (self.next + torch.arange(len(prompts))) % len(self.prompts)
+        self.prompts[places], self.latents[places] = prompts, latents.to(self.latents)
+        self.next = (self.next + len(prompts)) % len(self.prompts)
+
+
+@torch.no_grad()
+def sample(
+    model: GuidedModel,
+    steps: Sequence[NoiseStep],
+    scale: float,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    null_text: FittedNullText | None = None,
+) -> Tensor:
+    """Sample under guidance and return the latents at every noise level.
+
+    Args:
+        model: the model.
+        steps: the T denoising steps.
+        scale: s, the guidance scale.
+        prompts: N prompts.
+        seeds: one per prompt.
+        null_text: what replaces φ; None for plain sampling.
+
+    Returns:
+        (N, T + 1, C, h, w): x_T to x_1, and x_0.
+    """
+    cond, null = model.encode(prompts, [""] * len(prompts))
+    x = randomness.initial_latents(model, seeds, 1)[:, 0].to(next(iter(null.values())).device)
+
+    def branches(i: int, x: Tensor) -> tuple[Tensor, Tensor]:
+        phi = null if null_text is None else null_text.embedding(steps[i].timestep, null, cond)
+        return predict_branches(model, x, steps[i], phi, cond)
+
+    def noise(i: int, x: Tensor) -> Tensor:
+        return randomness.seeded(seeds, i, x, 1)[:, 0]
+
+    path = [x]
+    path += [x_next for _, _, x_next in denoise(model, x, steps, branches, noise, scale)]
+    return torch.stack(path, 1)

@@ -1,0 +1,69 @@
+"""How much a fitted null text gains on prompts that it was not fitted on: pictures paired by prompt and noise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nulltta.contracts import GuidedModel, NoiseStep
+from nulltta.evaluation.bootstrap import Gain, paired_gain
+from nulltta.evaluation.measures import Measure
+from nulltta.fit.trajectories import sample
+from nulltta.null_text.fitted import FittedNullText
+
+FIRST_SEED = 2_000_000
+"""The seed of the first validation prompt, far from those of the training's trajectories and of a user's runs."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Validation prompts, each with its own noise, and what is measured of their pictures.
+
+    Attributes:
+        model: the model.
+        steps: the denoising steps.
+        scale: s, the guidance scale.
+        prompts: the prompts.
+        measures: the target first, then the guards and the measures held out.
+        rows: the pictures that are sampled at once.
+    """
+
+    model: GuidedModel
+    steps: Sequence[NoiseStep]
+    scale: float
+    prompts: Sequence[str]
+    measures: Mapping[str, Measure]
+    rows: int
+
+    def scores(self, null_text: FittedNullText | None = None) -> dict[str, list[float]]:
+        """Return every measure of the pictures under a null text, or of plain sampling's."""
+        found: dict[str, list[float]] = {name: [] for name in self.measures}
+        for start in range(0, len(self.prompts), self.rows):
+            prompts = self.prompts[start : start + self.rows]
+            seeds = [FIRST_SEED + start + i for i in range(len(prompts))]
+            for name, values in self._measured(prompts, seeds, null_text).items():
+                found[name] += values.tolist()
+        return found
+
+    @torch.no_grad()
+    def _measured(
+        self, prompts: Sequence[str], seeds: Sequence[int], null_text: FittedNullText | None
+    ) -> dict[str, Tensor]:
+        x0 = sample(self.model, self.steps, self.scale, prompts, seeds, null_text)[:, -1]
+        images = self.model.decode(x0)
+        return {name: measure(images, prompts).cpu() for name, measure in self.measures.items()}
+
+
+def gains(plain: Mapping[str, Sequence[float]], fitted: Mapping[str, Sequence[float]]) -> dict[str, Gain]:
+    """Return the gain of each measure over the prompts to which it applies, unless there are fewer than two."""
+    found = {}
+    for name in plain:
+        pairs = [pair for pair in zip(plain[name], fitted[name], strict=True) if np.isfinite(pair).all()]
+        if len(pairs) >= 2:
+            before, after = zip(*pairs, strict=True)
+            found[name] = paired_gain(before, after, np.random.default_rng(0))
+    return found

@@ -1,0 +1,105 @@
+"""The work of `nulltta fit`."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from nulltta.algorithm.memory import MicroBatch
+from nulltta.evaluation.bootstrap import Gain
+from nulltta.evaluation.measures import held_out_measures
+from nulltta.files import as_error
+from nulltta.fit.training import FitProblem, FitStep, fit
+from nulltta.null_text.fitted import FittedNullText
+from nulltta.quiet import quiet_libraries
+from nulltta.rewards.expression import with_source
+from nulltta.runs.fit_request import FitRequest
+from nulltta.runs.formatting import number, signed
+from nulltta.runs.loading import load_model, load_reward, resolved
+from nulltta.runs.progress import print_line
+from nulltta.scoring import as_measure
+
+
+def run(request: FitRequest) -> None:
+    """Fit a null text and write its file, showing the progress and every validation.
+
+    The state is kept beside the file, so that a fit that was stopped goes on when it is asked for again; it is deleted
+    at the end.
+
+    Raises:
+        InvalidValue: if the device cannot be used, or a file cannot be written.
+        LoadError: if the model or a reward does not load, or the state is another fit's.
+        RewardError: if the reward fails, or its gradient is not finite.
+        OutOfMemory: if memory runs out.
+        KeyboardInterrupt: after Ctrl-C; the state is kept.
+    """
+    notes = Console(stderr=True)
+    with as_error(request.out):
+        request.out.parent.mkdir(parents=True, exist_ok=True)
+    with notes.status("loading the model and the rewards"):
+        problem = _problem(request)
+    if request.checkpoint.exists():
+        print_line(notes, f"going on from {request.checkpoint}")
+    null_text = _fitted(problem, request, notes)
+    null_text.save(request.out)
+    request.checkpoint.unlink(missing_ok=True)
+    found = {name: Gain(**gain) for name, gain in null_text.about["validation"]["gains"].items()}
+    Console().print(_table(found))
+    print_line(Console(), f"{request.out} is written: use it with nulltta replay {request.out} --prompt ...")
+
+
+def _problem(request: FitRequest) -> FitProblem:
+    settings = resolved(request.model)
+    reward = load_reward(with_source(request.reward, request.reward_source), settings.device)
+    guards = {guard.name: as_measure(guard) for guard in (load_reward(g, settings.device) for g in request.guards)}
+    model = load_model(settings)
+    with quiet_libraries():
+        held_out = held_out_measures(model, settings.device)
+    measures = {name: measure for name, measure in held_out.items() if name not in {reward.name, *guards}}
+    return FitProblem(
+        model, reward, request.training_prompts, request.validation_prompts, request.config, request.settings, guards,
+        measures, MicroBatch(request.micro_batch),
+    )  # fmt: skip
+
+
+def _fitted(problem: FitProblem, request: FitRequest, notes: Console) -> FittedNullText:
+    """Drain the fit's stream, showing each step."""
+    columns = (
+        TextColumn("[bold]fitting[/]"), BarColumn(), MofNCompleteColumn(), TextColumn("updates"),
+        TextColumn("{task.description}", markup=False, style="cyan"), TimeRemainingColumn(),
+    )  # fmt: skip
+    found: list[FittedNullText] = []
+
+    def stream() -> Generator[FitStep, None, None]:
+        found.append((yield from fit(problem, request.checkpoint)))
+
+    smooth = None
+    with Progress(*columns, console=notes, transient=True) as bar:
+        task = bar.add_task("", total=request.settings.updates)
+        for step in stream():
+            smooth = step.reward if smooth is None else 0.95 * smooth + 0.05 * step.reward
+            bar.update(task, completed=step.update, description=f"{problem.reward.name} {number(smooth)}")
+            if step.gains is not None:
+                print_line(bar.console, _line(step, step.gains))
+    return found[0]
+
+
+def _line(step: FitStep, gains: Mapping[str, Gain]) -> str:
+    parts = (f"{name} {signed(gain.mean)} ({signed(gain.low)} to {signed(gain.high)})" for name, gain in gains.items())
+    return f"update {step.update}: {', '.join(parts)}"
+
+
+def _table(gains: Mapping[str, Gain]) -> Table:
+    """Return a table of the validation prompts' gains."""
+    prompts = max(gain.n for gain in gains.values())
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, title=f"{prompts} validation prompts, at the cost of plain sampling")
+    for heading in ("measure", "plain", "fitted", "gain", "95% interval"):
+        table.add_column(heading, justify="left" if heading == "measure" else "right")
+    for name, gain in gains.items():
+        interval = f"{signed(gain.low)} to {signed(gain.high)}"
+        table.add_row(name, number(gain.plain), number(gain.aligned), signed(gain.mean), interval)
+    return table

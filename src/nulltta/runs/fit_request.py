@@ -1,0 +1,76 @@
+"""What `nulltta fit` is asked for. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nulltta.config import NullTTAConfig
+from nulltta.errors import InvalidValue
+from nulltta.fit.settings import FitSettings
+from nulltta.prompts import require_prompts
+from nulltta.runs.request import ModelSettings
+
+MOST_VALIDATION = 48
+"""The most prompts that are set aside for validation where none are given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitRequest:
+    """A null text to be fitted.
+
+    Attributes:
+        prompts: the training prompts; without `validation`, the last eighth of them, 2 to 48, is set aside for it.
+        out: the file to write.
+        settings: how it is fitted.
+        config: steps, guidance, η, and the weights of the objective.
+        model: the model, where it runs and how.
+        reward: the reward to raise.
+        reward_source: where the weights of a reward given by name are.
+        guards: rewards that must not fall on the validation prompts.
+        validation: prompts on which plain and fitted pictures are compared.
+        micro_batch: how many rows go through the networks at once; None for all of them.
+
+    Raises:
+        InvalidValue: if there are fewer than two prompts of either kind, a prompt is not usable, or the file exists.
+    """
+
+    prompts: Sequence[str]
+    out: Path
+    settings: FitSettings = field(default_factory=FitSettings)
+    config: NullTTAConfig = field(default_factory=NullTTAConfig)
+    model: ModelSettings = field(default_factory=ModelSettings)
+    reward: str = "clip"
+    reward_source: str | None = None
+    guards: Sequence[str] = ()
+    validation: Sequence[str] = ()
+    micro_batch: int | None = None
+
+    def __post_init__(self) -> None:
+        require_prompts([*self.prompts, *self.validation])
+        if len(self.prompts) < (2 if self.validation else 4):
+            raise InvalidValue("needs more prompts: 4, or 2 with validation prompts of their own", "prompts")
+        if len(self.validation) == 1:
+            raise InvalidValue("needs 2 prompts or more", "validation")
+        if self.out.exists():
+            raise InvalidValue(f"'{self.out}' exists: choose another file, or delete it", "out")
+
+    @property
+    def training_prompts(self) -> Sequence[str]:
+        """The prompts on which it is fitted."""
+        return self.prompts if self.validation else self.prompts[: -self._set_aside]
+
+    @property
+    def validation_prompts(self) -> Sequence[str]:
+        """The prompts on which it is validated."""
+        return self.validation or self.prompts[-self._set_aside :]
+
+    @property
+    def _set_aside(self) -> int:
+        return min(MOST_VALIDATION, max(2, len(self.prompts) // 8))
+
+    @property
+    def checkpoint(self) -> Path:
+        """The file of the fit's state, from which a stopped fit goes on."""
+        return self.out.with_name(self.out.name + ".training")

@@ -1,0 +1,101 @@
+"""`nulltta fit`: from a file of prompts to a file of a null text, and pictures made with it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from nulltta.cli import main
+from nulltta.null_text.fitted import FittedNullText
+
+
+@pytest.fixture
+def prompts(tmp_path: Path) -> Path:
+    path = tmp_path / "prompts.txt"
+    path.write_text("a cat\na dog\n\na rose\na fox\na bird\n", encoding="utf-8")
+    return path
+
+
+def words(checkpoint: Path, prompts: Path, out: Path, *more: str) -> list[str]:
+    short = ["--updates", "2", "--rows", "2", "--num-inference-steps", "2", "--guidance-scale", "4"]
+    return ["fit", "--model", str(checkpoint), "--reward", "brightness", "--device", "cpu", *short, "--prompts",
+            str(prompts), "--out", str(out), *more]  # fmt: skip
+
+
+def test_it_writes_a_null_text_that_replays_for_any_prompt(
+    checkpoint: Path, prompts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "made" / "null.safetensors"
+    assert main(words(checkpoint, prompts, out, "--guard", "sharpness", "--form", "steps")) == 0
+    shown = capsys.readouterr()
+    assert "update 2: brightness" in shown.err
+    assert "sharpness" in shown.out
+    assert [path.name for path in out.parent.iterdir()] == ["null.safetensors"]  # the state is gone
+    about = FittedNullText.load(out).about
+    assert about["prompts"]["number"] == 3
+    assert about["validation"]["prompts"] == 2
+    assert about["fit"]["form"] == "steps"
+
+    pictures = tmp_path / "pictures"
+    replay = [
+        "replay",
+        str(out),
+        "--model",
+        str(checkpoint),
+        "--device",
+        "cpu",
+        "--seeds",
+        "0-1",
+        "--out",
+        str(pictures),
+    ]
+    assert main([*replay, "--prompt", "a tree", "--prompt", "an owl", "--plain"]) == 0
+    results = json.loads((pictures / "result.json").read_text())
+    assert [(entry["prompt"], entry["seed"]) for entry in results["results"]] == [
+        ("a tree", 0), ("a tree", 1), ("an owl", 0), ("an owl", 1),
+    ]  # fmt: skip
+    capsys.readouterr()
+    assert main(replay) == 2
+    assert "--prompt is needed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--updates", "0"], "--updates must be a whole number, 1 or more, not 0"),
+        (["--form", "words"], "--form"),
+        (["--reward", "jpeg"], "gives no gradient"),
+        (["--guard", "nothing"], "nothing"),
+        (["--validation", "missing.txt"], "missing.txt"),
+        (["--guidance-scale", "1"], "--guidance-scale must be above 1"),
+        (["--learning-rate", "0"], "--learning-rate must be a number above 0"),
+    ],
+)
+def test_a_mistake_is_one_line_and_leaves_nothing(
+    checkpoint: Path, prompts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], said: str
+) -> None:
+    out = tmp_path / "null.safetensors"
+    assert main(words(checkpoint, prompts, out, *more)) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert "Traceback" not in error
+    assert [path.name for path in tmp_path.iterdir()] == ["prompts.txt"]
+
+
+def test_a_file_that_exists_is_not_overwritten(
+    checkpoint: Path, prompts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "null.safetensors"
+    out.write_text("mine")
+    assert main(words(checkpoint, prompts, out)) == 2
+    assert "exists: choose another file, or delete it" in capsys.readouterr().err
+    assert out.read_text() == "mine"
+
+
+def test_too_few_prompts_are_refused(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few = tmp_path / "few.txt"
+    few.write_text("a cat\na dog\n", encoding="utf-8")
+    assert main(words(checkpoint, few, tmp_path / "null.safetensors")) == 2
+    assert "--prompts needs more prompts" in capsys.readouterr().err

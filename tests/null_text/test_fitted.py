@@ -1,0 +1,131 @@
+"""Null texts for all prompts: their file, replay, and use in stock pipelines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import nulltta
+from nulltta import DoesNotFit, InvalidValue, LoadError, NullText, NullTTAConfig
+from nulltta.null_text import loading
+from nulltta.null_text.fitted import FittedNullText
+from nulltta.null_text.forms import FORMS, free_shapes
+from nulltta.null_text.identity import identity
+from nulltta.null_text.replay import replay
+
+from ..tiny import save_stable_diffusion
+
+CONFIG = NullTTAConfig(num_inference_steps=4, guidance_scale=4.0, eta=0.0)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return nulltta.load_model(save_stable_diffusion(tmp_path_factory.mktemp("sd") / "sd"), device="cpu")
+
+
+def made(model: Any, form: Any = "prompt") -> FittedNullText:
+    """Return a null text with random weights."""
+    _, null = model.encode(["a"], [""])
+    shift = FORMS[form](free_shapes(null), 4)
+    source = torch.Generator().manual_seed(0)
+    for parameter in shift.parameters():
+        parameter.data = 0.3 * torch.randn(parameter.shape, generator=source)
+    timesteps = [step.timestep for step in model.schedule(4)]
+    about = {"model": identity(model), "form": form, "where": model.placement(4),
+             "config": {"num_inference_steps": 4, "guidance_scale": 4.0, "eta": 0.0}}  # fmt: skip
+    return FittedNullText(timesteps, shift.requires_grad_(False), (1, 4), about)
+
+
+@pytest.mark.parametrize("form", ["constant", "steps", "prompt"])
+def test_a_file_holds_it_whole(model: Any, tmp_path: Path, form: Any) -> None:
+    null_text = made(model, form)
+    null_text.save(tmp_path / "n.safetensors")
+    loaded = loading.load(tmp_path / "n.safetensors", model)
+    assert isinstance(loaded, FittedNullText)
+    assert loaded.between == (1, 4)
+    assert loaded.about["form"] == form
+    cond, null = model.encode(["a cat", "a dog"], ["", ""])
+    for step in model.schedule(4):
+        ours, theirs = (n.embedding(step.timestep, null, cond) for n in (null_text, loaded))
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_what_the_forms_depend_on(model: Any) -> None:
+    cond, null = model.encode(["a cat", "a dog"], ["", ""])
+    (name,) = null
+    shift = {form: [made(model, form).at(i, null, cond)[name] - null[name] for i in range(4)] for form in FORMS}
+    assert not any(bool(steps[0].any()) for steps in shift.values())  # outside `between`
+    assert torch.equal(shift["constant"][1], shift["constant"][2])
+    assert not torch.allclose(shift["steps"][1], shift["steps"][2])
+    assert torch.equal(shift["steps"][1][0], shift["steps"][1][1])
+    assert not torch.allclose(shift["prompt"][1][0], shift["prompt"][1][1])
+
+
+@pytest.mark.parametrize("form", ["constant", "steps", "prompt"])
+def test_in_a_stock_pipeline_each_prompt_of_a_batch_gets_its_own(model: Any, form: Any) -> None:
+    from diffusers import StableDiffusionPipeline
+
+    stock = StableDiffusionPipeline(**model.pipeline.components, requires_safety_checker=False)
+    stock.set_progress_bar_config(disable=True)
+    null_text, prompts = made(model, form), ["a cat", "a dog"]
+    latents = torch.cat([nulltta.algorithm.randomness.initial_latents(model, [seed], 1)[:, 0] for seed in (8, 9)])
+    call = {"num_inference_steps": 4, "guidance_scale": 4.0, "latents": latents, "output_type": "pt"}
+    with null_text.apply(stock):
+        theirs = stock(prompts, **call).images
+    for row, prompt in enumerate(prompts):
+        ours = replay(model, null_text, prompt=prompt, seeds=[8 + row])[0]
+        torch.testing.assert_close(ours, theirs[row], rtol=0, atol=1e-5)
+    assert float((theirs - stock(prompts, **call).images).abs().max()) > 1e-3
+
+
+def test_replay_needs_a_prompt_and_has_no_noise(model: Any) -> None:
+    with pytest.raises(InvalidValue, match="fitted"):
+        replay(model, made(model))
+    with pytest.raises(DoesNotFit, match="no noise"):
+        replay(model, made(model), prompt="a cat", exact=True)
+
+
+def test_plain_replay_is_plain_sampling(model: Any) -> None:
+    plain = replay(model, made(model), prompt="a cat", seeds=[3], plain=True)
+    aligned = nulltta.align(model, "a cat", lambda images, _: images.flatten(1).mean(1), method="plain",
+                            config=NullTTAConfig(num_inference_steps=4, guidance_scale=4.0, eta=0.0, num_particles=1),
+                            seed=3)  # fmt: skip
+    torch.testing.assert_close(plain, aligned.images)
+
+
+def test_a_file_of_one_kind_is_not_read_as_the_other(model: Any, tmp_path: Path) -> None:
+    made(model).save(tmp_path / "fitted.safetensors")
+    with pytest.raises(LoadError, match="its format is"):
+        NullText.load(tmp_path / "fitted.safetensors")
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [{"shapes": {}}, {"shapes": {"encoder_hidden_states": [0, 32]}}, {"shapes": {"encoder_hidden_states": [10**9, 32]}},
+     {"form": "words"}, {"timesteps": []}, {"timesteps": "x"}, {"between": [1]}],
+)  # fmt: skip
+def test_a_file_that_lies_is_refused_in_one_line(model: Any, tmp_path: Path, lie: dict[str, Any]) -> None:
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    path = tmp_path / "n.safetensors"
+    made(model).save(path)
+    with safe_open(path, framework="pt") as file:
+        metadata, tensors = dict(file.metadata()), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    metadata["about"] = json.dumps({**json.loads(metadata["about"]), **lie})
+    save_file(tensors, path, metadata)
+    with pytest.raises(LoadError) as refused:
+        FittedNullText.load(path)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_weight_that_is_not_finite_is_not_saved(model: Any, tmp_path: Path) -> None:
+    null_text = made(model, "constant")
+    next(null_text.form.parameters()).data.fill_(float("nan"))
+    with pytest.raises(InvalidValue, match="not finite"):
+        null_text.save(tmp_path / "n.safetensors")
+    assert not list(tmp_path.iterdir())
