@@ -20,7 +20,7 @@ from nulltta.algorithm.sampling import null_tta, plain
 from nulltta.algorithm.streams import MethodRun
 from nulltta.baselines import BASELINES
 from nulltta.config import NullTTAConfig
-from nulltta.contracts import CleanLatents, GuidedModel, OnStep, Outcome, Reward, Step, Stream
+from nulltta.contracts import GuidedModel, OnStep, Outcome, Reward, Step, Stream
 from nulltta.errors import InvalidValue
 from nulltta.images import save_png, to_pil
 from nulltta.models import load_model
@@ -77,7 +77,7 @@ class Result:
         Raises:
             OutOfMemory: if memory runs out.
         """
-        return MethodRun(plain(self.problem)).finish()
+        return MethodRun(plain(self.problem), self.problem).finish()
 
     @property
     def baseline(self) -> Tensor:
@@ -107,7 +107,7 @@ class Result:
             InvalidValue: if it reads latents and the method does not return them.
             RewardError: if it fails.
         """
-        return score_finished(reward, self.images, self.latents, self.problem.prompts).cpu()
+        return _scores(self.problem, reward, self.images, self.latents, self.problem.prompts).cpu()
 
     @torch.no_grad()
     def baseline_scored(self, reward: Reward) -> Tensor:
@@ -117,7 +117,7 @@ class Result:
             RewardError: if it fails.
         """
         latents = None if self.plain.latents is None else self.plain.latents[:, 0]
-        return score_finished(reward, self.baseline, latents, self.problem.prompts).cpu()
+        return _scores(self.problem, reward, self.baseline, latents, self.problem.prompts).cpu()
 
     def _components(self, values: Tensor, scored: Callable[[Reward], Tensor]) -> dict[str, Tensor]:
         found = parts(self.problem.reward)
@@ -175,10 +175,8 @@ def align(
     run = METHODS.get(method) if isinstance(method, str) else method
     if not callable(run):
         raise InvalidValue(f"must be one of {', '.join(METHODS)}, not {method!r}", "method")
-    memory = MicroBatch(micro_batch)
-    problem = make_problem(model, prompts, reward, config, seed, negative_prompt, latents)
-    problem = replace(problem, memory=memory)
-    method_run = MethodRun(run(problem))
+    problem = make_problem(model, prompts, reward, config, seed, negative_prompt, latents, micro_batch)
+    method_run = MethodRun(run(problem), problem)
     return as_result(problem, method_run.finish(on_step), method_run.trace)
 
 
@@ -190,6 +188,7 @@ def make_problem(
     seed: int | Sequence[int] = 0,
     negative_prompt: str | Sequence[str] = "",
     latents: Tensor | None = None,
+    micro_batch: int | None = None,
 ) -> Problem:
     """Return the `Problem` that `align`'s arguments state.
 
@@ -208,7 +207,7 @@ def make_problem(
     negatives = negatives * len(prompts) if isinstance(negative_prompt, str) else negatives
     if len(negatives) != len(prompts):
         raise InvalidValue(f"{len(negatives)} negative prompts for {len(prompts)} prompts: give one, or one per prompt")
-    seeds = randomness.per_prompt_seeds(seed, len(prompts))
+    seeds, memory = randomness.per_prompt_seeds(seed, len(prompts)), MicroBatch(micro_batch)
     with out_of_memory_as_error():
         model = model if isinstance(model, GuidedModel) else load_model(model)
         config = config or NullTTAConfig.preset(model.name)
@@ -218,7 +217,7 @@ def make_problem(
         problem = Problem(
             model, prompts, cond, null, reward, config.resolved(differentiable=reward.differentiable), seeds,
             _initial_latents(model, seeds, config.num_particles, latents).to(next(iter(null.values())).device),
-            about=about_model(model, config.num_inference_steps),
+            about=about_model(model, config.num_inference_steps), memory=memory,
         )  # fmt: skip
         return _measured(problem)
 
@@ -265,10 +264,13 @@ def _measured(problem: Problem) -> Problem:
     distinct = list(dict.fromkeys(problem.prompts))
     samples = [_plain_samples(problem, problem.prompts.index(prompt)) for prompt in distinct]
     images, latents = map(torch.cat, zip(*samples, strict=True))
-    clean = CleanLatents(latents, None, lambda _: images)
     prompts = [prompt for prompt in distinct for _ in range(PLAIN_SAMPLES)]
+
+    def scores(reward: Reward) -> Tensor:
+        return _scores(problem, reward, images, latents, prompts)
+
     with torch.no_grad():
-        reward = measured(problem.reward, clean, prompts)
+        reward = measured(problem.reward, scores, prompts)
     return replace(problem, reward=reward)
 
 
@@ -283,9 +285,19 @@ def _plain_samples(problem: Problem, b: int) -> tuple[Tensor, Tensor]:
     latents = randomness.initial_latents(problem.model, seeds, 1).to(problem.latents)
     prompts, unused = [problem.prompts[b]] * PLAIN_SAMPLES, Custom(_zero, "none")
     single = replace(problem, prompts=prompts, cond=cond, null=null, reward=unused, seeds=seeds, latents=latents)
-    outcome = MethodRun(plain(single)).finish()
+    outcome = MethodRun(plain(single), single).finish()
     assert outcome.latents is not None
     return outcome.candidates[:, 0], outcome.latents[:, 0]
+
+
+def _scores(p: Problem, reward: Reward, images: Tensor, latents: Tensor | None, prompts: Sequence[str]) -> Tensor:
+    """Score images (N, 3, H, W) and the latents that they were decoded from, as many at once as fit into memory."""
+
+    def of(rows: Tensor) -> Tensor:
+        own = None if latents is None else latents[rows]
+        return score_finished(reward, images[rows], own, [prompts[row] for row in rows.tolist()])
+
+    return torch.cat(p.memory.map(of, len(images)))
 
 
 def _zero(images: Tensor, prompts: Sequence[str]) -> Tensor:

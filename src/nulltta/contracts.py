@@ -94,7 +94,8 @@ class GuidedModel(ABC):
 
     def initial_latents(self, batch: int, generator: torch.Generator) -> Tensor:
         """Draw x_T, (batch, C, h, w). Default: standard normal noise."""
-        return torch.randn((batch, *self.latent_shape), generator=generator, device=generator.device)
+        shape = (batch, *self.latent_shape)
+        return torch.randn(shape, generator=generator, device=generator.device, dtype=torch.float32)
 
     @abstractmethod
     def predict(self, x: Tensor, step: NoiseStep, embedding: Embedding) -> Tensor:
@@ -134,8 +135,20 @@ class GuidedModel(ABC):
             raise InvalidValue("is not an argument of this model", field=name)
         return self
 
-    def enable_checkpointing(self) -> None:  # noqa: B027 - optional
-        """Recompute activations in the backward pass from now on instead of storing them. Default: do nothing."""
+    @property
+    def details(self) -> Sequence[str]:
+        """The details that `decode` takes: "full", and "tiny" for a model with a small decoder."""
+        return ("full",)
+
+    def enable_checkpointing(self) -> bool:
+        """Recompute more activations in the backward pass from now on instead of storing them.
+
+        Each call goes one stage further: first the denoiser's activations, then the decoder's.
+
+        Returns:
+            Whether there was a further stage. Default: there is none.
+        """
+        return False
 
     def placement(self, num_inference_steps: int) -> Mapping[str, Any]:  # noqa: ARG002 - optional
         """Return where the null branch is in `pipeline`'s own calls, in JSON's types. Default: nothing is known."""
@@ -197,8 +210,12 @@ class ModelWrapper(GuidedModel):
     def decode(self, x0: Tensor, detail: str = "full") -> Tensor:
         return self.model.decode(x0, detail)
 
-    def enable_checkpointing(self) -> None:
-        self.model.enable_checkpointing()
+    @property
+    def details(self) -> Sequence[str]:
+        return self.model.details
+
+    def enable_checkpointing(self) -> bool:
+        return self.model.enable_checkpointing()
 
     def placement(self, num_inference_steps: int) -> Mapping[str, Any]:
         return self.model.placement(num_inference_steps)

@@ -13,6 +13,7 @@ This module imports nothing heavy, so that reading settings needs no torch.
 
 from __future__ import annotations
 
+import errno
 from typing import ClassVar
 
 
@@ -98,4 +99,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error says that memory ran out, on the GPU or on the machine."""
     import torch
 
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return True
+    return any(words in str(error) for words in ("can't allocate memory", "Cannot allocate memory"))

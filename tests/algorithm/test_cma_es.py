@@ -101,7 +101,7 @@ def test_a_run_is_raised_by_cma_afresh_at_each_step(monkeypatch: pytest.MonkeyPa
     made: list[CMA] = []
     create = CMA.__init__
     monkeypatch.setattr(CMA, "__init__", lambda self, *sizes: made.append(self) or create(self, *sizes))
-    monkeypatch.setattr("nulltta.algorithm.sampling.word_basis", lambda model: {"mean": torch.eye(3)})
+    monkeypatch.setattr("nulltta.algorithm.sampling.word_basis", lambda model, like: {"mean": torch.eye(3)})
     config = NullTTAConfig(
         num_inference_steps=5,
         inner_steps=(8, 8),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ import nulltta
 from nulltta import NullTTAConfig, NullTTAError, align
 from nulltta.algorithm.memory import MicroBatch
 from nulltta.contracts import Embedding, NoiseStep
+from nulltta.errors import OutOfMemory
+from nulltta.rewards import load
+from nulltta.rewards.compose import Standardised
 from nulltta.testing import Gaussian, nearness
 
 CONFIG = NullTTAConfig(num_inference_steps=4, inner_steps=(1, 3), guidance_scale=3.0, annealing="auto")
@@ -96,6 +100,108 @@ def test_one_row_that_does_not_fit_recomputes_its_activations(checkpoint: Path) 
         return found
 
     model.predict = only_with_checkpoints
-    with pytest.warns(UserWarning, match="going on with activations recomputed"):
+    with pytest.warns(UserWarning, match="going on with more activations recomputed"):
         found = align(model, "a cat", "brightness", config=settings)
     torch.testing.assert_close(found.images, expected.images, rtol=0, atol=1e-5)
+
+
+class FewImages(Gaussian):
+    """Memory for decoding, and for scoring plain samples of, so many images at once."""
+
+    def __init__(self, images: int) -> None:
+        super().__init__()
+        self.images, self.seen = images, 0
+
+    def predict(self, x: Tensor, step: NoiseStep, embedding: Embedding) -> Tensor:
+        self._hold(x)
+        return super().predict(x, step, embedding)
+
+    def decode(self, x0: Tensor, detail: str = "full") -> Tensor:
+        self._hold(x0)
+        return super().decode(x0, detail)
+
+    def _hold(self, rows: Tensor) -> None:
+        self.seen = max(self.seen, len(rows))
+
+
+@pytest.mark.parametrize("method", ["null-tta", "plain"])
+def test_a_given_micro_batch_bounds_plain_sampling_references_and_previews_too(method: str) -> None:
+    model = FewImages(2)
+
+    def watched(images: Tensor, prompts: Any) -> Tensor:
+        assert len(images) <= 2
+        return nearness(images, prompts)
+
+    previews: list[Any] = []
+    found = align(
+        model, ["red", "green"] * 4, watched, config=CONFIG, method=method, micro_batch=2,
+        on_step=lambda step: previews.append(step.preview),
+    )  # fmt: skip
+    assert {len(preview) for preview in previews} == {len(found.baseline)} == {8}
+    assert len(found.reward_components) == 1
+    assert model.seen <= 4  # both branches of two
+
+
+def test_a_standardised_reward_is_measured_on_no_more_samples_at_once() -> None:
+    model = FewImages(2)
+
+    def spread(images: Tensor, prompts: Any) -> Tensor:
+        assert len(images) <= 2
+        return images.flatten(1).mean(1)
+
+    align(model, "red", Standardised(load(spread)), config=CONFIG, method="plain", micro_batch=2)
+    assert model.seen <= 4
+
+
+def test_the_decoder_recomputes_after_the_denoiser_with_the_same_image(checkpoint: Path) -> None:
+    """In stages, each of which keeps less for the backward pass."""
+    settings = NullTTAConfig(num_inference_steps=2, inner_steps=(2, 2), num_particles=1, guidance_scale=3.0)
+    expected = align(nulltta.load_model(str(checkpoint)), "a cat", "brightness", config=settings)
+    model: Any = nulltta.load_model(str(checkpoint))
+    kept = [_kept_bytes(model)]
+    while model.enable_checkpointing():
+        kept.append(_kept_bytes(model))
+    assert len(kept) == 3
+    assert kept[0] > kept[1] > kept[2]
+    found = align(model, "a cat", "brightness", config=settings)
+    torch.testing.assert_close(found.images, expected.images, rtol=0, atol=1e-5)
+
+
+def _kept_bytes(model: Any) -> int:
+    """What an inner step keeps for its backward pass."""
+    _, null = model.encode(["a cat"], [""])
+    null = {name: value.requires_grad_() for name, value in null.items()}
+    step, x = model.schedule(4)[1], model.initial_latents(1, torch.Generator().manual_seed(0))
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        model.decode(model.predict_x0(x, model.predict(x, step, null), step))
+    return sum(kept.values())
+
+
+@pytest.mark.filterwarnings("ignore:out of memory")
+def test_the_error_names_the_tiny_decoder_where_the_model_has_one_to_spare() -> None:
+    def full(images: Tensor, prompts: Any) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    model = nulltta.load_model("embedded")
+    config = NullTTAConfig.embedded(num_inference_steps=2, num_particles=1)
+    with pytest.raises(OutOfMemory, match="--inner-decoder tiny"):
+        align(model, "a cat", full, config=config)
+    with pytest.raises(OutOfMemory) as caught:
+        align(Gaussian(), "red", full, config=CONFIG)
+    assert "tiny" not in str(caught.value)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(errno.ENOMEM, "Cannot allocate memory")])
+def test_a_machine_out_of_memory_is_one_line_too(error: BaseException) -> None:
+    class Full(Gaussian):
+        def encode(self, prompts: Any, negatives: Any) -> Any:
+            raise error
+
+    with pytest.raises(OutOfMemory, match="out of memory: give fewer prompts"):
+        align(Full(), "red", nearness, config=CONFIG)

@@ -76,3 +76,10 @@ def test_release_conventions_skip_only_the_prompt_that_is_not_finite() -> None:
     null, _ = _ascend(_objective(lambda x: x.sum(1) + infinite), skip=True)
     assert bool((null["tokens"][0] == 0).all())
     assert bool((null["tokens"][1] > 0).all())
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_a_gradient_that_is_not_finite_fails_the_run_under_every_convention(skip: bool) -> None:
+    """The root has the value 0 there and the slope infinity."""
+    with pytest.raises(NullTTAError, match="not finite: run the model and the reward in float32 or bfloat16"):
+        _ascend(_objective(lambda x: x.square().sum(1).sqrt()), skip=skip)

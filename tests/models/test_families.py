@@ -98,3 +98,25 @@ def test_an_ltx_whose_decoder_draws_noise_is_refused(tmp_path: Path) -> None:
             parameter.data.fill_(1.0)  # of an untrained decoder they are 0
     with pytest.raises(NullTTAError, match="decoder_inject_noise"):
         model.encode(["a cat"], [""])
+
+
+@pytest.mark.parametrize("save", [save_qwen, save_cogview4])
+@pytest.mark.parametrize("directions", ["white", "cma"])
+def test_zeroth_order_raises_a_reward_where_prompt_and_null_differ_in_length(
+    save: Any, directions: Any, tmp_path: Path
+) -> None:
+    model = nulltta.load_model(save(tmp_path / "model"), device="cpu", **_call(save))
+    config = NullTTAConfig(
+        num_inference_steps=2, inner_steps=(3, 3), num_particles=1, guidance_scale=4.0, gradient="zeroth-order",
+        zeroth_order_directions=directions, zeroth_order_samples=4,
+    )  # fmt: skip
+    prompt = "a very long prompt about many cats"
+    result = align(model, prompt, "brightness", config=config)
+    cond, null = model.encode([prompt], [""])
+    assert cond["encoder_hidden_states"].shape != null["encoder_hidden_states"].shape
+    assert float(result.trace[-1].kl) > 0
+    assert bool(result.images.isfinite().all())
+
+
+def _call(save: Any) -> Any:
+    return next(case.call for case in FAMILIES.values() if case.save is save)

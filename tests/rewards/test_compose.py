@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from nulltta import CleanLatents, InvalidValue, RewardError
+from nulltta import InvalidValue, RewardError
 from nulltta.rewards import load
 from nulltta.rewards.closed_form import brightness, colourfulness, sharpness
 from nulltta.rewards.compose import Standardised, measured, parts, unmeasured
+from nulltta.scoring import score
 
 
 def _images(batch: int = 4) -> Tensor:
@@ -49,7 +50,7 @@ def test_z_is_measured_for_each_prompt_on_its_own_samples() -> None:
     reward = load("z(brightness) + z(colourfulness, 0, 2)")
     assert len(unmeasured(reward)) == 1
     images, prompts = _images(6), ["a", "b", "a", "b", "a", "a"]
-    known = measured(reward, CleanLatents(images, None, lambda x0: x0), prompts)
+    known = measured(reward, lambda each: each(images, prompts), prompts)
     assert unmeasured(known) == []
     assert len(unmeasured(reward)) == 1  # the reward given is left as it was
     values = brightness(images)
@@ -70,7 +71,7 @@ def test_z_of_what_does_not_vary_is_an_error() -> None:
         return torch.ones(len(images))
 
     with pytest.raises(RewardError, match="the same for all samples of 'a'"):
-        measured(Standardised(load(constant)), CleanLatents(_images(), None, lambda x0: x0), ["a"] * 4)
+        measured(Standardised(load(constant)), lambda each: score(each, _images(), ["a"] * 4), ["a"] * 4)
 
 
 def test_a_reward_that_fails_while_z_is_measured_is_a_reward_error() -> None:
@@ -78,4 +79,4 @@ def test_a_reward_that_fails_while_z_is_measured_is_a_reward_error() -> None:
         raise ValueError("a cable came loose")
 
     with pytest.raises(RewardError, match=r"broken.*a cable came loose"):
-        measured(Standardised(load(broken)), CleanLatents(_images(), None, lambda x0: x0), ["a"] * 4)
+        measured(Standardised(load(broken)), lambda each: score(each, _images(), ["a"] * 4), ["a"] * 4)

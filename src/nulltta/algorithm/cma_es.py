@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from nulltta.algorithm.embeddings import batch_size, free, transform
 from nulltta.algorithm.gradients import ROWS, Function, evaluate_around
@@ -62,19 +63,25 @@ class Span:
 
 
 @torch.no_grad()
-def word_basis(model: GuidedModel, words: Sequence[str] = (), components: int = COMPONENTS) -> dict[str, Tensor]:
+def word_basis(
+    model: GuidedModel, words: Sequence[str] = (), components: int = COMPONENTS, like: Embedding | None = None
+) -> dict[str, Tensor]:
     """Return the first principal components of the encodings of words, orthonormal over all tensors together.
 
     Args:
         model: encodes the words.
         words: the words; `WORDS` if empty.
         components: how many components.
+        like: null texts (B, ...), to whose number of tokens encodings of other lengths are cut or padded with zeros;
+            by default the first encoding's.
 
     Raises:
         InvalidValue: if the encodings span fewer.
     """
     words = words or WORDS.split()
-    encoded = free(model.encode(list(words), [""] * len(words))[0])
+    parts = MicroBatch().map(lambda rows: _encoded(model, [words[row] for row in rows.tolist()]), len(words))
+    shapes = {name: value.shape[1:] for name, value in free(like or parts[0]).items()}
+    encoded = {name: torch.cat([_fitted(part[name], shape) for part in parts]) for name, shape in shapes.items()}
     flat = torch.cat([value.double().flatten(1) for value in encoded.values()], dim=1)  # (words, D)
     _, sizes, axes = torch.linalg.svd(flat - flat.mean(0), full_matrices=False)
     if components > len(sizes) or not sizes[components - 1] > 1e-6 * sizes[0]:
@@ -84,6 +91,18 @@ def word_basis(model: GuidedModel, words: Sequence[str] = (), components: int = 
         name: piece.unflatten(1, value.shape[1:]).to(value)
         for (name, value), piece in zip(encoded.items(), pieces, strict=True)
     }
+
+
+def _encoded(model: GuidedModel, words: Sequence[str]) -> dict[str, Tensor]:
+    """Encode words as prompts."""
+    return free(model.encode(words, [""] * len(words))[0])
+
+
+def _fitted(values: Tensor, shape: Sequence[int]) -> Tensor:
+    """Cut rows of values to a shape, and pad with zeros what is shorter."""
+    cut = values[(slice(None), *(slice(size) for size in shape))]
+    missing = [size - there for size, there in zip(shape, cut.shape[1:], strict=True)]
+    return functional.pad(cut, [side for size in reversed(missing) for side in (0, size)])
 
 
 class CMA:

@@ -140,7 +140,7 @@ def white_directions(null: Embedding, generators: Sequence[torch.Generator], cou
     drawn: dict[str, Tensor] = {}
     for name, value in free(null).items():
         shape = (count, *value.shape[1:])
-        drawn[name] = torch.stack([torch.randn(shape, generator=g) for g in generators]).to(value)
+        drawn[name] = torch.stack([torch.randn(shape, generator=g, dtype=torch.float32) for g in generators]).to(value)
     return drawn
 
 
@@ -169,7 +169,7 @@ class ZerothOrder:
         offsets = transform(directions, lambda v: torch.cat([torch.zeros_like(v[:, :1]), self.radius * v], dim=1))
         terms = evaluate_around(objective, null, offsets, self.memory)  # (B, 1 + q): φ' itself comes first
         scale = (terms.value[:, 1:] - terms.value[:, :1]) / (self.samples * self.radius)
-        gradient = transform(null, torch.zeros_like)
+        gradient = transform(free(null), torch.zeros_like)
         for name, v in directions.items():
             gradient[name] = torch.einsum("bq,bq...->b...", scale.to(v), v)
         return Terms(*(part[:, 0] for part in terms)), gradient

@@ -15,6 +15,14 @@ from nulltta.errors import InvalidValue, OutOfMemory, is_out_of_memory
 
 T = TypeVar("T")
 
+ANY_RUN = (
+    "give fewer prompts at a time, draw fewer candidates (num_particles)",
+    "load the model in bfloat16 or with its parts offloaded (offload)",
+)
+"""What saves memory in any run."""
+TINY_DECODER = "decode the inner steps with the model's tiny decoder (--inner-decoder tiny)"
+"""What saves most where a model has a tiny decoder and the run does not use it."""
+
 
 class MicroBatch:
     """The number of rows (prompts, candidates) that go through the networks at once.
@@ -24,14 +32,14 @@ class MicroBatch:
 
     Args:
         rows: the number to start with; None for all there are.
-        relieve: called once when a single row does not fit, to save memory in another way, such as by gradient
-            checkpointing.
+        relieve: called when a single row does not fit, to save memory in another way, such as by gradient
+            checkpointing; returns whether that saved anything more.
 
     Raises:
         InvalidValue: if `rows` is below 1.
     """
 
-    def __init__(self, rows: int | None = None, relieve: Callable[[], None] | None = None) -> None:
+    def __init__(self, rows: int | None = None, relieve: Callable[[], bool] | None = None) -> None:
         if rows is not None and rows < 1:
             raise InvalidValue(f"must be 1 or more, not {rows}", "micro_batch")
         self.rows, self.relieve = rows, relieve
@@ -40,7 +48,7 @@ class MicroBatch:
         """Apply `function` to consecutive row numbers, (n,) with n <= rows, which cover 0 to count − 1.
 
         Raises:
-            RuntimeError: if one row does not fit (`is_out_of_memory`), or the function fails otherwise.
+            RuntimeError, MemoryError: if one row does not fit (`is_out_of_memory`).
         """
         results: list[T] = []
         start = 0
@@ -48,36 +56,41 @@ class MicroBatch:
             size = min(count - start, self.rows or count)
             try:
                 results.append(function(torch.arange(start, start + size)))
-            except RuntimeError as error:
-                if not is_out_of_memory(error) or (size == 1 and self.relieve is None):
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
                     raise
+                lack = error.with_traceback(None)  # the traceback holds the tensors of the failed attempt
             else:
                 start += size
                 continue
-            # Outside the handler, because the error's traceback holds the tensors of the failed attempt.
             gc.collect()
             torch.cuda.empty_cache()
-            self._give_way(size)
+            if not self._gives_way(size):
+                raise lack
         return results
 
-    def _give_way(self, size: int) -> None:
+    def _gives_way(self, size: int) -> bool:
+        """Ask for less memory from now on; return whether that was possible."""
         if size > 1:
             self.rows = size // 2
             warnings.warn(f"out of memory with {size} at a time: going on with {self.rows}", stacklevel=3)
-        elif self.relieve is not None:
-            self.relieve()
-            self.relieve = None
-            warnings.warn("out of memory with one at a time: going on with activations recomputed", stacklevel=3)
+            return True
+        if self.relieve is None or not self.relieve():
+            return False
+        warnings.warn("out of memory with one at a time: going on with more activations recomputed", stacklevel=3)
+        return True
 
 
 @contextmanager
-def out_of_memory_as_error(
-    remedy: str = "give fewer prompts at a time, draw fewer candidates (num_particles), or load the model in bfloat16",
-) -> Iterator[None]:
-    """Raise `OutOfMemory`, with what to change as `remedy`, for an error in the block that says that memory ran out."""
+def out_of_memory_as_error(*advice: str) -> Iterator[None]:
+    """Raise `OutOfMemory` for any error inside the block that says that memory ran out.
+
+    Args:
+        advice: what the caller can do, most helpful first; by default what holds for any run.
+    """
     try:
         yield
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError, OSError) as error:
         if not is_out_of_memory(error):
             raise
-        raise OutOfMemory(f"out of memory: {remedy}") from error
+        raise OutOfMemory(f"out of memory: {', or '.join(advice or ANY_RUN)}") from error

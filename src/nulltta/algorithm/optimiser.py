@@ -111,7 +111,7 @@ class GradientAscent:
         estimator: estimates the gradient.
         learning_rate: Adam's.
         skip_nonfinite: leave a prompt's φ' alone where its objective is not finite, as the published release does,
-            instead of failing.
+            instead of failing. A gradient that is not finite fails in either case: it would spoil φ' for good.
     """
 
     def __init__(
@@ -124,8 +124,7 @@ class GradientAscent:
     ) -> tuple[dict[str, Tensor], Tensor]:
         terms, gradient = self.estimator(objective, null, generators)
         finite = torch.isfinite(terms.value).cpu()
-        if not self.skip_nonfinite:
-            require_finite(finite & finite_rows(gradient))
+        require_finite(finite_rows(gradient) if self.skip_nonfinite else finite & finite_rows(gradient))
         return self.adam.step(null, gradient, finite), torch.nan_to_num(terms.reward, nan=0.0)
 
 

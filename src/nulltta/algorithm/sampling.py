@@ -19,14 +19,14 @@ from nulltta.algorithm.cma_es import Evolution, Span, word_basis
 from nulltta.algorithm.embeddings import distance
 from nulltta.algorithm.gradients import ESTIMATORS, in_micro_batches
 from nulltta.algorithm.memory import MicroBatch
-from nulltta.algorithm.objective import Objective, predict_branches
+from nulltta.algorithm.objective import Objective
 from nulltta.algorithm.optimiser import GradientAscent, StartAscent, ascend
 from nulltta.algorithm.problem import Problem
 from nulltta.algorithm.trust_region import within
-from nulltta.algorithm.views import look, preview
-from nulltta.contracts import CleanLatents, Embedding, GuidedModel, NoiseStep, Outcome, Step, Stream
+from nulltta.algorithm.views import both_predicted, decoded, look, predicted, preview
+from nulltta.contracts import Embedding, GuidedModel, NoiseStep, Outcome, Step, Stream
 from nulltta.errors import InvalidValue
-from nulltta.scoring import greedy, pick, require_differentiable, require_slope, score_latents
+from nulltta.scoring import greedy, pick, require_differentiable, require_slope
 
 
 def denoise(
@@ -64,7 +64,7 @@ def plain(problem: Problem) -> Stream:
     x = p.latents[:, 0]
 
     def branches(i: int, x: Tensor) -> tuple[Tensor, Tensor]:
-        return predict_branches(p.model, x, steps[i], p.null, p.cond)
+        return both_predicted(p, x, steps[i])
 
     def noise(i: int, x: Tensor) -> Tensor:
         return p.noise(i, steps[i], x, particles=1)[:, 0]
@@ -73,9 +73,8 @@ def plain(problem: Problem) -> Stream:
     for i, (x_t, eps, x_next) in enumerate(trajectory):
         yield Step.unscored(i, steps[i].timestep, B, partial(_preview, p, x_t, eps, steps[i]))
         x = x_next
-    clean, first = CleanLatents(x, None, p.model.decode), torch.zeros(B, dtype=torch.long)
-    rewards = score_latents(p.reward, clean, p.prompts)
-    return Outcome(clean.images[:, None], rewards[:, None].cpu(), first, p.latents[:, 0], latents=x[:, None])
+    view, first = look(p, x[:, None], None), torch.zeros(B, dtype=torch.long)
+    return Outcome(view.images, view.rewards, first, p.latents[:, 0], latents=x[:, None])
 
 
 @torch.no_grad()
@@ -98,14 +97,14 @@ def null_tta(problem: Problem) -> Stream:
     for i, (step, n) in enumerate(zip(steps, counts, strict=True)):
         # 2a. ε(x_t, φ). Until φ' moves it is the selected candidate's, except under inner steps, where the rounding of
         # another batch would pass for a movement.
-        eps_null = p.model.predict(x, step, p.null) if moved or n else eps
+        eps_null = predicted(p, x, step, p.null) if moved or n else eps
         anneal = schedules.regularisation(i, gamma)
         objective = Objective(p.model, p.reward, p.prompts, cfg, step, x, eps_cond, eps_null, p.null, anneal)
         null, inner_rewards = ascend(objective, null, start, steps=n, generators=p.generators(i, "gradient"))  # 2b.
         if len(inner_rewards):
             if not moved:
                 _refuse_unmoved(p, null)
-            moved, eps = True, p.model.predict(x, step, null)  # ε(x_t, φ'); without inner steps it is known already
+            moved, eps = True, predicted(p, x, step, null)  # ε(x_t, φ'); without inner steps it is known already
         if cfg.kl_target is not None and moved:
             null, eps, kl = within(objective, null, eps, cfg.kl_target)
         else:
@@ -125,14 +124,14 @@ def null_tta(problem: Problem) -> Stream:
 
 @torch.no_grad()
 def _preview(p: Problem, x: Tensor, eps: Tensor, step: NoiseStep) -> Tensor:
-    return p.model.decode(p.model.predict_x0(x, eps, step))
+    return decoded(p, p.model.predict_x0(x, eps, step))
 
 
 def _start_ascent(p: Problem) -> StartAscent:
     """Return what moves φ' at each denoising step: Adam along a gradient, or CMA-ES."""
     config = p.config.resolved(differentiable=p.reward.differentiable)
     if config.gradient == "zeroth-order" and config.zeroth_order_directions == "cma":
-        span = Span(word_basis(p.model))
+        span = Span(word_basis(p.model, like=p.null))
         return lambda null: Evolution(null, span, config.zeroth_order_samples, config.zeroth_order_radius)
     if config.gradient == "autograd":
         require_differentiable(p.reward, "choose another gradient (gradient): zeroth-order or auto")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 
-from nulltta.algorithm.memory import out_of_memory_as_error
+from nulltta.algorithm.memory import ANY_RUN, TINY_DECODER, out_of_memory_as_error
+from nulltta.algorithm.problem import Problem
 from nulltta.contracts import OnStep, Outcome, Step, Stream
 
 
@@ -21,6 +22,7 @@ class MethodRun:
 
     Args:
         stream: what the method returned for a problem.
+        problem: that problem, so that `OutOfMemory` can name what saves memory for its model.
 
     Attributes:
         trace: the steps so far, without previews.
@@ -29,12 +31,14 @@ class MethodRun:
 
     outcome: Outcome
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Stream, problem: Problem | None = None) -> None:
         self.trace: list[Step] = []
-        self._stream = stream
+        self._stream, self._problem = stream, problem
 
     def __iter__(self) -> Iterator[Step]:
-        with out_of_memory_as_error():
+        p = self._problem
+        spare = p is not None and "tiny" in p.model.details and p.config.inner_decoder != "tiny"
+        with out_of_memory_as_error(*((TINY_DECODER, *ANY_RUN) if spare else ANY_RUN)):
             for step in self._steps():
                 self.trace.append(step.without_preview())
                 yield step

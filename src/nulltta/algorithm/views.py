@@ -81,6 +81,27 @@ def look(
     return View(*(column.view(B, N, *column.shape[1:]) for column in columns))
 
 
+def predicted(p: Problem, x: Tensor, step: NoiseStep, embedding: Embedding) -> Tensor:
+    """Evaluate one branch at latents (B, C, h, w), one per prompt, as many at once as fit into memory."""
+    return torch.cat(p.memory.map(lambda rows: p.model.predict(x[rows], step, take(embedding, rows)), len(x)))
+
+
+def both_predicted(p: Problem, x: Tensor, step: NoiseStep) -> tuple[Tensor, Tensor]:
+    """Return (ε(x, φ), ε(x, c)) of latents (B, C, h, w), one per prompt, as many at once as fit into memory."""
+
+    def both(rows: Tensor) -> tuple[Tensor, Tensor]:
+        return predict_branches(p.model, x[rows], step, take(p.null, rows), take(p.cond, rows))
+
+    eps_null, eps_cond = map(torch.cat, zip(*p.memory.map(both, len(x)), strict=True))
+    return eps_null, eps_cond
+
+
+@torch.no_grad()
+def decoded(p: Problem, x0: Tensor) -> Tensor:
+    """Decode clean latents (n, C, h, w), as many at once as fit into memory."""
+    return torch.cat(p.memory.map(lambda rows: p.model.decode(x0[rows]), len(x0)))
+
+
 def clean_latents(p: Problem, x: Tensor, step: NoiseStep | None, eps_null: Tensor, eps_cond: Tensor) -> CleanLatents:
     """Return the clean estimates of latents x (n, C, h, w) with the branches' predictions; x itself if it is clean."""
     if step is not None:
@@ -92,13 +113,7 @@ def preview(p: Problem, view: View, selected: Tensor) -> Callable[[], Tensor]:
     """Return a function that returns the clean images of the latents with numbers `selected` (B,): (B, 3, H, W)."""
     if view.images.numel():
         return partial(pick, view.images, selected.to(view.images.device))
-    return partial(_decoded, p, pick(view.x0, selected.to(view.x0.device)))
-
-
-@torch.no_grad()
-def _decoded(p: Problem, x0: Tensor) -> Tensor:
-    """Decode latents that the reward scored without their images."""
-    return p.model.decode(x0)
+    return partial(decoded, p, pick(view.x0, selected.to(view.x0.device)))
 
 
 def reward_gradient(p: Problem, rewards: Tensor, of: Tensor) -> Tensor:

@@ -18,12 +18,14 @@ class Decoder:
     Attributes:
         frames: the decoder's output is a video: "all" of it is kept, or the "first" frame; None for images.
         differentiable: whether images carry a gradient with respect to latents.
+        recompute: whether its activations are recomputed in the backward pass instead of being stored.
     """
 
     def __init__(self, pipeline: Any, found: Findings) -> None:
         self.pipeline, self.found = pipeline, found
         self.frames: str | None = None
         self.differentiable = True
+        self.recompute = False
         self._upcast: Any = None
         self._frozen: Frozen | None = None
 
@@ -32,6 +34,7 @@ class Decoder:
         vae = self.vae
         if self._frozen is None or self._frozen.network is not vae:
             self._frozen = Frozen(vae)
+        self._frozen.recompute = self.recompute
         return self.images(_first(self._called(self._frozen, found.decoder_input(x0).to(vae.dtype))))
 
     def tiny(self, decoder: Any, x0: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from nulltta.contracts import Embedding, GuidedModel, NoiseStep
-from nulltta.errors import InvalidValue, NullTTAError, first_line
+from nulltta.errors import InvalidValue, NullTTAError, first_line, is_out_of_memory
 from nulltta.models import conditioning, guidance, levels, prompts, proof
 from nulltta.models import findings as observing
 from nulltta.models.affine import Affine, gain_of
@@ -49,7 +49,8 @@ class ObservedModel(GuidedModel):
         null: "text", the encoded negative prompt; "zeros", what the pipeline does without a negative prompt where it
             is empty; "open", the encoded one with its mask opened to the padding.
         tiny_decoder: what decodes at the detail "tiny".
-        recompute: whether activations are recomputed in the backward pass instead of being stored.
+        recompute: whether the denoisers' activations are recomputed in the backward pass instead of being stored.
+        recompute_decoder: whether the decoder's are too.
         scored_frames: of a video, how many frames `decode` returns, evenly spaced; None for all.
     """
 
@@ -66,7 +67,7 @@ class ObservedModel(GuidedModel):
         self._timelines: dict[Any, list[ObservedStep]] = {}
         self._context: dict[bool, dict[str, Any]] = {}
         self._frozen: dict[str, Frozen] = {}
-        self.recompute = False
+        self.recompute = self.recompute_decoder = False
 
     # What is observed
 
@@ -113,9 +114,17 @@ class ObservedModel(GuidedModel):
         """The pipeline's own."""
         return self.pipeline.scheduler
 
-    def enable_checkpointing(self) -> None:
-        """Recompute the denoisers' activations in the backward pass from now on instead of storing them."""
-        self.recompute = True
+    @property
+    def details(self) -> Sequence[str]:
+        """The details that `decode` takes."""
+        return ("full",) if self.tiny_decoder is None else ("full", "tiny")
+
+    def enable_checkpointing(self) -> bool:
+        """Recompute the denoisers' activations in the backward pass from now on; at a second call the decoder's too."""
+        if self.recompute and self.recompute_decoder:
+            return False
+        self.recompute, self.recompute_decoder = True, self.recompute
+        return True
 
     # The contract
 
@@ -226,6 +235,7 @@ class ObservedModel(GuidedModel):
             return self._decoder.tiny(self.tiny_decoder, x0)
         if detail != "full":
             raise InvalidValue(f"unknown detail '{detail}': choose one of full, tiny")
+        self._decoder.recompute = self.recompute_decoder
         with float32_by_default():
             images = self._decoder(found, x0)
         if self.scored_frames is None or images.dim() < 5:
@@ -454,7 +464,7 @@ def _require_one_shape(rows: Sequence[Embedding]) -> None:
 
 def _is_theirs(error: BaseException) -> bool:
     """Whether an error is a pipeline's complaint about its call, which is not this package's nor a lack of memory."""
-    if isinstance(error, NullTTAError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+    if isinstance(error, NullTTAError) or is_out_of_memory(error):
         return False
     return isinstance(error, TypeError | ValueError | RuntimeError | AttributeError | LookupError | ImportError)
 

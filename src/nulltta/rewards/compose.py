@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from nulltta.contracts import CleanLatents, GuidedModel, Reward
 from nulltta.errors import InvalidValue, RewardError
-from nulltta.scoring import named, score_latents
+from nulltta.scoring import named
 
 
 class Custom(Reward):
@@ -144,12 +144,12 @@ def unmeasured(reward: Reward) -> list[Standardised]:
             return []
 
 
-def measured(reward: Reward, clean: CleanLatents, prompts: Sequence[str]) -> Reward:
+def measured(reward: Reward, scores: Callable[[Reward], Tensor], prompts: Sequence[str]) -> Reward:
     """Return the reward with each part z(...) that lacks its mean and deviation given those of plain samples.
 
     Args:
         reward: the reward, which is left as it is.
-        clean: the N samples.
+        scores: scores N plain samples by a reward, (N,).
         prompts: their N prompts; each prompt occurs several times.
 
     Raises:
@@ -157,16 +157,16 @@ def measured(reward: Reward, clean: CleanLatents, prompts: Sequence[str]) -> Rew
     """
     match reward:
         case WeightedSum():
-            return WeightedSum([(weight, measured(term, clean, prompts)) for weight, term in reward.terms])
+            return WeightedSum([(weight, measured(term, scores, prompts)) for weight, term in reward.terms])
         case Standardised(mean=None):
-            return _standardised(reward, clean, prompts)
+            return _standardised(reward, scores, prompts)
         case _:
             return reward
 
 
-def _standardised(reward: Standardised, clean: CleanLatents, prompts: Sequence[str]) -> Standardised:
+def _standardised(reward: Standardised, scores: Callable[[Reward], Tensor], prompts: Sequence[str]) -> Standardised:
     """Measure the mean and deviation of one part z(...) per prompt."""
-    values = score_latents(reward.reward, clean, prompts).detach().double().cpu()
+    values = scores(reward.reward).detach().double().cpu()
     mean, deviation = {}, {}
     for prompt in dict.fromkeys(prompts):
         own = values[[p == prompt for p in prompts]]

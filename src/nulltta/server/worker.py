@@ -101,7 +101,7 @@ class SamplingWorker(threading.Thread):
             [seed for _, seed in rows],
             [job.negative_prompt for job, _ in rows],
         )
-        with closing(MethodRun(METHODS[settings.method](problem))) as method_run:
+        with closing(MethodRun(METHODS[settings.method](problem), problem)) as method_run:
             outcome = method_run.finish(on_step)
         images = pick(outcome.candidates, outcome.selected).detach().cpu()
         rewards: Tensor = pick(outcome.rewards, outcome.selected)

@@ -102,7 +102,7 @@ class PageRun:
 def _until(stop: threading.Event, problem: Problem) -> Generator[RunProgress, None, tuple[Outcome, list[Step], bool]]:
     """Yield the progress of the method; return its outcome, its trace, and whether it was stopped."""
     work, best, began = by_step(problem.config), _BestSoFar(problem), time.perf_counter()
-    with closing(MethodRun(METHODS["null-tta"](problem))) as method_run:
+    with closing(MethodRun(METHODS["null-tta"](problem), problem)) as method_run:
         if not stop.is_set():
             for step in method_run:
                 preview = best.update(step)
