@@ -14,14 +14,14 @@ from torch import Tensor
 from nulltta import rewards
 from nulltta.algorithm import randomness
 from nulltta.algorithm.embeddings import transform
-from nulltta.algorithm.memory import MicroBatch, out_of_memory_as_error
+from nulltta.algorithm.memory import ANY_RUN, MicroBatch
 from nulltta.algorithm.problem import Problem
 from nulltta.algorithm.sampling import null_tta, plain
 from nulltta.algorithm.streams import MethodRun
 from nulltta.baselines import BASELINES
 from nulltta.config import NullTTAConfig
 from nulltta.contracts import GuidedModel, OnStep, Outcome, Reward, Step, Stream
-from nulltta.errors import InvalidValue
+from nulltta.errors import InvalidValue, out_of_memory_as_error
 from nulltta.images import save_png, to_pil
 from nulltta.models import load_model
 from nulltta.null_text.capture import about_model, null_texts
@@ -208,7 +208,7 @@ def make_problem(
     if len(negatives) != len(prompts):
         raise InvalidValue(f"{len(negatives)} negative prompts for {len(prompts)} prompts: give one, or one per prompt")
     seeds, memory = randomness.per_prompt_seeds(seed, len(prompts)), MicroBatch(micro_batch)
-    with out_of_memory_as_error():
+    with out_of_memory_as_error(*ANY_RUN):
         model = model if isinstance(model, GuidedModel) else load_model(model)
         config = config or NullTTAConfig.preset(model.name)
         cond, null = model.encode(prompts, negatives)

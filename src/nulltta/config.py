@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Union, get_args
 
 from nulltta.errors import InvalidValue
+from nulltta.presets import PRESETS, preset_name
 
 Conventions = Literal["paper", "release", "exact"]
 Gradient = Literal["auto", "autograd", "zeroth-order"]
@@ -146,22 +147,19 @@ class NullTTAConfig:
 
     @classmethod
     def embedded(cls, **changes: Any) -> NullTTAConfig:
-        """Return the preset of the embedded model.
-
-        It keeps the published balance of reward and regularisers and takes long inner steps in the last third of the
-        denoising steps, where a third of the evaluations reach the reward of optimising at every step
-        (studies/frontier.py).
-        """
-        preset = {
-            "num_inference_steps": 25, "guidance_scale": 3.0, "optimise_between": (0.66, 1.0), "inner_steps": (3, 8),
-            "learning_rate": 0.025, "num_particles": 3, "annealing": "auto",
-        }  # fmt: skip
-        return cls(**{**preset, **changes})
+        """Return the preset of the embedded model."""
+        return cls.preset("embedded", **changes)
 
     @classmethod
-    def preset(cls, model_name: str, **changes: Any) -> NullTTAConfig:
-        """Return the preset of a model that has one, else the defaults."""
-        return cls.embedded(**changes) if model_name == "embedded" else cls(**changes)
+    def preset(cls, name: str, **changes: Any) -> NullTTAConfig:
+        """Return a preset with some of its fields changed.
+
+        Args:
+            name: a name in `nulltta.presets.PRESETS`, such as "paper" for the published settings; or a model, a
+                pipeline's class, a diffusers directory or a hub id, for the preset of its family.
+            changes: fields by name.
+        """
+        return cls(**{**PRESETS[preset_name(name)], **changes})
 
 
 def without_none(hint: Any) -> Any:

@@ -14,6 +14,8 @@ This module imports nothing heavy, so that reading settings needs no torch.
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
 
@@ -102,3 +104,18 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         return True
     return any(words in str(error) for words in ("can't allocate memory", "Cannot allocate memory"))
+
+
+@contextmanager
+def out_of_memory_as_error(*advice: str) -> Iterator[None]:
+    """Raise `OutOfMemory` for any error inside the block that says that memory ran out.
+
+    Args:
+        advice: what the caller can do, most helpful first.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError, OSError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise OutOfMemory(f"out of memory: {', or '.join(advice)}") from error

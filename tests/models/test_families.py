@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -120,3 +121,41 @@ def test_zeroth_order_raises_a_reward_where_prompt_and_null_differ_in_length(
 
 def _call(save: Any) -> Any:
     return next(case.call for case in FAMILIES.values() if case.save is save)
+
+
+def test_a_long_qwen_prompt_has_the_tokens_of_the_stock_call_and_what_is_cut_is_announced(tmp_path: Path) -> None:
+    """The stock call keeps 512 tokens of what its text encoder reads; 1024 where it is asked to."""
+    folder, prompt = save_qwen(tmp_path / "model"), "cat " * 170 + "the tail"
+    calls: list[dict[str, int]] = [{}, {"max_sequence_length": 1024}]
+    for call in calls:
+        model: Any = nulltta.load_model(folder, device="cpu", height=16, width=16, **call)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            cond, _ = model.encode([prompt], [""])
+        assert [("longer than 512 tokens" in str(each.message)) for each in said] == [True] * (not call)
+        expected, _ = model.pipeline.encode_prompt(prompt, max_sequence_length=call.get("max_sequence_length", 512))
+        assert cond["encoder_hidden_states"].shape == expected.shape
+        torch.testing.assert_close(cond["encoder_hidden_states"], expected.float())
+
+
+def test_a_cut_prompt_is_announced_where_the_pipeline_reads_small_letters_only(tmp_path: Path) -> None:
+    model = nulltta.load_model(save_pixart(tmp_path / "model"), device="cpu", **FAMILIES["pixart"].call)
+    with pytest.warns(UserWarning, match=r"longer than 300 tokens; cut off: '.*tail'"):
+        model.encode(["A Cat " * 80 + "Tail"], [""])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.encode(["A Cat"], ["Ugly"])
+
+
+def test_a_prompt_of_a_textual_inversion_of_several_vectors_is_announced_where_it_is_cut(checkpoint: Path) -> None:
+    from diffusers import StableDiffusionPipeline
+
+    pipeline: Any = StableDiffusionPipeline.from_pretrained(checkpoint, safety_checker=None)
+    width = pipeline.text_encoder.config.hidden_size
+    pipeline.load_textual_inversion({"<rose>": torch.randn(8, width)}, token="<rose>")
+    model = nulltta.load_model(pipeline)
+    with pytest.warns(UserWarning, match=r"longer than 77 tokens; cut off: '.*tail'"):
+        model.encode(["<rose> " * 10 + "tail"], [""])  # 10 words of 8 tokens each
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.encode(["<rose> in a vase"], [""])

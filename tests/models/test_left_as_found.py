@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from pathlib import Path
 from typing import Any
@@ -142,3 +143,56 @@ def test_a_size_is_the_pipelines_own(checkpoint: Path, height: int, width: int) 
     model = nulltta.load_model(checkpoint, height=height, width=width)
     result = align(model, "a cat", "brightness", config=SETTINGS)
     assert result.images.shape[-2:] == (height, width)
+
+
+def test_a_recording_in_one_thread_does_not_touch_what_another_evaluates(pipeline: Any) -> None:
+    """A second model of the same pipeline evaluates it while the first records its text encoder."""
+    first, second = nulltta.load_model(pipeline), nulltta.load_model(pipeline)
+    x0 = torch.randn((1, *first.latent_shape), generator=torch.Generator().manual_seed(0))
+    step, (_, null) = second.schedule(4)[1], second.encode(["a cat"], [""])
+    expected = second.predict(x0, step, null), second.decode(x0)
+    found: list[torch.Tensor] = []
+
+    def evaluate(*_: Any) -> None:
+        thread = threading.Thread(target=lambda: found.extend([second.predict(x0, step, null), second.decode(x0)]))
+        thread.start()
+        thread.join(timeout=20)
+
+    handle = pipeline.text_encoder.register_forward_hook(evaluate)
+    first.encode(["a dog"], [""])
+    handle.remove()
+    assert all(torch.equal(a, b) for a, b in zip(found, expected * (len(found) // 2), strict=True))
+    assert found
+
+
+def test_a_decoder_that_is_swapped_later_counts(checkpoint: Path, pipeline: Any) -> None:
+    from diffusers import AutoencoderKL
+
+    model = nulltta.load_model(pipeline)
+    x0 = torch.randn((1, *model.latent_shape), generator=torch.Generator().manual_seed(0))
+    before = model.decode(x0)
+    pipeline.vae = AutoencoderKL.from_pretrained(checkpoint, subfolder="vae", scaling_factor=0.5)
+    after = model.decode(x0)
+    assert not torch.equal(after, before)
+    assert torch.equal(after, nulltta.load_model(pipeline).decode(x0))
+
+
+def test_methods_that_the_caller_overruled_stay_after_an_exact_replay(pipeline: Any) -> None:
+    result = align(pipeline, "a cat", "brightness", config=SETTINGS)
+    for part, name in ((pipeline.vae, "decode"), (pipeline.unet, "forward"), (pipeline, "prepare_latents")):
+        own = getattr(part, name)
+        setattr(part, name, functools.wraps(own)(lambda *args, _own=own, **kwargs: _own(*args, **kwargs)))
+    overruled = pipeline.vae.decode, pipeline.unet.forward, pipeline.prepare_latents
+    learnt = result.null_text[0]
+    with learnt.apply(pipeline, exact=True):
+        images = pipeline(
+            "a cat", latents=learnt.latents[None], num_inference_steps=2, guidance_scale=3.0, output_type="pt"
+        ).images
+    assert images.isfinite().all()
+    assert (pipeline.vae.decode, pipeline.unet.forward, pipeline.prepare_latents) == overruled
+
+
+def test_half_precision_gives_the_same_bits_again(checkpoint: Path) -> None:
+    model = nulltta.load_model(checkpoint, dtype=torch.bfloat16)
+    first, second = (align(model, ["a cat", "two dogs"], "brightness", config=SETTINGS).images for _ in range(2))
+    assert torch.equal(first, second)

@@ -6,9 +6,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 import nulltta
 from nulltta import NullTTAError, load_model
+from nulltta.errors import OutOfMemory
 
 
 def test_a_directory_without_a_model_is_refused(tmp_path: Path) -> None:
@@ -66,3 +68,17 @@ def test_a_hub_model_that_is_not_cached_says_so_offline() -> None:
 
 def test_a_loaded_model_answers_the_protocol(checkpoint: Path) -> None:
     assert isinstance(load_model(checkpoint), nulltta.GuidedModel)
+
+
+@pytest.mark.parametrize("where", ["from_pretrained", "to"])
+def test_a_model_that_does_not_fit_into_memory_is_one_line(
+    checkpoint: Path, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from diffusers import DiffusionPipeline
+
+    def full(*args: object, **kwargs: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 20 GiB")
+
+    monkeypatch.setattr(DiffusionPipeline, where, full)
+    with pytest.raises(OutOfMemory, match=r"out of memory: load .* in bfloat16"):
+        nulltta.load_model(checkpoint, device="cpu")

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import gc
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from nulltta.errors import InvalidValue, OutOfMemory, is_out_of_memory
+from nulltta.errors import InvalidValue, is_out_of_memory
 
 T = TypeVar("T")
 
@@ -79,18 +78,3 @@ class MicroBatch:
             return False
         warnings.warn("out of memory with one at a time: going on with more activations recomputed", stacklevel=3)
         return True
-
-
-@contextmanager
-def out_of_memory_as_error(*advice: str) -> Iterator[None]:
-    """Raise `OutOfMemory` for any error inside the block that says that memory ran out.
-
-    Args:
-        advice: what the caller can do, most helpful first; by default what holds for any run.
-    """
-    try:
-        yield
-    except (RuntimeError, MemoryError, OSError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise OutOfMemory(f"out of memory: {', or '.join(advice or ANY_RUN)}") from error

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 
-from nulltta.algorithm.memory import ANY_RUN, TINY_DECODER, out_of_memory_as_error
+from nulltta.algorithm.memory import ANY_RUN, TINY_DECODER
 from nulltta.algorithm.problem import Problem
 from nulltta.contracts import OnStep, Outcome, Step, Stream
+from nulltta.errors import out_of_memory_as_error
 
 
 class MethodRun:

@@ -143,7 +143,7 @@ def _task(row: TableRow, name: str, settings: RunSettings, common: Mapping[str, 
         raise InvalidValue(f"must be a whole number, 0 or more and below 2^63, not {seed!r}", field="seed")
     own = {column: _typed(column, cells[column]) for column in SETTINGS if column in cells}
     given = {column: value for column, value in common.items() if column in SETTINGS}
-    config = NullTTAConfig.preset(settings.model, **{**given, **own})
+    config = NullTTAConfig.preset(settings.preset or settings.model, **{**given, **own})
     request = AlignRequest(
         prompts=[cells["prompt"]], settings=replace(settings, config=config), seed=seed,
         negative_prompt=cells["negative_prompt"],

@@ -16,10 +16,11 @@ from typing import Annotated, Any, Literal, TypeAlias, Union, get_origin, get_ty
 import typer
 
 from nulltta.config import NullTTAConfig
+from nulltta.presets import require_preset
 from nulltta.runs.request import RunSettings, flag, number_or_word
 
 Command: TypeAlias = Callable[..., None]
-PANEL = "Settings of the method (default; the embedded model's preset)"
+PANEL = "Settings of the method (the preset 'paper'; the embedded model's)"
 
 Model = Annotated[str, typer.Option(help="'embedded', a diffusers directory, a hub id or a .safetensors file.")]
 Reward = Annotated[str, typer.Option(help="The reward to raise: a name, or a sum like '0.7*clip + 0.3*sharpness'.")]
@@ -38,12 +39,28 @@ TinyDecoder = Annotated[
 ]
 Compile = Annotated[bool, typer.Option("--compile", help="Compile the denoiser and the decoder.")]
 Device = Annotated[
-    str | None, typer.Option(help="cpu, cuda, cuda:1, ... (default: the GPU if there is one)", show_default=False)
+    str | None, typer.Option(help="cpu, cuda, cuda:1, mps, ... (default: the GPU if there is one)", show_default=False)
 ]
 DtypeName: TypeAlias = Literal["float32", "bfloat16", "float16"]
 Dtype = Annotated[
     DtypeName | None,
-    typer.Option(metavar="TYPE", help="float32, bfloat16 or float16 (default: float32 on the CPU, else bfloat16)"),
+    typer.Option(metavar="TYPE", help="float32, bfloat16 or float16 (default: float32 on the CPU, half on a GPU)."),
+]
+RewardDtype = Annotated[
+    DtypeName | None, typer.Option(metavar="TYPE", help="The type that rewards compute in (default: each one's own).")
+]
+OffloadName: TypeAlias = Literal["none", "text-encoders", "model", "sequential"]
+Offload = Annotated[
+    OffloadName,
+    typer.Option(
+        metavar="PARTS",
+        help="Parts to keep away from the GPU while others work: none, text-encoders, model (every network) or "
+        "sequential (every layer).",
+    ),
+]
+Preset = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="What unset settings of the method are taken from (default: the model's own)."),
 ]
 CALL = "Arguments of the pipeline's own call (default: its own)"
 
@@ -88,9 +105,10 @@ _CALL_FLAGS: dict[str, Any] = {
     ],
 }  # fmt: skip
 _RUN_FLAGS: dict[str, Any] = {
-    "reward": Reward, "reward_source": RewardSource, "model": Model, "method": Method,
+    "reward": Reward, "reward_source": RewardSource, "reward_dtype": RewardDtype, "model": Model, "preset": Preset,
+    "method": Method,
     "batch_size": BatchSize, "micro_batch": MicroBatch, "tiny_decoder": TinyDecoder, "compile": Compile,
-    "device": Device, "dtype": Dtype, **_CALL_FLAGS,
+    "device": Device, "dtype": Dtype, "offload": Offload, **_CALL_FLAGS,
 }  # fmt: skip
 
 
@@ -112,7 +130,9 @@ def run_flags(**defaults: Any) -> Callable[[Command], Command]:
         def build(values: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
             shared = {name: values.pop(name) for name in _RUN_FLAGS}
             shared["call"] = tuple(shared["call"] or ())
-            settings = RunSettings(config=NullTTAConfig.preset(shared["model"], **given), **shared)
+            if shared["preset"] is not None:
+                require_preset(shared["preset"])
+            settings = RunSettings(config=NullTTAConfig.preset(shared["preset"] or shared["model"], **given), **shared)
             return {"settings": settings} | ({"given": given} if "given" in signature.parameters else {})
 
         return _with_flags(command, signature, run, build)

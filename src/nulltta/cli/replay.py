@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from nulltta.cli.flags import BatchSize, Device, Dtype, Model, OutFolder, PromptsFile, RewardSource, call_flags
+from nulltta.cli.flags import BatchSize, Device, Dtype, Model, Offload, OutFolder, PromptsFile, RewardSource, call_flags
 from nulltta.cli.messages import INTERRUPTED, quiet
 from nulltta.runs.prompt_file import read_prompts
 from nulltta.runs.request import ModelSettings, ReplayRequest
@@ -45,10 +45,11 @@ def replay(
     batch_size: BatchSize = ReplayRequest.batch_size,
     device: Device = None,
     dtype: Dtype = None,
+    offload: Offload = "none",
 ) -> None:
     """Sample pictures with the null text in FILE: no reward, no gradient, at the cost of plain sampling."""
     request = ReplayRequest(
-        file=file, settings=ModelSettings(model=model, device=device, dtype=dtype, **of_call), seeds=seeds,
+        file=file, settings=ModelSettings(model=model, device=device, dtype=dtype, offload=offload, **of_call), seeds=seeds,
         prompts=read_prompts(prompt or [], prompts_file), num_inference_steps=num_inference_steps,
         guidance_scale=guidance_scale, eta=eta, exact=exact, plain=plain, reward=reward, reward_source=reward_source,
         out=out, batch_size=batch_size,

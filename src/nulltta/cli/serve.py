@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from nulltta.cli.flags import Compile, Device, Dtype, Model, TinyDecoder, call_flags
+from nulltta.cli.flags import Compile, Device, Dtype, Model, Offload, TinyDecoder, call_flags
 from nulltta.cli.messages import quiet
 from nulltta.errors import InvalidValue, MissingExtra
 from nulltta.runs.request import ModelSettings
@@ -63,6 +63,7 @@ def serve(
     dtype: Dtype = None,
     tiny_decoder: TinyDecoder = None,
     compiled: Compile = False,
+    offload: Offload = "none",
     engine: Annotated[
         Literal["local", "ray"], typer.Option(help="Serve from this process, or with Ray Serve.", rich_help_panel=RAY)
     ] = "local",
@@ -117,7 +118,7 @@ def serve(
     if Path(model).is_dir():
         model = str(Path(model).absolute())  # a replica may have another current directory
     model_settings = ModelSettings(
-        model=model, device=device, dtype=dtype, tiny_decoder=tiny_decoder, compile=compiled, **of_call
+        model=model, device=device, dtype=dtype, tiny_decoder=tiny_decoder, compile=compiled, offload=offload, **of_call
     )
     load = partial(_load, model_settings)
     with quiet():

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from nulltta.cli.flags import Device, Dtype
+from nulltta.cli.flags import Device, Dtype, Offload
 from nulltta.cli.messages import quiet
 from nulltta.errors import InvalidValue, MissingExtra
 from nulltta.runs.network import is_loopback
@@ -30,6 +30,7 @@ def ui(
     port: Annotated[int, typer.Option(help="The port to listen on.", min=1, max=65535)] = 7860,
     device: Device = None,
     dtype: Dtype = None,
+    offload: Offload = "none",
 ) -> None:
     """Open a web page to align pictures in and to watch them being sampled."""
     password = os.environ.get(PASSWORD)
@@ -41,4 +42,5 @@ def ui(
         from nulltta.ui.app import serve
         from nulltta.ui.engine import PageEngine
 
-        serve(PageEngine(model or ["embedded"], reward, device, dtype), host=host, port=port, password=password)
+        engine = PageEngine(model or ["embedded"], reward, device, dtype, offload)
+        serve(engine, host=host, port=port, password=password)

@@ -10,6 +10,7 @@ from torch import Tensor
 from nulltta.errors import InvalidValue
 from nulltta.models.findings import Findings
 from nulltta.models.frozen import Frozen
+from nulltta.models.offload import state_of
 
 
 class Decoder:
@@ -33,7 +34,7 @@ class Decoder:
         """Images (N, 3, H, W), or frames (N, F, 3, H, W), in [0, 1]."""
         vae = self.vae
         if self._frozen is None or self._frozen.network is not vae:
-            self._frozen = Frozen(vae)
+            self._frozen = Frozen(vae, beside_others=True)
         self._frozen.recompute = self.recompute
         return self.images(_first(self._called(self._frozen, found.decoder_input(x0).to(vae.dtype))))
 
@@ -50,8 +51,9 @@ class Decoder:
             return vae
         if self._upcast is None:  # built anew, not copied: hooks on the pipeline's own stay there
             copied = type(vae).from_config(vae.config)
-            copied.load_state_dict(vae.state_dict())
-            self._upcast = copied.to(device=vae.device, dtype=torch.float32).eval().requires_grad_(False)
+            copied.load_state_dict(state_of(vae))
+            device = self.pipeline._execution_device
+            self._upcast = copied.to(device=device, dtype=torch.float32).eval().requires_grad_(False)
         return self._upcast
 
     def images(self, output: Tensor) -> Tensor:

@@ -26,12 +26,18 @@ class Frozen:
     PyTorch's `conv2d` keeps its input for the gradient of the weights, whether or not that gradient is wanted (linear
     layers do not), which in a denoiser's inner step is most of the memory.
 
+    Args:
+        network: the network.
+        beside_others: leave networks on the device that accelerate's hooks would take off it when this one is called:
+            a denoiser's weights are needed there until the backward pass through the decoder has reached them.
+
     Attributes:
         recompute: whether activations are recomputed in the backward pass instead of being stored, where the network
             supports gradient checkpointing.
     """
 
-    def __init__(self, network: Any) -> None:
+    def __init__(self, network: Any, *, beside_others: bool = False) -> None:
+        self.beside_others = beside_others
         modules = list(network.modules())
         self.network, self.recompute = network, False
         self._modules = modules
@@ -75,6 +81,9 @@ class Frozen:
                     self._undo.pop(use).close()
 
     def _evaluate(self, stack: ExitStack) -> None:
+        hook = getattr(self.network, "_hf_hook", None)
+        if self.beside_others and hook is not None and "prev_module_hook" in vars(hook):
+            _overrule(stack, hook, "prev_module_hook", None)
         for module in self._modules:
             if module.training:
                 module.training = False
@@ -133,7 +142,7 @@ def _is_plain_convolution(module: nn.Module) -> bool:
     return type(module) is nn.Conv2d and module.padding_mode == "zeros" and not isinstance(module.padding, str)
 
 
-def _overrule(stack: ExitStack, module: nn.Module, name: str, value: Any) -> None:
+def _overrule(stack: ExitStack, module: Any, name: str, value: Any) -> None:
     """Set an attribute on the object itself until the stack closes."""
     own = vars(module)
     if name in own:

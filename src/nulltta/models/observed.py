@@ -22,7 +22,7 @@ from nulltta.models.decoding import Decoder
 from nulltta.models.findings import Findings, StandIn, StockCall, same, zero_probe
 from nulltta.models.frozen import Frozen
 from nulltta.models.levels import ObservedStep
-from nulltta.models.recording import Recording, StepRecord, Watch, denoisers, float32_by_default, record
+from nulltta.models.recording import DENOISERS, Recording, StepRecord, Watch, denoisers, float32_by_default, record
 from nulltta.models.sources import for_call
 from nulltta.models.tree import leaves, replaced
 from nulltta.prompts import EncodedPrompt
@@ -38,7 +38,7 @@ class ObservedModel(GuidedModel):
 
     What is observed, and proven equal to the pipeline's own, is found when the model is first used (two denoiser
     evaluations and two of the decoder). The pipeline stays as it is between uses, and is read anew at each: a
-    scheduler that was swapped is the one that counts.
+    scheduler that was swapped is the one that counts, and a denoiser or decoder that was swapped is observed again.
 
     An embedding's names are the paths of the denoiser's arguments, such as "encoder_hidden_states" or
     "added_cond_kwargs.text_embeds"; its tensors are float32, and cast where they are used.
@@ -62,6 +62,7 @@ class ObservedModel(GuidedModel):
         self.scored_frames: int | None = None
         self._lock = threading.RLock()
         self._found: Findings | None = None
+        self._observed: list[Any] = []
         self._decoder: Decoder | None = None
         self._shells: dict[Any, _Shell] = {}
         self._timelines: dict[Any, list[ObservedStep]] = {}
@@ -79,7 +80,8 @@ class ObservedModel(GuidedModel):
             InvalidValue: what is not found, or not as found, in one line.
         """
         with self._lock, torch.enable_grad():  # a caller may have switched gradients off
-            if self._found is None:
+            if self._found is None or self._networks != self._observed:
+                self._observed, self._timelines = self._networks, {}
                 try:
                     with _their_errors_in_words(self.pipeline):
                         found, first = observing.observe(self.stock)
@@ -90,6 +92,11 @@ class ObservedModel(GuidedModel):
                     self._found = self._decoder = None
                     raise
             return self._found
+
+    @property
+    def _networks(self) -> list[Any]:
+        """The pipeline's denoisers and its decoder: what is found holds for these."""
+        return [vars(self.pipeline).get(name) for name in (*DENOISERS, "vae")]
 
     @property
     def dtype(self) -> torch.dtype:
@@ -141,6 +148,7 @@ class ObservedModel(GuidedModel):
         other = ObservedModel(pipeline, self.name, {**self.stock.options, **call}, self.null)
         other.stock = replace(other.stock, conditioning=self.stock.conditioning)
         other.tiny_decoder, other.scored_frames = self.tiny_decoder, self.scored_frames
+        other.recompute, other.recompute_decoder = self.recompute, self.recompute_decoder
         return other
 
     def encode(self, texts: Sequence[str], negatives: Sequence[str]) -> tuple[Embedding, Embedding]:
@@ -285,8 +293,8 @@ class ObservedModel(GuidedModel):
         call = self.stock.arguments(texts, negatives, found.steps)
         with _their_errors_in_words(self.pipeline):
             seen = record(self.pipeline, call, Watch(self._stand_in(found, len(texts)), stop_at="step"))
-        prompts.warn_if_cut(self.pipeline, seen.token_ids, [*texts, *negatives])
         cond, null = self._embeddings(found, seen.steps[0])
+        prompts.warn_if_cut(self.pipeline, seen.token_ids, [*texts, *negatives], (cond, null))
         if self.null == "open":
             if not found.masks:
                 raise InvalidValue("this model has no null 'open': its null text has no mask")
@@ -421,7 +429,7 @@ class ObservedModel(GuidedModel):
     def _network(self, component: str, module: Any) -> Frozen:
         """A denoiser as a constant function; made anew where the pipeline's was swapped."""
         if component not in self._frozen or self._frozen[component].network is not module:
-            self._frozen[component] = Frozen(module)
+            self._frozen[component] = Frozen(module, beside_others=True)
         self._frozen[component].recompute = self.recompute
         return self._frozen[component]
 

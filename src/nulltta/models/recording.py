@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from torch.overrides import TorchFunctionMode
 
 from nulltta.errors import InvalidValue
 from nulltta.models.frozen import Frozen
+from nulltta.models.offload import set_aside
 from nulltta.models.tree import bound, replaced
 from nulltta.quiet import quiet_libraries
 
@@ -94,6 +96,10 @@ class Watch:
     draws: int | None = None
 
 
+_ONE_AT_A_TIME = threading.RLock()
+"""Two recordings of one pipeline would each take the other's hooks for the pipeline's own."""
+
+
 class _Stop(BaseException):
     """Everything wanted was seen."""
 
@@ -129,6 +135,7 @@ def record(pipeline: Any, call: dict[str, Any], watch: Watch) -> Recording:
     seen = Recording()
     pending: list[DenoiserCall] = []
     with ExitStack() as undo:
+        undo.enter_context(_ONE_AT_A_TIME)
         undo.enter_context(_restored(pipeline))
         undo.enter_context(quiet_libraries())
         undo.enter_context(_pinned_ambience())
@@ -157,17 +164,19 @@ def record(pipeline: Any, call: dict[str, Any], watch: Watch) -> Recording:
         try:
             seen.result = pipeline(**call)
         except _Stop:
-            if getattr(pipeline, "_all_hooks", None):
-                pipeline.maybe_free_model_hooks()
+            set_aside(pipeline)
     return seen
 
 
 def _watched_forward(name: str, module: Any, watch: Watch, pending: list[DenoiserCall]) -> Callable[..., Any]:
     forward = module.forward
     signature = getattr(module, "_orig_mod", module).forward  # a compiled module's own takes anything
+    mine = threading.get_ident()
 
     @functools.wraps(signature)  # pipelines look at its parameters
     def watched(*args: Any, **kwargs: Any) -> Any:
+        if threading.get_ident() != mine:
+            return forward(*args, **kwargs)
         arguments = _kept(bound(signature, args, kwargs))
         output = forward(*args, **kwargs) if watch.stand_in is None else watch.stand_in(name, arguments)
         pending.append(DenoiserCall(name, arguments, output))
@@ -204,10 +213,12 @@ def _watched_step(
 
 
 def _watched_decode(decoder: Any, watch: Watch, seen: Recording) -> Callable[..., Any]:
-    decode, usual = decoder.decode, decoder.dtype
+    decode, usual, mine = decoder.decode, decoder.dtype, threading.get_ident()
 
     @functools.wraps(decode)
     def watched(*args: Any, **kwargs: Any) -> Any:
+        if threading.get_ident() != mine:
+            return decode(*args, **kwargs)
         if seen.decoded is not None:
             raise InvalidValue("this pipeline decodes its latents in more than one piece, which is not supported")
         seen.decoded, seen.upcast = (args, kwargs), decoder.dtype != usual

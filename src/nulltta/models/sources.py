@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from nulltta.errors import InvalidValue, LoadError, MissingExtra, NullTTAError, first_line
+from nulltta.errors import InvalidValue, LoadError, MissingExtra, NullTTAError, first_line, is_out_of_memory
 from nulltta.models.checks import require_supported
 from nulltta.models.recording import call_parameters
 
@@ -47,7 +47,7 @@ def load_pipeline(source: str, base_model: str | None, dtype: torch.dtype) -> An
             _from_file(location, base_model, dtype) if is_file else _from_directory(location, source, dtype)
         )  # fmt: skip
     except (OSError, ValueError, RuntimeError, ImportError, TypeError, KeyError) as error:
-        if isinstance(error, NullTTAError):
+        if isinstance(error, NullTTAError) or is_out_of_memory(error):
             raise
         raise LoadError(f"model '{source}' does not load: {first_line(error)}") from error
     pipeline.set_progress_bar_config(disable=True)

@@ -25,7 +25,7 @@ def attach(model: Any, source: Any) -> None:
     denoiser = next(iter(denoisers(model.pipeline).values()))
     decoder = source
     if isinstance(source, str | Path):
-        decoder = _load(str(source), denoiser.dtype).to(denoiser.device)
+        decoder = _load(str(source), denoiser.dtype).to(model.pipeline._execution_device)
     wanted = model.latent_shape
     given = decoder.config.get("latent_channels")
     if len(wanted) != 3 or given != wanted[0]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from nulltta.contracts import Reward
+from nulltta.devices import usual_device
 from nulltta.errors import InvalidValue
 from nulltta.rewards.catalogue import REWARDS, catalogue
 from nulltta.rewards.compose import Custom, Standardised, WeightedSum
@@ -37,15 +38,15 @@ def load(
             (images (B, 3, H, W) in [0, 1], prompts) -> scores (B,).
         source: for a single name, a hub id, a directory or a file to load instead of the usual hub id.
         device: where networks run; by default the GPU if there is one.
-        dtype: the precision of networks; by default float32, and bfloat16 on a GPU for large language models. Scores
-            are float32 in either case.
+        dtype: the precision of networks; by default float32 on the CPU, and on a GPU half precision for large
+            networks. Scores are float32 in either case.
         sha256: for a single name, the checksum that its weights file must have.
 
     Raises:
         InvalidValue: if the name is unknown, the expression is malformed, or the argument cannot be called.
         LoadError: if weights are missing, are truncated or do not match the reward.
     """
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    where = torch.device(device or usual_device())
     if isinstance(reward, str):
         node = parse(reward)
         if isinstance(node, Name):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from nulltta.contracts import Reward
+from nulltta.devices import usual_dtype
 from nulltta.errors import InvalidValue
 from nulltta.rewards import (
     aesthetic,
@@ -46,7 +47,8 @@ class KnownReward:
             home is a hub id or, without a slash, a Python package that ships the file.
         gigabytes: the approximate size of its download, from the number of its parameters; 0 if there is none.
         licence: the licence of its weights, as their authors state it.
-        gpu_dtype: the default precision of its networks on a GPU; elsewhere it is float32.
+        gpu_dtype: the default precision of its networks on a GPU; None for half precision, bfloat16 where the GPU
+            computes in it. On the CPU it is float32.
     """
 
     load: Callable[[RewardRequest], Reward]
@@ -55,11 +57,11 @@ class KnownReward:
     files: tuple[tuple[str, tuple[str, ...]], ...] = ()
     gigabytes: float = 0.0
     licence: str = ""
-    gpu_dtype: torch.dtype = torch.float32
+    gpu_dtype: torch.dtype | None = None
 
     def default_dtype(self, device: torch.device) -> torch.dtype:
         """Return the precision of its networks on a device if none is asked for."""
-        return self.gpu_dtype if device.type == "cuda" else torch.float32
+        return torch.float32 if device.type == "cpu" else self.gpu_dtype or usual_dtype(device)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +131,12 @@ _PICKSCORE_FILES = ((_PICKSCORE, checkpoint_files.WEIGHTS),)
 
 REWARDS: Mapping[str, KnownReward] = {
     "clip": KnownReward(
-        _embedded, "the embedded world's image-text score: cosine of image and prompt", licence="Apache-2.0"
+        _embedded, "the embedded world's image-text score: cosine of image and prompt", licence="Apache-2.0",
+        gpu_dtype=torch.float32,
     ),
     "clip-b": KnownReward(
         _embedded, "a second one, trained separately: keep it for checking what `clip` was raised to",
-        licence="Apache-2.0",
+        licence="Apache-2.0", gpu_dtype=torch.float32,
     ),
     "colourfulness": KnownReward(_formula(colourfulness), "Hasler and Süsstrunk's M3"),
     "brightness": KnownReward(_formula(brightness), "the mean pixel"),
@@ -211,12 +214,12 @@ REWARDS: Mapping[str, KnownReward] = {
     ),
     "nsfw": KnownReward(
         nsfw.load, "−P(not suitable for work) by Yahoo's OpenNSFW",
-        files=((nsfw.PACKAGE, (nsfw.FILE,)),), gigabytes=0.024, licence="BSD-2-Clause",
+        files=((nsfw.PACKAGE, (nsfw.FILE,)),), gigabytes=0.024, licence="BSD-2-Clause", gpu_dtype=torch.float32,
     ),
     "brisque": KnownReward(
         brisque.load, "−BRISQUE, distortion measured by the statistics of the luminance",
         files=((brisque.PACKAGE, (brisque.SVM,)), (brisque.PACKAGE, (brisque.SCALING,))), gigabytes=0.0004,
-        licence="Apache-2.0",
+        licence="Apache-2.0", gpu_dtype=torch.float32,
     ),
 }  # fmt: skip
 

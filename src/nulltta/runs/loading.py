@@ -13,7 +13,8 @@ from nulltta import models, rewards
 from nulltta.alignment import Result, align
 from nulltta.config import NullTTAConfig
 from nulltta.contracts import GuidedModel, OnStep, Reward
-from nulltta.errors import InvalidValue, first_line
+from nulltta.devices import usual_device, usual_dtype
+from nulltta.errors import InvalidValue, first_line, out_of_memory_as_error
 from nulltta.evaluation.comparison import Comparison, compare
 from nulltta.evaluation.measures import Measure, held_out_measures
 from nulltta.quiet import quiet_libraries
@@ -74,7 +75,8 @@ def load(settings: RunSettings) -> LoadedRun:
     """
     settings = resolved(settings)
     reward_name = with_source(settings.reward, settings.reward_source)
-    reward = load_reward(reward_name, settings.device)
+    dtype = None if settings.reward_dtype is None else getattr(torch, settings.reward_dtype)
+    reward = load_reward(reward_name, settings.device, dtype)
     config = settings.config.resolved(differentiable=reward.differentiable)
     settings = replace(settings, reward=reward_name, reward_source=None, config=config)
     model = load_model(settings)
@@ -95,7 +97,8 @@ def load_model(settings: ModelSettings) -> GuidedModel:
     with under_their_flags(settings):
         return models.load_model(
             settings.model, device=settings.device, dtype=getattr(torch, str(settings.dtype)),
-            base_model=settings.base_model, tiny_decoder=settings.tiny_decoder, compile=settings.compile, **call,
+            base_model=settings.base_model, tiny_decoder=settings.tiny_decoder, compile=settings.compile,
+            offload=settings.offload, **call,
         )  # fmt: skip
 
 
@@ -118,8 +121,9 @@ def load_reward(expression: str, device: torch.device | str | None = None, dtype
     Raises:
         InvalidValue: if the expression is malformed or names an unknown reward.
         LoadError: if its weights do not load.
+        OutOfMemory: if they do not fit into memory.
     """
-    with quiet_libraries():
+    with quiet_libraries(), out_of_memory_as_error(f"load '{expression}' in half precision (reward_dtype)"):
         return rewards.load(expression, device=device, dtype=dtype)
 
 
@@ -130,7 +134,9 @@ def resolved(settings: Settings) -> Settings:
         InvalidValue: if the device cannot be used.
     """
     device = usable_device(settings.device)
-    return replace(settings, device=str(device), dtype=settings.dtype or _usual_dtype(device))
+    return replace(
+        settings, device=str(device), dtype=settings.dtype or str(usual_dtype(device)).removeprefix("torch.")
+    )
 
 
 def usable_device(name: str | None) -> torch.device:
@@ -139,12 +145,8 @@ def usable_device(name: str | None) -> torch.device:
     Raises:
         InvalidValue: if the device cannot be used here.
     """
-    name = name or ("cuda" if torch.cuda.is_available() else "cpu")
+    name = name or str(usual_device())
     try:
         return torch.empty(1, device=name).device
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InvalidValue(f"device '{name}' cannot be used: {first_line(error)}") from error
-
-
-def _usual_dtype(device: torch.device) -> str:
-    return "float32" if device.type == "cpu" else "bfloat16"

@@ -12,10 +12,9 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
-from nulltta.algorithm.memory import out_of_memory_as_error
 from nulltta.config import NullTTAConfig
 from nulltta.contracts import GuidedModel, Reward
-from nulltta.errors import InvalidValue
+from nulltta.errors import InvalidValue, out_of_memory_as_error
 from nulltta.evaluation.comparison import Score
 from nulltta.evaluation.measures import Measure, held_out_measures
 from nulltta.null_text import loading

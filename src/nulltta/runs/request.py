@@ -25,10 +25,12 @@ class ModelSettings(CallSettings):
     Attributes:
         model: "embedded", a diffusers directory, a hub id or a .safetensors file.
         base_model: for a file, the directory or hub id of the pipeline that it was made from.
-        device: "cpu", "cuda", "cuda:1", ...; None for the GPU if there is one.
-        dtype: the name of a torch type; None for float32 on the CPU and bfloat16 on a GPU.
+        device: "cpu", "cuda", "cuda:1", "mps", ...; None for the GPU if there is one.
+        dtype: the name of a torch type; None for float32 on the CPU and half precision on a GPU.
         tiny_decoder: the directory or hub id of an `AutoencoderTiny` for `inner_decoder="tiny"`.
         compile: whether to compile the denoiser and the decoder.
+        offload: which parts stay away from the device while others work: "none", "text-encoders", "model" or
+            "sequential".
     """
 
     model: str = "embedded"
@@ -37,6 +39,7 @@ class ModelSettings(CallSettings):
     dtype: str | None = None
     tiny_decoder: str | None = None
     compile: bool = False
+    offload: str = "none"
 
     def options(self) -> dict[str, Any]:
         """Return every setting by the name of its command-line flag, but for pictures that were uploaded."""
@@ -51,8 +54,10 @@ class RunSettings(ModelSettings):
 
     Attributes:
         config: the settings of the method.
+        preset: the preset that the settings of the method started from; None for the model's own.
         reward: the reward to raise: a name or an expression.
         reward_source: where the weights of a reward given by name are.
+        reward_dtype: the name of the torch type that rewards compute in; None for each reward's own.
         method: a name in `nulltta.alignment.METHODS`.
         batch_size: how many prompts are sampled at a time.
         micro_batch: how many prompts or candidates go through the networks at once; None for all of them.
@@ -62,8 +67,10 @@ class RunSettings(ModelSettings):
     """
 
     config: NullTTAConfig
+    preset: str | None = None
     reward: str = "clip"
     reward_source: str | None = None
+    reward_dtype: str | None = None
     method: str = "null-tta"
     batch_size: int = 8
     micro_batch: int | None = None

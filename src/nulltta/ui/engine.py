@@ -39,6 +39,7 @@ class PageEngine:
             without a source.
         device: None for the GPU if there is one.
         dtype: None for the usual one of the device.
+        offload: which parts of a model stay away from the device while others work.
 
     Raises:
         InvalidValue: if the device cannot be used, or the reward is unknown.
@@ -46,10 +47,15 @@ class PageEngine:
     """
 
     def __init__(
-        self, models: Sequence[str], reward: str = "clip", device: str | None = None, dtype: str | None = None
+        self,
+        models: Sequence[str],
+        reward: str = "clip",
+        device: str | None = None,
+        dtype: str | None = None,
+        offload: str = "none",
     ) -> None:
         self.models, self.reward = tuple(models), reward
-        self.settings = resolved(ModelSettings(device=device, dtype=dtype))
+        self.settings = resolved(ModelSettings(device=device, dtype=dtype, offload=offload))
         self.device = str(self.settings.device)
         self.model = lru_cache(maxsize=1)(self._model)
         self.reward_of = lru_cache(maxsize=2)(self._load_reward)

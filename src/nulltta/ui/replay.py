@@ -8,8 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nulltta.algorithm.memory import out_of_memory_as_error
-from nulltta.errors import InvalidValue, NullTTAError
+from nulltta.errors import InvalidValue, NullTTAError, out_of_memory_as_error
 from nulltta.null_text.replay import replay
 from nulltta.null_text.value import NullText
 from nulltta.runs.formatting import number

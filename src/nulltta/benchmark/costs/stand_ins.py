@@ -60,17 +60,24 @@ def measured_model(name: str, device: str = "cpu", dtype: torch.dtype = torch.fl
             part.requires_grad_(False)
         scorer = load_scorer("clip", device)
         return MeasuredModel(stock, model.pipeline, model, scorer, EXACT, scorer.forget_texts)
-    torch.manual_seed(0)
+    pipeline = measured_pipeline(name, device, dtype)
     with torch.device(device):
-        pipeline = {"sd15": _sd15, "sdxl": _sdxl}[name]()
         reward = ClipScore(vit_h(), "vit-h")
-    for part in pipeline.components.values():
-        if isinstance(part, torch.nn.Module):
-            part.to(dtype)
     reward.encoder.model.to(dtype)
     reward.encoder.dtype = dtype
     model, config = nulltta.load_model(pipeline), NullTTAConfig(inner_steps=(5, 55))
     return MeasuredModel(pipeline, pipeline, model, reward, config, reward.encoder.forget_texts)
+
+
+def measured_pipeline(name: str, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Any:
+    """Make the stock pipeline of "sd15" or "sdxl" at its published size, with random weights."""
+    torch.manual_seed(0)
+    with torch.device(device):
+        pipeline = {"sd15": _sd15, "sdxl": _sdxl}[name]()
+    for part in pipeline.components.values():
+        if isinstance(part, torch.nn.Module):
+            part.to(dtype)
+    return pipeline
 
 
 def vit_h() -> DualEncoder:
