@@ -49,8 +49,8 @@ def replay(
 ) -> None:
     """Sample pictures with the null text in FILE: no reward, no gradient, at the cost of plain sampling."""
     request = ReplayRequest(
-        file=file, settings=ModelSettings(model=model, device=device, dtype=dtype, offload=offload, **of_call), seeds=seeds,
-        prompts=read_prompts(prompt or [], prompts_file), num_inference_steps=num_inference_steps,
+        file=file, settings=ModelSettings(model=model, device=device, dtype=dtype, offload=offload, **of_call),
+        seeds=seeds, prompts=read_prompts(prompt or [], prompts_file), num_inference_steps=num_inference_steps,
         guidance_scale=guidance_scale, eta=eta, exact=exact, plain=plain, reward=reward, reward_source=reward_source,
         out=out, batch_size=batch_size,
     )  # fmt: skip
