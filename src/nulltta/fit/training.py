@@ -22,11 +22,11 @@ from torch import Tensor
 
 from nulltta.algorithm import randomness, schedules
 from nulltta.algorithm.gradients import ESTIMATORS, GradientEstimator, finite_rows, in_micro_batches
-from nulltta.algorithm.memory import MicroBatch, out_of_memory_as_error
+from nulltta.algorithm.memory import ANY_RUN, MicroBatch
 from nulltta.algorithm.objective import Objective
 from nulltta.config import NullTTAConfig
 from nulltta.contracts import GuidedModel, NoiseStep, Reward
-from nulltta.errors import InvalidValue, LoadError, RewardError
+from nulltta.errors import InvalidValue, LoadError, RewardError, out_of_memory_as_error
 from nulltta.evaluation.bootstrap import Gain
 from nulltta.evaluation.measures import Measure
 from nulltta.files import atomic
@@ -152,7 +152,7 @@ def fit(problem: FitProblem, checkpoint: Path | None = None) -> FitStream:
         RewardError: if the reward fails, or its gradient is not finite.
         OutOfMemory: if memory runs out.
     """
-    with out_of_memory_as_error():
+    with out_of_memory_as_error(*ANY_RUN):
         training = _Training(problem)
         if checkpoint is not None and checkpoint.exists():
             training.resume(checkpoint)
