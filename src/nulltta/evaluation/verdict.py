@@ -97,7 +97,7 @@ def verdict(
         + _and(f"{names} fell" if falls else "", "its gain does not withstand small changes" if fragile else "")
         + ".",
         "at a price": f"The gain has a price: {target.name} rose, and {names} fell a little.",
-        "sound": f"The gain looks sound: {target.name} rose, and nothing that was measured beside it fell.",
+        "sound": f"The gain looks sound: {target.name} rose, and no measure beside it fell by more than chance.",
         "not raised": f"The reward was not raised: the gain in {target.name} may be chance.",
         "undecided": f"Nothing beside {target.name} was measured, so that hacking would not show.",
     }
@@ -114,11 +114,15 @@ def _serious(finding: MeasureFinding) -> bool:
 def _fall(finding: MeasureFinding) -> str:
     assert finding.gain is not None
     scaled = finding.gain.in_spreads
-    spreads = "" if scaled is None else f", {-scaled[0]:.1f} standard deviations of plain sampling"
+    spreads, by = (
+        ("", "")
+        if scaled is None
+        else (f", {-scaled[0]:.1f} standard deviations of plain sampling", " by more than one")
+    )
     gain = finding.gain
     return (
         f"{finding.name} fell by {-gain.mean:.3f} ({-gain.high:.3f} to {-gain.low:.3f}){spreads}; "
-        f"in {finding.joint_fall:.0%} of the pictures the target rose while it fell by more than one"
+        f"in {finding.joint_fall:.0%} of the pictures the target rose while it fell{by}"
     )
 
 
