@@ -14,6 +14,7 @@ import nulltta
 from nulltta.batch.folder import BatchFolder
 from nulltta.cli import main
 
+from ..command_line import refused
 from .tables import SHORT, arguments, require_each_row_once, table_of, written
 
 ROWS = [{"id": "x", "prompt": "a [red] cat", "seed": 3}, {"id": "../../y", "prompt": "b", "seed": 4}]
@@ -165,12 +166,9 @@ def test_a_mistake_is_refused_in_one_line_and_leaves_no_files(
     (tmp_path / "seeds.csv").write_text("seed\n1\n")
     before = sorted(tmp_path.rglob("*"))
     command, *rest = (word.format(tmp=tmp_path) for word in words)
-    assert main([command, "--model", str(checkpoint), "--out", str(tmp_path / "new" / "out"), *SHORT, *rest]) == 2
-    shown = capsys.readouterr()
-    assert shown.out == ""
-    [line] = shown.err.splitlines()
-    assert line.startswith("error: ")
-    assert says in line
+    assert says in refused(
+        [command, "--model", str(checkpoint), "--out", str(tmp_path / "new" / "out"), *SHORT, *rest], capsys
+    )
     assert sorted(tmp_path.rglob("*")) == before
 
 

@@ -23,6 +23,8 @@ from nulltta.errors import RewardError
 from nulltta.rewards.image_files import read_image
 from nulltta.runs.request import flag
 
+from ..command_line import refused
+
 SHORT = ["--num-inference-steps", "3", "--inner-steps", "1", "1", "--num-particles", "2"]
 SHORT += ["--guidance-scale", "3", "--learning-rate", "0.1"]
 
@@ -207,12 +209,7 @@ def test_a_mistake_is_refused_in_one_line_and_leaves_no_files(
     (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x80")
     before = sorted(tmp_path.rglob("*"))
     given = [word.format(tmp=tmp_path) for word in words]
-    assert main([*arguments(checkpoint, tmp_path / "out"), *given]) == 2
-    shown = capsys.readouterr()
-    assert shown.out == ""
-    [line] = shown.err.splitlines()
-    assert line.startswith("error: ")
-    assert expected in line
+    assert expected in refused([*arguments(checkpoint, tmp_path / "out"), *given], capsys)
     assert sorted(tmp_path.rglob("*")) == before
 
 

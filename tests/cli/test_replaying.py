@@ -19,6 +19,8 @@ from nulltta.images import to_pil
 from nulltta.null_text.replay import replay
 from nulltta.runs.grid import Cell, grid_figure
 
+from ..command_line import refused
+
 SHORT = ["--num-inference-steps", "3", "--inner-steps", "1", "1", "--num-particles", "2"]
 SHORT += ["--guidance-scale", "3", "--learning-rate", "0.1"]
 
@@ -164,12 +166,7 @@ def test_a_mistake_is_refused_in_one_line_and_leaves_no_files(
     NullText(null_text.timesteps, cut[1:], "a cat", cut[0], null_text.about).save(tmp_path / "lies")
     before = sorted(tmp_path.rglob("*"))
     filled = [word.replace("{tmp}", str(tmp_path)).replace("{kept}", str(whole)) for word in given]
-    assert main(["replay", "--model", str(checkpoint), "--out", str(tmp_path / "out"), *filled]) == 2
-    shown = capsys.readouterr()
-    assert shown.out == ""
-    [line] = shown.err.splitlines()
-    assert line.startswith("error: ")
-    assert expected in line
+    assert expected in refused(["replay", "--model", str(checkpoint), "--out", str(tmp_path / "out"), *filled], capsys)
     assert sorted(tmp_path.rglob("*")) == before
 
 

@@ -15,6 +15,8 @@ from nulltta.cli import main
 from nulltta.images import save_png, to_pil
 from nulltta.rewards.image_files import read_image
 
+from ..command_line import refused
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -123,10 +125,7 @@ def test_a_mistake_is_refused_in_one_line_and_leaves_no_files(
     before = sorted(tmp_path.rglob("*"))
     given = [word.format(tmp=tmp_path, folder=folder) for word in words]
     out = [] if "--out" in words else ["--out", str(tmp_path / "scores.csv")]
-    assert main(["rewards", "score", *given, "--reward", "brightness", *out]) == 2
-    shown = capsys.readouterr()
-    assert shown.out == ""
-    [line] = shown.err.splitlines()
-    assert line.startswith("error: ")
-    assert expected.format(tmp=tmp_path) in line
+    assert expected.format(tmp=tmp_path) in refused(
+        ["rewards", "score", *given, "--reward", "brightness", *out], capsys
+    )
     assert sorted(tmp_path.rglob("*")) == before

@@ -22,6 +22,7 @@ from PIL import Image
 import nulltta
 from nulltta.cli import main
 
+from ..command_line import refused
 from .serving import KEY, SHORT, assert_same, config
 
 OURS = {"nulltta": {**SHORT, "reward": "brightness"}}
@@ -41,10 +42,7 @@ ENVIRONMENT = {
     ],
 )
 def test_a_mistake_is_refused_in_one_line(words: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["serve", *words]) == 2
-    [line] = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: ")
-    assert line.endswith(says)
+    assert refused(["serve", *words], capsys).endswith(says)
 
 
 def test_without_ray_the_error_says_what_to_install(

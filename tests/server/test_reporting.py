@@ -25,6 +25,7 @@ from nulltta.server import logs
 from nulltta.server.engine import ServerEngine
 from nulltta.server.settings import ServerSettings
 
+from ..command_line import refused
 from . import gates
 from .serving import KEY, SHORT, Running
 from .wire import ask, body, get
@@ -119,12 +120,7 @@ def test_a_mistake_of_the_operator_is_refused_in_one_line(
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         given = [word.format(tmp=tmp_path, taken=port) for word in words]
-        assert main(["serve", "--model", str(checkpoint), "--port", "0", *given]) == 2
-    shown = capsys.readouterr()
-    assert shown.out == ""
-    [line] = shown.err.splitlines()
-    assert line.startswith("error: ")
-    assert says in line
+        assert says in refused(["serve", "--model", str(checkpoint), "--port", "0", *given], capsys)
 
 
 def test_a_missing_extra_says_the_install_line(
