@@ -1,7 +1,7 @@
 """Null-TTA: images that score better under a reward of your choice, from a frozen text-to-image model.
 
     model = nulltta.load_model("embedded")
-    result = nulltta.align(model, "a cat face on a blue background, noto style", reward="clip", seed=0)
+    result = nulltta.align(model, "two foxes on a blue background, fluent style", reward="clip", seed=0)
     result.save("out")
 
 The public names are loaded when they are first used, so that importing the package is fast.

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from nulltta.testing import RewardContract
+from nulltta.testing import LatentRewardContract, RewardContract
+
+from ..rewards.latents import Redness
 
 
 def redness(images: Tensor, prompts: Sequence[str]) -> Tensor:
@@ -25,3 +27,9 @@ class TestRewards(RewardContract):
     )  # fmt: skip
     def reward(self, request: pytest.FixtureRequest) -> Any:
         return request.param
+
+
+class TestLatentRewards(LatentRewardContract):
+    @pytest.fixture
+    def reward(self) -> Redness:
+        return Redness()

@@ -71,6 +71,15 @@ class Judge:
         return images.mean(dim=(1, 2, 3))
 
 
+def test_a_measure_that_fails_is_named(model: nulltta.GuidedModel, config: nulltta.NullTTAConfig) -> None:
+    def contrast(images: Tensor, prompts: Sequence[str]) -> Tensor:
+        raise ZeroDivisionError("in the measure")
+
+    result = nulltta.align(model, "a", "brightness", config=config, method="plain")
+    with pytest.raises(nulltta.RewardError, match=r"^reward 'contrast' failed: ZeroDivisionError: in the measure$"):
+        compare(result, {"contrast": contrast})
+
+
 def test_facts_are_unknown_outside_the_grammar(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nulltta.embedded.judge.load_judge", Judge)
     inside = grammar.test_prompts(1)[0]

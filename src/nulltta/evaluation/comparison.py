@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import torch
@@ -13,6 +14,8 @@ from nulltta.alignment import Result
 from nulltta.contracts import Step
 from nulltta.evaluation.measures import Measure
 from nulltta.null_text.value import NullText
+from nulltta.rewards.compose import Custom
+from nulltta.scoring import named
 
 Role = Literal["target", "component", "held out"]
 """The part of a measure in the run: optimised, a component of what was optimised, or neither."""
@@ -71,7 +74,8 @@ def compare(result: Result, measures: Mapping[str, Measure] | None = None) -> li
     with torch.no_grad():
         for name, measure in (measures or {}).items():
             if name not in values:
-                values[name] = measure(plain, prompts), measure(aligned, prompts), "held out"
+                before, after = (_measured(name, measure, images, prompts) for images in (plain, aligned))
+                values[name] = before, after, "held out"
     initial = result.initial_rewards if result.initial_rewards is not None else torch.empty(len(prompts), 0)
     return [
         Comparison(
@@ -94,6 +98,11 @@ def _values(result: Result) -> dict[str, tuple[Tensor, Tensor, Role]]:
     for name, aligned in result.reward_components.items():
         values.setdefault(name, (result.baseline_components[name], aligned, "component"))
     return values
+
+
+def _measured(name: str, measure: Measure, images: Tensor, prompts: Sequence[str]) -> Tensor:
+    """Return the values (B,) of a measure; an error names it."""
+    return named(Custom(measure, name), partial(measure, images, prompts))
 
 
 def _of_prompt(step: Step, b: int) -> Step:

@@ -20,6 +20,8 @@ A contract is a class of pytest tests. Subclass it in a test module of your own,
         def method(self, request):
             return request.param
 
+`LatentRewardContract` is `RewardContract` for a reward that reads latents.
+
 `Gaussian` is a model whose every distribution is known in closed form, for tests of what a method samples, and
 `nearness` is a quadratic reward for it. `FamilyCase` says how one family's stock pipeline is called. This package needs
 pytest; nothing else in nulltta does.
@@ -34,6 +36,8 @@ from nulltta.testing.cases import FamilyCase
 from nulltta.testing.gaussian import Gaussian, nearness
 from nulltta.testing.methods import MethodContract
 from nulltta.testing.models import ModelContract
-from nulltta.testing.rewards import RewardContract
+from nulltta.testing.rewards import LatentRewardContract, RewardContract
 
-__all__ = ["FamilyCase", "Gaussian", "MethodContract", "ModelContract", "RewardContract", "nearness"]
+__all__ = [
+    "FamilyCase", "Gaussian", "LatentRewardContract", "MethodContract", "ModelContract", "RewardContract", "nearness",
+]  # fmt: skip
