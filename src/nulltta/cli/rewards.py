@@ -80,16 +80,16 @@ def _table(rows: list[ListedReward]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), caption_justify="left")
-    table.caption = "grad.: has a gradient; size: of its download; local: needs no download"
-    for heading in ("name", "grad.", "size", "local"):
+    table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 0), caption_justify="left")
+    table.caption = "grad: has a gradient; size: of its download; here: needs no download"
+    for heading in ("name", "grad", "size", "here"):
         table.add_column(heading, no_wrap=True, justify="right" if heading == "size" else "left")
     table.add_column("what it is; licence, source", overflow="fold")
     for row in rows:
         what = Text(row.summary)
         if about := ", ".join(filter(None, (row.licence, row.source))):
             what.append(f"\n{about}", "dim")
-        size = f"{row.gigabytes:.1f} GB" if row.gigabytes else "–"
-        local = Text("yes", "green") if row.present else Text("no", "dim")
-        table.add_row(Text(row.name, "bold"), "yes" if row.differentiable else "no", size, local, what)
+        size = f"{row.gigabytes:.{int(row.gigabytes < 10)}f} GB" if row.gigabytes else "–"
+        here = Text("yes", "green") if row.present else Text("no", "dim")
+        table.add_row(Text(row.name, "bold"), "yes" if row.differentiable else "no", size, here, what)
     return table
