@@ -32,6 +32,8 @@ def test_defaults_are_published_except_for_zeroth_order_directions() -> None:
         ("inner_steps", (1,), "two whole numbers"),
         ("inner_steps", (-1, 2), "two whole numbers"),
         ("num_particles", 0, "num_particles"),
+        ("num_particles", 99_999_999_999, "num_particles must be 10000 or less"),
+        ("zeroth_order_samples", 10_001, "zeroth_order_samples must be 10000 or less"),
         ("num_particles", 1.5, "num_particles"),
         ("num_inference_steps", 0, "num_inference_steps"),
         ("reward_weight", -1, "reward_weight"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -21,12 +22,13 @@ from nulltta.algorithm.streams import MethodRun
 from nulltta.baselines import BASELINES
 from nulltta.config import NullTTAConfig
 from nulltta.contracts import GuidedModel, OnStep, Outcome, Reward, Step, Stream
+from nulltta.embedded.grammar import unknown_words
 from nulltta.errors import InvalidValue, out_of_memory_as_error
 from nulltta.images import save_png, to_pil
 from nulltta.models import load_model
 from nulltta.null_text.capture import about_model, null_texts
 from nulltta.null_text.value import NullText
-from nulltta.prompts import require_prompts, require_text
+from nulltta.prompts import EncodedPrompt, require_prompts, require_text
 from nulltta.rewards.compose import Custom, measured, parts, unmeasured
 from nulltta.scoring import pick, score_finished
 
@@ -180,6 +182,12 @@ def align(
     return as_result(problem, method_run.finish(on_step), method_run.trace)
 
 
+def expected_steps(method: str, config: NullTTAConfig) -> int:
+    """Return how many `Step`s a method of `METHODS` yields for one batch, for progress bars."""
+    T = config.num_inference_steps
+    return BASELINES[method].steps(T) if method in BASELINES else T
+
+
 def make_problem(
     model: GuidedModel | Any,
     prompts: str | Sequence[str],
@@ -211,6 +219,7 @@ def make_problem(
     with out_of_memory_as_error(*ANY_RUN):
         model = model if isinstance(model, GuidedModel) else load_model(model)
         config = config or NullTTAConfig.preset(model.name)
+        _warn_of_unknown_words(model, prompts)
         cond, null = model.encode(prompts, negatives)
         reward = rewards.load(reward)
         reward.require_model(model)
@@ -244,6 +253,21 @@ def as_result(problem: Problem, outcome: Outcome, trace: Sequence[Step]) -> Resu
         problem=replace(problem, latents=outcome.initial_latents[:, None]),
         latents=None if outcome.latents is None else pick(outcome.latents, outcome.selected),
     )
+
+
+def _warn_of_unknown_words(model: GuidedModel, prompts: Sequence[str]) -> None:
+    """Warn of words that the embedded model never saw: it draws something else in their place."""
+    if model.name != "embedded":
+        return
+    unknown = dict.fromkeys(
+        word for prompt in prompts if not isinstance(prompt, EncodedPrompt) for word in unknown_words(prompt)
+    )
+    if unknown:
+        warnings.warn(
+            f"the embedded model does not know {', '.join(map(repr, unknown))}: it draws emoji on plain "
+            "backgrounds, as in 'a fox on a blue background, noto style'",
+            stacklevel=3,
+        )
 
 
 def _initial_latents(model: GuidedModel, seeds: Sequence[int], particles: int, given: Tensor | None) -> Tensor:

@@ -16,6 +16,8 @@ Directions = Literal["white", "cma"]
 Detail = Literal["full", "tiny"]
 FormName = Literal["constant", "steps", "prompt"]
 """What a fitted null text depends on; see `nulltta.null_text.forms`."""
+MOST = 10_000
+"""The most candidates or points: a mistyped number is refused before it takes all memory."""
 
 
 def _option(default: Any, text: str) -> Any:
@@ -34,7 +36,7 @@ class NullTTAConfig:
         num_inference_steps: T, the number of denoising steps; 1 or more.
         guidance_scale: s, the scale of classifier-free guidance; above 1.
         inner_steps: (n_min, n_max), the inner steps at the first denoising step and at the last; 0 or more.
-        num_particles: K, the candidates drawn at each denoising step; 1 or more.
+        num_particles: K, the candidates drawn at each denoising step; 1 to `MOST`.
         reward_weight: λ1, the weight of the reward; 0 or more. None means 100, or 50 for zeroth order.
         kl_weight: λ2, the weight of the consistency term; 0 or more.
         prior_weight: λ2, the weight of the null text's Gaussian prior; 0 or more. None means the same as `kl_weight`,
@@ -91,7 +93,7 @@ class NullTTAConfig:
         for name in ("inner_steps", "optimise_between"):  # lists, as read from JSON
             object.__setattr__(self, name, tuple(getattr(self, name)))
         whole(self, "num_inference_steps", at_least=1)
-        whole(self, "num_particles", at_least=1)
+        whole(self, "num_particles", at_least=1, at_most=MOST)
         whole(self, "budget", at_least=0)
         self._check_inner_steps()
         for name in ("kl_weight", "learning_rate", "eta", "guidance_scale"):
@@ -121,7 +123,7 @@ class NullTTAConfig:
             ("inner_decoder", Detail),
         ):  # fmt: skip
             one_of(self, name, get_args(choices))
-        whole(self, "zeroth_order_samples", at_least=1)
+        whole(self, "zeroth_order_samples", at_least=1, at_most=MOST)
         if self.zeroth_order_directions == "cma" and self.zeroth_order_samples < 2:
             raise InvalidValue("must be 2 or more for cma, which compares the points", "zeroth_order_samples")
 
@@ -168,8 +170,8 @@ def without_none(hint: Any) -> Any:
     return hint if type(None) not in members else Union[tuple(m for m in members if m is not type(None))]  # noqa: UP007
 
 
-def whole(settings: Any, name: str, at_least: int) -> None:
-    """Check that a field is a whole number of `at_least` or more.
+def whole(settings: Any, name: str, at_least: int, at_most: int | None = None) -> None:
+    """Check that a field is a whole number of `at_least` or more, and `at_most` or less where there is a limit.
 
     Raises:
         InvalidValue: if it is not.
@@ -177,6 +179,8 @@ def whole(settings: Any, name: str, at_least: int) -> None:
     value = getattr(settings, name)
     if type(value) is not int or value < at_least:
         raise InvalidValue(f"must be a whole number, {at_least} or more, not {value}", name)
+    if at_most is not None and value > at_most:
+        raise InvalidValue(f"must be {at_most} or less, not {value}", name)
 
 
 def number(settings: Any, name: str, *, positive: bool = False, or_else: str = "") -> None:

@@ -20,8 +20,13 @@ from typing import ClassVar
 
 
 class NullTTAError(Exception):
-    """The base class. Its message is one line: what was wrong, and what would be right."""
+    """The base class. Its message is one line: what was wrong, and what would be right.
 
+    Attributes:
+        argument: the name of the argument that it is about, where the message does not name it; see `blaming`.
+    """
+
+    argument: str | None = None
     exit_code: ClassVar[int] = 1
     """What the command line exits with."""
     http_status: ClassVar[int] = 500
@@ -86,6 +91,20 @@ class OutOfMemory(NullTTAError):
     """Memory ran out, on the GPU or on the machine."""
 
     http_status = 503
+
+
+@contextmanager
+def blaming(argument: str) -> Iterator[None]:
+    """Let errors of a `with` block say which argument they are about, unless they do so themselves.
+
+    What loads a model or a reward does not know by which of a caller's arguments it was named.
+    """
+    try:
+        yield
+    except NullTTAError as error:
+        if error.argument is None and getattr(error, "field", None) is None:
+            error.argument = argument
+        raise
 
 
 def first_line(error: BaseException) -> str:

@@ -15,7 +15,7 @@ import nulltta
 from nulltta import NullTTAConfig, NullTTAError, align
 from nulltta.algorithm import schedules
 from nulltta.algorithm.memory import MicroBatch
-from nulltta.alignment import METHODS
+from nulltta.alignment import METHODS, expected_steps
 from nulltta.baselines import BASELINES, DAS, DNO, DPS, Baseline, BestOfN, FKSteering, ReNO
 from nulltta.rewards import load
 from nulltta.testing import Gaussian, nearness
@@ -59,6 +59,13 @@ def test_a_baseline_is_a_method_by_its_name() -> None:
     by_value = align(Gaussian(), "red", nearness, config=config, method=BestOfN())
     assert torch.equal(by_name.candidates, by_value.candidates)
     assert by_name.candidates.shape[1] == 16
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_it_yields_as_many_steps_as_a_progress_bar_is_told(name: str) -> None:
+    config = NullTTAConfig(num_inference_steps=3, num_particles=1, inner_steps=(1, 1), guidance_scale=3.0)
+    result = align(Gaussian(), "red", nearness, config=config, method=name)
+    assert len(result.trace) == expected_steps(name, config)
 
 
 @every

@@ -198,7 +198,7 @@ def test_methods_are_timed(tiny: list[str], capsys: pytest.CaptureFixture[str]) 
 
 
 MISTAKES = {
-    "unknown contender": (["--contender", "dsp"], "unknown contender 'dsp'"),
+    "unknown contender": (["--contender", "dsp"], "--contender 'dsp' is unknown"),
     "budget": (["--budget", "soon"], "not soon"),
     "target": (["--target", "clp"], "did you mean 'clip'"),
     "measure": (["--measure", "nope"], "unknown reward 'nope'"),
@@ -238,7 +238,7 @@ OTHER_MISTAKES = {
     "calibrate seconds": (["calibrate", "nan"], "not nans"),
     "calibrate no time": (["calibrate", "0"], "not 0s"),
     "calibrate target": (["calibrate", "1", "--target", "nope"], "unknown reward 'nope'"),
-    "calibrate contender": (["calibrate", "1", "--contender", "dsp"], "unknown contender 'dsp'"),
+    "calibrate contender": (["calibrate", "1", "--contender", "dsp"], "--contender 'dsp' is unknown"),
     "calibrate threads": (["calibrate", "1", "--threads", "-1"], "threads must be 0 or more, not -1"),
 }
 

@@ -99,8 +99,8 @@ def vars_of(config: NullTTAConfig) -> dict[str, object]:
 
 
 MISTAKES = {
-    "no such table": (["--table", "8"], "less than or equal to 7"),
-    "no such file": (["--table", "1"], "cannot read prompts"),
+    "no such table": (["--table", "8"], "--table must be 7 or less"),
+    "no such file": (["--table", "1"], "cannot be read"),
     "source": (["--table", "1", "--source", "hpsv2"], "--source must be as in hpsv2=weights/hps"),
     "source of another": (["--table", "6", "--source", "hpsv2=x"], "no reward 'hpsv2'"),
     "seeds": (["--table", "1", "--seeds", "9"], "give 1 to 3"),

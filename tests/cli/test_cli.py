@@ -21,6 +21,7 @@ from nulltta.cli import main
 from nulltta.config import NullTTAConfig
 from nulltta.errors import RewardError
 from nulltta.rewards.image_files import read_image
+from nulltta.runs.folder import RunFolder
 from nulltta.runs.request import flag
 
 from ..command_line import refused
@@ -140,7 +141,7 @@ def test_a_rewards_source_is_part_of_what_is_recorded(
     assert record["arguments"]["reward"] == f'clip:"{weights}"'
     assert "--reward-source" not in record["command"]
     capsys.readouterr()
-    assert main([*words, "--reward", "clip + jpeg"]) == 2
+    assert main([*words, "--reward", "clip + jpeg", "--overwrite"]) == 2
     assert "write sources into an expression" in capsys.readouterr().err
 
 
@@ -172,31 +173,41 @@ MISTAKES = {
     "no prompt": ([], "no prompt"),
     "empty prompt": ([" "], "empty"),
     "bytes": (["\udcff"], "UTF-8"),
-    "missing file": (["--prompts", "{tmp}/none.txt"], "none.txt"),
+    "missing file": (["--prompts", "{tmp}/none.txt"], "--prompts '{tmp}/none.txt' cannot be read"),
     "empty file": (["--prompts", "{tmp}/empty.txt"], "no prompts"),
     "binary file": (["--prompts", "{tmp}/binary.txt"], "UTF-8"),
-    "unknown reward": (["a", "--reward", "brightnes"], "did you mean 'brightness'"),
+    "unknown reward": (
+        ["a", "--reward", "brightnes"],
+        "--reward: unknown reward 'brightnes': did you mean 'brightness'",
+    ),
+    "toy reward": (["a", "--reward", "0.5*clip + brightness"], "--reward 'clip' knows the embedded model's emoji only"),
     "malformed reward": (["a", "--reward", "0.7*"], "malformed"),
-    "unknown model": (["a", "--model", "nonesuch"], "unknown model 'nonesuch'"),
-    "no diffusers model": (["a", "--model", "{tmp}"], "no model_index.json"),
+    "unknown model": (["a", "--model", "nonesuch"], "--model: unknown model 'nonesuch'"),
+    "no diffusers model": (["a", "--model", "{tmp}"], "--model: "),
     "guidance": (["a", "--guidance-scale", "1"], "--guidance-scale must be above 1, not 1"),
     "reversed": (["a", "--inner-steps", "5", "2"], "--inner-steps must be n_min n_max: (5, 2) is reversed"),
-    "one number": (["a", "--inner-steps", "5"], "--inner-steps"),
+    "one number": (["a", "--inner-steps", "5"], "--inner-steps takes 2 values"),
+    "one number before a flag": (["a", "--inner-steps", "5", "--seed", "1"], "must be two whole numbers, not '--seed'"),
+    "three numbers": (["a", "--inner-steps", "5", "6", "7"], "'7' would be a prompt: give --inner-steps"),
+    "no value": (["a", "--seed"], "--seed takes a value"),
     "no candidates": (["a", "--num-particles", "0"], "--num-particles"),
     "negative weight": (["a", "--reward-weight", "-1"], "--reward-weight"),
-    "not a number": (["a", "--learning-rate", "fast"], "--learning-rate"),
+    "not a number": (["a", "--learning-rate", "fast"], "--learning-rate must be a number, not 'fast'"),
     "nan": (["a", "--kl-weight", "nan"], "--kl-weight"),
     "bad word": (["a", "--annealing", "slow"], "annealing"),
     "bad convention": (["a", "--conventions", "mine"], "--conventions must be one of paper, release, exact"),
     "too many steps": (["a", "--num-inference-steps", "2000"], "--num-inference-steps is above the 1000 steps"),
     "negative seed": (["a", "--seed", "-1"], "seed"),
-    "huge seed": (["a", "--seed", "x"], "--seed"),
+    "no seed": (["a", "--seed", "x"], "--seed must be a whole number, not 'x'"),
     "batch size": (["a", "--batch-size", "0"], "--batch-size must be"),
-    "unknown device": (["a", "--device", "abacus"], "device 'abacus'"),
-    "no such device": (["a", "--device", "cuda:99"], "device 'cuda:99'"),
-    "unknown type": (["a", "--dtype", "int8"], "--dtype"),
+    "unknown device": (["a", "--device", "abacus"], "--device 'abacus'"),
+    "no such device": (["a", "--device", "cuda:99"], "--device 'cuda:99'"),
+    "device without numbers": (["a", "--device", "meta"], "--device 'meta'"),
+    "no device": (["a", "--device", ""], "--device ''"),
+    "unknown type": (["a", "--dtype", "int8"], "--dtype must be one of float32, bfloat16, float16, not 'int8'"),
     "unknown flag": (["a", "--guidance", "2"], "--guidance"),
-    "unwritable": (["a", "--out", "{tmp}/empty.txt/out"], "is not a folder"),
+    "unwritable": (["a", "--out", "{tmp}/empty.txt/out"], "--out: cannot write to"),
+    "no real folder": (["a", "--out", "/proc/new"], "--out: cannot write to '/proc/new'"),
     "a file": (["a", "--out", "{tmp}/empty.txt"], "is not a folder"),
 }
 
@@ -209,8 +220,69 @@ def test_a_mistake_is_refused_in_one_line_and_leaves_no_files(
     (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x80")
     before = sorted(tmp_path.rglob("*"))
     given = [word.format(tmp=tmp_path) for word in words]
-    assert expected in refused([*arguments(checkpoint, tmp_path / "out"), *given], capsys)
+    line = refused([*arguments(checkpoint, tmp_path / "out"), *given], capsys)
+    assert expected.replace("{tmp}", str(tmp_path)) in line
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_folder_belongs_to_one_run(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    assert main([*arguments(checkpoint, out, "a", "b"), "--save-null-text", "small"]) == 0
+    (out / "notes.txt").write_text("mine")
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    capsys.readouterr()
+    for again in (
+        arguments(checkpoint, out, "c"),
+        ["replay", str(out / "000/null-text.safetensors"), "--out", str(out)],
+    ):
+        assert main(again) == 2
+        assert "holds the results of another run: give another folder, or --overwrite" in capsys.readouterr().err
+        assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+    assert main([*arguments(checkpoint, out, "c"), "--overwrite"]) == 0
+    left = {path.relative_to(out).as_posix() for path in out.rglob("*")}
+    assert left == {"plain.png", "aligned.png", "comparison.png", "trace.png", "result.json", "notes.txt"}
+
+    monkeypatch.chdir(tmp_path)  # without --out, the next folder without a run
+    words = arguments(checkpoint, out, "d")
+    place = words.index("--out")
+    assert main([*words[:place], *words[place + 2 :]]) == 0
+    assert "look at out-2/comparison.png" in capsys.readouterr().out
+
+
+def test_an_overwritten_result_names_no_file_outside_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "precious.png").touch()
+    folder = RunFolder(tmp_path / "out", {}, 1, "prompts")
+    (tmp_path / "out").mkdir()
+    entry = {"files": {"aligned": "../precious.png"}}
+    (tmp_path / "out" / "result.json").write_text(json.dumps({"results": [entry]}))
+    with folder.writing("running"):
+        pass
+    assert (tmp_path / "precious.png").exists()
+
+
+FAILING = """
+def shaky(images, prompts):
+    raise ZeroDivisionError("no light")
+"""
+
+
+def test_a_reward_that_raises_is_one_line_and_debug_adds_the_traceback(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "failing_rewards.py").write_text(FAILING)
+    monkeypatch.chdir(tmp_path)
+    words = [*arguments(checkpoint, tmp_path / "out", "a"), "--reward", "failing_rewards:shaky"]
+    assert main(words) == 1
+    [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert line == "error: reward 'failing_rewards:shaky' failed: ZeroDivisionError: no light"
+    assert main([*words, "--debug"]) == 1
+    shown = capsys.readouterr().err
+    assert 'raise ZeroDivisionError("no light")' in shown
+    assert line in shown.splitlines()
+    assert main(["align", "--debug", "--seed", "x"]) == 2
 
 
 def test_an_unknown_command_is_refused_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -74,7 +74,10 @@ def test_exact_replay_reproduces_the_aligned_picture_and_says_so(
             length = int.from_bytes(file.read(8), "little")
             metadata = json.loads(file.read(length))["__metadata__"]
         save_file(tensors, tmp_path / name, metadata)
-        assert main(["replay", str(tmp_path / name), *words(kept, checkpoint, tmp_path, "--exact")[2:]]) == 0
+        assert (
+            main(["replay", str(tmp_path / name), *words(kept, checkpoint, tmp_path, "--exact", "--overwrite")[2:]])
+            == 0
+        )
         assert says in capsys.readouterr().out
 
 
@@ -124,7 +127,12 @@ def test_a_reward_scores_plain_against_replay(
     shown = capsys.readouterr().out
     assert f"{gain:+.3f}" in shown
     assert "95% interval over seeds" in shown
-    assert main(words(kept, checkpoint, tmp_path, "--prompt", "a", "--prompt", "b", "--reward", "brightness")) == 0
+    assert (
+        main(
+            words(kept, checkpoint, tmp_path, "--prompt", "a", "--prompt", "b", "--reward", "brightness", "--overwrite")
+        )
+        == 0
+    )
     assert "95% interval over prompts" in capsys.readouterr().out
 
 

@@ -43,7 +43,9 @@ def test_the_list_fits_the_terminal(
     words = shown.split()
     for row in rewards.catalogue():
         assert first[row.name][1] == ("yes" if row.differentiable else "no")
-        assert ("GB" in first[row.name]) == bool(row.gigabytes)
+        unit = "GB" if row.gigabytes >= 0.1 else "MB" if row.gigabytes else "–"
+        assert unit in first[row.name]
+        assert "0.0" not in first[row.name]
         assert all(word in words for word in row.source.split())
 
 
@@ -88,7 +90,8 @@ def test_a_folder_is_scored_by_its_table(folder: Path, tmp_path: Path, capsys: p
 
 A = "{folder}/a.png"
 MISTAKES = {
-    "no prompt": ([A], "a prompt is empty"),
+    "no prompt": ([A], "--prompt is missing: say what the pictures should show"),
+    "no table": (["{folder}", "--prompts", "{tmp}/none.csv"], "--prompts: cannot read prompts from '{tmp}/none.csv'"),
     "empty prompt": ([A, "--prompt", " "], "a prompt is empty"),
     "bytes": ([A, "--prompt", "\udcff"], "UTF-8"),
     "absent": ([A, "{folder}/e.png", "--prompt", "x"], "e.png': there is no such file"),
@@ -98,20 +101,24 @@ MISTAKES = {
         "--prompt is for all pictures: give it or a CSV file",
     ),
     "no folder": ([A, "--prompts", "{tmp}/good.csv"], "one folder"),
-    "unknown reward": ([A, "--prompt", "x", "--reward", "brightnes"], "did you mean 'brightness'"),
+    "unknown reward": (
+        [A, "--prompt", "x", "--reward", "brightnes"],
+        "--reward: unknown reward 'brightnes': did you mean 'brightness'",
+    ),
     "malformed": ([A, "--prompt", "x", "--reward", "0.7 * clip +"], "malformed at its end"),
     "unmeasured": ([A, "--prompt", "x", "--reward", "z(sharpness)"], "as in z(sharpness, 0.2, 0.01)"),
     "two for a source": (
         [A, "--prompt", "x", "--reward-source", "a/b", "--reward", "clip"],
         "source goes with one reward",
     ),
-    "device": ([A, "--prompt", "x", "--device", "abacus"], "device 'abacus'"),
+    "device": ([A, "--prompt", "x", "--device", "abacus"], "--device 'abacus'"),
     "batch size": ([A, "--prompt", "x", "--batch-size", "0"], "--batch-size must be a whole number, 1 or more"),
     "no picture": (["{tmp}/good.csv", A, "--prompt", "x"], "cannot read image '{tmp}/good.csv'"),
     "cut short": (["{folder}", "--prompts", "{tmp}/good.csv"], "d.png': it is not an image"),
     "columns": (["{folder}", "--prompts", "{tmp}/columns.csv"], "needs the columns file and prompt"),
+    "out is a picture": ([A, "--prompt", "x", "--out", "{folder}/a.png"], "is one of the pictures: give another file"),
     "out is a folder": ([A, "--prompt", "x", "--out", "{tmp}"], "is a folder"),
-    "out is in a file": ([A, "--prompt", "x", "--out", "{tmp}/good.csv/scores.csv"], "is not a folder"),
+    "out is in a file": ([A, "--prompt", "x", "--out", "{tmp}/good.csv/scores.csv"], "--out: cannot write to"),
 }
 
 
@@ -125,7 +132,6 @@ def test_a_mistake_is_refused_in_one_line_and_leaves_no_files(
     before = sorted(tmp_path.rglob("*"))
     given = [word.format(tmp=tmp_path, folder=folder) for word in words]
     out = [] if "--out" in words else ["--out", str(tmp_path / "scores.csv")]
-    assert expected.format(tmp=tmp_path) in refused(
-        ["rewards", "score", *given, "--reward", "brightness", *out], capsys
-    )
+    line = refused(["rewards", "score", *given, "--reward", "brightness", *out], capsys)
+    assert expected.format(tmp=tmp_path, folder=folder) in line
     assert sorted(tmp_path.rglob("*")) == before

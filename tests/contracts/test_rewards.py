@@ -12,6 +12,8 @@ from nulltta.testing import LatentRewardContract, RewardContract
 
 from ..rewards.latents import Redness
 
+from ..rewards.formulas import FORMULAS
+
 
 def redness(images: Tensor, prompts: Sequence[str]) -> Tensor:
     return images[:, 0].mean((1, 2))
@@ -19,12 +21,9 @@ def redness(images: Tensor, prompts: Sequence[str]) -> Tensor:
 
 class TestRewards(RewardContract):
     @pytest.fixture(
-        params=[
-            "brightness", "colourfulness", "target-colour:#ff8800", "jpeg", "brightness - 0.5*colourfulness",
-            "z(brightness, 0.4, 0.1) + jpeg", redness,
-        ],
+        params=[*FORMULAS, "brightness - 0.5*colourfulness", "z(brightness, 0.4, 0.1) + jpeg", redness],
         ids=lambda reward: getattr(reward, "__name__", reward),
-    )  # fmt: skip
+    )
     def reward(self, request: pytest.FixtureRequest) -> Any:
         return request.param
 

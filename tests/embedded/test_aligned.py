@@ -29,6 +29,12 @@ def test_alignment_raises_clip_beyond_choosing_among_candidates(embedded: Any) -
     assert learnt.rewards.mean() > chosen.rewards.mean()
 
 
+def test_words_that_it_does_not_know_are_a_warning(embedded: Any) -> None:
+    config = NullTTAConfig.embedded(num_inference_steps=1)
+    with pytest.warns(UserWarning, match="does not know 'dragon', 'riding'"):
+        nulltta.align(embedded, "a dragon riding a fox", "brightness", config=config, method="plain")
+
+
 def test_plain_sampling_is_stock_diffusers(embedded: Any) -> None:
     plain = nulltta.align(embedded, "a star on a red background", "brightness", method="plain", seed=3)
     scheduler = embedded.scheduler

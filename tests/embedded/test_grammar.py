@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from nulltta.embedded.grammar import Facts, Scene, caption, held_out, parse, sample, vocabulary
+from nulltta.embedded.grammar import Facts, Scene, caption, held_out, parse, sample, unknown_words, vocabulary
 from nulltta.embedded.grammar import test_prompts as unseen_prompts
 from nulltta.errors import InvalidValue
 
@@ -75,3 +75,8 @@ def test_held_out_prompts_are_stratified_and_stable() -> None:
     assert len(set(unseen_prompts(300, 7))) == 300
     with pytest.raises(InvalidValue, match="n must be at most"):
         unseen_prompts(10**6, 0)
+
+
+def test_words_that_no_caption_contains_are_unknown() -> None:
+    assert unknown_words("A dragon riding two foxes, in noto style, dragon") == ["dragon", "riding"]
+    assert not any(unknown_words(prompt) for prompt in unseen_prompts(50))

@@ -35,6 +35,13 @@ LEARNED = [
 ]  # fmt: skip
 
 
+def test_loading_a_network_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    folder = clip_directory(tmp_path / "clip")
+    capfd.readouterr()
+    load("clipscore", folder, device="cpu")
+    assert capfd.readouterr() == ("", "")
+
+
 @pytest.mark.parametrize(
     ("name", "file"),
     [

@@ -52,7 +52,7 @@ def test_without_a_choice_all_rewards_that_need_no_download_are_offered(tiny: nu
     [
         ({"rewards": ("beauty",)}, "unknown reward 'beauty'"),
         ({"rewards": ("0.5*brightness",)}, "is a sum"),
-        ({"methods": ("magic",)}, "unknown method 'magic'"),
+        ({"methods": ("magic",)}, "method 'magic' is unknown"),
     ],
 )
 def test_an_engine_refuses_unknown_rewards_and_methods(
@@ -103,7 +103,7 @@ MISTAKES = {
     "bad key": (["--api-key-file", "{tmp}/short"], "16 or more"),
     "unknown model": (["--model", "nonesuch"], "unknown model 'nonesuch'"),
     "unknown reward": (["--reward", "beauty"], "unknown reward 'beauty'"),
-    "unknown method": (["--method", "magic"], "unknown method 'magic'"),
+    "unknown method": (["--method", "magic"], "--method 'magic' is unknown"),
     "no images": (["--max-images", "0"], "--max-images must be"),
     "a batch too small": (["--batch-size", "2"], "--batch-size must be at least"),
     "a taken port": (["--port", "{taken}"], "Address already in use"),

@@ -14,6 +14,15 @@ from nulltta.baselines.shared_null import shared_null
 from nulltta.baselines.smc import DAS, FKSteering
 
 __all__ = [
-    "BASELINES", "DAS", "DNO", "DPS", "Baseline", "BestOfN", "Cost", "FKSteering", "ReNO", "prompt_embedding",
+    "BASELINES",
+    "DAS",
+    "DNO",
+    "DPS",
+    "Baseline",
+    "BestOfN",
+    "Cost",
+    "FKSteering",
+    "ReNO",
+    "prompt_embedding",
     "shared_null",
-]  # fmt: skip
+]

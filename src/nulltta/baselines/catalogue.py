@@ -24,6 +24,11 @@ MethodSettings: TypeAlias = Mapping[str, Any]
 """Settings by name: fields of the method, or of `NullTTAConfig` for a method that reads its configuration."""
 
 
+def _once(T: int) -> int:
+    """Return T."""
+    return T
+
+
 @dataclass(frozen=True, kw_only=True)
 class Cost:
     """What a method spends per prompt: T·(each·n + once) denoiser evaluations.
@@ -53,6 +58,7 @@ class Baseline:
         needs_gradient: whether it can raise only a reward that gives a gradient.
         cost: what it costs; None for a method that takes the inner steps and candidates of its `NullTTAConfig`, as
             Null-TTA does, and so costs what these cost.
+        steps: T -> the number of `Step`s that it yields, for progress bars; T if it passes through the schedule once.
         grid: ten settings to try in tuning; () for a method that has none to tune. A setting in the unit of a reward
             is written for a reward whose standard deviation over plain samples is 1.
     """
@@ -61,6 +67,7 @@ class Baseline:
     about: str
     needs_gradient: bool = False
     cost: Cost | None = None
+    steps: Callable[[int], int] = _once
     grid: Sequence[MethodSettings] = ()
 
 
@@ -98,7 +105,7 @@ BASELINES: Mapping[str, Baseline] = {
     ),
     "dno": Baseline(
         method=DNO(), about="all of the sampler's noise is optimised", needs_gradient=True,
-        cost=Cost(count="iterations", each=6, once=2),
+        cost=Cost(count="iterations", each=6, once=2), steps=lambda _: DNO().iterations + 1,
         grid=[
             *(
                 {"learning_rate": rate, "num_inference_steps": T}
@@ -109,7 +116,7 @@ BASELINES: Mapping[str, Baseline] = {
     ),
     "reno": Baseline(
         method=ReNO(), about="the initial noise is optimised", needs_gradient=True,
-        cost=Cost(count="iterations", each=6, once=2),
+        cost=Cost(count="iterations", each=6, once=2), steps=lambda _: ReNO().iterations + 1,
         grid=[
             {"reward_weight": 1.0, "learning_rate": rate, "num_inference_steps": T}
             for rate, T in (
@@ -122,6 +129,8 @@ BASELINES: Mapping[str, Baseline] = {
         method=prompt_embedding, about="the prompt embedding is optimised in place of the null text",
         grid=EMBEDDING_GRID,
     ),
-    "shared-null": Baseline(method=shared_null, about="one null text for all steps"),
+    "shared-null": Baseline(
+        method=shared_null, about="one null text for all steps", steps=lambda T: 2 * T
+    ),
 }  # fmt: skip
 """The methods by name. Of the ten settings in a grid, six lie over a wide range and four around the best of those."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from nulltta.alignment import expected_steps
 from nulltta.batch.folder import BatchFolder, BatchOutcome, OnAdvance
 from nulltta.batch.tasks import RowFailure, RowTask
 from nulltta.errors import NullTTAError
@@ -64,7 +65,7 @@ class BatchWorker:
     def _compare(self, batch: Sequence[RowTask], on_advance: OnAdvance) -> list[Comparison]:
         shared = batch[0].request
         config = shared.settings.config
-        share = len(batch) / config.num_inference_steps
+        share = len(batch) / expected_steps(shared.settings.method, config)
         return self._loaded.compare(
             [task.prompt for task in batch], seed=[task.request.seed for task in batch],
             negative_prompt=shared.negative_prompt, config=config, on_step=lambda _: on_advance(share),

@@ -218,7 +218,7 @@ def named(names: Sequence[str]) -> list[str]:
     found: dict[str, None] = {}
     for name in names:
         if name not in CONTENDERS and name not in GROUPS:
-            raise InvalidValue(f"unknown contender '{name}': known are {', '.join((*GROUPS, *CONTENDERS))}")
+            raise InvalidValue(f"'{name}' is unknown: known are {', '.join((*GROUPS, *CONTENDERS))}", "contender")
         found |= dict.fromkeys(GROUPS.get(name, (name,)))
     return list(found)
 

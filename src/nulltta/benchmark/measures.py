@@ -10,7 +10,7 @@ from torch import Tensor
 from nulltta import rewards
 from nulltta.contracts import Reward
 from nulltta.embedded.scorers import load_scorer
-from nulltta.evaluation.measures import Measure, facts, high_frequency, pack
+from nulltta.evaluation.measures import Measure, known_measures, pack
 from nulltta.rewards.compose import parts
 from nulltta.scoring import require_pictures, score
 
@@ -47,10 +47,8 @@ class Measures:
             wanted.setdefault(reward.name, _scored(reward))
         self.features: Features | None = None
         if model == "embedded":
-            scorer = load_scorer(HELD_OUT, device=device)
-            self.features = scorer.image_features
-            wanted |= {HELD_OUT: _scored(scorer), FACTS: _on_cpu(facts())}
-        self.all = {**wanted, HIGH_FREQUENCY: high_frequency}
+            self.features = load_scorer(HELD_OUT, device=device).image_features
+        self.all = wanted | {name: _on_cpu(measure) for name, measure in known_measures(model, device).items()}
 
     @torch.no_grad()
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> dict[str, list[float]]:
@@ -73,5 +71,5 @@ def _scored(reward: Reward) -> Measure:
 
 
 def _on_cpu(measure: Measure) -> Measure:
-    """Return the measure, given images on the CPU."""
-    return lambda images, prompts: measure(images.cpu(), prompts)
+    """Return the measure with its values on the CPU."""
+    return lambda images, prompts: measure(images, prompts).cpu()

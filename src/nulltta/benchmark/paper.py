@@ -166,7 +166,7 @@ def forecast(table: PublishedTable, plan: Plan) -> list[str]:
         lines.append(f"{plan.model}: {GIGABYTES[plan.model]:g} GB, if it is not in the hub's cache yet")
     kept = len(plan.arms) * plan.gallery
     lines.append(f"results: {plan.images / 1000:.2g} MB of rows, and {kept} pictures")
-    lines.append(f"seconds on this machine: nulltta doctor --model {plan.model}")
+    lines.append(f"seconds on this machine: nulltta doctor --model {plan.model} --reward '{plan.targets[0]}'")
     return lines
 
 

@@ -22,7 +22,7 @@ from nulltta.benchmark.timing import evaluations_for
 from nulltta.config import NullTTAConfig
 from nulltta.contracts import GuidedModel
 from nulltta.embedded.grammar import test_prompts, tuning_prompts
-from nulltta.errors import InvalidValue, LoadError, NullTTAError, first_line
+from nulltta.errors import InvalidValue, LoadError, NullTTAError, blaming, first_line
 from nulltta.rewards.expression import names, parse
 
 SETTINGS = Path(__file__).with_name("settings.json")
@@ -86,8 +86,10 @@ class BenchmarkRequest:
             raise InvalidValue(f"takes two rewards, not {len(self.trade_off)}", field="trade_off")
         if wrong := [weight for weight in self.weights if not 0 <= weight <= 1]:
             raise InvalidValue(f"must lie between 0 and 1, not {wrong[0]:g}", field="weight")
-        check_targets(self.model, [*self.targets, *self.trade_off])
-        check_rewards(self.measures)
+        check_targets(self.model, self.targets)
+        check_targets(self.model, self.trade_off, "trade_off")
+        with blaming("measure"):
+            check_rewards(self.measures)
         NullTTAConfig.preset(self.model, **self.config)
 
 
@@ -105,16 +107,17 @@ def check_sampling(tuning: Sequence[str], seeds: Collection[int], batch_size: in
         raise InvalidValue(f"must be 1 or more, not {batch_size}", field="batch_size")
 
 
-def check_targets(model: str, targets: Sequence[str]) -> None:
-    """Refuse targets that are unknown, or that contain the held-out scorer of the embedded model.
+def check_targets(model: str, targets: Sequence[str], argument: str = "target") -> None:
+    """Refuse targets of an argument that are unknown, or that contain the held-out scorer of the embedded model.
 
     Raises:
         InvalidValue: if there is one.
     """
-    check_rewards(targets)
+    with blaming(argument):
+        check_rewards(targets)
     for target in targets:
         if model == "embedded" and HELD_OUT in [name.word for name in names(parse(target))]:
-            raise InvalidValue(f"'{HELD_OUT}' is the held-out measure of all targets: choose another target")
+            raise InvalidValue(f"'{HELD_OUT}' is the held-out measure of all targets: choose another target", argument)
 
 
 def check_rewards(expressions: Sequence[str]) -> None:

@@ -16,7 +16,7 @@ from nulltta.benchmark.run import OnRows, WorkerMachine, sample
 from nulltta.benchmark.store import PLAN, BenchmarkFolder
 from nulltta.benchmark.tune import GRID, RULE, chosen, tuning_arms
 from nulltta.config import NullTTAConfig
-from nulltta.errors import InvalidValue
+from nulltta.errors import InvalidValue, blaming
 from nulltta.files import atomic
 from nulltta.runs import record
 
@@ -35,6 +35,7 @@ class TuningRequest:
         seeds: the seeds of the noise.
         config: the fields of `NullTTAConfig` that differ from the model's preset.
         batch_size: how many prompts are sampled together.
+        contenders: which contenders to tune; () for all of `GRID`.
 
     Raises:
         InvalidValue: if any part is invalid.
@@ -49,15 +50,19 @@ class TuningRequest:
     seeds: Sequence[int]
     config: Mapping[str, Any] = field(default_factory=dict)
     batch_size: int = 8
+    contenders: Sequence[str] = ()
 
     def __post_init__(self) -> None:
+        if unknown := [name for name in self.contenders if name not in GRID]:
+            raise InvalidValue(f"'{unknown[0]}' has no settings to tune: known are {', '.join(GRID)}", "contender")
         if self.searched < 2:
             raise InvalidValue(f"must be 2 or more, not {self.searched}", field="prompts")
         if self.budget < 1:
             raise InvalidValue(f"must be 1 or more, not {self.budget}", field="budget")
         check_sampling(self.prompts, self.seeds, self.batch_size)
         check_targets(self.model, [self.target])
-        check_rewards([self.held_out])
+        with blaming("held_out"):
+            check_rewards([self.held_out])
         NullTTAConfig.preset(self.model, **self.config)
 
 
@@ -74,6 +79,7 @@ def search(asked: TuningRequest, out: Path, machine: WorkerMachine, on_plan: Cal
         NullTTAError: as `sample` does.
     """
     folder = BenchmarkFolder(out)
+    grid = {name: GRID[name] for name in asked.contenders or GRID}
 
     def make() -> tuple[Plan, dict[str, Any]]:
         torch.set_num_threads(machine.threads_each)
@@ -81,14 +87,14 @@ def search(asked: TuningRequest, out: Path, machine: WorkerMachine, on_plan: Cal
         task = measured_task(machine.load(asked.model), asked.target, asked.prompts, config, {})
         plan = Plan(
             model=asked.model, prompts=asked.prompts[: asked.searched], seeds=asked.seeds,
-            arms=tuning_arms(task, asked.budget, GRID), measures=[asked.held_out],
+            arms=tuning_arms(task, asked.budget, grid), measures=[asked.held_out],
             batch_size=asked.batch_size, gallery=0,
         )  # fmt: skip
         return plan, {"unit": task.unit}
 
-    plan = folder.resume({**asdict(asked), "grid": GRID}, make)
+    plan = folder.resume({**asdict(asked), "grid": grid}, make)
     sample(plan, folder, machine, on_plan(plan))
-    best, tries = chosen(plan, folder.rows(), asked.held_out, GRID)
+    best, tries = chosen(plan, folder.rows(), asked.held_out, grid)
     told = {name: part for name, part in json.loads((out / PLAN).read_text()).items() if name != "plan"}
     record.save({"rule": RULE, **told, "search": tries}, out / "tuning.json")
     with atomic(out / "settings.json") as temporary:

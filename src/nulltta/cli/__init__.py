@@ -5,6 +5,8 @@ Nothing heavy is imported before a command needs it, so that `--help` and mistak
 
 from __future__ import annotations
 
+import sys
+import traceback
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -13,6 +15,7 @@ import typer
 from nulltta import __version__
 from nulltta.cli import align, batch, bench, diagnose, doctor, fit, replay, rewards, serve, ui
 from nulltta.cli.messages import describe, say
+from nulltta.cli.usage import describe_usage
 from nulltta.errors import NullTTAError
 
 USAGE_ERROR = 2
@@ -33,25 +36,39 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
     The code is 0 after success, 2 after a mistake of the user's, 1 after another failure, and 130 after Ctrl-C. An
-    error is one line on stderr.
+    error is one line on stderr; the word --debug anywhere before a "--" adds the traceback.
 
     Args:
         argv: the words of the command line; those of the process if None.
     """
+    words, debug = _without_debug(sys.argv[1:] if argv is None else argv)
     try:
-        return int(app(argv, prog_name="nulltta", standalone_mode=False) or 0)
+        return int(app(words, prog_name="nulltta", standalone_mode=False) or 0)
     except typer.TyperException as error:
-        say("error", error.format_message())
+        if message := describe_usage(error):
+            say("error", message)
         return USAGE_ERROR
     except NullTTAError as error:
+        if debug:
+            traceback.print_exception(error)
         say("error", describe(error))
         return error.exit_code
+
+
+def _without_debug(argv: Sequence[str]) -> tuple[list[str], bool]:
+    """Return the words of a command line without --debug, and whether it was among them."""
+    end = argv.index("--") if "--" in argv else len(argv)
+    words = [word for i, word in enumerate(argv) if word != "--debug" or i > end]
+    return words, len(words) < len(argv)
 
 
 @app.callback(invoke_without_command=True)
 def _nulltta(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+    debug: Annotated[  # noqa: ARG001 - read by `main`, so that it may stand anywhere
+        bool, typer.Option("--debug", help="Print the traceback of an error too; with any command.")
+    ] = False,
 ) -> None:
     if version:
         print(f"nulltta {__version__}")

@@ -6,11 +6,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from nulltta.cli.flags import NegativePrompt, OutFolder, PromptsFile, Seed, run_flags
+from nulltta.cli.flags import NegativePrompt, OutFolder, Overwrite, PromptsFile, Seed, refuse_numbers, run_flags
 from nulltta.cli.messages import INTERRUPTED, quiet
 from nulltta.errors import InvalidValue
 from nulltta.runs.prompt_file import read_rows
-from nulltta.runs.request import AlignRequest, RunSettings
+from nulltta.runs.request import AlignRequest, RunSettings, unused_folder
 
 
 @run_flags()
@@ -31,14 +31,17 @@ def align(
             help="Save what was learnt for `nulltta replay`: small, or exact to include the noise of this run.",
         ),
     ] = None,
-    out: OutFolder = AlignRequest.out,
+    out: OutFolder = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Sample pictures of PROMPT that score higher on a reward, beside plain ones from the same noise."""
+    refuse_numbers(prompts or [])
     if prompts and prompts_file is not None and prompts_file.suffix == ".jsonl":
         raise InvalidValue("holds prompts with seeds of their own: give no other prompts beside it", field="prompts")
     request = AlignRequest.of_rows(
         read_rows(prompts or [], prompts_file), prompts_file, settings=settings, seed=seed,
-        negative_prompt=negative_prompt, save_null_text=save_null_text, out=out,
+        negative_prompt=negative_prompt, save_null_text=save_null_text,
+        out=unused_folder() if out is None else out, overwrite=overwrite,
     )  # fmt: skip
     with quiet():
         from nulltta.runs.align import run

@@ -12,7 +12,7 @@ import typer
 
 from nulltta.cli.flags import BatchSize, Device, Dtype, Model, config_flags
 from nulltta.cli.messages import INTERRUPTED, quiet, say
-from nulltta.errors import InvalidValue
+from nulltta.errors import InvalidValue, blaming
 from nulltta.runs.prompt_file import read_prompts
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def run(
 ) -> None:
     """Sample every contender on every prompt and seed; after an interruption the same command continues."""
     with quiet():
-        from nulltta.benchmark.request import BenchmarkRequest, prepare, read_settings
+        from nulltta.benchmark.request import BenchmarkRequest, prepare
         from nulltta.benchmark.run import WorkerMachine
         from nulltta.benchmark.store import BenchmarkFolder
 
@@ -97,7 +97,7 @@ def run(
             contenders=contender or ["rivals", "ablations"], prompts=reported, tuning=tuning,
             seeds=list(range(seeds)), measures=["colourfulness"] if measure is None else measure,
             config=_given(num_inference_steps=num_inference_steps, guidance_scale=guidance_scale),
-            settings=read_settings(settings), batch_size=batch_size, gallery=gallery,
+            settings=_settings(settings), batch_size=batch_size, gallery=gallery,
         )  # fmt: skip
         machine, store = WorkerMachine(workers, threads, device, dtype), BenchmarkFolder(out)
         plan = prepare(request, store, machine, lambda line: say("note", line))
@@ -109,6 +109,9 @@ def run(
 def tune(
     target: Annotated[str, typer.Option(help="The reward to raise.")] = "clip",
     budget: Annotated[int, typer.Option(help="Denoiser evaluations per image.")] = 300,
+    contender: Annotated[
+        list[str] | None, typer.Option("--contender", help="A contender to tune; may be repeated (all with a grid)")
+    ] = None,
     held_out: Annotated[str, typer.Option(help="The measure that must not fall.")] = "clip-b",
     prompts: Annotated[int, typer.Option(metavar="N", help="Number of tuning prompts to try settings on.")] = 16,
     tuning_file: TuningFile = None,
@@ -131,7 +134,7 @@ def tune(
         _, tuning = _prompts(model, 1, tuning_file, tuning_file)
         asked = TuningRequest(
             model=model, target=target, budget=budget, held_out=held_out, prompts=tuning, searched=prompts,
-            seeds=list(range(seeds)), batch_size=batch_size,
+            seeds=list(range(seeds)), batch_size=batch_size, contenders=contender or (),
             config=_given(num_inference_steps=num_inference_steps, guidance_scale=guidance_scale),
         )  # fmt: skip
         with _bar(BenchmarkFolder(out)) as on_plan:
@@ -141,7 +144,9 @@ def tune(
 
 @app.command()
 def calibrate(
-    seconds: Annotated[list[float], typer.Argument(help="Seconds per image.", show_default=False)],
+    seconds: Annotated[
+        list[float], typer.Argument(metavar="SECONDS...", help="Seconds per image.", show_default=False)
+    ],
     target: Annotated[str, typer.Option(help="The reward to raise.")] = "clip",
     contender: Contenders = None,
     tuning_file: TuningFile = None,
@@ -155,13 +160,12 @@ def calibrate(
     """Measure how many denoiser evaluations each contender can do on this machine in a time per image."""
     with quiet():
         from nulltta.benchmark.calibrate import CalibrationRequest, evaluations_per_second
-        from nulltta.benchmark.request import read_settings
         from nulltta.benchmark.run import WorkerMachine
 
         _, tuning = _prompts(model, 1, tuning_file, tuning_file)
         asked = CalibrationRequest(
             model=model, target=target, seconds=seconds, contenders=contender or ["rivals"], prompts=tuning,
-            settings=read_settings(settings),
+            settings=_settings(settings),
             config=_given(num_inference_steps=num_inference_steps, guidance_scale=guidance_scale),
         )  # fmt: skip
         machine = WorkerMachine(1, threads, device)
@@ -216,7 +220,9 @@ def paper(
 
         asked = TABLES[table]
         places = _sources(source or [])
-        plan = plan_of(asked, model or asked.model, read_prompts([], prompts), seeds, places, settings, batch_size)
+        plan = plan_of(
+            asked, model or asked.model, read_prompts([], prompts, None), seeds, places, settings, batch_size
+        )
         print("\n".join(forecast(asked, plan)), file=sys.stderr)
         if dry_run:
             return
@@ -278,7 +284,15 @@ def _prompts(
         return embedded_prompts(count)
     if file is None or tuning_file is None:
         raise InvalidValue("the prompts of another model come from files: give --prompts-file and --tuning-file")
-    return read_prompts([], file), read_prompts([], tuning_file)
+    return read_prompts([], file, "prompts_file"), read_prompts([], tuning_file, "tuning_file")
+
+
+def _settings(file: Path | None) -> dict[str, dict[str, Any]]:
+    """Return the contenders' settings from a file, or those in the package."""
+    from nulltta.benchmark.request import read_settings
+
+    with blaming("settings"):
+        return read_settings(file)
 
 
 def _given(**settings: Any) -> dict[str, Any]:

@@ -6,6 +6,7 @@ Those of `RunSettings` and `NullTTAConfig` are made from the fields: the same na
 from __future__ import annotations
 
 import inspect
+import re
 import types
 from collections.abc import Callable, Sequence
 from dataclasses import Field, fields
@@ -16,6 +17,7 @@ from typing import Annotated, Any, Literal, TypeAlias, Union, get_origin, get_ty
 import typer
 
 from nulltta.config import NullTTAConfig
+from nulltta.errors import InvalidValue
 from nulltta.presets import require_preset
 from nulltta.runs.request import RunSettings, flag, number_or_word
 
@@ -78,7 +80,27 @@ PromptsFile = Annotated[
         help="More prompts, one per line; in a .jsonl file objects with prompt, negative_prompt and seed.",
     ),
 ]  # fmt: skip
-OutFolder = Annotated[Path, typer.Option(metavar="FOLDER", help="The folder for pictures and result.json.")]
+
+
+def _folder(text: str) -> Path:
+    """Parse the name of a folder, which must not be empty: it would be the current one."""
+    if not text.strip():
+        raise ValueError("name a folder")
+    return Path(text)
+
+
+OutFolder = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        parser=_folder,
+        help="The folder for pictures and result.json (default: out, or out-2, out-3, ... where that holds a run)",
+        show_default=False,
+    ),
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace the results of another run in the folder of --out.")
+]
 
 _CALL_FLAGS: dict[str, Any] = {
     "base_model": Annotated[
@@ -110,6 +132,20 @@ _RUN_FLAGS: dict[str, Any] = {
     "batch_size": BatchSize, "micro_batch": MicroBatch, "tiny_decoder": TinyDecoder, "compile": Compile,
     "device": Device, "dtype": Dtype, "offload": Offload, **_CALL_FLAGS,
 }  # fmt: skip
+
+
+def refuse_numbers(prompts: Sequence[str]) -> None:
+    """Refuse a prompt that is a number: it is the third of two numbers for a flag.
+
+    Raises:
+        InvalidValue: if there is one.
+    """
+    for prompt in prompts:
+        if re.fullmatch(r"[-+]?[0-9.]+", prompt):
+            raise InvalidValue(
+                f"'{prompt}' would be a prompt: give --inner-steps and --optimise-between two numbers each, and a "
+                "prompt that is a number in a file for --prompts"
+            )
 
 
 def run_flags(**defaults: Any) -> Callable[[Command], Command]:

@@ -24,8 +24,11 @@ def say(kind: str, message: str) -> None:
 
 def describe(error: NullTTAError) -> str:
     """Return the message of an error, with its notes, and with the setting that is to blame written as a flag."""
-    blamed = isinstance(error, InvalidValue) and error.field is not None
-    message = f"{flag(error.field)} {error.reason}" if blamed else str(error)  # type: ignore[attr-defined]
+    message = str(error)
+    if isinstance(error, InvalidValue) and error.field is not None:
+        message = f"{flag(error.field)} {error.reason}"
+    elif error.argument is not None:
+        message = f"{flag(error.argument)}: {message}"
     return "; ".join([message, *getattr(error, "__notes__", ())])
 
 

@@ -7,10 +7,21 @@ from typing import Annotated, Any
 
 import typer
 
-from nulltta.cli.flags import BatchSize, Device, Dtype, Model, Offload, OutFolder, PromptsFile, RewardSource, call_flags
+from nulltta.cli.flags import (
+    BatchSize,
+    Device,
+    Dtype,
+    Model,
+    Offload,
+    OutFolder,
+    Overwrite,
+    PromptsFile,
+    RewardSource,
+    call_flags,
+)
 from nulltta.cli.messages import INTERRUPTED, quiet
 from nulltta.runs.prompt_file import read_prompts
-from nulltta.runs.request import ModelSettings, ReplayRequest
+from nulltta.runs.request import ModelSettings, ReplayRequest, unused_folder
 
 
 @call_flags
@@ -41,7 +52,8 @@ def replay(
     plain: Annotated[bool, typer.Option("--plain", help="Sample plain pictures too, to compare with.")] = False,
     reward: Annotated[str | None, typer.Option(help="A reward to score plain and replayed pictures with.")] = None,
     reward_source: RewardSource = None,
-    out: OutFolder = ReplayRequest.out,
+    out: OutFolder = None,
+    overwrite: Overwrite = False,
     batch_size: BatchSize = ReplayRequest.batch_size,
     device: Device = None,
     dtype: Dtype = None,
@@ -52,7 +64,7 @@ def replay(
         file=file, settings=ModelSettings(model=model, device=device, dtype=dtype, offload=offload, **of_call),
         seeds=seeds, prompts=read_prompts(prompt or [], prompts_file), num_inference_steps=num_inference_steps,
         guidance_scale=guidance_scale, eta=eta, exact=exact, plain=plain, reward=reward, reward_source=reward_source,
-        out=out, batch_size=batch_size,
+        out=unused_folder() if out is None else out, overwrite=overwrite, batch_size=batch_size,
     )  # fmt: skip
     with quiet():
         from nulltta.runs.replay import run

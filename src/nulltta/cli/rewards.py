@@ -89,7 +89,16 @@ def _table(rows: list[ListedReward]) -> Table:
         what = Text(row.summary)
         if about := ", ".join(filter(None, (row.licence, row.source))):
             what.append(f"\n{about}", "dim")
-        size = f"{row.gigabytes:.{int(row.gigabytes < 10)}f} GB" if row.gigabytes else "–"
+        size = _size(row.gigabytes)
         here = Text("yes", "green") if row.present else Text("no", "dim")
         table.add_row(Text(row.name, "bold"), "yes" if row.differentiable else "no", size, here, what)
     return table
+
+
+def _size(gigabytes: float) -> str:
+    """Return a size in words: "17 GB", "1.7 GB", "24 MB", "–" for nothing."""
+    if not gigabytes:
+        return "–"
+    if gigabytes < 0.1:
+        return f"{1000 * gigabytes:.2g} MB"
+    return f"{gigabytes:.{int(gigabytes < 10)}f} GB"

@@ -12,7 +12,7 @@ import typer
 
 from nulltta.cli.flags import Compile, Device, Dtype, Model, Offload, TinyDecoder, call_flags
 from nulltta.cli.messages import quiet
-from nulltta.errors import InvalidValue, MissingExtra
+from nulltta.errors import InvalidValue, MissingExtra, blaming
 from nulltta.runs.request import ModelSettings
 from nulltta.server.auth import VARIABLE, read_keys
 from nulltta.server.settings import ServerSettings
@@ -103,9 +103,11 @@ def serve(
     ] = ServerSettings.url_lifetime,
 ) -> None:
     """Serve images over HTTP, with the interface of OpenAI's images API."""
+    with blaming("api_key_file"):
+        keys = read_keys(api_key_file, os.environ)
     settings = ServerSettings(
         rewards=tuple(reward or ()), methods=tuple(method or ServerSettings.methods), host=host, port=port,
-        keys=read_keys(api_key_file, os.environ), name=name or (Path(model).name if Path(model).is_dir() else model),
+        keys=keys, name=name or (Path(model).name if Path(model).is_dir() else model),
         public_url=public_url, log_prompts=log_prompts, max_images=max_images, batch_size=batch_size,
         queue_size=queue_size, max_prompt=max_prompt, max_body=max_body, max_pixels=max_pixels, max_steps=max_steps,
         max_inner_steps=max_inner_steps, max_candidates=max_candidates, timeout=timeout, grace=grace,

@@ -35,7 +35,9 @@ def ui(
     """Open a web page to align pictures in and to watch them being sampled."""
     password = os.environ.get(PASSWORD)
     if not is_loopback(host) and not password:
-        raise InvalidValue(f"{host} can be reached from other machines: set {PASSWORD}; the user is 'nulltta'")
+        raise InvalidValue(
+            f"{host!r} can be reached from other machines: set {PASSWORD}; the user is 'nulltta'", "host"
+        )
     if find_spec("gradio") is None:
         raise MissingExtra("nulltta ui", "gradio", "ui")
     with quiet():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,15 +23,40 @@ Measure = Callable[[Tensor, Sequence[str]], Tensor]
 """(images (B, 3, H, W) in [0, 1], prompts) -> (B,), NaN for a prompt that the measure does not apply to."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class KnownMeasure:
+    """A measure that is reported without being asked for.
+
+    Attributes:
+        load: makes the measure for a device (None for the default one).
+        model: the name of the only model that it is for; None for every model.
+        in_runs: whether `nulltta align` reports it too; the benchmark always does.
+    """
+
+    load: Callable[[torch.device | str | None], Measure]
+    model: str | None = None
+    in_runs: bool = False
+
+
+def known_measures(model: str, device: torch.device | str | None = None) -> dict[str, Measure]:
+    """Return the measures that the benchmark reports for the model of this name.
+
+    Raises:
+        LoadError: if one does not load.
+    """
+    return {name: known.load(device) for name, known in MEASURES.items() if known.model in (None, model)}
+
+
 def held_out_measures(model: GuidedModel, device: torch.device | str | None = None) -> dict[str, Measure]:
-    """Return the measures of a model that are not meant to be optimised, by name.
+    """Return the measures that every run of a model reports beside its reward, by name.
 
     For the embedded model these are the second scorer, "clip-b", and the judge's "facts"; other models have none.
 
     Raises:
-        LoadError: if the scorer does not load.
+        LoadError: if one does not load.
     """
-    return {"clip-b": rewards.load("clip-b", device=device), "facts": facts()} if model.name == "embedded" else {}
+    known = {name: known for name, known in MEASURES.items() if known.in_runs and known.model in (None, model.name)}
+    return {name: each.load(device) for name, each in known.items()}
 
 
 def facts() -> Measure:
@@ -52,7 +78,7 @@ def facts() -> Measure:
     return measure
 
 
-def high_frequency(images: Tensor, prompts: Sequence[str] = ()) -> Tensor:  # noqa: ARG001 - of the pixels alone
+def high_frequency(images: Tensor, prompts: Sequence[str] = ()) -> Tensor:
     """Measure how much of the luminance varies faster than half the Nyquist frequency; adversarial texture shows here.
 
     Args:
@@ -67,6 +93,14 @@ def high_frequency(images: Tensor, prompts: Sequence[str] = ()) -> Tensor:  # no
     fine = torch.maximum(y[:, None], x[None]) > 0.25  # cycles per pixel; the Nyquist frequency is 0.5
     energy: Tensor = (spectrum.abs().square() * fine).sum((1, 2))  # Parseval: the mean square over pixels
     return energy.sqrt()
+
+
+MEASURES: Mapping[str, KnownMeasure] = {
+    "clip-b": KnownMeasure(load=lambda device: rewards.load("clip-b", device=device), model="embedded", in_runs=True),
+    "facts": KnownMeasure(load=lambda _: facts(), model="embedded", in_runs=True),
+    "high-frequency": KnownMeasure(load=lambda _: high_frequency),
+}
+"""The measures that are reported without being asked for, by name."""
 
 
 def pack(vector: np.ndarray) -> str:

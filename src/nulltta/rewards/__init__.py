@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor
 from nulltta.contracts import Reward
 from nulltta.devices import usual_device
 from nulltta.errors import InvalidValue
+from nulltta.quiet import quiet_libraries
 from nulltta.rewards.catalogue import REWARDS, catalogue
 from nulltta.rewards.compose import Custom, Standardised, WeightedSum
 from nulltta.rewards.expression import Name, Node, Standard, Sum, parse
@@ -90,7 +92,8 @@ def _named(
         request = RewardRequest(
             node.word, source or node.argument, device, dtype or known.default_dtype(device), sha256
         )
-        reward = known.load(request)
+        with quiet_libraries() if known.is_network else nullcontext():
+            reward = known.load(request)
         if node.argument is not None:
             reward.name = str(node)  # scores are reported by name, and two sources must not share one
         return reward

@@ -59,6 +59,11 @@ class KnownReward:
     licence: str = ""
     gpu_dtype: torch.dtype | None = None
 
+    @property
+    def is_network(self) -> bool:
+        """Whether it loads a network through transformers; a package that ships a small file is none."""
+        return any("/" in home for home, _ in self.files)
+
     def default_dtype(self, device: torch.device) -> torch.dtype:
         """Return the precision of its networks on a device if none is asked for."""
         return torch.float32 if device.type == "cpu" else self.gpu_dtype or usual_dtype(device)

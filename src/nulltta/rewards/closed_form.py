@@ -12,12 +12,12 @@ from nulltta.errors import InvalidValue
 from nulltta.rewards.expression import RGB
 
 
-def brightness(images: Tensor, prompts: Sequence[str] = ()) -> Tensor:  # noqa: ARG001 - ignores prompts
+def brightness(images: Tensor, prompts: Sequence[str] = ()) -> Tensor:
     """Return the mean of all pixels and channels, in [0, 1]."""
     return images.mean(dim=(1, 2, 3))
 
 
-def colourfulness(images: Tensor, prompts: Sequence[str] = ()) -> Tensor:  # noqa: ARG001 - ignores prompts
+def colourfulness(images: Tensor, prompts: Sequence[str] = ()) -> Tensor:
     """Return Hasler and Süsstrunk's M3 (Measuring colourfulness in natural images, 2003) of pixels in [0, 1].
 
     √(σ²_rg + σ²_yb) + 0.3·√(μ²_rg + μ²_yb) with rg = R − G and yb = (R + G)/2 − B. The published scale, for pixels
@@ -31,7 +31,7 @@ def colourfulness(images: Tensor, prompts: Sequence[str] = ()) -> Tensor:  # noq
     return spread + 0.3 * mean
 
 
-def sharpness(images: Tensor, prompts: Sequence[str] = ()) -> Tensor:  # noqa: ARG001 - ignores prompts
+def sharpness(images: Tensor, prompts: Sequence[str] = ()) -> Tensor:
     """Return the variance of the luminance's Laplacian (Pech-Pacheco et al., 2000), for pixels in [0, 1].
 
     The luminance is that of ITU-R BT.601. The Laplacian uses four neighbours and is taken inside the border, so
@@ -56,7 +56,7 @@ def target_colour(text: str | None) -> Callable[[Tensor, Sequence[str]], Tensor]
         raise InvalidValue(f"target-colour takes a colour, as in target-colour:#ff8800, not '{text or ''}'")
     colour = torch.tensor(list(bytes.fromhex(text[1:]))) / 255
 
-    def nearness(images: Tensor, prompts: Sequence[str] = ()) -> Tensor:  # noqa: ARG001 - ignores prompts
+    def nearness(images: Tensor, prompts: Sequence[str] = ()) -> Tensor:
         return -(images - colour.to(images)[:, None, None]).square().mean(dim=(1, 2, 3))
 
     return nearness

@@ -7,11 +7,12 @@ from dataclasses import asdict, replace
 
 from rich.console import Console
 
+from nulltta.alignment import expected_steps
 from nulltta.evaluation.comparison import compare
 from nulltta.evaluation.diagnosis import FEWEST, diagnosis_of
 from nulltta.evaluation.evidence import Picture, examine, features_of
 from nulltta.runs.align_writer import AlignWriter
-from nulltta.runs.folder import closing, refuse_unwritable
+from nulltta.runs.folder import closing, require_free
 from nulltta.runs.loading import load
 from nulltta.runs.progress import print_line, progress
 from nulltta.runs.request import AlignRequest
@@ -32,7 +33,7 @@ def run(request: AlignRequest) -> bool:
         KeyboardInterrupt: after a Ctrl-C before any prompt was finished.
     """
     notes, clock = Console(stderr=True), _Clock()
-    refuse_unwritable(request.out)
+    require_free(request.out, overwrite=request.overwrite)
     with notes.status("loading model and rewards"):
         loaded = load(request.settings)
     request = replace(request, settings=loaded.settings)
@@ -42,7 +43,7 @@ def run(request: AlignRequest) -> bool:
     clock.lap("loading")
     prompts, size = request.prompts, request.settings.batch_size
     batches = [slice(i, i + size) for i in range(0, len(prompts), size)]
-    steps = request.settings.config.num_inference_steps
+    steps = expected_steps(request.settings.method, request.settings.config)
     with closing(writer), progress(notes, loaded.reward.name, len(batches), steps) as on_step:
         for batch in batches:
             result = loaded.align(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
+import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from nulltta.errors import InvalidValue, NullTTAError
+from nulltta.errors import InvalidValue, NullTTAError, blaming
 from nulltta.files import as_error
 from nulltta.runs import record
 from nulltta.runs.interrupts import interrupts_deferred
@@ -37,6 +39,7 @@ class RunFolder:
         self.path = path
         self._record: dict[str, Any] = {**about, "results": []}
         self._expected, self._unit = expected, unit
+        self._started = False
 
     @property
     def finished(self) -> int:
@@ -60,6 +63,9 @@ class RunFolder:
         """
         with interrupts_deferred(), as_error(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
+            if not self._started:
+                _remove_earlier_run(self.path)
+                self._started = True
             yield self._record
             record.save({**self._record, "status": status}, self.path / "result.json")
 
@@ -105,8 +111,38 @@ def closing(writer: Writer) -> Iterator[None]:
         writer.close("finished")
 
 
+def require_free(folder: Path, *, overwrite: bool) -> None:
+    """Check that a run may write to a folder: it can be written, and holds no other run unless `overwrite`.
+
+    An earlier run is replaced when the first results are written, so that a run that fails before leaves it alone.
+
+    Raises:
+        InvalidValue: if it may not.
+    """
+    with blaming("out"):
+        refuse_unwritable(folder)
+    if not overwrite and (folder / "result.json").exists():
+        raise InvalidValue(f"'{folder}' holds the results of another run: give another folder, or --overwrite", "out")
+
+
+def _remove_earlier_run(folder: Path) -> None:
+    """Remove the files that an earlier run wrote, as its result.json lists them; whatever else is there stays."""
+    path = folder / "result.json"
+    try:
+        names = [name for result in json.loads(path.read_text())["results"] for name in result["files"].values()]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return
+    inside = folder.resolve()
+    for name in [*map(str, names), "contact-sheet.png", "grid.png", "result.json"]:
+        file = (inside / name).resolve()
+        if file.is_relative_to(inside) and file.is_file():
+            file.unlink()
+            if file.parent != inside and not any(file.parent.iterdir()):
+                file.parent.rmdir()
+
+
 def refuse_unwritable(folder: Path) -> None:
-    """Check that a folder can be created or written to, without creating anything.
+    """Check that a folder can be created or written to, by trying it; nothing is left behind.
 
     Raises:
         InvalidValue: if there is a file in its place, or no permission to write.
@@ -118,3 +154,7 @@ def refuse_unwritable(folder: Path) -> None:
         raise InvalidValue(f"cannot write to '{folder}': '{existing}' is not a folder")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise InvalidValue(f"cannot write to '{folder}': no permission to write in '{existing}'")
+    probe = existing / f".{secrets.token_hex(4)}.probe"
+    with as_error(folder):  # a read-only disk, or a folder that is none
+        probe.mkdir()
+        probe.rmdir()

@@ -10,15 +10,15 @@ from typing import Any, TypeVar
 import torch
 
 from nulltta import models, rewards
-from nulltta.alignment import Result, align
-from nulltta.config import NullTTAConfig
+from nulltta.alignment import METHODS, Result, align
+from nulltta.config import NullTTAConfig, one_of
 from nulltta.contracts import GuidedModel, OnStep, Reward
 from nulltta.devices import usual_device, usual_dtype
-from nulltta.errors import InvalidValue, first_line, out_of_memory_as_error
+from nulltta.errors import InvalidValue, blaming, first_line, out_of_memory_as_error
 from nulltta.evaluation.comparison import Comparison, compare
 from nulltta.evaluation.measures import Measure, held_out_measures
 from nulltta.quiet import quiet_libraries
-from nulltta.rewards.expression import with_source
+from nulltta.rewards.expression import names, parse, with_source
 from nulltta.runs.call import CallSettings
 from nulltta.runs.request import ModelSettings, RunSettings
 
@@ -74,15 +74,36 @@ def load(settings: RunSettings) -> LoadedRun:
         LoadError: if the model or a reward does not load.
     """
     settings = resolved(settings)
-    reward_name = with_source(settings.reward, settings.reward_source)
+    one_of(settings, "method", METHODS)
+    if settings.reward_source is None:
+        _refuse_toy_scorers(settings.reward, settings.model)
     dtype = None if settings.reward_dtype is None else getattr(torch, settings.reward_dtype)
-    reward = load_reward(reward_name, settings.device, dtype)
+    with blaming("reward" if settings.reward_source is None else "reward_source"):
+        reward_name = with_source(settings.reward, settings.reward_source)
+        reward = load_reward(reward_name, settings.device, dtype)
     config = settings.config.resolved(differentiable=reward.differentiable)
     settings = replace(settings, reward=reward_name, reward_source=None, config=config)
     model = load_model(settings)
     with quiet_libraries():
         measures = held_out_measures(model, settings.device)
     return LoadedRun(settings, model, reward, measures)
+
+
+def _refuse_toy_scorers(expression: str, model: str) -> None:
+    """Check that a model other than the embedded one is not scored by a scorer that knows two dozen emoji.
+
+    A scorer with a source of its own (`clip:FOLDER`) is accepted.
+    """
+    if model == "embedded":
+        return
+    with blaming("reward"):
+        named = [name.word for name in names(parse(expression)) if name.argument is None]
+    if toy := [word for word in named if word in ("clip", "clip-b")]:
+        raise InvalidValue(
+            f"'{toy[0]}' knows the embedded model's emoji only: name another, such as pickscore, imagereward or "
+            "clipscore (`nulltta rewards` lists them)",
+            "reward",
+        )
 
 
 def load_model(settings: ModelSettings) -> GuidedModel:
@@ -94,7 +115,7 @@ def load_model(settings: ModelSettings) -> GuidedModel:
         LoadError: if the model does not load.
     """
     settings, call = resolved(settings), settings.arguments()
-    with under_their_flags(settings):
+    with under_their_flags(settings), blaming("model"):
         return models.load_model(
             settings.model, device=settings.device, dtype=getattr(torch, str(settings.dtype)),
             base_model=settings.base_model, tiny_decoder=settings.tiny_decoder, compile=settings.compile,
@@ -145,8 +166,13 @@ def usable_device(name: str | None) -> torch.device:
     Raises:
         InvalidValue: if the device cannot be used here.
     """
-    name = name or str(usual_device())
+    name = str(usual_device()) if name is None else name
+    if name.partition(":")[0] == "meta":
+        raise InvalidValue("'meta' holds no numbers: give cpu, cuda or mps", "device")
     try:
-        return torch.empty(1, device=name).device
+        return torch.empty(1, device=torch.device(name)).device
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise InvalidValue(f"device '{name}' cannot be used: {first_line(error)}") from error
+        reason = first_line(error)
+        if reason.startswith("Expected one of"):  # forty kinds, of which few are ever there
+            reason = "there is no such kind of device; give cpu, cuda, cuda:1 or mps"
+        raise InvalidValue(f"'{name}' cannot be used: {reason}", "device") from error

@@ -15,7 +15,13 @@ from nulltta.runs.formatting import SHORT_NAME, number
 
 @contextmanager
 def progress(console: Console, reward: str, batches: int, steps: int) -> Iterator[OnStep]:
-    """Show a progress bar over the denoising steps of all batches; yields the `on_step` to call after each step.
+    """Show a progress bar over the steps of all batches; yields the `on_step` to call after each step.
+
+    Args:
+        console: where the bar appears.
+        reward: the name of the reward.
+        batches: the number of batches.
+        steps: the number of steps of each, see `nulltta.alignment.expected_steps`.
 
     Beside the bar is the mean reward of the batch's selected clean estimates, at its first step and now.
     """

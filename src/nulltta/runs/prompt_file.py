@@ -29,11 +29,11 @@ class PromptRow:
     seed: int | None = None
 
 
-def read_rows(given: Sequence[str], file: Path | None) -> list[PromptRow]:
+def read_rows(given: Sequence[str], file: Path | None, argument: str | None = "prompts") -> list[PromptRow]:
     """Return the given prompts, then those of a file; blank lines are skipped.
 
     A file whose name ends in .jsonl has one JSON object per line, with "prompt" and, where wanted, "negative_prompt"
-    and "seed". Any other file has one prompt per line.
+    and "seed". Any other file has one prompt per line. `argument` is the argument that names the file, for errors.
 
     Raises:
         InvalidValue: if the file cannot be read, holds no prompt, or a line of it is malformed.
@@ -45,9 +45,9 @@ def read_rows(given: Sequence[str], file: Path | None) -> list[PromptRow]:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
-        raise InvalidValue(f"cannot read prompts from '{file}': {reason}") from error
+        raise InvalidValue(f"'{file}' cannot be read: {reason}", argument) from error
     if not any(line.strip() for line in lines):
-        raise InvalidValue(f"'{file}' holds no prompts: write one per line")
+        raise InvalidValue(f"'{file}' holds no prompts: write one per line", argument)
     structured = file.suffix == ".jsonl"
     for count, line in enumerate(lines, start=1):
         if text := line.strip():
@@ -55,13 +55,13 @@ def read_rows(given: Sequence[str], file: Path | None) -> list[PromptRow]:
     return rows
 
 
-def read_prompts(given: Sequence[str], file: Path | None) -> list[str]:
+def read_prompts(given: Sequence[str], file: Path | None, argument: str | None = "prompts") -> list[str]:
     """Return the given prompts, then those of a file, without what else its lines hold.
 
     Raises:
         InvalidValue: if the file cannot be read, holds no prompt, or a line of it is malformed.
     """
-    return [row.prompt for row in read_rows(given, file)]
+    return [row.prompt for row in read_rows(given, file, argument)]
 
 
 def _row(text: str, where: str) -> PromptRow:

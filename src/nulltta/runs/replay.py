@@ -14,7 +14,7 @@ from torch import Tensor
 
 from nulltta.config import NullTTAConfig
 from nulltta.contracts import GuidedModel, Reward
-from nulltta.errors import InvalidValue, out_of_memory_as_error
+from nulltta.errors import InvalidValue, blaming, out_of_memory_as_error
 from nulltta.evaluation.comparison import Score
 from nulltta.evaluation.measures import Measure, held_out_measures
 from nulltta.null_text import loading
@@ -22,7 +22,7 @@ from nulltta.null_text.exact import recorded_config
 from nulltta.null_text.loading import AnyNullText
 from nulltta.null_text.replay import replay
 from nulltta.rewards.expression import with_source
-from nulltta.runs.folder import closing, refuse_unwritable
+from nulltta.runs.folder import closing, require_free
 from nulltta.runs.loading import load_model, load_reward, resolved
 from nulltta.runs.progress import print_line
 from nulltta.runs.replay_writer import ReplayWriter, Sample, exactness
@@ -46,7 +46,7 @@ def run(request: ReplayRequest) -> bool:
         KeyboardInterrupt: after a Ctrl-C before any picture was finished.
     """
     began, notes = time.perf_counter(), Console(stderr=True)
-    refuse_unwritable(request.out)
+    require_free(request.out, overwrite=request.overwrite)
     null_text = loading.load(request.file)
     config = replace(recorded_config(null_text.about), **request.changes())
     prompts = request.prompts or [null_text.prompt]
@@ -78,10 +78,11 @@ def _load(request: ReplayRequest, null_text: AnyNullText) -> tuple[ReplayRequest
     device = request.settings.device
     target: Reward | None = None
     if request.reward is not None:
-        request = replace(
-            request, reward=with_source(request.reward, request.reward_source), reward_source=None, plain=True
-        )
-        target = load_reward(str(request.reward), device)
+        with blaming("reward"):
+            request = replace(
+                request, reward=with_source(request.reward, request.reward_source), reward_source=None, plain=True
+            )
+            target = load_reward(str(request.reward), device)
         require_pictures(target, "a replay")
     model = load_model(request.settings)
     null_text.require_fit(model)

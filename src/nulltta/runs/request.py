@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +17,8 @@ from nulltta.prompts import require_prompt, require_prompts, require_text
 from nulltta.runs.call import CallSettings
 from nulltta.runs.prompt_file import PromptRow
 from nulltta.runs.seeds import parse_seeds
+
+LARGEST_SEED = 2**63 - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +101,7 @@ class AlignRequest:
         prompts_file: the file that prompts with their own seeds or negative prompts came from.
         save_null_text: whether to keep what was learnt: "small", or "exact" with the noise of the run.
         out: the folder for pictures and result.json.
+        overwrite: whether the results of another run in that folder may be replaced.
 
     Raises:
         InvalidValue: if there is no prompt, a prompt is empty or not text, or the seed is negative.
@@ -112,11 +116,12 @@ class AlignRequest:
     prompts_file: Path | None = None
     save_null_text: Literal["small", "exact"] | None = None
     out: Path = Path("out")
+    overwrite: bool = False
 
     def __post_init__(self) -> None:
         require_prompts(self.prompts)
         require_text(self.negative_prompt, "a negative prompt")
-        whole(self, "seed", at_least=0)
+        whole(self, "seed", at_least=0, at_most=LARGEST_SEED)
 
     @classmethod
     def of_rows(cls, rows: Sequence[PromptRow], file: Path | None, **others: Any) -> AlignRequest:
@@ -188,6 +193,7 @@ class ReplayRequest:
         reward_source: where the weights of a reward given by name are.
         batch_size: how many pictures are sampled at a time.
         out: the folder for pictures and result.json.
+        overwrite: whether the results of another run in that folder may be replaced.
 
     Raises:
         InvalidValue: if a value is out of range, or `exact` is combined with what would change the picture.
@@ -206,6 +212,7 @@ class ReplayRequest:
     reward_source: str | None = None
     batch_size: int = 8
     out: Path = Path("out")
+    overwrite: bool = False
 
     def __post_init__(self) -> None:
         require_text(str(self.file), "the name of the file")
@@ -228,7 +235,7 @@ class ReplayRequest:
 
     def command(self) -> list[str]:
         """Return the command line that asks for this, every option spelt out."""
-        own = {field.name: getattr(self, field.name) for field in fields(self)}
+        own = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "overwrite"}
         file, settings, prompts = own.pop("file"), own.pop("settings"), own.pop("prompts")
         return command_line("replay", {**settings.options(), **own, "prompt": list(prompts)}, [str(file)])
 
@@ -251,6 +258,12 @@ def command_line(command: str, options: Mapping[str, Any], arguments: Sequence[s
         elif value is not False and value not in (None, ""):
             words += [flag(name), *map(str, value if isinstance(value, tuple) else (value,))]
     return [*words, "--", *arguments] if arguments else words
+
+
+def unused_folder(path: Path = Path("out")) -> Path:
+    """Return the path, or the first of "out-2", "out-3", ... that holds no run."""
+    numbered = (path.with_name(f"{path.name}-{n}") for n in count(2))
+    return next(folder for folder in chain([path], numbered) if not (folder / "result.json").exists())
 
 
 def flag(name: str) -> str:

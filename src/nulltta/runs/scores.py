@@ -15,7 +15,7 @@ from rich.progress import track
 
 from nulltta.config import whole
 from nulltta.contracts import Reward
-from nulltta.errors import InvalidValue
+from nulltta.errors import InvalidValue, blaming
 from nulltta.files import as_error, atomic
 from nulltta.prompts import require_prompt, require_text
 from nulltta.rewards.expression import with_source
@@ -72,9 +72,12 @@ def run(request: ScoreRequest) -> None:
     notes = Console(stderr=True)
     pictures = _pictures(request)
     if request.out is not None:
-        refuse_unwritable(request.out.parent)
+        with blaming("out"):
+            refuse_unwritable(request.out.parent)
         if request.out.is_dir():
-            raise InvalidValue(f"cannot write to '{request.out}': it is a folder")
+            raise InvalidValue(f"'{request.out}' is a folder: give a file", "out")
+        if any(request.out.exists() and request.out.samefile(picture) for picture, _ in pictures):
+            raise InvalidValue(f"'{request.out}' is one of the pictures: give another file", "out")
     with notes.status("loading rewards"):
         loaded = _load(request)
     scored = track(
@@ -93,8 +96,11 @@ def _pictures(request: ScoreRequest) -> list[tuple[Path, str]]:
         if len(request.images) != 1 or not request.images[0].is_dir():
             given = " ".join(map(str, request.images))
             raise InvalidValue(f"goes with one folder of pictures, not '{given}'", field="prompts")
-        return read_prompts(request.prompts, request.images[0])
-    prompt = request.prompt or ""
+        with blaming("prompts"):
+            return read_prompts(request.prompts, request.images[0])
+    prompt = request.prompt
+    if prompt is None:
+        raise InvalidValue("is missing: say what the pictures should show, or give --prompts", "prompt")
     require_prompt(prompt)
     for image in request.images:
         require_text(str(image), "a file's name")
@@ -110,9 +116,10 @@ def _load(request: ScoreRequest) -> list[Reward]:
     if request.reward_source is not None and len(request.rewards) > 1:
         raise InvalidValue("goes with one reward: write the source of each, as in clipscore:org/model", "reward_source")
     device, dtype = usable_device(request.device), None if request.dtype is None else getattr(torch, request.dtype)
-    loaded = [load_reward(with_source(name, request.reward_source), device, dtype) for name in request.rewards]
-    for reward in loaded:
-        require_pictures(reward, "a file")
+    with blaming("reward"):
+        loaded = [load_reward(with_source(name, request.reward_source), device, dtype) for name in request.rewards]
+        for reward in loaded:
+            require_pictures(reward, "a file")
     return loaded
 
 

@@ -42,7 +42,7 @@ class ServerEngine:
 
     def __init__(self, model: GuidedModel, settings: ServerSettings) -> None:
         if unknown := [method for method in settings.methods if method not in METHODS]:
-            raise InvalidValue(f"unknown method '{unknown[0]}': choose among {', '.join(METHODS)}")
+            raise InvalidValue(f"'{unknown[0]}' is unknown: choose among {', '.join(METHODS)}", "method")
         self.model, self.settings = model, settings
         device = next(iter(model.encode([""], [""])[1].values())).device
         self.rewards = LoadedRewards(settings.rewards, settings.max_terms, device)

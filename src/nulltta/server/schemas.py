@@ -12,27 +12,24 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, model_validator
 
 from nulltta.config import NullTTAConfig
+from nulltta.prompts import require_prompt, require_text
 
 Whole = Annotated[int, Field(strict=True)]
 """An integer; "2", 2.0 and true are refused."""
 
 
-def _require_unicode(text: str) -> str:
+def _is_text(text: str) -> str:
     """Refuse half of a surrogate pair, which JSON can spell but no tokenizer or response can hold."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError("it is not Unicode text") from error
+    require_text(text, "it")
     return text
 
 
-def _require_words(text: str) -> str:
-    if not text.strip():
-        raise ValueError("it is empty: describe the image")
+def _is_prompt(text: str) -> str:
+    require_prompt(text)
     return text
 
 
-Text = Annotated[str, AfterValidator(_require_unicode)]
+Text = Annotated[str, AfterValidator(_is_text)]
 
 
 class StrictModel(BaseModel):
@@ -92,7 +89,7 @@ OPTIONS = frozenset(Options.model_fields)
 class GenerationRequest(StrictModel):
     """A request for n images of a prompt. All fields but the last are OpenAI's."""
 
-    prompt: Annotated[Text, AfterValidator(_require_words)]
+    prompt: Annotated[Text, AfterValidator(_is_prompt)]
     model: Text | None = None
     n: Annotated[Whole, Field(ge=1)] = 1
     size: Text = "auto"

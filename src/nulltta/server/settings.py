@@ -92,7 +92,7 @@ class ServerSettings:
             raise InvalidValue("must name at least one method", field="methods")
         if not self.keys and not is_loopback(self.host):
             raise InvalidValue(
-                f"must be a loopback address such as 127.0.0.1 without an API key, not {self.host}: set "
+                f"must be a loopback address such as 127.0.0.1 without an API key, not {self.host!r}: set "
                 "NULLTTA_API_KEY or give a file of keys (--api-key-file) to listen there",
                 field="host",
             )

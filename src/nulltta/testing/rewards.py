@@ -12,6 +12,7 @@ from torch import Tensor
 from nulltta.contracts import CleanLatents, NoiseStep, Reward
 from nulltta.errors import InvalidValue
 from nulltta.rewards import load
+from nulltta.testing.images import smooth_images
 
 
 class RewardContract:
@@ -36,8 +37,7 @@ class RewardContract:
     @pytest.fixture
     def images(self) -> Tensor:
         """Three smooth, coloured images, (3, 3, H, W)."""
-        coarse = torch.rand((3, 3, 5, 5), generator=torch.Generator().manual_seed(0))
-        return torch.nn.functional.interpolate(coarse, self.size, mode="bicubic").clamp(0, 1)
+        return smooth_images(3, self.size)
 
     def test_it_gives_one_finite_score_per_image(self, loaded: Reward, images: Tensor) -> None:
         scores = loaded(images, list(self.prompts))
@@ -67,6 +67,13 @@ class RewardContract:
             (gradient,) = torch.autograd.grad(scores.sum(), leaf)
             assert bool(gradient.isfinite().all())
             assert bool((gradient.flatten(1).abs().sum(1) > 0).all())
+
+    def test_its_gradient_is_finite_on_flat_images(self, loaded: Reward) -> None:
+        """A black, a white and a grey one: a square root or a norm often has no gradient there."""
+        if loaded.differentiable:
+            flat = torch.tensor([0.0, 1.0, 0.5])[:, None, None, None].expand(3, 3, *self.size).clone().requires_grad_()
+            (gradient,) = torch.autograd.grad(loaded(flat, list(self.prompts)).sum(), flat)
+            assert bool(gradient.isfinite().all())
 
 
 class LatentRewardContract:

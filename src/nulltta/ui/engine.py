@@ -11,7 +11,7 @@ from nulltta.algorithm.budget import by_step
 from nulltta.algorithm.problem import Problem
 from nulltta.alignment import make_problem
 from nulltta.contracts import GuidedModel, Reward
-from nulltta.errors import InvalidValue
+from nulltta.errors import InvalidValue, blaming
 from nulltta.evaluation.measures import held_out_measures
 from nulltta.rewards.allowed import parse_allowed
 from nulltta.rewards.expression import Name, names, parse
@@ -59,8 +59,9 @@ class PageEngine:
         self.device = str(self.settings.device)
         self.model = lru_cache(maxsize=1)(self._model)
         self.reward_of = lru_cache(maxsize=2)(self._load_reward)
-        self._allowed = [*map(Name, rewards.REWARDS), *names(parse(reward))]
-        self.reward_of(reward)
+        with blaming("reward"):
+            self._allowed = [*map(Name, rewards.REWARDS), *names(parse(reward))]
+            self.reward_of(reward)
         self.model(self.models[0])
 
     def prepare(self, request: AlignRequest) -> tuple[LoadedRun, Problem]:
