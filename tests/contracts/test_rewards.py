@@ -10,9 +10,8 @@ from torch import Tensor
 
 from nulltta.testing import LatentRewardContract, RewardContract
 
-from ..rewards.latents import Redness
-
 from ..rewards.formulas import FORMULAS
+from ..rewards.latents import Redness
 
 
 def redness(images: Tensor, prompts: Sequence[str]) -> Tensor:

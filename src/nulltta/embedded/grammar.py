@@ -140,7 +140,7 @@ def words(size: Size = "gpu") -> tuple[str, ...]:
     return tuple(sorted(set(" ".join(text).split())))
 
 
-def unknown_words(text: str, size: Size = "cpu") -> list[str]:
+def unknown_words(text: str, size: Size = "gpu") -> list[str]:
     """Return the words of a text that no caption of this size contains, in lower case, each once."""
     known = {"in", *words(size)}
     return [word for word in dict.fromkeys(re.findall(r"\w+", text.lower())) if word not in known]
