@@ -20,7 +20,7 @@ def describe_usage(error: typer.TyperException) -> str:
     name = max(parameter.opts, key=len) if is_flag else parameter.metavar or parameter.name.upper()
     if message.startswith("Missing"):
         return f"{name} is missing"
-    causes = getattr(error.__cause__, "errors", list)()
+    causes: list[Any] = getattr(error.__cause__, "errors", list)()
     return (
         f"{name} {_expected(causes[0], parameter.nargs)}" if causes else f"{name}: {getattr(error, 'message', message)}"
     )
