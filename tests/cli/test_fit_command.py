@@ -57,7 +57,7 @@ def test_it_writes_a_null_text_that_replays_for_any_prompt(
         ("a tree", 0), ("a tree", 1), ("an owl", 0), ("an owl", 1),
     ]  # fmt: skip
     capsys.readouterr()
-    assert main(replay) == 2
+    assert main([*replay, "--overwrite"]) == 2
     assert "--prompt is needed" in capsys.readouterr().err
 
 
