@@ -225,7 +225,7 @@ def make_problem(
         reward.require_model(model)
         problem = Problem(
             model, prompts, cond, null, reward, config.resolved(differentiable=reward.differentiable), seeds,
-            _initial_latents(model, seeds, config.num_particles, latents).to(next(iter(null.values())).device),
+            _initial_latents(model, seeds, config, latents).to(next(iter(null.values())).device),
             about=about_model(model, config.num_inference_steps), memory=memory,
         )  # fmt: skip
         return _measured(problem)
@@ -270,14 +270,17 @@ def _warn_of_unknown_words(model: GuidedModel, prompts: Sequence[str]) -> None:
         )
 
 
-def _initial_latents(model: GuidedModel, seeds: Sequence[int], particles: int, given: Tensor | None) -> Tensor:
+def _initial_latents(
+    model: GuidedModel, seeds: Sequence[int], config: NullTTAConfig, given: Tensor | None
+) -> Tensor:  # fmt: skip
     """Return the caller's latents, checked, or the seeds' own: (B, K, C, h, w)."""
     if given is None:
-        return randomness.initial_latents(model, seeds, particles)
+        return randomness.initial_latents(model, seeds, config.num_particles, config.num_inference_steps)
     shape = model.latent_shape
     latents = given[None] if given.dim() == len(shape) + 1 and len(seeds) == 1 else given
-    if latents.shape[:2] != (len(seeds), particles) or tuple(latents.shape[2:]) != shape:
-        raise InvalidValue(f"must have shape {(len(seeds), particles, *shape)}, not {tuple(given.shape)}", "latents")
+    expected = (len(seeds), config.num_particles, *shape)
+    if tuple(latents.shape) != expected:
+        raise InvalidValue(f"must have shape {expected}, not {tuple(given.shape)}", "latents")
     return latents.float()
 
 
@@ -306,7 +309,8 @@ def _plain_samples(problem: Problem, b: int) -> tuple[Tensor, Tensor]:
         transform(branch, lambda t: t[b : b + 1].repeat_interleave(PLAIN_SAMPLES, 0))
         for branch in (problem.cond, problem.null)
     )
-    latents = randomness.initial_latents(problem.model, seeds, 1).to(problem.latents)
+    steps = problem.config.num_inference_steps
+    latents = randomness.initial_latents(problem.model, seeds, 1, steps).to(problem.latents)
     prompts, unused = [problem.prompts[b]] * PLAIN_SAMPLES, Custom(_zero, "none")
     single = replace(problem, prompts=prompts, cond=cond, null=null, reward=unused, seeds=seeds, latents=latents)
     outcome = MethodRun(plain(single), single).finish()

@@ -125,6 +125,13 @@ class GuidedModel(ABC):
             InvalidValue: if the model has no decoder of that detail.
         """
 
+    def first_latents(self, batch: int, generator: torch.Generator, num_inference_steps: int) -> Tensor:  # noqa: ARG002
+        """Draw the latents of the first of so many steps. Default: `initial_latents`, whatever their number.
+
+        A model that starts from a picture at a level of noise that depends on the number of steps overrides it.
+        """
+        return self.initial_latents(batch, generator)
+
     def called(self, **call: Any) -> GuidedModel:
         """Return the same model under further arguments of its pipeline's call. Default: it takes none.
 
@@ -194,6 +201,9 @@ class ModelWrapper(GuidedModel):
 
     def initial_latents(self, batch: int, generator: torch.Generator) -> Tensor:
         return self.model.initial_latents(batch, generator)
+
+    def first_latents(self, batch: int, generator: torch.Generator, num_inference_steps: int) -> Tensor:
+        return self.model.first_latents(batch, generator, num_inference_steps)
 
     def predict(self, x: Tensor, step: NoiseStep, embedding: Embedding) -> Tensor:
         return self.model.predict(x, step, embedding)

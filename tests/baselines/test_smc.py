@@ -146,7 +146,7 @@ def test_given_latents_are_the_first_particles() -> None:
     given = torch.randn(p.latents.shape, generator=torch.Generator().manual_seed(9))
     cloud = _end(FKSteering(particles=3, threshold=0.0).sample(replace(p, latents=given)))
     assert torch.equal(cloud.initial[:, :1], given)
-    assert torch.equal(cloud.initial[:, 1:], randomness.initial_latents(p.model, p.seeds, 3)[:, 1:])
+    assert torch.equal(cloud.initial[:, 1:], randomness.initial_latents(p.model, p.seeds, 3, 3)[:, 1:])
 
 
 @pytest.fixture

@@ -69,7 +69,8 @@ def test_without_regularisers_it_finds_the_optimum_of_a_quadratic_reward() -> No
     toy = FitProblem(Gaussian(), Custom(nearness, "nearness"), ["red"], ["red", "green"], config, choices)
     null_text, _ = drained(toy)
     seeds = [1_000_000 + i for i in range(32)]
-    x = nulltta.algorithm.randomness.initial_latents(toy.model, seeds, 1).half().float().mean((0, 1)).flatten()
+    latents = nulltta.algorithm.randomness.initial_latents(toy.model, seeds, 1, 1)
+    x = latents.half().float().mean((0, 1)).flatten()
     alpha_bar, target, c = 0.1, torch.tensor([0.2, 0.4, 0.6]), torch.tensor([1.0, 0.0, 0.0])
     expected = (target - alpha_bar**0.5 * x - (1 - alpha_bar) * 3 * c) / ((1 - alpha_bar) * (1 - 3))
     cond, null = toy.model.encode(["red"], [""])

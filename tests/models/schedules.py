@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from nulltta.models import levels
-from nulltta.models.levels import ObservedStep
 from nulltta.models.recording import DenoiserCall, StepRecord
+from nulltta.models.steps import ObservedStep
 
 
 def steps_of(scheduler: Any, count: int, **options: Any) -> list[ObservedStep]:

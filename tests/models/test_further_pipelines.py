@@ -1,80 +1,104 @@
-"""Pipelines beside the text-to-image ones of the contract suite, made of the same tiny parts."""
+"""Pipelines beside the families of the contract suite: their calls are followed exactly, or refused with the reason."""
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import pytest
 import torch
 from PIL import Image
 
 import nulltta
-from nulltta import NullTTAConfig, NullTTAError, align
+from nulltta import NullText, NullTTAConfig, NullTTAError, align
+from nulltta.null_text.replay import replay
+from nulltta.testing.stock import stock_images
 
-from ..tiny_families import FAMILIES
+from ..tiny_pipelines import ACCEPTED, PICTURE, PIPELINES, REFUSED, SMALL, TinyPipeline, comparable
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")  # NumPy's, in diffusers' DPM solver
-PICTURE = Image.new("RGB", (32, 32), (200, 30, 60))
-MASKED = {"image": PICTURE, "mask_image": Image.new("L", (32, 32), 255)}
-ACCEPTED: list[tuple[str, str, dict[str, Any]]] = [
-    ("sd", "StableDiffusionInpaintPipeline", {**MASKED, "height": 32, "width": 32}),
-    ("sd", "StableDiffusionPAGPipeline", {"pag_scale": 0.0}),
-    ("sdxl", "StableDiffusionXLPAGPipeline", {"pag_scale": 0.0}),
-    ("kolors", "KolorsPAGPipeline", {"pag_scale": 0.0}),
-    ("sd3", "StableDiffusion3PAGPipeline", {"pag_scale": 0.0}),
-    ("flux", "FluxInpaintPipeline", {**MASKED, "strength": 1.0}),
-    ("qwen", "QwenImageInpaintPipeline", {**MASKED, "strength": 1.0}),
-    ("pixart", "PixArtAlphaPipeline", {}),
-    ("pixart", "PixArtSigmaPAGPipeline", {"pag_scale": 0.0}),
-    ("sana", "SanaPAGPipeline", {"pag_scale": 0.0}),
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning"),  # NumPy's, in diffusers' DPM solver
+    pytest.mark.filterwarnings("ignore:`FluxPosEmbed` is deprecated:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:In CPU autocast:UserWarning"),  # Mochi's
 ]
+SETTINGS = NullTTAConfig(num_inference_steps=3, inner_steps=(1, 1), num_particles=1, guidance_scale=4.0, eta=0.0)
 
 
-def _pipeline(family: str, name: str, folder: Path) -> Any:
-    """A pipeline of another class, of one family's parts."""
-    kind = getattr(diffusers, name)
-    parts = nulltta.load_model(FAMILIES[family].save(folder), device="cpu").pipeline.components
-    wanted = [each for each in inspect.signature(kind.__init__).parameters if each != "self"]
-    given = {each: parts[each] for each in wanted if each in parts}
-    given |= {each: None for each in ("safety_checker", "feature_extractor", "image_encoder") if each in wanted}
-    return kind(**given, **({"requires_safety_checker": False} if "requires_safety_checker" in wanted else {}))
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the tiny checkpoints are kept."""
+    return tmp_path_factory.mktemp("pipelines")
 
 
-@pytest.mark.parametrize(("family", "name", "call"), ACCEPTED, ids=[name for _, name, _ in ACCEPTED])
-def test_it_is_found_and_aligned(family: str, name: str, call: dict[str, Any], tmp_path: Path) -> None:
-    pipeline = _pipeline(family, name, tmp_path / "model")
-    accepted = inspect.signature(type(pipeline).__call__).parameters
-    call = {key: value for key, value in FAMILIES[family].call.items() if key in accepted} | call
-    model = nulltta.load_model(pipeline, **call)
-    config = NullTTAConfig(num_inference_steps=3, inner_steps=(2, 2), num_particles=1, guidance_scale=4.0)
-    result = align(model, "a cat", "brightness", config=config)
+@pytest.mark.parametrize("case", ACCEPTED, ids=str)
+def test_its_call_is_followed_with_and_without_a_learnt_null_text(
+    case: TinyPipeline, folder: Path, tmp_path: Path
+) -> None:
+    """A plain run is the stock call, and so is a run under a null text the stock call under it."""
+    pipeline, call = case.load(folder)
+    comparable(pipeline)
+    model: Any = nulltta.load_model(pipeline, **call)
+    result = align(model, "a cat", "brightness", config=SETTINGS, seed=3)
+    plain = stock_images(model, "a cat", "", SETTINGS, seed=3)
+    torch.testing.assert_close(result.baseline, plain.reshape_as(result.baseline), rtol=0, atol=2e-5)
     assert bool((result.trace[0].kl > 0).all())
-    assert bool(result.images.isfinite().all())
+    result.null_text[0].save(tmp_path / "null.safetensors")
+    kept = NullText.load(tmp_path / "null.safetensors", pipeline)
+    ours = replay(model, kept, seeds=[3])
+    torch.testing.assert_close(ours, result.images, rtol=0, atol=2e-5)
+    with kept.apply(pipeline):
+        theirs = stock_images(model, "a cat", "", SETTINGS, seed=3)
+    torch.testing.assert_close(ours, theirs.reshape_as(ours), rtol=0, atol=2e-5)
 
 
-def test_a_third_branch_is_refused(tmp_path: Path) -> None:
-    model = nulltta.load_model(_pipeline("sd", "StableDiffusionPAGPipeline", tmp_path / "model"))
+@pytest.mark.parametrize("case", REFUSED, ids=str)
+def test_it_is_refused_with_the_reason(case: TinyPipeline, folder: Path) -> None:
+    pipeline, call = case.load(folder)
+    with pytest.raises(NullTTAError, match=case.refused):
+        nulltta.load_model(pipeline, **call).encode(["a cat"], [""])
+
+
+def _load(name: str, folder: Path) -> tuple[Any, dict[str, Any]]:
+    return next(case for case in PIPELINES if case.name == name).load(folder)
+
+
+def test_a_third_branch_is_refused(folder: Path) -> None:
+    model = nulltta.load_model(_load("StableDiffusionPAGPipeline", folder)[0])
     with pytest.raises(NullTTAError, match=r"3 branches where two were expected: switch off further guidance \(pag_sc"):
         model.encode(["a cat"], [""])
 
 
-def test_a_masked_picture_that_changes_from_step_to_step_is_refused(tmp_path: Path) -> None:
-    half = Image.new("L", (32, 32), 255)
-    half.paste(0, (0, 0, 16, 32))
-    pipeline = _pipeline("sd", "StableDiffusionInpaintPipeline", tmp_path / "model")
-    model = nulltta.load_model(pipeline, image=PICTURE, mask_image=half, height=32, width=32)
-    with pytest.raises(NullTTAError, match="the latents reach the decoder in a way that is not known: some"):
+def test_guidance_that_is_rescaled_is_refused(folder: Path) -> None:
+    pipeline, call = _load("StableDiffusionPAGPipeline", folder)
+    model = nulltta.load_model(pipeline, **call, guidance_rescale=0.7)
+    with pytest.raises(NullTTAError, match="combined in a way that is not known: switch off guidance_rescale"):
         model.encode(["a cat"], [""])
 
 
-def test_an_image_to_image_call_that_starts_elsewhere_is_refused(tmp_path: Path) -> None:
-    pipeline = _pipeline("sd", "StableDiffusionImg2ImgPipeline", tmp_path / "model")
-    model = nulltta.load_model(pipeline, image=PICTURE, strength=0.5)
-    with pytest.raises(NullTTAError, match="starts at another noise level"):
-        model.schedule(7)
+def test_a_masked_picture_that_changes_from_step_to_step_is_refused(folder: Path) -> None:
+    """Where the denoiser has no channels for the mask, the pipeline puts the known part back after each step."""
+    pipeline, call = _load("FluxInpaintPipeline", folder)
+    half = Image.new("L", (32, 32), 255)
+    half.paste(0, (0, 0, 16, 32))
+    with pytest.raises(NullTTAError, match="the latents reach the decoder in a way that is not known: some"):
+        nulltta.load_model(pipeline, **{**call, "mask_image": half}).encode(["a cat"], [""])
+
+
+def test_a_pipeline_without_a_negative_prompt_optimises_the_null_text_that_it_has(folder: Path) -> None:
+    pipeline, call = _load("Flux2KleinPipeline", folder)
+    model = nulltta.load_model(pipeline, **call)
+    with pytest.raises(NullTTAError, match="must be empty: the call of Flux2KleinPipeline takes none") as caught:
+        model.encode(["a cat"], ["ugly"])
+    assert caught.value.field == "negative_prompt"
+
+
+def test_an_image_to_image_call_starts_at_its_own_noise_level_for_every_number_of_steps(folder: Path) -> None:
+    pipeline, _ = _load("StableDiffusionImg2ImgPipeline", folder)
+    model: Any = nulltta.load_model(pipeline, image=SMALL, strength=0.5)
+    for steps in (2, 5, 7):
+        config = NullTTAConfig(num_inference_steps=steps, guidance_scale=4.0, eta=0.0, num_particles=1)
+        ours = align(model, "a cat", "brightness", config=config, seed=1, method="plain").images
+        torch.testing.assert_close(ours, stock_images(model, "a cat", "", config, seed=1), rtol=0, atol=2e-5)
 
 
 def test_what_the_pipeline_itself_refuses_is_one_line(checkpoint: Path) -> None:
@@ -83,3 +107,9 @@ def test_what_the_pipeline_itself_refuses_is_one_line(checkpoint: Path) -> None:
         model.encode(["a cat"], [""])
     assert "\n" not in str(caught.value)
     assert torch.is_grad_enabled()
+
+
+def test_a_picture_of_another_size_than_the_call_is_the_pipelines_own_business(folder: Path) -> None:
+    pipeline, _ = _load("StableDiffusionImg2ImgPipeline", folder)
+    model = nulltta.load_model(pipeline, image=PICTURE, strength=1.0)
+    assert align(model, "a cat", "brightness", config=SETTINGS).images.shape[-2:] == (32, 32)

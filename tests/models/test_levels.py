@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from typing import Any
 
 import diffusers
 import pytest
+import torch
 
-from nulltta import NullTTAError
-from nulltta.models.levels import ObservedStep
+import nulltta
+from nulltta import NullTTAConfig, NullTTAError, align
+from nulltta.models.steps import ObservedStep
+from nulltta.testing.stock import stock_images
 
+from ..tiny_families import save_flux, save_sd3
 from .schedules import steps_of
 
 TRAINED: dict[str, Any] = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
@@ -125,5 +130,72 @@ def test_what_is_not_a_step_between_levels_is_refused(config: dict[str, Any], sa
 
 
 def test_levels_that_rise_are_refused() -> None:
+    scheduler = _scheduler("FlowMatchEulerDiscreteScheduler")
     with pytest.raises(NullTTAError, match="do not fall"):
-        steps_of(_scheduler("FlowMatchEulerDiscreteScheduler", invert_sigmas=True), 5)
+        steps_of(scheduler, 3, sigmas=[0.2, 0.5, 0.9])
+
+
+def test_a_flow_that_counts_from_noise_at_zero_to_data_at_one_is_turned_round() -> None:
+    """As Mochi's, whose model predicts x0 − ε."""
+    steps = steps_of(_scheduler("FlowMatchEulerDiscreteScheduler", invert_sigmas=True), 5)
+    usual = steps_of(_scheduler("FlowMatchEulerDiscreteScheduler"), 5)
+    assert {step.kind for step in steps} == {"reversed flow"}
+    assert [step.noise for step in steps] == pytest.approx([step.noise for step in usual], abs=1e-5)
+    _require_sound(steps)
+
+
+def test_stochastic_sampling_leaves_the_levels_as_they_are() -> None:
+    """Its noise is a run's η; x' = (1 − σ')·x̂0 + σ'·noise leads from one of its levels to the next."""
+    steps = steps_of(_scheduler("FlowMatchEulerDiscreteScheduler", stochastic_sampling=True, shift=3.0), 5)
+    usual = steps_of(_scheduler("FlowMatchEulerDiscreteScheduler", shift=3.0), 5)
+    assert [step.noise for step in steps] == [step.noise for step in usual]
+    assert {step.kind for step in steps} == {"flow"}
+
+
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("DPMSolverMultistepScheduler", {"solver_order": 1}),
+        ("DPMSolverMultistepScheduler", {"solver_order": 1, "use_flow_sigmas": True, "flow_shift": 3.0}),
+        (
+            "UniPCMultistepScheduler",
+            {"solver_order": 1, "use_flow_sigmas": True, "flow_shift": 3.0, "disable_corrector": list(range(4))},
+        ),
+        ("FlowMatchEulerDiscreteScheduler", {"shift": 2.0, "use_karras_sigmas": True}),
+        ("FlowMatchEulerDiscreteScheduler", {"shift": 2.0, "use_exponential_sigmas": True}),
+        ("FlowMatchEulerDiscreteScheduler", {"shift": 2.0, "use_beta_sigmas": True}),
+        ("FlowMatchLCMScheduler", {"shift": 3.0}),
+    ],
+)
+def test_a_flow_model_is_sampled_as_by_its_pipeline_or_refused(
+    name: str, config: dict[str, Any], flow_pipeline: Any
+) -> None:
+    flow = {"prediction_type": "flow_prediction"} if config.get("use_flow_sigmas") else {}
+    flow_pipeline.scheduler = _scheduler(name, **flow, **config)
+    settings = NullTTAConfig(num_inference_steps=4, guidance_scale=4.0, eta=0.0, num_particles=1)
+    if name == "FlowMatchLCMScheduler":
+        with pytest.raises(NullTTAError, match="scheduler is FlowMatchLCMScheduler"):
+            nulltta.load_model(flow_pipeline)
+        return
+    model: Any = nulltta.load_model(flow_pipeline)
+    ours = align(model, "a cat", "brightness", config=settings, seed=2, method="plain").images
+    torch.testing.assert_close(ours, stock_images(model, "a cat", "", settings, seed=2), rtol=0, atol=2e-5)
+
+
+@pytest.fixture(scope="module")
+def flow_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A live Stable Diffusion 3."""
+    from diffusers import StableDiffusion3Pipeline
+
+    folder = save_sd3(tmp_path_factory.mktemp("sd3") / "model", t5=False)
+    return StableDiffusion3Pipeline.from_pretrained(folder, text_encoder_3=None, tokenizer_3=None)
+
+
+@pytest.mark.parametrize("name", ["DPMSolverMultistepScheduler", "UniPCMultistepScheduler"])
+def test_a_scheduler_that_a_pipeline_cannot_call_is_refused_in_one_line(name: str, tmp_path: Path) -> None:
+    """Flux gives its scheduler noise levels and a shift, which these take only for flows."""
+    pipeline: Any = nulltta.load_model(save_flux(tmp_path / "model"), device="cpu").pipeline  # type: ignore[attr-defined]
+    pipeline.scheduler = _scheduler(name)
+    with pytest.raises(NullTTAError, match="FluxPipeline's own call failed: ") as caught:
+        nulltta.load_model(pipeline, height=16, width=16).encode(["a cat"], [""])
+    assert "\n" not in str(caught.value)

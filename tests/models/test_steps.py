@@ -10,8 +10,7 @@ import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
-from nulltta.models import levels
-from nulltta.models.levels import ObservedStep
+from nulltta.models.steps import ObservedStep, step_distribution
 
 from .schedules import steps_of
 
@@ -43,7 +42,7 @@ class Linear:
     def affine(self, step: ObservedStep) -> tuple[float, float, float]:
         """The step's mean as k·x + l, and its deviation."""
         x = torch.tensor([0.0, 1.0], dtype=torch.float64).view(2, 1, 1, 1)
-        mean, std = levels.step_distribution(x, self.predict(x, step), step)
+        mean, std = step_distribution(x, self.predict(x, step), step)
         low, high = mean.flatten().tolist()
         return high - low, low, std
 
@@ -94,7 +93,7 @@ def test_euler_ancestral_and_sde_dpm_solver_are_the_ancestral_step(index: int) -
     steps = steps_of(ddim, 10)
     step, source = steps[index], torch.Generator().manual_seed(0)
     x, eps, noise = (torch.randn((2, 4, 8, 8), generator=source) for _ in range(3))
-    mean, std = levels.step_distribution(x, eps, step)
+    mean, std = step_distribution(x, eps, step)
     ratios = torch.tensor([*(((1 - s.alpha_bar) / s.alpha_bar) ** 0.5 for s in steps), 0.0])  # k-diffusion's σ
 
     ancestral = EulerAncestralDiscreteScheduler(**TRAINED)
@@ -119,7 +118,7 @@ def test_euler_ancestral_and_sde_dpm_solver_are_the_ancestral_step(index: int) -
 def _kl(step: ObservedStep, moved: Tensor) -> float:
     """KL of the step under two predictions that differ by `moved`, over ‖moved‖²."""
     x = torch.zeros_like(moved)
-    (a, std), (b, _) = (levels.step_distribution(x, v, step) for v in (moved, torch.zeros_like(moved)))
+    (a, std), (b, _) = (step_distribution(x, v, step) for v in (moved, torch.zeros_like(moved)))
     return float((a - b).square().sum() / (2 * std**2) / moved.square().sum())
 
 

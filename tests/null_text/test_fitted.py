@@ -72,7 +72,7 @@ def test_in_a_stock_pipeline_each_prompt_of_a_batch_gets_its_own(model: Any, for
     stock = StableDiffusionPipeline(**model.pipeline.components, requires_safety_checker=False)
     stock.set_progress_bar_config(disable=True)
     null_text, prompts = made(model, form), ["a cat", "a dog"]
-    latents = torch.cat([nulltta.algorithm.randomness.initial_latents(model, [seed], 1)[:, 0] for seed in (8, 9)])
+    latents = torch.cat([nulltta.algorithm.randomness.initial_latents(model, [seed], 1, 3)[:, 0] for seed in (8, 9)])
     call = {"num_inference_steps": 4, "guidance_scale": 4.0, "latents": latents, "output_type": "pt"}
     with null_text.apply(stock):
         theirs = stock(prompts, **call).images

@@ -129,7 +129,7 @@ def test_apply_in_a_stock_pipeline_equals_replay(model: Any, result: Any) -> Non
     stock, kept = _stock(model), result.null_text[0]
     config = NullTTAConfig(num_inference_steps=7, guidance_scale=4.0, eta=0.0)
     ours = replay(model, kept, seeds=[8, 9], config=config)
-    latents = torch.cat([nulltta.algorithm.randomness.initial_latents(model, [seed], 1)[:, 0] for seed in (8, 9)])
+    latents = torch.cat([nulltta.algorithm.randomness.initial_latents(model, [seed], 1, 3)[:, 0] for seed in (8, 9)])
     call = {"num_inference_steps": 7, "guidance_scale": 4.0, "latents": latents, "output_type": "pt"}
     with kept.apply(stock):
         theirs = stock("a cat", num_images_per_prompt=2, **call).images

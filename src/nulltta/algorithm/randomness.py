@@ -35,14 +35,13 @@ def per_prompt_seeds(seed: int | Sequence[int], batch: int) -> list[int]:
     return seeds
 
 
-def initial_latents(model: GuidedModel, seeds: Sequence[int], particles: int) -> Tensor:
-    """Draw x_T, (B, K, C, h, w)."""
-    return torch.stack(
-        [
-            torch.cat([model.initial_latents(1, generator(seed, "initial", k)) for k in range(particles)])
-            for seed in seeds
-        ]
-    )
+def initial_latents(model: GuidedModel, seeds: Sequence[int], particles: int, num_inference_steps: int) -> Tensor:
+    """Draw the first latents of a run of so many steps, (B, K, C, h, w)."""
+
+    def drawn(seed: int, k: int) -> Tensor:
+        return model.first_latents(1, generator(seed, "initial", k), num_inference_steps)
+
+    return torch.stack([torch.cat([drawn(seed, k) for k in range(particles)]) for seed in seeds])
 
 
 def seeded(seeds: Sequence[int], index: int, like: Tensor, particles: int) -> Tensor:

@@ -43,7 +43,7 @@ def refuse_kl_target(p: Problem) -> None:
 def initial_latents(p: Problem, count: int) -> Tensor:
     """Return the problem's x_T and as many more of each seed's as it takes, (B, N, C, h, w)."""
     given = p.latents[:, :count]
-    more = randomness.initial_latents(p.model, p.seeds, count)[:, given.shape[1] :]
+    more = randomness.initial_latents(p.model, p.seeds, count, p.config.num_inference_steps)[:, given.shape[1] :]
     return torch.cat([given, more.to(given)], dim=1)
 
 

@@ -49,5 +49,6 @@ def _reseeded(problem: Problem, j: int) -> Problem:
     if j == 0:
         return problem
     seeds = [randomness.generator(seed, "run", j).initial_seed() for seed in problem.seeds]
-    latents = randomness.initial_latents(problem.model, seeds, problem.latents.shape[1])
+    particles, steps = problem.latents.shape[1], problem.config.num_inference_steps
+    latents = randomness.initial_latents(problem.model, seeds, particles, steps)
     return replace(problem, seeds=seeds, latents=latents.to(problem.latents))

@@ -59,7 +59,7 @@ def sample(
         (N, T + 1, C, h, w): x_T to x_1, and x_0.
     """
     cond, null = model.encode(prompts, [""] * len(prompts))
-    x = randomness.initial_latents(model, seeds, 1)[:, 0].to(next(iter(null.values())).device)
+    x = randomness.initial_latents(model, seeds, 1, len(steps))[:, 0].to(next(iter(null.values())).device)
 
     def branches(i: int, x: Tensor) -> tuple[Tensor, Tensor]:
         phi = null if null_text is None else null_text.embedding(steps[i].timestep, null, cond)

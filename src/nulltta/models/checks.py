@@ -35,6 +35,8 @@ def require_supported(name: str, kind: Any) -> None:
         raise InvalidValue(f"{name} is not a pipeline of the installed diffusers")
     accepted = call_parameters(kind)
     for argument in ("prompt", "negative_prompt", "num_inference_steps"):
+        if argument == "negative_prompt" and "negative_prompt_embeds" in accepted:
+            continue  # its null branch, if it has one, is of a text of its own
         if argument not in accepted:
             reason = ", so it has no null branch to optimise" if argument == "negative_prompt" else ""
             raise InvalidValue(f"{name} is not supported: its call has no {argument}{reason}")

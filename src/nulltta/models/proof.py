@@ -10,8 +10,9 @@ from torch import Tensor
 from nulltta.errors import InvalidValue
 from nulltta.models.conditioning import NEGATIVES, PROMPTS
 from nulltta.models.decoding import Decoder
-from nulltta.models.findings import Findings, StandIn, StockCall
+from nulltta.models.findings import Findings
 from nulltta.models.recording import StepRecord, Watch, record
+from nulltta.models.stock_call import StandIn, StockCall
 
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 8e-2}
 """Relative to the largest value: what rounding in another order amounts to."""
@@ -41,14 +42,13 @@ def prove_decoder(stock: StockCall, found: Findings, decoder: Decoder, steps: in
     """
     shape = (1, *found.sample)
     x0 = torch.randn(shape, generator=torch.Generator().manual_seed(2), dtype=torch.float32)
-    template, rows = found.template
     last = steps - 1
 
     def on_step(index: int, step: StepRecord) -> Tensor | None:
         return x0.to(step.sample) if index == last else None
 
     call = stock.arguments(PROMPTS[:1], NEGATIVES[:1], found.steps)
-    seen = record(stock.pipeline, call, Watch(StandIn(template, rows), on_step, stop_at="end"))
+    seen = record(stock.pipeline, call, Watch(StandIn(found.template, 1), on_step, stop_at="end"))
     theirs = _images(seen.result)
     _require_size(stock, theirs)
     flat = x0.flatten(1) if found.from_sample is None else x0.flatten(1)[:, found.from_sample]

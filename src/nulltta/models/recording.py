@@ -8,37 +8,48 @@ ended as soon as what is wanted was seen. However the call ends, the pipeline is
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import inspect
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from nulltta.errors import InvalidValue
+from nulltta.models.draws import Draws
 from nulltta.models.frozen import Frozen
 from nulltta.models.offload import set_aside
-from nulltta.models.tree import bound, replaced
+from nulltta.models.restoring import overruled, pinned_ambience, restored
+from nulltta.models.tree import bound, leaves, replaced
 from nulltta.quiet import quiet_libraries
 
 DENOISERS = ("unet", "transformer", "transformer_2")
 """The components that predict, by diffusers' names."""
-_QUIET = ("safety_checker", "watermark")
-"""Components that change a finished image: left out of recordings."""
+BESIDE = "controlnet"
+"""The component that diffusers' pipelines evaluate at each step beside the denoiser, and whose outputs they give it."""
 
 
 @dataclass(frozen=True, slots=True)
 class DenoiserCall:
-    """One call of a denoiser: which component, its arguments by name, and what it returned."""
+    """One call of a denoiser.
+
+    Attributes:
+        component: which one, by its name in the pipeline.
+        arguments: by name. The arguments of a network beside the denoiser (a ControlNet) whose outputs this call was
+            given stand under that network's name.
+        returned: what it returned.
+        wires: the network and the path of its output by the path of the argument that it was given as.
+    """
 
     component: str
     arguments: dict[str, Any]
     returned: Any
+    wires: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
     @property
     def output(self) -> Tensor:
@@ -63,7 +74,9 @@ class Recording:
     """What was seen.
 
     Attributes:
-        draws: the normal noise that was drawn for whole latents, replaced by zeros with a gradient.
+        draws: the normal noise that was drawn for whole latents, replaced by zeros with a gradient, by its place among
+            the call's draws (`fixed_noise`).
+        beside: what the network beside the denoiser returned, at its first call.
         decoded: (args, kwargs) of the decoder's call.
         result: what the pipeline returned; None if the call was ended early.
         upcast: the decoder was in a higher precision than usual when it was called.
@@ -71,7 +84,8 @@ class Recording:
     """
 
     steps: list[StepRecord] = field(default_factory=list)
-    draws: list[Tensor] = field(default_factory=list)
+    draws: dict[int, Tensor] = field(default_factory=dict)
+    beside: Any = None
     decoded: tuple[tuple[Any, ...], dict[str, Any]] | None = None
     result: Any = None
     upcast: bool = False
@@ -87,7 +101,7 @@ class Watch:
         on_step: (index, step) -> what replaces the scheduler's result; None, or returning None, to keep it.
         stop_at: end the call at the first step of the scheduler ("step"), at the decoder ("decode") or not at all.
         draws: how many elements the noise for whole latents has: such draws are replaced by zeros with a gradient,
-            and from then on gradients are recorded.
+            and from then on gradients are recorded. Every other draw is the same in all rows and in all recordings.
     """
 
     stand_in: Callable[[str, dict[str, Any]], Any] | None = None
@@ -134,19 +148,23 @@ def record(pipeline: Any, call: dict[str, Any], watch: Watch) -> Recording:
     """
     seen = Recording()
     pending: list[DenoiserCall] = []
+    beside: list[DenoiserCall] = []
     with ExitStack() as undo:
         undo.enter_context(_ONE_AT_A_TIME)
-        undo.enter_context(_restored(pipeline))
+        undo.enter_context(restored(pipeline))
         undo.enter_context(quiet_libraries())
-        undo.enter_context(_pinned_ambience())
+        undo.enter_context(pinned_ambience())
         undo.enter_context(torch.set_grad_enabled(False))
         for part in pipeline.components.values():
             if isinstance(part, torch.nn.Module):
                 undo.enter_context(Frozen(part))
         for name, module in denoisers(pipeline).items():
-            undo.enter_context(_overruled(module, "_compiled_call_impl", None))
-            forward = _watched_forward(name, module, watch, pending)
-            undo.enter_context(_overruled(module, "forward", forward))
+            undo.enter_context(overruled(module, "_compiled_call_impl", None))
+            forward = _watched_forward(name, module, watch, pending, beside)
+            undo.enter_context(overruled(module, "forward", forward))
+        if (network := getattr(pipeline, BESIDE, None)) is not None:
+            undo.enter_context(overruled(network, "_compiled_call_impl", None))
+            undo.enter_context(overruled(network, "forward", _watched_beside(network, watch, beside, seen)))
         for name in pipeline.components:
             if name.startswith("text_encoder") and isinstance(part := getattr(pipeline, name), torch.nn.Module):
                 handle = part.register_forward_pre_hook(functools.partial(_note_ids, seen, name), with_kwargs=True)
@@ -158,9 +176,8 @@ def record(pipeline: Any, call: dict[str, Any], watch: Watch) -> Recording:
         object.__setattr__(pipeline, "scheduler", own)
         decoder = getattr(pipeline, "vae", None)
         if decoder is not None:
-            undo.enter_context(_overruled(decoder, "decode", _watched_decode(decoder, watch, seen)))
-        if watch.draws is not None:
-            undo.enter_context(_NoiseProbe(watch.draws, seen.draws))
+            undo.enter_context(overruled(decoder, "decode", _watched_decode(decoder, watch, seen)))
+        undo.enter_context(Draws({}, watch.draws, seen.draws))
         try:
             seen.result = pipeline(**call)
         except _Stop:
@@ -168,7 +185,9 @@ def record(pipeline: Any, call: dict[str, Any], watch: Watch) -> Recording:
     return seen
 
 
-def _watched_forward(name: str, module: Any, watch: Watch, pending: list[DenoiserCall]) -> Callable[..., Any]:
+def _watched_forward(
+    name: str, module: Any, watch: Watch, pending: list[DenoiserCall], beside: Sequence[DenoiserCall]
+) -> Callable[..., Any]:
     forward = module.forward
     signature = getattr(module, "_orig_mod", module).forward  # a compiled module's own takes anything
     mine = threading.get_ident()
@@ -179,10 +198,37 @@ def _watched_forward(name: str, module: Any, watch: Watch, pending: list[Denoise
             return forward(*args, **kwargs)
         arguments = _kept(bound(signature, args, kwargs))
         output = forward(*args, **kwargs) if watch.stand_in is None else watch.stand_in(name, arguments)
-        pending.append(DenoiserCall(name, arguments, output))
+        pending.append(_wired(DenoiserCall(name, arguments, output), beside))
         return output
 
     return watched
+
+
+def _watched_beside(network: Any, watch: Watch, calls: list[DenoiserCall], seen: Recording) -> Callable[..., Any]:
+    forward = network.forward
+
+    @functools.wraps(forward)
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        arguments = _kept(bound(forward, args, kwargs))
+        output = forward(*args, **kwargs) if watch.stand_in is None else watch.stand_in(BESIDE, arguments)
+        seen.beside = output if seen.beside is None else seen.beside
+        calls[:] = [DenoiserCall(BESIDE, arguments, output)]
+        return output
+
+    return watched
+
+
+def _wired(call: DenoiserCall, beside: Sequence[DenoiserCall]) -> DenoiserCall:
+    """The call with the arguments of the networks whose very outputs it was given, in the place of those outputs."""
+    given = leaves(call.arguments)
+    arguments, wires = call.arguments, {}
+    for other in beside:
+        outputs = {id(value): path for path, value in leaves(other.returned).items() if isinstance(value, Tensor)}
+        found = {path: (other.component, outputs[id(value)]) for path, value in given.items() if id(value) in outputs}
+        if found:
+            arguments = {**replaced(arguments, dict.fromkeys(found)), other.component: other.arguments}
+            wires.update(found)
+    return dataclasses.replace(call, arguments=arguments, wires=wires)
 
 
 def _watched_step(
@@ -240,84 +286,6 @@ def _kept(arguments: dict[str, Any]) -> dict[str, Any]:
     """The arguments in containers of their own: pipelines change theirs in place."""
     kept: dict[str, Any] = replaced(arguments, {})
     return kept
-
-
-class _NoiseProbe(TorchFunctionMode):
-    """Replaces this thread's draws of noise for whole latents by zeros with a gradient, in order of drawing."""
-
-    def __init__(self, count: int, draws: list[Tensor]) -> None:
-        super().__init__()
-        self.count, self.draws = count, draws
-
-    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = function(*args, **(kwargs or {}))
-        if function is not torch.randn or result.numel() != self.count:
-            return result
-        torch.set_grad_enabled(True)  # until the pipeline's own no_grad ends
-        probe = torch.zeros_like(result, dtype=torch.float32, requires_grad=True)
-        self.draws.append(probe)
-        return probe.to(result.dtype)
-
-
-@contextmanager
-def _overruled(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """An attribute of one object replaced, and put back as it was: absent where the class had it."""
-    had, before = name in vars(owner), vars(owner).get(name)
-    object.__setattr__(owner, name, value)
-    try:
-        yield
-    finally:
-        if had:
-            object.__setattr__(owner, name, before)
-        else:
-            vars(owner).pop(name, None)
-
-
-@contextmanager
-def _restored(pipeline: Any) -> Iterator[None]:
-    """Everything that a call changes in a pipeline put back: its attributes, and the decoder's precision."""
-    before = {key: value for key, value in vars(pipeline).items() if key != "_all_hooks"}
-    precision = getattr(getattr(pipeline, "vae", None), "dtype", None)
-    for name in _QUIET:
-        if getattr(pipeline, name, None) is not None:
-            object.__setattr__(pipeline, name, None)
-    object.__setattr__(pipeline, "_progress_bar_config", {"disable": True})
-    try:
-        yield
-    finally:
-        state = vars(pipeline)
-        hooks = state.get("_all_hooks")
-        state.clear()
-        state.update(before)
-        if hooks is not None:
-            state["_all_hooks"] = hooks
-        if precision is not None and pipeline.vae.dtype != precision:
-            pipeline.vae.to(dtype=precision)  # upcast for decoding by a call that was ended there
-
-
-@contextmanager
-def _pinned_ambience() -> Iterator[None]:
-    """float32 as the default dtype, and the global random state untouched."""
-    state = torch.get_rng_state()
-    try:
-        with float32_by_default():
-            yield
-    finally:
-        torch.set_rng_state(state)
-
-
-@contextmanager
-def float32_by_default() -> Iterator[None]:
-    """float32 as PyTorch's default dtype, whatever it is outside."""
-    dtype = torch.get_default_dtype()
-    if dtype == torch.float32:
-        yield
-        return
-    torch.set_default_dtype(torch.float32)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(dtype)
 
 
 def accepts(pipeline: Any, name: str) -> bool:

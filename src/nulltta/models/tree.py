@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -39,16 +40,34 @@ def replaced(value: Any, new: Mapping[str, Any], prefix: str = "") -> Any:
     return changed if isinstance(value, dict) else type(value)(changed.values())
 
 
-def rows(one: Any, two: Any, prefix: str = "") -> Iterator[str]:
-    """The paths of what has twice as many rows in the second of two calls: tensors by their first dimension, and
-    lists whose items are rows.
+def shape(value: Any) -> Any:
+    """The shape of a tensor; the type of any other value."""
+    return tuple(value.shape) if isinstance(value, Tensor) else type(value)
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two leaves are equal, bit for bit."""
+    if isinstance(a, Tensor) or isinstance(b, Tensor):
+        return isinstance(a, Tensor) and isinstance(b, Tensor) and a.shape == b.shape and bool(torch.equal(a, b))
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+    try:
+        return bool(a == b)
+    except (TypeError, ValueError, RuntimeError):
+        return a is b
+
+
+def rows(one: Any, two: Any, prefix: str = "") -> Iterator[tuple[str, int]]:
+    """The paths of what has twice as many rows in the second of two calls, and the dimension that holds the rows:
+    tensors with one dimension of twice the size, and lists of twice the length.
 
     Raises:
         ValueError: with the path of what differs in structure otherwise.
     """
     if isinstance(one, Tensor) and isinstance(two, Tensor):
-        if one.dim() and two.dim() and len(two) == 2 * len(one) and one.shape[1:] == two.shape[1:]:
-            yield prefix
+        grown = [i for i, (a, b) in enumerate(zip(one.shape, two.shape, strict=False)) if a != b]
+        if one.dim() == two.dim() and len(grown) == 1 and two.shape[grown[0]] == 2 * one.shape[grown[0]]:
+            yield prefix, grown[0]
         elif one.shape != two.shape:
             raise ValueError(prefix)
         return
@@ -58,12 +77,27 @@ def rows(one: Any, two: Any, prefix: str = "") -> Iterator[str]:
             raise ValueError(prefix)
         return
     if isinstance(one, list) and len(two) == 2 * len(one) and one:
-        yield prefix
+        yield prefix, 0
         return
     if [key for key, _ in first] != [key for key, _ in second]:
         raise ValueError(prefix)
     for (key, a), (_, b) in zip(first, second, strict=True):
         yield from rows(a, b, _join(prefix, key))
+
+
+def rows_first(value: Any, axes: Mapping[str, int], back: bool = False) -> Any:
+    """A copy of nested containers in which the tensors at some paths have their rows in the first dimension.
+
+    Args:
+        value: the containers.
+        axes: by path, the dimension that holds a tensor's rows.
+        back: do the reverse.
+    """
+    if not axes:
+        return value
+    there = leaves(value)
+    moved = {path: (0, axis) if back else (axis, 0) for path, axis in axes.items() if isinstance(there[path], Tensor)}
+    return replaced(value, {path: there[path].movedim(*dims) for path, dims in moved.items()})
 
 
 def _walk(value: Any, stop: frozenset[str], prefix: str) -> Iterator[tuple[str, Any]]:

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from nulltta.errors import DoesNotFit, InvalidValue
 from nulltta.models import load_model
-from nulltta.models.recording import denoisers
-from nulltta.models.tree import bound, leaves, replaced
+from nulltta.models.recording import BESIDE, denoisers
+from nulltta.models.tree import bound, leaves, replaced, rows_first
 from nulltta.null_text.exact import (
     BatchLayout,
     BatchPosition,
@@ -84,6 +84,9 @@ def applied(null_text: Applicable, pipeline: Any, *, exact: bool = False, **call
                 forward = in_batch_layout(forward, partial(watch.position, layout))
             overrule(denoiser, "_compiled_call_impl", None)  # which would not see the forward that is put here
             overrule(denoiser, "forward", watch.around(forward, signature))
+        if watch.aliases:
+            network = getattr(pipeline, BESIDE)
+            overrule(network, "forward", watch.beside(network.forward))
         overrule(pipeline, "prepare_latents", watch.begun(pipeline.prepare_latents))
         overrule(pipeline.scheduler, "step", watch.stepped(pipeline.scheduler.step))
         yield
@@ -99,6 +102,9 @@ class _Replacement:
     def __init__(self, null_text: Applicable, where: Mapping[str, Any]) -> None:
         self.null_text = null_text
         self.prompt: dict[str, Any] = {}  # the prompt's embedding in the present step's call, where it has its own call
+        self.axes: Mapping[str, int] = where.get("axes", {})
+        self.repeats: Mapping[str, int] = where.get("repeats", {})
+        self.aliases: Mapping[str, str] = where.get("aliases", {})
         self.joint, self.null_first = bool(where["joint"]), bool(where["null_first"])
         self.clock, self.times = str(where["time"]["path"]), list(where["time"]["values"])
         self.calls = self.replaced = 0
@@ -131,43 +137,62 @@ class _Replacement:
         """Wrap a denoiser's `forward` so that the null branch gets φ'."""
 
         def with_null(*args: Any, **kwargs: Any) -> Any:
-            arguments = bound(signature, args, kwargs)
+            arguments = rows_first(bound(signature, args, kwargs), self.axes)
             there = leaves(arguments)
             self.calls += 1
-            time = float(torch.as_tensor(there[self.clock]).flatten()[0])
-            self.index = min(range(len(self.times)), key=lambda i: abs(self.times[i] - time))
+            self._look(there[self.clock])
             self.nth += 1
-            if self._is_null(there):
+            if self._is_null(arguments):
                 self.replaced += 1
-                arguments = self._put(arguments)
+                arguments = self._put(arguments, {path: path for path in self.null_text.paths})
             else:
                 self.prompt = there
-            return forward(**arguments)
+            return forward(**rows_first(arguments, self.axes, back=True))
 
         with_null.__wrapped__ = signature  # type: ignore[attr-defined]
         return with_null
+
+    def beside(self, forward: Callable[..., Any]) -> Callable[..., Any]:
+        """Wrap the `forward` of a network beside the denoiser, which is given the same text and the same time."""
+
+        def with_null(*args: Any, **kwargs: Any) -> Any:
+            arguments = bound(forward, args, kwargs)
+            self._look(leaves(arguments)[self.clock])
+            own = {path: alias.removeprefix(f"{BESIDE}.") for alias, path in self.aliases.items()}
+            guided = all(len(_get(arguments, own[path])) == 2 * self.batch for path in own)
+            return forward(**(self._put(arguments, own) if guided else arguments))
+
+        with_null.__wrapped__ = forward  # type: ignore[attr-defined]
+        return with_null
+
+    def _look(self, time: Any) -> None:
+        """Find the step that was learnt nearest to a time."""
+        now = float(torch.as_tensor(time).flatten()[0])
+        self.index = min(range(len(self.times)), key=lambda i: abs(self.times[i] - now))
 
     def position(self, layout: BatchLayout, row: int) -> BatchPosition:
         """Return where the run evaluated what the pipeline's present call has in a row."""
         first = row == 0 if self.joint else self.nth == 1
         return layout.null(self.index) if first == self.null_first else layout.cond(self.index)
 
-    def _is_null(self, there: Mapping[str, Any]) -> bool:
+    def _is_null(self, arguments: Mapping[str, Any]) -> bool:
         """Return whether the present call evaluates the null branch, in some of its rows or in all."""
         if not self.joint:
             return self.nth == (1 if self.null_first else 2)
-        path = next(path for path in self.null_text.paths if path in there)
-        return len(there[path]) == 2 * self.batch
+        given = {path: _get(arguments, path) for path in self.null_text.paths}
+        path = next(path for path, value in given.items() if value is not _ABSENT)
+        return len(given[path]) == 2 * self.batch * self.repeats.get(path, 1)
 
-    def _put(self, arguments: dict[str, Any]) -> dict[str, Any]:
+    def _put(self, arguments: dict[str, Any], places: Mapping[str, str]) -> dict[str, Any]:
+        """Return a call with φ' in its null branch; places: by the name of each of its tensors, where it stands."""
         # The run's own entries, such as a length, are absent from the call; None stands where the pipeline gives a mask
         # for texts of different lengths only.
-        there = {path: _get(arguments, path) for path in self.null_text.paths}
+        there = {path: _get(arguments, place) for path, place in places.items()}
         there = {path: rows for path, rows in there.items() if rows is not _ABSENT and rows is not None}
         null = {path: rows[self._part(len(rows))] for path, rows in there.items()}
         cond = {path: self._cond_rows(rows, path) for path, rows in there.items()}
         learnt = self.null_text.rows(self.index, null, cond)
-        new = {path: self._with_rows(there[path], rows, path) for path, rows in learnt.items()}
+        new = {places[path]: self._with_rows(there[path], rows, path) for path, rows in learnt.items()}
         put: dict[str, Any] = replaced(arguments, new)
         return put
 

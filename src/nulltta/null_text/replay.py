@@ -74,7 +74,7 @@ def replay(
         return phi if plain else learnt.embedding(steps[i].timestep, phi, cond)
 
     if not exact:
-        x = randomness.initial_latents(model, list(seeds), 1)[:, 0].to(device)
+        x = randomness.initial_latents(model, list(seeds), 1, len(steps))[:, 0].to(device)
 
         def branches(i: int, x: Tensor) -> tuple[Tensor, Tensor]:
             return predict_branches(model, x, steps[i], null(i), cond)

@@ -1,0 +1,159 @@
+"""Recorded calls of the denoiser as shells to fill: with latents, with the time, and with an embedding of the text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nulltta.contracts import Embedding
+from nulltta.errors import InvalidValue
+from nulltta.models.findings import Findings
+from nulltta.models.recording import DenoiserCall, StepRecord
+from nulltta.models.steps import ObservedStep
+from nulltta.models.tree import leaves, replaced, rows_first, same
+
+BRANCH = "branch"
+"""The name, in an embedding, of which branch it conditions: 0 for null, 1 for cond. Only there where it matters."""
+LENGTH = ".length"
+"""What the name of a tensor ends in that holds the lengths of another, padded one."""
+
+
+class Shells:
+    """The calls in which texts were encoded, one for each set of shapes that a text's tensors can have."""
+
+    def __init__(self, found: Findings) -> None:
+        self.found = found
+        self._shells: dict[Any, _Shell] = {}
+        self._context: dict[bool, dict[str, Any]] = {}  # by branch: one row of what is neither text, time nor latents
+
+    def embeddings(self, step: StepRecord) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return (c, φ) of a recorded step, and keep its calls as shells."""
+        found, batch = self.found, len(step.sample)
+        pair: list[dict[str, Tensor]] = []
+        for cond in (True, False):
+            first = cond != found.null_first  # whether this branch is the first half of the rows, or the first call
+            call = step.calls[0] if found.joint or first else step.calls[1]
+            call = replace(call, arguments=rows_first(call.arguments, found.axes))
+            part = slice(None)
+            if found.joint:
+                part = slice(0, batch) if first else slice(batch, 2 * batch)
+            there = {
+                path: value[:: found.repeats.get(path, 1)] for path, value in _rows_of(call, found).items()
+            }  # fmt: skip
+            embedding: dict[str, Tensor] = {}
+            for path in found.text:
+                embedding |= _padded(path, list(there[path][part]), found)
+            if found.branch:
+                embedding[BRANCH] = torch.full((batch,), int(cond))
+            pair.append(embedding)
+            self._shells[_key(embedding, found)] = _Shell(call, there, found)
+            known = set(found.latents) | found.moving | set(found.text) | set(found.aliases)
+            self._context[cond] = {path: there[path][part][0] for path in found.rows - known}
+        return pair[0], pair[1]
+
+    def filled(self, x: Tensor, step: ObservedStep, embedding: Embedding) -> DenoiserCall:
+        """Return a call for latents (N, ...) in the model's layout, at a step, under an embedding of N rows."""
+        found, count = self.found, len(x)
+        shell = self._shell(embedding)
+        new: dict[str, Any] = {}
+        for path, enter in found.latents.items():
+            new[path] = shell.rows(path, enter(x, step.gains[path]).to(shell.like[path]))
+        for path in found.text:
+            new[path] = shell.rows(path, embedding[path].to(shell.like[path]))
+        for alias, path in found.aliases.items():
+            new[alias] = new[path]
+        for path, value in step.inputs.items():
+            new[path] = shell.repeated(path, value, count) if path in found.rows else value
+        arguments = replaced(shell.arguments, new | self._others(embedding, count, shell))
+        arguments = rows_first(arguments, found.axes, back=True)
+        return DenoiserCall(step.component, arguments, None, shell.wires)
+
+    def _others(self, embedding: Embedding, count: int, shell: _Shell) -> dict[str, Any]:
+        """The rows that depend on nothing, or on the branch alone."""
+        if not self.found.branch:
+            return {path: shell.repeated(path, row, count) for path, row in self._context[True].items()}
+        branches = [bool(branch) for branch in embedding[BRANCH].tolist()]
+        each = {path: [self._context[branch][path] for branch in branches] for path in self._context[True]}
+        return {path: shell.rows(path, rows if shell.lists[path] else torch.stack(rows)) for path, rows in each.items()}
+
+    def _shell(self, embedding: Embedding) -> _Shell:
+        key = _key(embedding, self.found)
+        try:
+            return self._shells[key]
+        except KeyError:
+            shapes = dict(zip(self.found.text, key, strict=True))
+            raise InvalidValue(f"an embedding has shapes {shapes}, which no prompt of this model had") from None
+
+
+class _Shell:
+    """A recorded denoiser call with places to fill: what does not depend on rows stays as it was recorded."""
+
+    def __init__(self, call: DenoiserCall, there: Mapping[str, Any], found: Findings) -> None:
+        self.lists = {path: isinstance(there[path], list) for path in found.rows}
+        self.repeats = found.repeats
+        self.like = {
+            path: torch.empty(0, dtype=row.dtype, device=row.device)
+            for path in found.rows
+            if isinstance(row := there[path][0], Tensor)
+        }
+        places = dict.fromkeys((*found.rows, *found.moving))
+        self.arguments = replaced(call.arguments, _halves(call, found) | places)
+        self.wires = call.wires
+
+    def rows(self, path: str, value: Any) -> Any:
+        """The rows of an argument, each as often as the pipeline repeats it."""
+        times = self.repeats.get(path, 1)
+        if self.lists[path]:
+            return [row for row in value for _ in range(times)]
+        return value.repeat_interleave(times, 0) if times > 1 else value
+
+    def repeated(self, path: str, row: Any, count: int) -> Any:
+        """One row for every latent."""
+        if self.lists[path] or not isinstance(row, Tensor):
+            return [row] * (count * self.repeats.get(path, 1))
+        return self.rows(path, row[None].expand(count, *row.shape).contiguous())
+
+
+def _key(embedding: Embedding, found: Findings) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(embedding[path].shape[1:]) for path in found.text)
+
+
+def _halves(call: DenoiserCall, found: Findings) -> dict[str, Tensor]:
+    """The first of two equal rows of what has one row per branch, however many prompts there are."""
+    if not found.joint:
+        return {}
+    there = {path: v for path, v in leaves(call.arguments).items() if isinstance(v, Tensor) and v.dim() > 2}
+    return {path: v[:1] for path, v in there.items() if path not in found.rows and len(v) == 2 and same(v[0], v[1])}
+
+
+def lengths_of(found: Findings, embedding: Embedding) -> tuple[list[str], Tensor]:
+    """Return the names of an embedding's padded tensors, and (N, number of names) their lengths."""
+    names = [name for name in found.text if name + LENGTH in embedding]
+    return names, torch.stack([embedding[name + LENGTH] for name in names], 1)
+
+
+def stacked(rows: Sequence[Embedding]) -> dict[str, Tensor]:
+    """Return embeddings of one text each as one of all, padded with zeros."""
+    joined: dict[str, Tensor] = {}
+    for name in rows[0]:
+        tensors = [row[name][0] for row in rows]
+        padded = len({tensor.shape for tensor in tensors}) > 1
+        joined[name] = torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True) if padded else torch.stack(tensors)
+    return joined
+
+
+def _rows_of(call: DenoiserCall, found: Findings) -> dict[str, Any]:
+    there = leaves(call.arguments, found.rows)
+    return {path: there[path] for path in found.rows}
+
+
+def _padded(path: str, rows: Sequence[Tensor], found: Findings) -> dict[str, Tensor]:
+    """One of an embedding's tensors, and beside it the lengths where texts have different ones."""
+    cast = [row.long() if path in found.masks else row.float() if row.is_floating_point() else row for row in rows]
+    if not found.alone or cast[0].dim() == 0:
+        return {path: torch.stack(cast)}
+    return {path: torch.stack(cast), path + LENGTH: torch.tensor([len(row) for row in cast]).to(cast[0].device)}

@@ -1,0 +1,129 @@
+"""The stock call that is recorded, and what stands in for its denoiser where that need not compute."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nulltta.errors import InvalidValue
+from nulltta.models.conditioning import Conditioning
+from nulltta.models.recording import BESIDE, StepRecord, accepts, call_parameters, returned_like
+from nulltta.models.tree import leaves, replaced
+from nulltta.prompts import EncodedPrompt
+
+SCALE = 3.0  # of guidance, in recordings: above 1, so that both branches are evaluated
+
+
+@dataclass(frozen=True, slots=True)
+class StockCall:
+    """A pipeline and the caller's keyword arguments of its call.
+
+    Attributes:
+        none_for_empty: an empty negative prompt is given as None.
+        conditioning: embeddings that stand for texts.
+    """
+
+    pipeline: Any
+    options: Mapping[str, Any]
+    none_for_empty: bool = False
+    conditioning: Conditioning = Conditioning()
+
+    @property
+    def scale_name(self) -> str:
+        """The argument that sets the scale of classifier-free guidance."""
+        return "true_cfg_scale" if accepts(self.pipeline, "true_cfg_scale") else "guidance_scale"
+
+    @property
+    def has_negative(self) -> bool:
+        """Whether the call takes a negative prompt; if not, its null branch, if any, is one of its own."""
+        return accepts(self.pipeline, "negative_prompt")
+
+    @property
+    def fewest_steps(self) -> int:
+        """The number to ask for so that two are taken: an image-to-image call takes `strength` of them."""
+        parameter = call_parameters(type(self.pipeline)).get("strength")
+        strength = self.options.get("strength", 1.0 if parameter is None else parameter.default)
+        return max(2, math.ceil(2 / strength)) if isinstance(strength, float) and strength > 0 else 2
+
+    def arguments(self, prompts: Sequence[str], negatives: Sequence[str], steps: int) -> dict[str, Any]:
+        """Return the arguments of a call.
+
+        Raises:
+            InvalidValue: if a text cannot be encoded, or the call does not take embeddings under these names.
+        """
+        given = self.conditioning.arguments(self.pipeline, prompts, negatives, self.none_for_empty)
+        if not self.has_negative:
+            del given["negative_prompt"]
+        return {
+            **given,
+            "num_inference_steps": steps,
+            self.scale_name: SCALE,
+            "output_type": "pt",
+            "generator": torch.Generator().manual_seed(0),
+            **self.options,
+        }
+
+    def require_negatives(self, negatives: Sequence[str]) -> None:
+        """Refuse negative prompts where the call takes none.
+
+        Raises:
+            InvalidValue: if one of them is not empty.
+        """
+        texts = [negative for negative in negatives if not isinstance(negative, EncodedPrompt)]
+        if any(texts) and not self.has_negative:
+            raise InvalidValue(
+                f"must be empty: the call of {type(self.pipeline).__name__} takes none, its null text is its own",
+                field="negative_prompt",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """What a pipeline's networks return for one prompt.
+
+    Attributes:
+        returned: by the denoiser.
+        rows: how many rows that has.
+        beside: returned by the network beside the denoiser; None if there is none.
+    """
+
+    returned: Any
+    rows: int
+    beside: Any = None
+
+
+class StandIn:
+    """Networks that compute nothing: they return zeros, or noise, shaped as the real ones' output."""
+
+    def __init__(self, template: Template, batch: int, random: bool = False) -> None:
+        self.template, self.batch = template, batch
+        self.generator = torch.Generator().manual_seed(1) if random else None
+
+    def __call__(self, name: str, arguments: dict[str, Any]) -> Any:
+        del arguments
+        if name == BESIDE:
+            given = leaves(self.template.beside)
+            tensors = {path: value for path, value in given.items() if isinstance(value, Tensor)}
+            return replaced(self.template.beside, {path: self._repeated(value) for path, value in tensors.items()})
+        returned = self.template.returned
+        first = returned if isinstance(returned, Tensor) else returned[0]
+        like = first[0] if isinstance(first, list | tuple) else first
+        row = like.shape if isinstance(first, list | tuple) else like.shape[1:]
+        made = torch.zeros((self.template.rows * self.batch, *row), dtype=torch.float32)
+        if self.generator is not None:
+            made.normal_(generator=self.generator)
+        return returned_like(returned, made.to(like))
+
+    def _repeated(self, value: Tensor) -> Tensor:
+        return value.detach().repeat(self.batch, *[1] * (value.dim() - 1)) if value.dim() else value.detach()
+
+
+def zero_probe(_: int, step: StepRecord) -> Tensor:
+    """Return zeros with a gradient in place of the scheduler's result."""
+    torch.set_grad_enabled(True)
+    return torch.zeros(step.sample.shape, dtype=torch.float32, device=step.sample.device, requires_grad=True)
