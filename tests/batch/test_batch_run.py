@@ -140,7 +140,11 @@ MISTAKES = {
     "unknown column": (["batch", "{tmp}/typo.jsonl"], "unknown column 'promt' in row 1: did you mean 'prompt'?"),
     "no prompts": (["batch", "{tmp}/seeds.csv"], "there is no column 'prompt'"),
     "another form": (["batch", "{tmp}/picky_reward.py"], ".jsonl, .csv, .parquet"),
-    "unknown model": (["batch", "{tmp}/good.jsonl", "--model", "nonesuch"], "unknown model 'nonesuch'"),
+    "unknown model": (
+        ["batch", "{tmp}/good.jsonl", "--model", "nonesuch", "--reward", "jpeg"],
+        "--model: unknown model 'nonesuch'",
+    ),
+    "toy reward": (["batch", "{tmp}/good.jsonl"], "--reward 'clip' knows the embedded model's emoji only"),
     "unknown reward": (["batch", "{tmp}/good.jsonl", "--reward", "brightnes"], "did you mean 'brightness'"),
     "two sources": (
         ["batch", "{tmp}/good.jsonl", "--reward-source", "a/b", "--reward", "clip + jpeg"],
@@ -151,7 +155,10 @@ MISTAKES = {
     "setting": (["batch", "{tmp}/good.jsonl", "--guidance-scale", "1"], "--guidance-scale must be above 1"),
     "workers of none": (["batch", "{tmp}/good.jsonl", "--workers", "2"], "need --engine ray"),
     "no workers": (["batch", "{tmp}/good.jsonl", "--engine", "ray", "--workers", "0"], "--workers"),
-    "unknown engine": (["batch", "{tmp}/good.jsonl", "--engine", "spark"], "'spark' is not one of 'local', 'ray'"),
+    "unknown engine": (
+        ["batch", "{tmp}/good.jsonl", "--engine", "spark"],
+        "--engine must be one of local, ray, not 'spark'",
+    ),
     "a file": (["batch", "{tmp}/good.jsonl", "--out", "{tmp}/seeds.csv"], "cannot write to"),
     "in a file": (["batch", "{tmp}/good.jsonl", "--out", "{tmp}/seeds.csv/out"], "cannot write to"),
 }
