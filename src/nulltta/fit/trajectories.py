@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from nulltta.algorithm import randomness
+from nulltta.algorithm.memory import MicroBatch
 from nulltta.algorithm.objective import predict_branches
 from nulltta.algorithm.sampling import denoise
 from nulltta.contracts import GuidedModel, NoiseStep
@@ -43,7 +44,8 @@ def sample(
     scale: float,
     prompts: Sequence[str],
     seeds: Sequence[int],
-    null_text: FittedNullText | None = None,
+    null_text: FittedNullText | None,
+    memory: MicroBatch,
 ) -> Tensor:
     """Sample under guidance and return the latents at every noise level.
 
@@ -54,10 +56,27 @@ def sample(
         prompts: N prompts.
         seeds: one per prompt.
         null_text: what replaces φ; None for plain sampling.
+        memory: how many rows go through the denoiser at once.
 
     Returns:
         (N, T + 1, C, h, w): x_T to x_1, and x_0.
     """
+
+    def of_rows(rows: Tensor) -> Tensor:
+        chosen = rows.tolist()
+        return _sample(model, steps, scale, [prompts[i] for i in chosen], [seeds[i] for i in chosen], null_text)
+
+    return torch.cat(memory.map(of_rows, len(prompts)))
+
+
+def _sample(
+    model: GuidedModel,
+    steps: Sequence[NoiseStep],
+    scale: float,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    null_text: FittedNullText | None,
+) -> Tensor:
     cond, null = model.encode(prompts, [""] * len(prompts))
     x = randomness.initial_latents(model, seeds, 1, len(steps))[:, 0].to(next(iter(null.values())).device)
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nulltta.algorithm.memory import MicroBatch
 from nulltta.contracts import GuidedModel, NoiseStep
 from nulltta.evaluation.bootstrap import Gain, paired_gain
 from nulltta.evaluation.measures import Measure
@@ -29,7 +30,8 @@ class Validation:
         scale: s, the guidance scale.
         prompts: the prompts.
         measures: the target first, then the guards and the measures held out.
-        rows: the pictures that are sampled at once.
+        rows: the pictures that are measured at once.
+        memory: how many of them go through the denoiser and the decoder at once.
     """
 
     model: GuidedModel
@@ -38,6 +40,7 @@ class Validation:
     prompts: Sequence[str]
     measures: Mapping[str, Measure]
     rows: int
+    memory: MicroBatch
 
     def scores(self, null_text: FittedNullText | None = None) -> dict[str, list[float]]:
         """Return every measure of the pictures under a null text, or of plain sampling's."""
@@ -53,8 +56,8 @@ class Validation:
     def _measured(
         self, prompts: Sequence[str], seeds: Sequence[int], null_text: FittedNullText | None
     ) -> dict[str, Tensor]:
-        x0 = sample(self.model, self.steps, self.scale, prompts, seeds, null_text)[:, -1]
-        images = self.model.decode(x0)
+        x0 = sample(self.model, self.steps, self.scale, prompts, seeds, null_text, self.memory)[:, -1]
+        images = torch.cat(self.memory.map(lambda rows: self.model.decode(x0[rows]), len(x0)))
         return {name: measure(images, prompts).cpu() for name, measure in self.measures.items()}
 
 
