@@ -99,6 +99,7 @@ def test_saved_images_are_the_images(tmp_path: Path, model: Any, config: NullTTA
         ({"reward": "clop"}, "did you mean 'clip'"),
         ({"reward": 3}, "int is not a reward"),
         ({"method": "magic"}, "null-tta, plain"),
+        ({"guard": "clip"}, "kl_target"),
         ({"seed": -1}, "seed"),
         ({"seed": [1, 2]}, "2 seeds for 1 prompts"),
         ({"negative_prompt": ["", ""]}, "2 negative prompts"),

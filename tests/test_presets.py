@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from nulltta import NullTTAConfig, NullTTAError
-from nulltta.presets import PRESETS, STOCK, preset_name, require_preset
+from nulltta.config.presets import PRESETS, STOCK, preset_name, require_preset
 
 
 @pytest.mark.parametrize("name", sorted(STOCK))

@@ -149,6 +149,7 @@ def align(
     seed: int | Sequence[int] = 0,
     negative_prompt: str | Sequence[str] = "",
     latents: Tensor | None = None,
+    guard: None = None,
     on_step: OnStep | None = None,
     micro_batch: int | None = None,
 ) -> Result:
@@ -164,6 +165,7 @@ def align(
         seed: an int gives every prompt the same noise, as in a paired comparison; or one per prompt.
         negative_prompt: the null text to start from; one, or one per prompt.
         latents: initial latents (B, K, C, h, w), or (K, C, h, w) for one prompt, instead of the seed's.
+        guard: always None. A reward that is only watched did no more than choosing among candidates (docs/log.md).
         on_step: called after each denoising step.
         micro_batch: how many prompts (with gradient) or candidates (without) go through the networks at once; all of
             them if None. Whatever it is, it is halved when memory runs out; results stay the same up to rounding.
@@ -177,6 +179,10 @@ def align(
     run = METHODS.get(method) if isinstance(method, str) else method
     if not callable(run):
         raise InvalidValue(f"must be one of {', '.join(METHODS)}, not {method!r}", "method")
+    if guard is not None:
+        raise InvalidValue(
+            "is no longer offered: add it to the reward as a sum, or bound the step (kl_target)", "guard"
+        )
     problem = make_problem(model, prompts, reward, config, seed, negative_prompt, latents, micro_batch)
     method_run = MethodRun(run(problem), problem)
     return as_result(problem, method_run.finish(on_step), method_run.trace)

@@ -17,8 +17,8 @@ from typing import Annotated, Any, Literal, TypeAlias, Union, get_origin, get_ty
 import typer
 
 from nulltta.config import NullTTAConfig
+from nulltta.config.presets import require_preset
 from nulltta.errors import InvalidValue
-from nulltta.presets import require_preset
 from nulltta.runs.request import RunSettings, flag, number_or_word
 
 Command: TypeAlias = Callable[..., None]

@@ -1,0 +1,6 @@
+"""The settings of a method, the presets of families of models, and checks of fields. Nothing here imports torch."""
+
+from nulltta.config.checks import number, one_of, whole
+from nulltta.config.settings import Directions, FormName, NullTTAConfig, without_none
+
+__all__ = ["Directions", "FormName", "NullTTAConfig", "number", "one_of", "whole", "without_none"]
