@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from nulltta.evaluation.measures import MEASURES, Measure
+from nulltta.embedded.worlds import WORLDS
+from nulltta.evaluation.measures import MEASURES, Measure, known_measures
 from nulltta.testing import MeasureContract
 
 
 class TestMeasures(MeasureContract):
-    @pytest.fixture(params=MEASURES)
+    @pytest.fixture(params=[*MEASURES, *WORLDS["embedded"].held_out, "facts"])
     def measure(self, request: pytest.FixtureRequest) -> Measure:
-        return MEASURES[request.param].load(None)
+        return known_measures("embedded")[request.param]

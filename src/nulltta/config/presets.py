@@ -77,6 +77,8 @@ def preset_name(model: str) -> str:
     Returns:
         The name; "paper" for Stable Diffusion 1.x and 2.x and for what is not known.
     """
+    if model == "scenes":  # the other embedded model, of the same kind and size
+        return "embedded"
     if model in PRESETS:
         return model
     family = _family(model)

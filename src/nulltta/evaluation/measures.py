@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,10 +14,8 @@ from torch import Tensor
 
 from nulltta import rewards
 from nulltta.contracts import GuidedModel
-from nulltta.errors import NullTTAError
-
-if TYPE_CHECKING:
-    from nulltta.embedded.grammar import Size
+from nulltta.embedded.worlds import WORLDS
+from nulltta.errors import InvalidValue
 
 Measure = Callable[[Tensor, Sequence[str]], Tensor]
 """(images (B, 3, H, W) in [0, 1], prompts) -> (B,), NaN for a prompt that the measure does not apply to."""
@@ -44,34 +42,42 @@ def known_measures(model: str, device: torch.device | str | None = None) -> dict
     Raises:
         LoadError: if one does not load.
     """
-    return {name: known.load(device) for name, known in MEASURES.items() if known.model in (None, model)}
+    known = {name: known for name, known in MEASURES.items() if known.model in (None, model)}
+    return {**_of_world(model, device), **{name: each.load(device) for name, each in known.items()}}
 
 
 def held_out_measures(model: GuidedModel, device: torch.device | str | None = None) -> dict[str, Measure]:
     """Return the measures that every run of a model reports beside its reward, by name.
 
-    For the embedded model these are the second scorer, "clip-b", and the judge's "facts"; other models have none.
+    For an embedded model these are the scorers that are never a target, such as "clip-b", and the judge's "facts";
+    other models have none.
 
     Raises:
         LoadError: if one does not load.
     """
     known = {name: known for name, known in MEASURES.items() if known.in_runs and known.model in (None, model.name)}
-    return {name: each.load(device) for name, each in known.items()}
+    return {**_of_world(model.name, device), **{name: each.load(device) for name, each in known.items()}}
 
 
-def facts() -> Measure:
-    """Return the embedded judge as a measure.
+def _of_world(model: str, device: torch.device | str | None) -> dict[str, Measure]:
+    """Return the held-out scorers of an embedded model and its judge's facts; nothing for other models."""
+    if (world := WORLDS.get(model)) is None:
+        return {}
+    scorers: dict[str, Measure] = {name: rewards.load(name, device=device) for name in world.held_out}
+    return {**scorers, "facts": facts(model)}
+
+
+def facts(model: str = "embedded") -> Measure:
+    """Return the judge of an embedded model as a measure.
 
     The measure is the share of a prompt's facts that an image shows, and NaN for a prompt outside the grammar.
     """
-    from nulltta.embedded.judge import load_judge
-
-    judge = load_judge()
+    judge = WORLDS[model].load_judge()
 
     def measure(images: Tensor, prompts: Sequence[str]) -> Tensor:
         shares = torch.full((len(prompts),), math.nan)
         for b, prompt in enumerate(prompts):
-            if _states_facts(prompt, judge.size):
+            with suppress(InvalidValue):
                 shares[b] = judge.facts(images[b : b + 1], [prompt])[0]
         return shares
 
@@ -96,11 +102,9 @@ def high_frequency(images: Tensor, prompts: Sequence[str] = ()) -> Tensor:
 
 
 MEASURES: Mapping[str, KnownMeasure] = {
-    "clip-b": KnownMeasure(load=lambda device: rewards.load("clip-b", device=device), model="embedded", in_runs=True),
-    "facts": KnownMeasure(load=lambda _: facts(), model="embedded", in_runs=True),
     "high-frequency": KnownMeasure(load=lambda _: high_frequency),
 }
-"""The measures that are reported without being asked for, by name."""
+"""The measures that are reported without being asked for, by name, beside those of an embedded model's own world."""
 
 
 def pack(vector: np.ndarray) -> str:
@@ -137,14 +141,3 @@ def vendi_score(features: np.ndarray) -> float:
     eigenvalues = np.linalg.eigvalsh(features @ features.T / len(features))
     shares = eigenvalues[eigenvalues > 1e-12]
     return float(np.exp(-(shares * np.log(shares)).sum()))
-
-
-def _states_facts(prompt: str, size: Size) -> bool:
-    """Return whether a prompt is within the grammar."""
-    from nulltta.embedded.grammar import parse
-
-    try:
-        parse(prompt, size)
-    except NullTTAError:
-        return False
-    return True

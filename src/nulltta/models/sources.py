@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from nulltta.embedded.worlds import WORLDS
 from nulltta.errors import InvalidValue, LoadError, MissingExtra, NullTTAError, first_line, is_out_of_memory
 from nulltta.models.checks import require_supported
 from nulltta.models.recording import call_parameters
@@ -29,7 +30,7 @@ def load_pipeline(source: str, base_model: str | None, dtype: torch.dtype) -> An
     """Load a pipeline on the CPU.
 
     Args:
-        source: "embedded", a diffusers directory, a hub id, or a file of weights that ends in .safetensors.
+        source: "embedded", "scenes", a diffusers directory, a hub id, or a file of weights that ends in .safetensors.
         base_model: for a file, the directory or hub id of the pipeline whose configuration it shares.
         dtype: of its floating-point weights; quantised ones keep their own.
 
@@ -141,8 +142,8 @@ def _lacks_weights(error: Exception) -> bool:
 
 def _locate(source: str) -> str:
     """A directory that holds a pipeline, a file or a hub id; anything else is refused before diffusers is imported."""
-    if source == "embedded":
-        return str(EMBEDDED)
+    if source in WORLDS:
+        return str(WORLDS[source].pipeline())
     if source and Path(source).is_dir():
         index = Path(source) / "model_index.json"
         if not index.is_file():

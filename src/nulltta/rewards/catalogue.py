@@ -11,6 +11,7 @@ from torch import Tensor
 
 from nulltta.contracts import Reward
 from nulltta.devices import usual_dtype
+from nulltta.embedded.worlds import world_of
 from nulltta.errors import InvalidValue
 from nulltta.rewards import (
     aesthetic,
@@ -88,12 +89,10 @@ class ListedReward:
 
 
 def _embedded(request: RewardRequest) -> Reward:
-    """Load a scorer of the embedded world."""
-    from nulltta.embedded import scorers
-
-    folder = {} if request.source is None else {"folder": Path(request.source)}
-    scorer: Reward = scorers.load_scorer(request.name, device=request.device, dtype=request.dtype, **folder)
-    return scorer
+    """Load a scorer of an embedded world."""
+    world = world_of(request.name)
+    folder = world.weights if request.source is None else Path(request.source)
+    return world.load_scorer(request.name, folder, request.device, request.dtype)
 
 
 def _formula(function: Callable[[Tensor, Sequence[str]], Tensor]) -> Callable[[RewardRequest], Reward]:
@@ -141,6 +140,18 @@ REWARDS: Mapping[str, KnownReward] = {
     ),
     "clip-b": KnownReward(
         _embedded, "a second one, trained separately: keep it for checking what `clip` was raised to",
+        licence="Apache-2.0", gpu_dtype=torch.float32,
+    ),
+    "scenes-clip": KnownReward(
+        _embedded, "the scenes world's image-text score; `make world WORLD=scenes` trains it",
+        licence="Apache-2.0", gpu_dtype=torch.float32,
+    ),
+    "scenes-conv": KnownReward(
+        _embedded, "a convolutional one, trained apart: keep it for checking",
+        licence="Apache-2.0", gpu_dtype=torch.float32,
+    ),
+    "scenes-questions": KnownReward(
+        _embedded, "mean log-probability of the answers that a prompt implies: keep it for checking",
         licence="Apache-2.0", gpu_dtype=torch.float32,
     ),
     "colourfulness": KnownReward(_formula(colourfulness), "Hasler and Süsstrunk's M3"),
@@ -243,7 +254,5 @@ def catalogue() -> list[ListedReward]:
 def _is_present(name: str, known: KnownReward) -> bool:
     """Return whether all files of a reward are on this machine."""
     if known.load is _embedded:
-        from nulltta.embedded import WEIGHTS
-
-        return (WEIGHTS / name / "model.safetensors").is_file()
+        return (world_of(name).weights / name / "model.safetensors").is_file()
     return all(checkpoint_files.is_local(home, names) for home, names in known.files)

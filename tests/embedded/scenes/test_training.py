@@ -1,11 +1,9 @@
-"""Each stage of the scenes world: two tiny steps, stopped and resumed; then the export, and what it wrote at work."""
+"""What the training of the scenes world writes, at work: the export, the scorers, the prompts, the verdicts."""
 
 from __future__ import annotations
 
 import json
 import math
-import sys
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,40 +15,13 @@ from nulltta.embedded.scenes.grammar import Claim, Group, caption, parse
 from nulltta.embedded.scenes.prompts import test_prompts as reported_prompts
 from nulltta.embedded.scenes.prompts import tuning_prompts
 from nulltta.embedded.scenes.scorers import NAMES, load_scorer
-from nulltta.embedded.scenes.train import answerer, autoencoder, generator, scorers
-from nulltta.embedded.scenes.train.__main__ import main
+from nulltta.embedded.scenes.train import autoencoder
 from nulltta.embedded.scenes.train.text import fits, tokenizer
 from nulltta.embedded.scenes.verdicts import shares, thirds
 from nulltta.embedded.train.loop import Budget
 from nulltta.errors import InvalidValue, LoadError
 
 PROMPTS = ["two red stars and three blue circles", "a heart above a moon"]
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of checkpoints after two steps of every stage, and the exported weights in it."""
-    folder = tmp_path_factory.mktemp("scenes")
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (autoencoder, scorers, generator, answerer):
-            patch.setattr(module, "BATCH", 4)
-        patch.setattr(autoencoder, "PCA_IMAGES", 64)
-        patch.setattr(autoencoder, "SURVIVAL_SCENES", 10)
-        patch.setattr(generator, "LOOK_PROMPTS", 12)
-        patch.setattr(generator, "LOOK_STEPS", 2)
-        stages = {
-            autoencoder.NAME: autoencoder.run,
-            generator.NAME: partial(generator.run, scenes=8),
-            answerer.NAME: answerer.run,
-            **{name: partial(scorers.run, name) for name in scorers.STEPS},
-        }
-        for name, run in stages.items():
-            for steps in (1, 2):
-                run(Budget(folder, math.inf, steps=steps))
-                assert torch.load(folder / f"{name}.pt", weights_only=True)["step"] == steps
-        patch.setattr(sys, "argv", f"train --stage export --out {folder} --weights {folder}/w".split())
-        main()
-    return folder
 
 
 def test_scenes_survive_even_the_untrained_autoencoder_but_not_much_noise(
