@@ -113,7 +113,6 @@ def test_rows_can_differ_in_their_settings_and_a_picture_says_how_it_was_made(ch
     first, second = parquet.read_table(out / "scores.parquet").to_pylist()
     assert first["reward.aligned"] != second["reward.aligned"]
     assert json.loads(second["settings"])["guidance_scale"] == 5.0
-    assert {"colourfulness.plain", "colourfulness.aligned"} < set(first)
     with Image.open(out / second["image"]) as image:
         command = shlex.split(image.info["command"])
     command[command.index("--out") + 1] = str(alone)

@@ -252,8 +252,10 @@ def test_a_cached_repository_needs_no_network(tmp_path: Path, monkeypatch: pytes
         load("vqascore", device="cpu")
 
 
-def test_on_a_gpu_only_large_models_default_to_half_precision() -> None:
-    large = {name for name, known in REWARDS.items() if known.default_dtype(torch.device("cuda")) != torch.float32}
-    assert large == {"vqascore", "hpsv3", "soft-tifa", "soft-tifa-mean", "unifiedreward"}
+def test_on_a_gpu_vision_language_models_default_to_bfloat16_and_small_networks_to_float32() -> None:
+    cuda = torch.device("cuda")
+    for name in ("vqascore", "hpsv3", "soft-tifa", "soft-tifa-mean", "unifiedreward"):
+        assert REWARDS[name].default_dtype(cuda) == torch.bfloat16, name
+    assert REWARDS["clip"].default_dtype(cuda) == torch.float32
     assert REWARDS["vqascore"].default_dtype(torch.device("cuda")) == torch.bfloat16
     assert REWARDS["vqascore"].default_dtype(torch.device("cpu")) == torch.float32

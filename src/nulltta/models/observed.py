@@ -175,9 +175,6 @@ class ObservedModel(GuidedModel):
 
     def schedule(self, num_inference_steps: int) -> list[NoiseStep]:
         """The steps of the pipeline's own call, as many as asked for."""
-        trained = int(self.pipeline.scheduler.config.num_train_timesteps)
-        if num_inference_steps > trained:
-            raise InvalidValue(f"is above the {trained} steps of the model's training", field="num_inference_steps")
         return list(self._timeline(num_inference_steps).steps)
 
     def asked(self, num_inference_steps: int) -> int:
@@ -304,6 +301,9 @@ class ObservedModel(GuidedModel):
         return cond, null
 
     def _timeline(self, num_inference_steps: int) -> Timeline:
+        trained = int(self.pipeline.scheduler.config.num_train_timesteps)
+        if num_inference_steps > trained:
+            raise InvalidValue(f"is above the {trained} steps of the model's training", field="num_inference_steps")
         found, scheduler = self.found, self.pipeline.scheduler
         key = num_inference_steps, id(scheduler), repr(vars(scheduler).get("_shift")), repr(scheduler.config)
         with self._lock:

@@ -14,7 +14,7 @@ from nulltta.models.affine import Affine, gain_of
 from nulltta.models.conditioning import NEGATIVES, PROMPTS
 from nulltta.models.findings import Findings
 from nulltta.models.observation import first_latents
-from nulltta.models.recording import StepRecord, Watch, record
+from nulltta.models.recording import BESIDE, StepRecord, Watch, record
 from nulltta.models.steps import ObservedStep
 from nulltta.models.stock_call import StandIn, StockCall, zero_probe
 from nulltta.models.tree import leaves, rows_first, same
@@ -137,12 +137,12 @@ def _require_base(path: str, enter: Affine, row: Tensor) -> None:
 
 
 def clock(steps: list[ObservedStep]) -> tuple[str, list[float]]:
-    """Return the path of an input that tells the time by one number, and that number at each step.
+    """Return the path of an input of the denoiser that tells the time by one number, and that number at each step.
 
     Raises:
         InvalidValue: if there is none.
     """
-    for path in steps[0].inputs:
+    for path in sorted(path for path in steps[0].inputs if not path.startswith(f"{BESIDE}.")):
         values = [torch.as_tensor(step.inputs[path]).flatten() for step in steps]
         if all(value.numel() == 1 for value in values) and len({float(value) for value in values}) == len(values):
             return path, [float(value) for value in values]
