@@ -43,6 +43,11 @@ def afforded(counts: Sequence[int], total: int) -> list[int]:
     return [end - start for start, end in pairwise([0, *ends])]
 
 
+def nearest(timesteps: Sequence[float], timestep: float) -> int:
+    """Return the index of the nearest of several timesteps; a tie goes to the first, which is the noisier one."""
+    return min(range(len(timesteps)), key=lambda i: abs(timesteps[i] - timestep))
+
+
 def regularisation(index: int, gamma: float) -> float:
     """Return a_i = max(0, 1 − p_i), the share of the regularisers that is left at step i."""
     return max(0.0, 1.0 - progress(index, gamma))

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn.grad import conv2d_input
 from torch.utils.checkpoint import checkpoint
 
+from nulltta.models.restoring import overruled
+
 
 class Frozen:
     """A network of somebody else's pipeline, evaluated with constant weights.
@@ -83,7 +85,7 @@ class Frozen:
     def _evaluate(self, stack: ExitStack) -> None:
         hook = getattr(self.network, "_hf_hook", None)
         if self.beside_others and hook is not None and "prev_module_hook" in vars(hook):
-            _overrule(stack, hook, "prev_module_hook", None)
+            stack.enter_context(overruled(hook, "prev_module_hook", None))
         for module in self._modules:
             if module.training:
                 module.training = False
@@ -97,11 +99,11 @@ class Frozen:
         stack.callback(_thaw, learning)
         if not self._is_compiled():  # the compiler keeps no more than the backward pass needs
             for layer in self._convolutions:
-                _overrule(stack, layer, "_conv_forward", partial(_convolution, layer))
+                stack.enter_context(overruled(layer, "_conv_forward", partial(_convolution, layer)))
         for block in self._blocks:
             if block.gradient_checkpointing or (self.recompute and self.network._supports_gradient_checkpointing):
-                _overrule(stack, block, "gradient_checkpointing", True)
-                _overrule(stack, block, "_gradient_checkpointing_func", self._checkpoint)
+                stack.enter_context(overruled(block, "gradient_checkpointing", True))
+                stack.enter_context(overruled(block, "_gradient_checkpointing_func", self._checkpoint))
 
     def _checkpoint(self, block: Callable[..., Any], *args: Any) -> Any:
         return checkpoint(block, *args, use_reentrant=False, context_fn=lambda: (nullcontext(), self))
@@ -140,16 +142,6 @@ def _convolution(layer: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | Non
 def _is_plain_convolution(module: nn.Module) -> bool:
     """Whether it computes `conv2d`, zero-padded by numbers, and nothing else."""
     return type(module) is nn.Conv2d and module.padding_mode == "zeros" and not isinstance(module.padding, str)
-
-
-def _overrule(stack: ExitStack, module: Any, name: str, value: Any) -> None:
-    """Set an attribute on the object itself until the stack closes."""
-    own = vars(module)
-    if name in own:
-        stack.callback(own.__setitem__, name, own[name])
-    else:
-        stack.callback(own.pop, name, None)
-    own[name] = value
 
 
 def _thaw(learning: list[tuple[dict[str, Any], str]]) -> None:

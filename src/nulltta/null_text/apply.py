@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 import torch
 from torch import Tensor
 
+from nulltta.algorithm import schedules
 from nulltta.errors import DoesNotFit, InvalidValue
 from nulltta.models import load_model
 from nulltta.models.recording import BESIDE, denoisers
+from nulltta.models.restoring import overruled
 from nulltta.models.tree import bound, leaves, replaced, rows_first
 from nulltta.null_text.exact import (
     BatchLayout,
@@ -66,10 +68,7 @@ def applied(null_text: Applicable, pipeline: Any, *, exact: bool = False, **call
     with ExitStack() as undo:
 
         def overrule(component: Any, name: str, value: Any) -> None:
-            had, before = name in vars(component), vars(component).get(name)
-            restore = partial(object.__setattr__, component, name, before)
-            undo.callback(restore if had else partial(vars(component).pop, name, None))
-            object.__setattr__(component, name, value)
+            undo.enter_context(overruled(component, name, value))
 
         if exact:
             assert model is not None
@@ -168,7 +167,7 @@ class _Replacement:
     def _look(self, time: Any) -> None:
         """Find the step that was learnt nearest to a time."""
         now = float(torch.as_tensor(time).flatten()[0])
-        self.index = min(range(len(self.times)), key=lambda i: abs(self.times[i] - now))
+        self.index = schedules.nearest(self.times, now)
 
     def position(self, layout: BatchLayout, row: int) -> BatchPosition:
         """Return where the run evaluated what the pipeline's present call has in a row."""

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from nulltta.algorithm import schedules
 from nulltta.contracts import Embedding
 from nulltta.errors import DoesNotFit, InvalidValue, LoadError, first_line
 from nulltta.files import as_error, atomic
@@ -55,7 +55,7 @@ class FittedNullText:
 
     def nearest(self, timestep: float) -> int:
         """Return the index of the nearest timestep for which it was fitted; a tie goes to the noisier one."""
-        return min(range(len(self.timesteps)), key=lambda i: abs(self.timesteps[i] - timestep))
+        return schedules.nearest(self.timesteps, timestep)
 
     @torch.no_grad()
     def embedding(self, timestep: float, null: Embedding, cond: Embedding) -> dict[str, Tensor]:
@@ -69,11 +69,15 @@ class FittedNullText:
         Raises:
             DoesNotFit: if the embeddings have other tensors than those that it was fitted for.
         """
-        return self.on(next(iter(null.values())).device).at(self.nearest(timestep), null, cond)
+        return self.at(self.nearest(timestep), null, cond)
 
     def at(self, index: int, null: Embedding, cond: Embedding) -> dict[str, Tensor]:
-        """Return φ' of B prompts at a denoising step by its index, with the gradient of Δ."""
+        """Return φ' of B prompts at a denoising step by its index, with the gradient of Δ.
+
+        Δ's weights move to the embeddings' device, where they stay.
+        """
         self.form.require(null)
+        self.form.to(next(iter(null.values())).device)
         first, end = self.between
         return self.form(index, null, cond) if first <= index < end else dict(null)
 
@@ -97,16 +101,9 @@ class FittedNullText:
         """
         if any(rows is None for rows in cond.values()):
             raise DoesNotFit("the pipeline evaluates the null branch before the prompt is known: fit another form")
-        device = next(iter(null.values()))[0].device
         null, cond = ({name: _stacked(rows) for name, rows in each.items()} for each in (null, cond))
-        shifted = self.on(device).at(index, null, cond)
+        shifted = self.at(index, null, cond)
         return {path: list(rows) for path, rows in shifted.items()}
-
-    def on(self, device: torch.device) -> FittedNullText:
-        """Return it with its weights on a device."""
-        if next(self.form.parameters()).device == device:
-            return self
-        return replace(self, form=copy.deepcopy(self.form).to(device))
 
     def apply(self, pipeline: Any) -> AbstractContextManager[None]:
         """Use it in a stock diffusers pipeline: `with null_text.apply(pipe): pipe(any_prompt, ...)`.

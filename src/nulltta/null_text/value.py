@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from nulltta.algorithm import embeddings
+from nulltta.algorithm import embeddings, schedules
 from nulltta.contracts import Embedding
 from nulltta.null_text import file
 from nulltta.null_text.apply import applied
@@ -44,7 +44,7 @@ class NullText:
 
     def nearest(self, timestep: float) -> int:
         """Return the index of the nearest timestep at which it was learnt; a tie goes to the noisier one."""
-        return min(range(len(self.values)), key=lambda i: abs(self.timesteps[i] - timestep))
+        return schedules.nearest(self.timesteps, timestep)
 
     def at(self, timestep: float) -> Embedding:
         """Return φ' at the nearest timestep."""
