@@ -97,14 +97,15 @@ def null_tta(problem: Problem) -> Stream:
     for i, (step, n) in enumerate(zip(steps, counts, strict=True)):
         # 2a. ε(x_t, φ). Until φ' moves it is the selected candidate's, except under inner steps, where the rounding of
         # another batch would pass for a movement.
-        eps_null = predicted(p, x, step, p.null) if moved or n else eps
+        eps_null = predicted(p.model, p.memory, x, step, p.null) if moved or n else eps
         anneal = schedules.regularisation(i, gamma)
         objective = Objective(p.model, p.reward, p.prompts, cfg, step, x, eps_cond, eps_null, p.null, anneal)
         null, inner_rewards = ascend(objective, null, start, steps=n, generators=p.generators(i, "gradient"))  # 2b.
         if len(inner_rewards):
             if not moved:
                 _refuse_unmoved(p, null)
-            moved, eps = True, predicted(p, x, step, null)  # ε(x_t, φ'); without inner steps it is known already
+            moved = True
+            eps = predicted(p.model, p.memory, x, step, null)  # ε(x_t, φ'); without inner steps it is known already
         if cfg.kl_target is not None and moved:
             null, eps, kl = within(objective, null, eps, cfg.kl_target)
         else:
@@ -124,7 +125,7 @@ def null_tta(problem: Problem) -> Stream:
 
 @torch.no_grad()
 def _preview(p: Problem, x: Tensor, eps: Tensor, step: NoiseStep) -> Tensor:
-    return decoded(p, p.model.predict_x0(x, eps, step))
+    return decoded(p.model, p.memory, p.model.predict_x0(x, eps, step))
 
 
 def _start_ascent(p: Problem) -> StartAscent:

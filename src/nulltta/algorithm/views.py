@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from nulltta.algorithm.embeddings import take
+from nulltta.algorithm.memory import MicroBatch
 from nulltta.algorithm.objective import predict_branches
 from nulltta.algorithm.problem import Problem
-from nulltta.contracts import CleanLatents, Embedding, NoiseStep
+from nulltta.contracts import CleanLatents, Embedding, GuidedModel, NoiseStep
 from nulltta.errors import RewardError
 from nulltta.scoring import pick, require_graph, score_latents
 
@@ -81,9 +82,9 @@ def look(
     return View(*(column.view(B, N, *column.shape[1:]) for column in columns))
 
 
-def predicted(p: Problem, x: Tensor, step: NoiseStep, embedding: Embedding) -> Tensor:
+def predicted(model: GuidedModel, memory: MicroBatch, x: Tensor, step: NoiseStep, embedding: Embedding) -> Tensor:
     """Evaluate one branch at latents (B, C, h, w), one per prompt, as many at once as fit into memory."""
-    return torch.cat(p.memory.map(lambda rows: p.model.predict(x[rows], step, take(embedding, rows)), len(x)))
+    return torch.cat(memory.map(lambda rows: model.predict(x[rows], step, take(embedding, rows)), len(x)))
 
 
 def both_predicted(p: Problem, x: Tensor, step: NoiseStep) -> tuple[Tensor, Tensor]:
@@ -97,9 +98,9 @@ def both_predicted(p: Problem, x: Tensor, step: NoiseStep) -> tuple[Tensor, Tens
 
 
 @torch.no_grad()
-def decoded(p: Problem, x0: Tensor) -> Tensor:
+def decoded(model: GuidedModel, memory: MicroBatch, x0: Tensor) -> Tensor:
     """Decode clean latents (n, C, h, w), as many at once as fit into memory."""
-    return torch.cat(p.memory.map(lambda rows: p.model.decode(x0[rows]), len(x0)))
+    return torch.cat(memory.map(lambda rows: model.decode(x0[rows]), len(x0)))
 
 
 def clean_latents(p: Problem, x: Tensor, step: NoiseStep | None, eps_null: Tensor, eps_cond: Tensor) -> CleanLatents:
@@ -113,7 +114,7 @@ def preview(p: Problem, view: View, selected: Tensor) -> Callable[[], Tensor]:
     """Return a function that returns the clean images of the latents with numbers `selected` (B,): (B, 3, H, W)."""
     if view.images.numel():
         return partial(pick, view.images, selected.to(view.images.device))
-    return partial(decoded, p, pick(view.x0, selected.to(view.x0.device)))
+    return partial(decoded, p.model, p.memory, pick(view.x0, selected.to(view.x0.device)))
 
 
 def reward_gradient(p: Problem, rewards: Tensor, of: Tensor) -> Tensor:

@@ -21,18 +21,18 @@ import torch
 from torch import Tensor
 
 from nulltta.algorithm import randomness, schedules
-from nulltta.algorithm.embeddings import take
 from nulltta.algorithm.gradients import ESTIMATORS, GradientEstimator, finite_rows, in_micro_batches
 from nulltta.algorithm.memory import ANY_RUN, MicroBatch
 from nulltta.algorithm.objective import Objective
+from nulltta.algorithm.views import predicted
 from nulltta.config import NullTTAConfig
-from nulltta.contracts import Embedding, GuidedModel, NoiseStep, Reward
+from nulltta.contracts import GuidedModel, NoiseStep, Reward
 from nulltta.errors import InvalidValue, LoadError, RewardError, out_of_memory_as_error
 from nulltta.evaluation.bootstrap import Gain
 from nulltta.evaluation.measures import Measure
 from nulltta.files import atomic
 from nulltta.fit.settings import FitSettings
-from nulltta.fit.trajectories import Pool, sample
+from nulltta.fit.trajectories import Pool, TrajectorySampler
 from nulltta.fit.validation import Validation, gains
 from nulltta.null_text.exact import steps_of
 from nulltta.null_text.fitted import FittedNullText
@@ -183,10 +183,9 @@ class _Training:
         self.sampled = 0  # trajectories
         self.pool: Pool | None = None
         target = {p.reward.name: as_measure(p.reward)}
-        self.validation = Validation(
-            p.model, p.steps, p.config.guidance_scale, p.validation, {**target, **p.guards, **p.measures},
-            settings.fresh, p.memory,
-        )  # fmt: skip
+        self.sampler = TrajectorySampler(p.model, p.steps, p.config.guidance_scale, p.memory)
+        measures = {**target, **p.guards, **p.measures}
+        self.validation = Validation(self.sampler, p.validation, measures, settings.fresh)
 
     def run(self, checkpoint: Path | None) -> FitStream:
         """Update until the end, validating on the way."""
@@ -227,8 +226,7 @@ class _Training:
         self.sampled += fresh
         chosen = [self._order(number // len(p.prompts))[number % len(p.prompts)] for number in numbers]
         seeds = [FIRST_SEED + number for number in numbers]
-        prompts = [p.prompts[index] for index in chosen]
-        path = sample(p.model, p.steps, p.config.guidance_scale, prompts, seeds, null_text, p.memory)
+        path = self.sampler([p.prompts[index] for index in chosen], seeds, null_text)
         return torch.tensor(chosen), path[:, :-1].half().cpu()
 
     def _order(self, round_: int) -> list[int]:
@@ -246,7 +244,7 @@ class _Training:
         cond, null = p.model.encode(prompts, [""] * len(prompts))
         x, step = pool.latents[rows, i].float().to(next(iter(null.values())).device), p.steps[i]
         with torch.no_grad():
-            eps_cond, eps_null = (self._predict(x, step, embedding) for embedding in (cond, null))
+            eps_cond, eps_null = (predicted(p.model, p.memory, x, step, branch) for branch in (cond, null))
         objective = Objective(
             p.model, p.reward, prompts, p.config, step, x, eps_cond, eps_null, null, self.anneal[i]
         )  # fmt: skip
@@ -264,11 +262,6 @@ class _Training:
         for average, weight in zip(self.average.parameters(), self.form.parameters(), strict=True):
             average.lerp_(weight.detach(), 1 - decay)
         return float(terms.reward.mean())
-
-    def _predict(self, x: Tensor, step: NoiseStep, embedding: Embedding) -> Tensor:
-        """Evaluate a branch, as many rows at once as fit into memory."""
-        p = self.problem
-        return torch.cat(p.memory.map(lambda rows: p.model.predict(x[rows], step, take(embedding, rows)), len(x)))
 
     def _keep(self, found: dict[str, Gain]) -> None:
         """Keep the average if it is the best so far: the target's gain counts where no guard fell."""

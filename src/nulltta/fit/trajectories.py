@@ -37,56 +37,54 @@ class Pool:
         self.next = (self.next + len(prompts)) % len(self.prompts)
 
 
-@torch.no_grad()
-def sample(
-    model: GuidedModel,
-    steps: Sequence[NoiseStep],
-    scale: float,
-    prompts: Sequence[str],
-    seeds: Sequence[int],
-    null_text: FittedNullText | None,
-    memory: MicroBatch,
-) -> Tensor:
-    """Sample under guidance and return the latents at every noise level.
+@dataclass(frozen=True)
+class TrajectorySampler:
+    """Samples whole trajectories under guidance.
 
-    Args:
+    Attributes:
         model: the model.
         steps: the T denoising steps.
         scale: s, the guidance scale.
-        prompts: N prompts.
-        seeds: one per prompt.
-        null_text: what replaces φ; None for plain sampling.
-        memory: how many rows go through the denoiser at once.
-
-    Returns:
-        (N, T + 1, C, h, w): x_T to x_1, and x_0.
+        memory: how many rows go through the networks at once.
     """
 
-    def of_rows(rows: Tensor) -> Tensor:
-        chosen = rows.tolist()
-        return _sample(model, steps, scale, [prompts[i] for i in chosen], [seeds[i] for i in chosen], null_text)
+    model: GuidedModel
+    steps: Sequence[NoiseStep]
+    scale: float
+    memory: MicroBatch
 
-    return torch.cat(memory.map(of_rows, len(prompts)))
+    @torch.no_grad()
+    def __call__(self, prompts: Sequence[str], seeds: Sequence[int], null_text: FittedNullText | None = None) -> Tensor:
+        """Sample one trajectory per prompt and return its latents at every noise level.
 
+        Args:
+            prompts: N prompts.
+            seeds: one per prompt.
+            null_text: what replaces φ; None for plain sampling.
 
-def _sample(
-    model: GuidedModel,
-    steps: Sequence[NoiseStep],
-    scale: float,
-    prompts: Sequence[str],
-    seeds: Sequence[int],
-    null_text: FittedNullText | None,
-) -> Tensor:
-    cond, null = model.encode(prompts, [""] * len(prompts))
-    x = randomness.initial_latents(model, seeds, 1, len(steps))[:, 0].to(next(iter(null.values())).device)
+        Returns:
+            (N, T + 1, C, h, w): x_T to x_1, and x_0.
+        """
 
-    def branches(i: int, x: Tensor) -> tuple[Tensor, Tensor]:
-        phi = null if null_text is None else null_text.embedding(steps[i].timestep, null, cond)
-        return predict_branches(model, x, steps[i], phi, cond)
+        def of_rows(rows: Tensor) -> Tensor:
+            chosen = rows.tolist()
+            return self._together([prompts[i] for i in chosen], [seeds[i] for i in chosen], null_text)
 
-    def noise(i: int, x: Tensor) -> Tensor:
-        return randomness.seeded(seeds, i, x, 1)[:, 0]
+        return torch.cat(self.memory.map(of_rows, len(prompts)))
 
-    path = [x]
-    path += [x_next for _, _, x_next in denoise(model, x, steps, branches, noise, scale)]
-    return torch.stack(path, 1)
+    def _together(self, prompts: Sequence[str], seeds: Sequence[int], null_text: FittedNullText | None) -> Tensor:
+        """Sample trajectories in one batch."""
+        model, steps = self.model, self.steps
+        cond, null = model.encode(prompts, [""] * len(prompts))
+        x = randomness.initial_latents(model, seeds, 1, len(steps))[:, 0].to(next(iter(null.values())).device)
+
+        def branches(i: int, x: Tensor) -> tuple[Tensor, Tensor]:
+            phi = null if null_text is None else null_text.embedding(steps[i].timestep, null, cond)
+            return predict_branches(model, x, steps[i], phi, cond)
+
+        def noise(i: int, x: Tensor) -> Tensor:
+            return randomness.seeded(seeds, i, x, 1)[:, 0]
+
+        path = [x]
+        path += [x_next for _, _, x_next in denoise(model, x, steps, branches, noise, self.scale)]
+        return torch.stack(path, 1)

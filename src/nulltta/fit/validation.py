@@ -9,11 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nulltta.algorithm.memory import MicroBatch
-from nulltta.contracts import GuidedModel, NoiseStep
+from nulltta.algorithm.views import decoded
 from nulltta.evaluation.bootstrap import Gain, paired_gain
 from nulltta.evaluation.measures import Measure
-from nulltta.fit.trajectories import sample
+from nulltta.fit.trajectories import TrajectorySampler
 from nulltta.null_text.fitted import FittedNullText
 
 FIRST_SEED = 2_000_000
@@ -25,22 +24,16 @@ class Validation:
     """Validation prompts, each with its own noise, and what is measured of their pictures.
 
     Attributes:
-        model: the model.
-        steps: the denoising steps.
-        scale: s, the guidance scale.
+        sampler: samples the pictures.
         prompts: the prompts.
         measures: the target first, then the guards and the measures held out.
         rows: the pictures that are measured at once.
-        memory: how many of them go through the denoiser and the decoder at once.
     """
 
-    model: GuidedModel
-    steps: Sequence[NoiseStep]
-    scale: float
+    sampler: TrajectorySampler
     prompts: Sequence[str]
     measures: Mapping[str, Measure]
     rows: int
-    memory: MicroBatch
 
     def scores(self, null_text: FittedNullText | None = None) -> dict[str, list[float]]:
         """Return every measure of the pictures under a null text, or of plain sampling's."""
@@ -56,8 +49,8 @@ class Validation:
     def _measured(
         self, prompts: Sequence[str], seeds: Sequence[int], null_text: FittedNullText | None
     ) -> dict[str, Tensor]:
-        x0 = sample(self.model, self.steps, self.scale, prompts, seeds, null_text, self.memory)[:, -1]
-        images = torch.cat(self.memory.map(lambda rows: self.model.decode(x0[rows]), len(x0)))
+        x0 = self.sampler(prompts, seeds, null_text)[:, -1]
+        images = decoded(self.sampler.model, self.sampler.memory, x0)
         return {name: measure(images, prompts).cpu() for name, measure in self.measures.items()}
 
 
