@@ -59,7 +59,7 @@ def _checked(
     reward: Reward, evaluate: Callable[[], object], prompts: Sequence[str], device: torch.device, allow_nan: bool
 ) -> Tensor:
     """Evaluate a reward and return its scores, checked, in float32 on a device."""
-    values = named(reward, evaluate)
+    values = named(reward.name, evaluate)
     if not isinstance(values, Tensor):
         raise RewardError(
             f"reward '{reward.name}' returned {type(values).__name__}: it must return a tensor of shape (B,)"
@@ -84,8 +84,8 @@ def as_measure(reward: Reward) -> Callable[[Tensor, Sequence[str]], Tensor]:
     return partial(score, reward)
 
 
-def named(reward: Reward, evaluate: Callable[[], T]) -> T:
-    """Evaluate a reward; exceptions other than this package's own and out of memory become errors that name it.
+def named(name: str, evaluate: Callable[[], T]) -> T:
+    """Evaluate the reward of a name; exceptions other than this package's own and out of memory name it in an error.
 
     Raises:
         RewardError: if it raises such an exception.
@@ -98,7 +98,7 @@ def named(reward: Reward, evaluate: Callable[[], T]) -> T:
         if is_out_of_memory(error):
             raise
         reason = f"{type(error).__name__}: {first_line(error)}"
-        raise RewardError(f"reward '{reward.name}' failed: {reason}") from error
+        raise RewardError(f"reward '{name}' failed: {reason}") from error
 
 
 def require_pictures(reward: Reward, what: str) -> None:

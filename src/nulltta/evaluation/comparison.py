@@ -14,7 +14,6 @@ from nulltta.alignment import Result
 from nulltta.contracts import Step
 from nulltta.evaluation.measures import Measure
 from nulltta.null_text.value import NullText
-from nulltta.rewards.compose import Custom
 from nulltta.scoring import named
 
 Role = Literal["target", "component", "held out"]
@@ -74,7 +73,7 @@ def compare(result: Result, measures: Mapping[str, Measure] | None = None) -> li
     with torch.no_grad():
         for name, measure in (measures or {}).items():
             if name not in values:
-                before, after = (_measured(name, measure, images, prompts) for images in (plain, aligned))
+                before, after = (named(name, partial(measure, images, prompts)) for images in (plain, aligned))
                 values[name] = before, after, "held out"
     initial = result.initial_rewards if result.initial_rewards is not None else torch.empty(len(prompts), 0)
     return [
@@ -98,11 +97,6 @@ def _values(result: Result) -> dict[str, tuple[Tensor, Tensor, Role]]:
     for name, aligned in result.reward_components.items():
         values.setdefault(name, (result.baseline_components[name], aligned, "component"))
     return values
-
-
-def _measured(name: str, measure: Measure, images: Tensor, prompts: Sequence[str]) -> Tensor:
-    """Return the values (B,) of a measure; an error names it."""
-    return named(Custom(measure, name), partial(measure, images, prompts))
 
 
 def _of_prompt(step: Step, b: int) -> Step:

@@ -62,7 +62,7 @@ class WeightedSum(Reward):
 
     def _sum(self, values: Callable[[Reward], Tensor]) -> Tensor:
         """Return Σ w·values(R); an error names the part that failed."""
-        found = [weight * named(reward, partial(values, reward)) for weight, reward in self.terms]
+        found = [weight * named(reward.name, partial(values, reward)) for weight, reward in self.terms]
         return torch.stack(found).sum(0)
 
     def require_model(self, model: GuidedModel) -> None:
@@ -104,10 +104,10 @@ class Standardised(Reward):
         Raises:
             InvalidValue: if the mean and deviation are still to be measured, or were not measured for a prompt.
         """
-        return self._standardised(named(self.reward, partial(self.reward, images, prompts)), prompts)
+        return self._standardised(named(self.reward.name, partial(self.reward, images, prompts)), prompts)
 
     def of_latents(self, clean: CleanLatents, prompts: Sequence[str]) -> Tensor:
-        return self._standardised(named(self.reward, partial(self.reward.of_latents, clean, prompts)), prompts)
+        return self._standardised(named(self.reward.name, partial(self.reward.of_latents, clean, prompts)), prompts)
 
     def require_model(self, model: GuidedModel) -> None:
         self.reward.require_model(model)

@@ -28,7 +28,7 @@ from nulltta.runs.progress import print_line
 from nulltta.runs.replay_writer import ReplayWriter, Sample, exactness
 from nulltta.runs.request import ReplayRequest
 from nulltta.runs.tables import gain_table
-from nulltta.scoring import require_pictures, score
+from nulltta.scoring import as_measure, require_pictures
 
 
 def run(request: ReplayRequest) -> bool:
@@ -89,7 +89,7 @@ def _load(request: ReplayRequest, null_text: AnyNullText) -> tuple[ReplayRequest
     if target is None:
         return request, model, {}
     held_out = {name: measure for name, measure in held_out_measures(model, device).items() if name != target.name}
-    return request, model, {target.name: lambda images, prompts: score(target, images, prompts), **held_out}
+    return request, model, {target.name: as_measure(target), **held_out}
 
 
 def _samples(
