@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 from rich.console import Console
 
 from nulltta.alignment import expected_steps
 from nulltta.evaluation.comparison import compare
-from nulltta.evaluation.diagnosis import FEWEST, diagnosis_of
-from nulltta.evaluation.evidence import Picture, examine, features_of
+from nulltta.evaluation.diagnosis import FEWEST
+from nulltta.evaluation.evidence import examine, features_of
 from nulltta.runs.align_writer import AlignWriter
 from nulltta.runs.folder import closing, require_free
 from nulltta.runs.loading import load
@@ -38,26 +38,23 @@ def run(request: AlignRequest) -> bool:
         loaded = load(request.settings)
     request = replace(request, settings=loaded.settings)
     writer = AlignWriter(request)
-    features = features_of(loaded.model.name, loaded.settings.device)
-    pictures: list[Picture] = []
-    clock.lap("loading")
     prompts, size = request.prompts, request.settings.batch_size
+    seeds, negatives = request.seeds, request.negative_prompts
+    enough = len(set(prompts)) >= FEWEST  # for a diagnosis
+    features = features_of(loaded.model.name, loaded.settings.device) if enough else None
+    clock.lap("loading")
     batches = [slice(i, i + size) for i in range(0, len(prompts), size)]
     steps = expected_steps(request.settings.method, request.settings.config)
     with closing(writer), progress(notes, loaded.reward.name, len(batches), steps) as on_step:
         for batch in batches:
-            result = loaded.align(
-                prompts[batch], seed=request.seeds[batch], negative_prompt=request.negative_prompts[batch],
-                on_step=on_step,
-            )  # fmt: skip
+            result = loaded.align(prompts[batch], seed=seeds[batch], negative_prompt=negatives[batch], on_step=on_step)
             comparisons = compare(result, loaded.measures)
             clock.lap("sampling")
-            pictures += examine(comparisons, result.problem.reward, features)
+            if features is not None:
+                writer.evidence += examine(comparisons, result.problem.reward, features)
             clock.lap("examining")
             writer.add(comparisons, clock.seconds)
             clock.lap("writing")
-            if len({picture.prompt for picture in pictures}) >= FEWEST:
-                writer.diagnosis = diagnosis_of(pictures, asdict(request.settings.config))
     Console().print(*score_tables(writer.finished))
     if writer.diagnosis is not None:
         Console().print(*diagnosis_section(writer.diagnosis))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from PIL.Image import Image
 
 from nulltta.evaluation.comparison import Comparison, Score
-from nulltta.evaluation.diagnosis import Diagnosis
+from nulltta.evaluation.diagnosis import FEWEST, Diagnosis, diagnosis_of
+from nulltta.evaluation.evidence import Picture
 from nulltta.images import save_png, to_pil
 from nulltta.runs import figures, record
 from nulltta.runs.folder import RunFolder, Status
@@ -27,7 +29,8 @@ class AlignWriter:
     Attributes:
         folder: the folder with its result.json.
         finished: the prompts whose files have been written, with their scores.
-        diagnosis: written with the final status; None if there are too few prompts for one.
+        evidence: what the diagnosis is drawn from, which the caller adds.
+        diagnosis: drawn and written with the final status; None before, and if there are too few prompts for one.
 
     Raises:
         InvalidValue: if the folder cannot be written.
@@ -37,6 +40,7 @@ class AlignWriter:
         about = {**record.of_request(request), "seconds": {}, "unfinished": list(request.prompts)}
         self.folder = RunFolder(path or request.out, about, len(request.prompts), "prompts")
         self.finished: list[tuple[str, Mapping[str, Score]]] = []
+        self.evidence: list[Picture] = []
         self.diagnosis: Diagnosis | None = None
         self._request = request
         self._cells: list[Image] = []
@@ -63,6 +67,8 @@ class AlignWriter:
         """
         if not self.finished:
             return
+        if len({picture.prompt for picture in self.evidence}) >= FEWEST:
+            self.diagnosis = diagnosis_of(self.evidence, asdict(self._request.settings.config))
         with self.folder.writing(status) as result:
             if self.diagnosis is not None:
                 result["diagnosis"] = self.diagnosis.as_json()
