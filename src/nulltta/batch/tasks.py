@@ -12,6 +12,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from nulltta.batch.table import TableRow
 from nulltta.config import NullTTAConfig
+from nulltta.config.presets import preset_name
 from nulltta.errors import InvalidValue, NullTTAError
 from nulltta.prompts import require_text
 from nulltta.runs.request import AlignRequest, RunSettings
@@ -85,6 +86,7 @@ def tasks(
     """
     _require_known_columns(rows)
     common = {"seed": seed, "negative_prompt": negative_prompt, **(config or {})}
+    preset = preset_name(settings.preset or settings.model)  # found once: it may read the model's index
     found: list[RowTask] = []
     failures: list[RowFailure] = []
     first: dict[str, int] = {}  # id -> the row that has it
@@ -95,7 +97,7 @@ def tasks(
             if name in first:
                 raise InvalidValue(f"its id is that of row {first[name]}: ids must differ")
             first[name] = row.number
-            found.append(_task(row, name, settings, common))
+            found.append(_task(row, name, settings, common, preset))
         except (NullTTAError, OverflowError) as error:  # OverflowError: a number of hundreds of digits
             failures.append(RowFailure(row.number, name, str(error)))
     return found, failures
@@ -131,7 +133,7 @@ def _id(row: TableRow) -> str:
     return str(given)
 
 
-def _task(row: TableRow, name: str, settings: RunSettings, common: Mapping[str, Any]) -> RowTask:
+def _task(row: TableRow, name: str, settings: RunSettings, common: Mapping[str, Any], preset: str) -> RowTask:
     cells = {"prompt": "", **row.cells}
     cells = {"seed": common["seed"], "negative_prompt": common["negative_prompt"], **cells}
     for column in ("prompt", "negative_prompt"):
@@ -143,7 +145,7 @@ def _task(row: TableRow, name: str, settings: RunSettings, common: Mapping[str, 
         raise InvalidValue(f"must be a whole number, 0 or more and below 2^63, not {seed!r}", field="seed")
     own = {column: _typed(column, cells[column]) for column in SETTINGS if column in cells}
     given = {column: value for column, value in common.items() if column in SETTINGS}
-    config = NullTTAConfig.preset(settings.preset or settings.model, **{**given, **own})
+    config = NullTTAConfig.preset(preset, **{**given, **own})
     request = AlignRequest(
         prompts=[cells["prompt"]], settings=replace(settings, config=config), seed=seed,
         negative_prompt=cells["negative_prompt"],

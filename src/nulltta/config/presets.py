@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -99,11 +100,14 @@ def _family(model: str) -> str:
 
 
 def _downloaded(repository: str) -> str:
-    """Return where the index of a hub's model is, fetched if it is not there yet; "" if there is none."""
+    """Return where the index of a hub's model is, fetched if it is not there yet; "" if there is none.
+
+    Once the model was loaded, the hub is not asked again: a server would ask it for every request.
+    """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-    try:
-        return str(hf_hub_download(repository, "model_index.json"))
-    except (OSError, ValueError, HfHubHTTPError, HFValidationError):
-        return ""
+    for is_local in (True, False):
+        with suppress(OSError, ValueError, HfHubHTTPError, HFValidationError):
+            return str(hf_hub_download(repository, "model_index.json", local_files_only=is_local))
+    return ""
