@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nulltta import rewards
 from nulltta.contracts import Reward
-from nulltta.embedded.scorers import load_scorer
+from nulltta.embedded.scorers import Scorer
 from nulltta.evaluation.measures import Measure, known_measures, pack
 from nulltta.rewards.compose import parts
 from nulltta.scoring import require_pictures, score
@@ -45,10 +45,10 @@ class Measures:
         for other in others:
             reward = rewards.load(other, device=device)
             wanted.setdefault(reward.name, _scored(reward))
-        self.features: Features | None = None
-        if model == "embedded":
-            self.features = load_scorer(HELD_OUT, device=device).image_features
-        self.all = wanted | {name: _on_cpu(measure) for name, measure in known_measures(model, device).items()}
+        known = known_measures(model, device)
+        scorer = known.get(HELD_OUT)
+        self.features: Features | None = scorer.image_features if isinstance(scorer, Scorer) else None
+        self.all = wanted | {name: _on_cpu(measure) for name, measure in known.items()}
 
     @torch.no_grad()
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> dict[str, list[float]]:

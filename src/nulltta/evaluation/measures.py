@@ -42,8 +42,7 @@ def known_measures(model: str, device: torch.device | str | None = None) -> dict
     Raises:
         LoadError: if one does not load.
     """
-    known = {name: known for name, known in MEASURES.items() if known.model in (None, model)}
-    return {**_of_world(model, device), **{name: each.load(device) for name, each in known.items()}}
+    return _loaded(model, device, MEASURES)
 
 
 def held_out_measures(model: GuidedModel, device: torch.device | str | None = None) -> dict[str, Measure]:
@@ -55,16 +54,16 @@ def held_out_measures(model: GuidedModel, device: torch.device | str | None = No
     Raises:
         LoadError: if one does not load.
     """
-    known = {name: known for name, known in MEASURES.items() if known.in_runs and known.model in (None, model.name)}
-    return {**_of_world(model.name, device), **{name: each.load(device) for name, each in known.items()}}
+    return _loaded(model.name, device, {name: known for name, known in MEASURES.items() if known.in_runs})
 
 
-def _of_world(model: str, device: torch.device | str | None) -> dict[str, Measure]:
-    """Return the held-out scorers of an embedded model and its judge's facts; nothing for other models."""
-    if (world := WORLDS.get(model)) is None:
-        return {}
-    scorers: dict[str, Measure] = {name: rewards.load(name, device=device) for name in world.held_out}
-    return {**scorers, "facts": facts(model)}
+def _loaded(model: str, device: torch.device | str | None, known: Mapping[str, KnownMeasure]) -> dict[str, Measure]:
+    """Load those measures that are for a model, after the held-out scorers and the judge of an embedded one."""
+    found: dict[str, Measure] = {}
+    if (world := WORLDS.get(model)) is not None:
+        found |= {name: rewards.load(name, device=device) for name in world.held_out}
+        found["facts"] = facts(model)
+    return found | {name: each.load(device) for name, each in known.items() if each.model in (None, model)}
 
 
 def facts(model: str = "embedded") -> Measure:

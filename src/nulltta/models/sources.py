@@ -17,7 +17,7 @@ from nulltta.errors import InvalidValue, LoadError, MissingExtra, NullTTAError, 
 from nulltta.models.checks import require_supported
 from nulltta.models.recording import call_parameters
 
-EMBEDDED = Path(__file__).parent.parent / "embedded" / "weights" / "sd"
+EMBEDDED = WORLDS["embedded"].weights / "sd"
 VARIANTS = (None, "fp16", "bf16")
 """Which files of weights are looked for, in this order: many repositories hold one half-precision copy only."""
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
