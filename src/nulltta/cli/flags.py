@@ -191,19 +191,12 @@ def call_flags(command: Command) -> Command:
     """
     signature = inspect.signature(command, eval_str=True)
     flags = [_keyword(name, annotation, None) for name, annotation in _CALL_FLAGS.items()]
-    parameters: list[inspect.Parameter] = []
-    for name, parameter in signature.parameters.items():
-        kept = parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-        parameters += flags if name == "of_call" else [kept]
 
-    @wraps(command)
-    def with_flags(**values: Any) -> None:
+    def convert(values: dict[str, Any]) -> dict[str, Any]:
         of_call = {name: values.pop(name) for name in _CALL_FLAGS}
-        command(**values, of_call=of_call | {"call": tuple(of_call["call"] or ())})
+        return {**values, "of_call": of_call | {"call": tuple(of_call["call"] or ())}}
 
-    with_flags.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    with_flags.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return with_flags
+    return _rewired(command, signature.replace(parameters=_in_place_of("of_call", flags, signature)), convert)
 
 
 def _with_flags(
@@ -214,22 +207,38 @@ def _with_flags(
 ) -> Command:
     """Return the command with the run's flags in the place of `settings`, and those of the config at the end."""
     config = [_config_flag(field) for field in fields(NullTTAConfig)]
+    parameters = [each for each in _in_place_of("settings", run, signature) if each.name != "given"]
+
+    def convert(values: dict[str, Any]) -> dict[str, Any]:
+        found = {each.name: values.pop(each.name, None) for each in config}
+        built = build(values, {name: value for name, value in found.items() if value is not None})
+        return {**values, **built}
+
+    return _rewired(command, signature.replace(parameters=[*parameters, *config]), convert)
+
+
+def _in_place_of(
+    name: str, flags: Sequence[inspect.Parameter], signature: inspect.Signature
+) -> list[inspect.Parameter]:
+    """Return a command's parameters, all by keyword, with flags in the place of one of them."""
     parameters: list[inspect.Parameter] = []
-    for name, parameter in signature.parameters.items():
-        if name == "settings":
-            parameters += run
-        elif name != "given":
-            parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
-    parameters += config
+    for parameter in signature.parameters.values():
+        kept = parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        parameters += flags if parameter.name == name else [kept]
+    return parameters
+
+
+def _rewired(
+    command: Command, signature: inspect.Signature, convert: Callable[[dict[str, Any]], dict[str, Any]]
+) -> Command:
+    """Return the command under another signature, whose values are converted to its own arguments."""
 
     @wraps(command)
     def with_flags(**values: Any) -> None:
-        found = {each.name: values.pop(each.name, None) for each in config}
-        built = build(values, {name: value for name, value in found.items() if value is not None})
-        command(**values, **built)
+        command(**convert(values))
 
-    with_flags.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    with_flags.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    with_flags.__signature__ = signature  # type: ignore[attr-defined]
+    with_flags.__annotations__ = {parameter.name: parameter.annotation for parameter in signature.parameters.values()}
     return with_flags
 
 

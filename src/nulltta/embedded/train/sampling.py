@@ -58,7 +58,12 @@ def sample_images(pipe: Any, prompts: list[str], guidance: float = 3.0, steps: i
 
 def sample_grid(pipe: Any) -> Image.Image:
     """Draw GRID_PROMPTS from left to right, with one row per guidance scale, at twice their size."""
-    rows = [torch.cat(list(sample_images(pipe, list(GRID_PROMPTS), scale)), 2) for scale in GRID_GUIDANCE]
-    pixels = (torch.cat(rows, 1) * 255).byte().permute(1, 2, 0).numpy()
-    image = Image.fromarray(pixels)
-    return image.resize((2 * image.width, 2 * image.height), Image.Resampling.NEAREST)
+    images = torch.cat([sample_images(pipe, list(GRID_PROMPTS), scale) for scale in GRID_GUIDANCE])
+    return grid(images, columns=len(GRID_PROMPTS))
+
+
+def grid(images: torch.Tensor, columns: int) -> Image.Image:
+    """Arrange images (B, 3, H, W) in [0, 1] in rows, at twice their size; an incomplete last row is left out."""
+    rows = [torch.cat(list(images[k : k + columns]), 2) for k in range(0, len(images) - columns + 1, columns)]
+    picture = Image.fromarray((torch.cat(rows, 1) * 255).byte().permute(1, 2, 0).numpy())
+    return picture.resize((2 * picture.width, 2 * picture.height), Image.Resampling.NEAREST)

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from ...train.denoiser import Learner, build_scheduler, encode_scenes, fit
 from ...train.loop import Budget, load_trained
-from ...train.sampling import pipeline, sample_images
+from ...train.sampling import grid, pipeline, sample_images
 from ..grammar import sample, training_caption
 from ..judge import SceneJudge
 from ..prompts import tuning_prompts
@@ -97,13 +96,6 @@ def look(folder: Path, decoder: Any, module: nn.Module, spent: float) -> None:
     with log.open("a") as lines:
         lines.write(json.dumps(found) + "\n")
     grid(images, columns=12).save(folder / f"grid-{spent / 60:05.1f}.png")
-
-
-def grid(images: Tensor, columns: int) -> Image.Image:
-    """Arrange images (B, 3, H, W) in rows, at twice their size."""
-    rows = [torch.cat(list(images[k : k + columns]), 2) for k in range(0, len(images) - columns + 1, columns)]
-    picture = Image.fromarray((torch.cat(rows, 1) * 255).byte().permute(1, 2, 0).numpy())
-    return picture.resize((2 * picture.width, 2 * picture.height), Image.Resampling.NEAREST)
 
 
 def load(budget: Budget) -> Learner:
