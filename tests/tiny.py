@@ -32,6 +32,34 @@ def clip_text_encoder(tokenizer: Any, hidden_size: int = 32) -> Any:
     ).eval()  # fmt: skip
 
 
+def qwen_text_encoder(tokenizer: Any) -> Any:
+    """A Qwen2.5-VL with 16 channels, as Qwen-Image and Kandinsky 5 encode text with."""
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+    config = Qwen2_5_VLConfig(
+        text_config={
+            "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
+            "num_key_value_heads": 2, "vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id,
+            "rope_scaling": {"mrope_section": [1, 1, 2], "rope_type": "default", "type": "default"},
+        },
+        vision_config={
+            "depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 16,
+        },
+    )  # fmt: skip
+    return Qwen2_5_VLForConditionalGeneration(config).eval()
+
+
+def stable_diffusion(folder: Path, **options: Any) -> Any:
+    """The stock pipeline of a checkpoint, without a safety checker and without a progress bar."""
+    from diffusers import StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline.from_pretrained(
+        folder, safety_checker=None, requires_safety_checker=False, **options
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
 def save_stable_diffusion(folder: Path, prediction_type: str = "epsilon", **scheduler: Any) -> Path:
     """StableDiffusionPipeline with 8×8 latents and 16×16 images; SD 1.5's noise schedule."""
     from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel

@@ -14,7 +14,7 @@ import torch
 
 from nulltta.testing import FamilyCase
 
-from .tiny import clip_tokenizer, save_stable_diffusion
+from .tiny import clip_tokenizer, qwen_text_encoder, save_stable_diffusion
 
 
 def _vae(**changes: Any) -> Any:
@@ -246,7 +246,6 @@ def save_qwen(folder: Path) -> Path:
         QwenImagePipeline,
         QwenImageTransformer2DModel,
     )
-    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
     torch.manual_seed(0)
     tokenizer = clip_tokenizer()
@@ -254,23 +253,13 @@ def save_qwen(folder: Path) -> Path:
         patch_size=2, in_channels=16, out_channels=4, num_layers=2, attention_head_dim=16, num_attention_heads=2,
         joint_attention_dim=16, axes_dims_rope=(8, 4, 4),
     )  # fmt: skip
-    encoder = Qwen2_5_VLConfig(
-        text_config={
-            "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
-            "num_key_value_heads": 2, "vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id,
-            "rope_scaling": {"mrope_section": [1, 1, 2], "rope_type": "default", "type": "default"},
-        },
-        vision_config={
-            "depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 16,
-        },
-    )  # fmt: skip
     vae = AutoencoderKLQwenImage(
         base_dim=6, z_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True],
         latents_mean=[0.1, 0.0, -0.1, 0.2], latents_std=[1.0, 1.5, 0.8, 1.2],
     )  # fmt: skip
     QwenImagePipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0, use_dynamic_shifting=True, shift_terminal=0.02),
-        vae=vae, text_encoder=Qwen2_5_VLForConditionalGeneration(encoder).eval(), tokenizer=tokenizer,
+        vae=vae, text_encoder=qwen_text_encoder(tokenizer), tokenizer=tokenizer,
         transformer=_listen(transformer, "img_mod", "attn.to_out", "add_v_proj", by=8),
     ).save_pretrained(folder)  # fmt: skip
     return folder

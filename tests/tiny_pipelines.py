@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .tiny import clip_tokenizer
+from .tiny import clip_tokenizer, qwen_text_encoder
 from .tiny_families import FAMILIES, _clip, _listen, _t5, _t5_tokenizer, _vae
 
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8))
@@ -142,25 +142,13 @@ def hidream(diffusers: Any) -> Any:
 
 
 def kandinsky5(diffusers: Any) -> Any:
-    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
-
     tokenizer, clip = _tokenizer(1024), clip_tokenizer()
     transformer = diffusers.Kandinsky5Transformer3DModel(
         in_visual_dim=4, in_text_dim=16, in_text_dim2=32, time_dim=32, out_visual_dim=4, patch_size=(1, 2, 2),
         model_dim=16, ff_dim=16, num_text_blocks=1, num_visual_blocks=1, axes_dims=(4, 2, 2), visual_cond=False,
     )  # fmt: skip
-    encoder = Qwen2_5_VLConfig(
-        text_config={
-            "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
-            "num_key_value_heads": 2, "vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id,
-            "rope_scaling": {"mrope_section": [1, 1, 2], "rope_type": "default", "type": "default"},
-        },
-        vision_config={
-            "depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 16,
-        },
-    )  # fmt: skip
     return diffusers.Kandinsky5T2IPipeline(
-        transformer=loud(transformer), vae=_vae(), text_encoder=Qwen2_5_VLForConditionalGeneration(encoder).eval(),
+        transformer=loud(transformer), vae=_vae(), text_encoder=qwen_text_encoder(tokenizer),
         tokenizer=tokenizer, text_encoder_2=_clip(clip), tokenizer_2=clip,
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
     )  # fmt: skip

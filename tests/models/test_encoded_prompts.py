@@ -14,6 +14,7 @@ from torch import Tensor
 from nulltta import EncodedPrompt, NullTTAConfig, NullTTAError, align, load_model
 from nulltta.null_text.replay import replay
 
+from ..tiny import stable_diffusion
 from ..tiny_families import FAMILIES
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")  # NumPy's, in diffusers' DPM solver
@@ -25,18 +26,12 @@ def brightness(images: Tensor, prompts: Sequence[str]) -> Tensor:
     return images.flatten(1).mean(1)
 
 
-def _pipeline(folder: Path) -> Any:
-    from diffusers import StableDiffusionPipeline
-
-    return StableDiffusionPipeline.from_pretrained(folder, safety_checker=None, requires_safety_checker=False)
-
-
 def _encoded(pipeline: Any, text: str) -> EncodedPrompt:
     return EncodedPrompt(text, prompt_embeds=pipeline.encode_prompt(text, "cpu", 1, False)[0])
 
 
 def test_embeddings_give_what_their_texts_give_and_need_no_text_encoder(checkpoint: Path) -> None:
-    pipeline = _pipeline(checkpoint)
+    pipeline = stable_diffusion(checkpoint)
     expected = align(pipeline, ["a cat", "a dog"], brightness, config=SHORT, negative_prompt=["ugly", ""])
     prompts, negatives = ([_encoded(pipeline, text) for text in texts] for texts in (["a cat", "a dog"], ["ugly", ""]))
     with_encoder = align(pipeline, prompts, brightness, config=SHORT, negative_prompt=negatives)
@@ -45,7 +40,7 @@ def test_embeddings_give_what_their_texts_give_and_need_no_text_encoder(checkpoi
     freed = align(pipeline, prompts, brightness, config=SHORT, negative_prompt=negatives)
     torch.testing.assert_close(freed.images, expected.images, rtol=0, atol=1e-6)
     again = replay(pipeline, freed.null_text[0], prompt=prompts[0])
-    torch.testing.assert_close(again, replay(_pipeline(checkpoint), expected.null_text[0]), rtol=0, atol=1e-6)
+    torch.testing.assert_close(again, replay(stable_diffusion(checkpoint), expected.null_text[0]), rtol=0, atol=1e-6)
 
 
 def _sdxl(pipeline: Any, text: str) -> EncodedPrompt:
@@ -90,7 +85,7 @@ def test_other_families_take_theirs_under_the_names_of_their_own_call(name: str,
 
 
 def test_longer_embeddings_than_the_text_encoder_makes(checkpoint: Path) -> None:
-    pipeline = _pipeline(checkpoint)
+    pipeline = stable_diffusion(checkpoint)
     cat, none = (_encoded(pipeline, text).embeds["prompt_embeds"] for text in ("a cat", ""))
     long = EncodedPrompt("a cat and more", prompt_embeds=torch.cat([cat, cat], 1))
     null = EncodedPrompt("", prompt_embeds=torch.cat([none, none], 1))
@@ -103,7 +98,7 @@ def test_longer_embeddings_than_the_text_encoder_makes(checkpoint: Path) -> None
 
 
 def test_a_batch_may_mix_texts_and_embeddings(checkpoint: Path) -> None:
-    pipeline = _pipeline(checkpoint)
+    pipeline = stable_diffusion(checkpoint)
     prompts = ["a dog", _encoded(pipeline, "a cat")]
     mixed = align(pipeline, prompts, brightness, config=SHORT)
     plain = align(pipeline, ["a dog", "a cat"], brightness, config=SHORT)
@@ -111,7 +106,7 @@ def test_a_batch_may_mix_texts_and_embeddings(checkpoint: Path) -> None:
 
 
 def test_embeddings_of_the_call_stand_for_every_prompt(checkpoint: Path) -> None:
-    pipeline = _pipeline(checkpoint)
+    pipeline = stable_diffusion(checkpoint)
     embeds = {
         "prompt_embeds": _encoded(pipeline, "a cat").embeds["prompt_embeds"],
         "negative_prompt_embeds": _encoded(pipeline, "ugly").embeds["prompt_embeds"],
@@ -127,7 +122,7 @@ def test_embeddings_of_the_call_stand_for_every_prompt(checkpoint: Path) -> None
 
 
 def test_texts_that_nothing_can_encode_are_refused(checkpoint: Path) -> None:
-    pipeline = _pipeline(checkpoint)
+    pipeline = stable_diffusion(checkpoint)
     cat = _encoded(pipeline, "a cat")
     pipeline.text_encoder = None
     align(pipeline, cat, brightness, config=SHORT, negative_prompt=cat)
@@ -149,7 +144,7 @@ def test_what_is_no_embedding_is_refused(checkpoint: Path) -> None:
         EncodedPrompt("a cat", prompt_embeds=torch.zeros(2, 77, 32))
     strange = EncodedPrompt("a cat", colours=torch.zeros(1, 3))
     with pytest.raises(NullTTAError, match="colours is not an argument of StableDiffusionPipeline's call"):
-        align(_pipeline(checkpoint), strange, brightness, config=SHORT)
+        align(stable_diffusion(checkpoint), strange, brightness, config=SHORT)
 
 
 def test_it_travels_as_its_text_and_embeddings() -> None:

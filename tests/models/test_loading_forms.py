@@ -14,22 +14,13 @@ import nulltta
 from nulltta import NullTTAConfig, NullTTAError, align, load_model
 
 from ..single_file import save_single_file
+from ..tiny import stable_diffusion
 
 SHORT = NullTTAConfig(num_inference_steps=2, inner_steps=(1, 1), num_particles=2, guidance_scale=3.0)
 
 
 def brightness(images: Tensor, prompts: Sequence[str]) -> Tensor:
     return images.flatten(1).mean(1)
-
-
-def _pipeline(folder: Path, **options: Any) -> Any:
-    from diffusers import StableDiffusionPipeline
-
-    pipeline = StableDiffusionPipeline.from_pretrained(
-        folder, safety_checker=None, requires_safety_checker=False, **options
-    )
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
 
 
 def _aligned(source: Any, prompt: str = "a cat", **options: Any) -> nulltta.Result:
@@ -52,13 +43,13 @@ def _stock_under(learnt: nulltta.NullText, pipeline: Any) -> Tensor:
 
 
 def test_a_single_file_is_the_directory_that_it_was_made_of(checkpoint: Path, tmp_path: Path) -> None:
-    file = save_single_file(_pipeline(checkpoint), tmp_path / "model.safetensors")
+    file = save_single_file(stable_diffusion(checkpoint), tmp_path / "model.safetensors")
     _require_same(file, checkpoint, base_model=checkpoint)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # the hub client's own
 def test_a_single_file_whose_configuration_is_not_here_says_what_to_give(checkpoint: Path, tmp_path: Path) -> None:
-    file = save_single_file(_pipeline(checkpoint), tmp_path / "model.safetensors")
+    file = save_single_file(stable_diffusion(checkpoint), tmp_path / "model.safetensors")
     with pytest.raises(NullTTAError, match=r"stable-diffusion-v1-5, cannot be fetched: give base_model") as caught:
         load_model(file)
     assert "\n" not in str(caught.value)
@@ -74,13 +65,13 @@ def test_a_single_file_whose_configuration_is_not_here_says_what_to_give(checkpo
 
 @pytest.mark.parametrize("variant", ["fp16", "bf16"])
 def test_a_directory_of_half_precision_files_only_loads(checkpoint: Path, tmp_path: Path, variant: str) -> None:
-    _pipeline(checkpoint).save_pretrained(tmp_path / "half", variant=variant)
+    stable_diffusion(checkpoint).save_pretrained(tmp_path / "half", variant=variant)
     assert not list((tmp_path / "half" / "unet").glob("diffusion_pytorch_model.safetensors"))
     _require_same(tmp_path / "half", checkpoint)
 
 
 def test_a_directory_that_mixes_both_loads(checkpoint: Path, tmp_path: Path) -> None:
-    pipeline = _pipeline(checkpoint)
+    pipeline = stable_diffusion(checkpoint)
     pipeline.save_pretrained(tmp_path / "mixed")
     for file in (tmp_path / "mixed" / "text_encoder").glob("*.safetensors"):
         file.unlink()
@@ -90,7 +81,7 @@ def test_a_directory_that_mixes_both_loads(checkpoint: Path, tmp_path: Path) -> 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_compiled_denoiser_is_its_denoiser(checkpoint: Path) -> None:
-    pipeline = _pipeline(checkpoint)
+    pipeline = stable_diffusion(checkpoint)
     learnt = _aligned(checkpoint).null_text[0]
     expected = _stock_under(learnt, pipeline)
     pipeline.unet = torch.compile(pipeline.unet, backend="eager")
@@ -98,7 +89,7 @@ def test_a_compiled_denoiser_is_its_denoiser(checkpoint: Path) -> None:
     _require_same(pipeline, checkpoint)
     torch.testing.assert_close(_stock_under(learnt, pipeline), expected, rtol=0, atol=1e-5)
     assert pipeline.unet is wrapped
-    in_place = _pipeline(checkpoint)
+    in_place = stable_diffusion(checkpoint)
     in_place.unet.compile(backend="eager")
     _require_same(in_place, checkpoint)
     torch.testing.assert_close(_stock_under(learnt, in_place), expected, rtol=0, atol=1e-5)
@@ -112,7 +103,7 @@ def test_a_subclass_that_passes_everything_on_is_its_base(checkpoint: Path) -> N
         def __call__(self, *args: Any, **kwargs: Any) -> Any:
             return super().__call__(*args, **kwargs)
 
-    pipeline = Ours(**_pipeline(checkpoint).components, requires_safety_checker=False)
+    pipeline = Ours(**stable_diffusion(checkpoint).components, requires_safety_checker=False)
     _require_same(pipeline, checkpoint)
     assert load_model(pipeline, height=16, clip_skip=1)
     with pytest.raises(NullTTAError, match="colour is not an argument of Ours's call"):
@@ -130,11 +121,11 @@ def test_a_lora_changes_the_pictures_and_keeps_the_gradient(checkpoint: Path, tm
     from peft import LoraConfig
     from peft.utils import get_peft_model_state_dict
 
-    trained = _pipeline(checkpoint)
+    trained = stable_diffusion(checkpoint)
     torch.manual_seed(0)
     trained.unet.add_adapter(LoraConfig(r=2, target_modules=["to_q", "to_v"], init_lora_weights=False))
     trained.save_lora_weights(tmp_path, unet_lora_layers=get_peft_model_state_dict(trained.unet))
-    pipeline = _pipeline(checkpoint)
+    pipeline = stable_diffusion(checkpoint)
     pipeline.load_lora_weights(tmp_path)
     learning = {name for name, weight in pipeline.unet.named_parameters() if weight.requires_grad}
     result = _aligned(pipeline)
@@ -147,7 +138,7 @@ def test_a_lora_changes_the_pictures_and_keeps_the_gradient(checkpoint: Path, tm
 
 
 def test_a_textual_inversion_of_several_vectors_reads_as_in_the_stock_call(checkpoint: Path) -> None:
-    pipeline = _pipeline(checkpoint)
+    pipeline = stable_diffusion(checkpoint)
     pipeline.load_textual_inversion({"<style>": torch.randn(3, 32, generator=torch.Generator().manual_seed(0))})
     expected, _ = pipeline.encode_prompt("a cat in <style>", "cpu", 1, False)
     cond, _ = load_model(pipeline).encode(["a cat in <style>"], [""])
@@ -155,7 +146,7 @@ def test_a_textual_inversion_of_several_vectors_reads_as_in_the_stock_call(check
 
 
 def test_what_is_cut_off_counts_every_vector_of_a_textual_inversion(checkpoint: Path) -> None:
-    pipeline = _pipeline(checkpoint)
+    pipeline = stable_diffusion(checkpoint)
     pipeline.load_textual_inversion({"<style>": torch.randn(40, 32, generator=torch.Generator().manual_seed(0))})
     with pytest.warns(UserWarning, match="longer than 77 tokens; cut off"):
         load_model(pipeline).encode(["<style> and <style> seen from above"], [""])
@@ -164,7 +155,7 @@ def test_what_is_cut_off_counts_every_vector_of_a_textual_inversion(checkpoint: 
 @pytest.mark.parametrize("library", ["torchao", "optimum.quanto"])
 def test_a_quantised_denoiser_is_aligned_with_a_gradient_and_stays_quantised(checkpoint: Path, library: str) -> None:
     pytest.importorskip(library)
-    pipeline = _pipeline(checkpoint)
+    pipeline = stable_diffusion(checkpoint)
     if library == "torchao":
         from torchao.quantization import Int8WeightOnlyConfig, quantize_
 

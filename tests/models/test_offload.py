@@ -17,22 +17,17 @@ import nulltta
 from nulltta import NullTTAConfig, NullTTAError, align
 from nulltta.models.offload import OFFLOADS, place
 
+from ..tiny import stable_diffusion
 from ..tiny_families import FAMILIES
 
 SHORT = NullTTAConfig(num_inference_steps=2, inner_steps=(2, 2), num_particles=2, guidance_scale=3.0)
 CPU = torch.device("cpu")
 
 
-def _pipeline(checkpoint: Path) -> Any:
-    from diffusers import StableDiffusionPipeline
-
-    return StableDiffusionPipeline.from_pretrained(checkpoint, safety_checker=None, requires_safety_checker=False)
-
-
 @pytest.mark.parametrize("offload", OFFLOADS)
 def test_every_kind_gives_the_same_image_and_leaves_the_pipeline_usable(offload: str, checkpoint: Path) -> None:
     expected = align(nulltta.load_model(checkpoint), "a cat", "brightness", config=SHORT).images
-    pipeline = _pipeline(checkpoint)
+    pipeline = stable_diffusion(checkpoint)
     place(pipeline, CPU, offload)
     result = align(pipeline, "a cat", "brightness", config=SHORT)
     torch.testing.assert_close(result.images, expected, rtol=0, atol=1e-5)
@@ -68,7 +63,7 @@ class _Away(CpuOffload):
 
 def test_a_denoiser_stays_while_the_decoders_backward_pass_runs_and_text_encoders_leave(checkpoint: Path) -> None:
     expected = align(nulltta.load_model(checkpoint), "a cat", "brightness", config=SHORT).images
-    pipeline, hook = _pipeline(checkpoint), None
+    pipeline, hook = stable_diffusion(checkpoint), None
     pipeline._all_hooks = []
     for part in (pipeline.text_encoder, pipeline.unet, pipeline.vae):
         own = _Away("cpu", hook)
@@ -85,11 +80,11 @@ def test_a_denoiser_stays_while_the_decoders_backward_pass_runs_and_text_encoder
 
 def test_layers_that_are_away_keep_no_weights_for_the_backward_pass(checkpoint: Path) -> None:
     """Else an inner step would hold the weights of every layer at once, which offloading is there to avoid."""
-    pipeline = _pipeline(checkpoint)
+    pipeline = stable_diffusion(checkpoint)
     place(pipeline, CPU, "sequential")
     model: Any = nulltta.load_model(pipeline)
     assert model.recompute
-    assert not nulltta.load_model(_pipeline(checkpoint)).recompute  # type: ignore[attr-defined]
+    assert not nulltta.load_model(stable_diffusion(checkpoint)).recompute  # type: ignore[attr-defined]
 
 
 def test_a_half_precision_decoder_is_upcast_where_its_layers_are_away(tmp_path: Path) -> None:

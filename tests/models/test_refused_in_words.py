@@ -14,6 +14,7 @@ from torch import Tensor
 import nulltta
 from nulltta import NullTTAConfig, NullTTAError, align, load_model
 
+from ..tiny import stable_diffusion
 from ..tiny_families import save_flux
 
 SHORT = NullTTAConfig(num_inference_steps=2, inner_steps=(1, 1), num_particles=1, guidance_scale=3.0)
@@ -25,11 +26,7 @@ def brightness(images: Tensor, prompts: Sequence[str]) -> Tensor:
 
 @pytest.fixture
 def pipeline(checkpoint: Path) -> Any:
-    from diffusers import StableDiffusionPipeline
-
-    loaded = StableDiffusionPipeline.from_pretrained(checkpoint, safety_checker=None, requires_safety_checker=False)
-    loaded.set_progress_bar_config(disable=True)
-    return loaded
+    return stable_diffusion(checkpoint)
 
 
 @contextmanager

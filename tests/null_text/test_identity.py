@@ -16,21 +16,13 @@ from nulltta import NullText, NullTTAConfig, NullTTAError, align
 from nulltta.null_text.identity import differences, identity
 from nulltta.testing import Gaussian
 
+from ..tiny import stable_diffusion
+
 SHORT = NullTTAConfig(num_inference_steps=2, inner_steps=(1, 1), num_particles=1, guidance_scale=3.0)
 
 
 def brightness(images: Tensor, prompts: Sequence[str]) -> Tensor:
     return images.flatten(1).mean(1)
-
-
-def _pipeline(folder: Path, **options: Any) -> Any:
-    from diffusers import StableDiffusionPipeline
-
-    pipeline = StableDiffusionPipeline.from_pretrained(
-        folder, safety_checker=None, requires_safety_checker=False, **options
-    )
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
 
 
 def _fits(one: Any, two: Any) -> bool:
@@ -51,58 +43,60 @@ def _add_lora(pipeline: Any, scale: float, seed: int = 0) -> Any:
 
 
 def test_every_precision_of_a_checkpoint_fits_every_other(checkpoint: Path) -> None:
-    half, brain, full = (_pipeline(checkpoint, dtype=dtype) for dtype in (torch.float16, torch.bfloat16, torch.float32))
-    twice = _pipeline(checkpoint, dtype=torch.float16).to(dtype=torch.bfloat16)  # rounded twice
+    half, brain, full = (
+        stable_diffusion(checkpoint, dtype=dtype) for dtype in (torch.float16, torch.bfloat16, torch.float32)
+    )
+    twice = stable_diffusion(checkpoint, dtype=torch.float16).to(dtype=torch.bfloat16)  # rounded twice
     assert all(_fits(one, two) for one in (half, brain, full, twice) for two in (half, brain, full, twice))
 
 
 def test_a_text_encoder_with_other_weights_does_not(checkpoint: Path) -> None:
-    other = _pipeline(checkpoint)
+    other = stable_diffusion(checkpoint)
     layer = other.text_encoder.get_submodule("encoder.layers.1.self_attn.q_proj")
     layer.weight.data += 0.1 * layer.weight.std() * torch.randn(layer.weight.shape)
-    found = differences(identity(_pipeline(checkpoint)), identity(other))
+    found = differences(identity(stable_diffusion(checkpoint)), identity(other))
     assert found == ["the text encoder differs (text_encoder)"]
 
 
 def test_a_key_that_a_later_diffusers_adds_at_its_default_is_no_difference(checkpoint: Path) -> None:
-    older = _pipeline(checkpoint)
+    older = stable_diffusion(checkpoint)
     older.unet._internal_dict = {key: v for key, v in older.unet.config.items() if key != "resnet_out_scale_factor"}
-    assert _fits(older, _pipeline(checkpoint))
+    assert _fits(older, stable_diffusion(checkpoint))
 
 
 def test_a_quantised_denoiser_is_no_difference(checkpoint: Path) -> None:
-    quantised = _pipeline(checkpoint)
+    quantised = stable_diffusion(checkpoint)
     quantised.unet.register_to_config(quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True})
-    assert _fits(quantised, _pipeline(checkpoint))
+    assert _fits(quantised, stable_diffusion(checkpoint))
 
 
 def test_a_layer_that_was_quantised_is_unknown_and_the_others_still_count(checkpoint: Path) -> None:
-    quantised, other = _pipeline(checkpoint), _pipeline(checkpoint)
+    quantised, other = stable_diffusion(checkpoint), stable_diffusion(checkpoint)
     for pipeline in (quantised, other):
         layer = pipeline.text_encoder.get_submodule("encoder.layers.0.self_attn.q_proj")
         packed = (layer.weight.detach() * 100).to(torch.int8)
         layer.weight = torch.nn.Parameter(packed, requires_grad=False)
-    assert _fits(quantised, _pipeline(checkpoint))
+    assert _fits(quantised, stable_diffusion(checkpoint))
     other.text_encoder.get_submodule("encoder.layers.0.self_attn.v_proj").weight.data *= 1.1
-    assert not _fits(other, _pipeline(checkpoint))
+    assert not _fits(other, stable_diffusion(checkpoint))
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_compiled_and_freed_text_encoders_are_no_difference(checkpoint: Path) -> None:
-    compiled, freed, meta = (_pipeline(checkpoint) for _ in range(3))
+    compiled, freed, meta = (stable_diffusion(checkpoint) for _ in range(3))
     compiled.text_encoder = torch.compile(compiled.text_encoder)
     compiled.unet = torch.compile(compiled.unet)
     freed.text_encoder = None
     meta.text_encoder.to("meta")  # as offloading leaves it
     for pipeline in (compiled, freed, meta):
-        assert _fits(pipeline, _pipeline(checkpoint))
+        assert _fits(pipeline, stable_diffusion(checkpoint))
 
 
 def test_a_loaded_textual_inversion_is_no_difference(checkpoint: Path) -> None:
-    inverted = _pipeline(checkpoint)
+    inverted = stable_diffusion(checkpoint)
     inverted.load_textual_inversion({"<style>": torch.randn(3, 32)})
-    assert inverted.text_encoder.get_input_embeddings().weight.shape[0] > len(_pipeline(checkpoint).tokenizer)
-    assert _fits(inverted, _pipeline(checkpoint))
+    assert inverted.text_encoder.get_input_embeddings().weight.shape[0] > len(stable_diffusion(checkpoint).tokenizer)
+    assert _fits(inverted, stable_diffusion(checkpoint))
 
 
 def test_a_subclass_of_a_pipeline_is_its_pipeline(checkpoint: Path) -> None:
@@ -111,15 +105,15 @@ def test_a_subclass_of_a_pipeline_is_its_pipeline(checkpoint: Path) -> None:
     class OurPipeline(StableDiffusionPipeline):  # type: ignore[misc, no-untyped-call]
         """Somebody's own."""
 
-    plain = _pipeline(checkpoint)
+    plain = stable_diffusion(checkpoint)
     assert _fits(OurPipeline(**plain.components, requires_safety_checker=False), plain)
 
 
 def test_a_text_encoder_lora_fits_at_its_own_scale_only(checkpoint: Path) -> None:
     full, same, half, other = (
-        _add_lora(_pipeline(checkpoint), scale, seed) for scale, seed in ((1.0, 0), (1.0, 0), (0.5, 0), (1.0, 1))
+        _add_lora(stable_diffusion(checkpoint), scale, seed) for scale, seed in ((1.0, 0), (1.0, 0), (0.5, 0), (1.0, 1))
     )
-    plain = _pipeline(checkpoint)
+    plain = stable_diffusion(checkpoint)
     assert _fits(full, same)
     for different in (half, other, plain):
         assert differences(identity(full), identity(different)) == [
@@ -130,7 +124,7 @@ def test_a_text_encoder_lora_fits_at_its_own_scale_only(checkpoint: Path) -> Non
 
 
 def test_the_scale_that_a_call_gives_a_lora_counts(checkpoint: Path) -> None:
-    pipeline = _add_lora(_pipeline(checkpoint), 1.0)
+    pipeline = _add_lora(stable_diffusion(checkpoint), 1.0)
     model = nulltta.load_model(pipeline, cross_attention_kwargs={"scale": 0.5})
     assert differences(identity(model), identity(nulltta.load_model(pipeline)))
     assert not differences(identity(model), identity(pipeline))  # whose calls are not known yet
@@ -140,7 +134,7 @@ def test_what_a_denoiser_lora_is_is_recorded_and_fits(checkpoint: Path) -> None:
     pytest.importorskip("peft")
     from peft import LoraConfig
 
-    adapted = _pipeline(checkpoint)
+    adapted = stable_diffusion(checkpoint)
     adapted.unet.add_adapter(LoraConfig(r=2, target_modules=["to_q"], init_lora_weights=False), "style")
     recorded = {}
     for scale in (0.5, 1.0):
@@ -148,12 +142,12 @@ def test_what_a_denoiser_lora_is_is_recorded_and_fits(checkpoint: Path) -> None:
         recorded[scale] = identity(adapted)
     assert recorded[0.5]["denoiser"]["lora"] != recorded[1.0]["denoiser"]["lora"]
     assert not differences(recorded[0.5], recorded[1.0])
-    assert _fits(adapted, _pipeline(checkpoint))
+    assert _fits(adapted, stable_diffusion(checkpoint))
 
 
 def test_it_is_that_of_the_model_before_sampling(checkpoint: Path) -> None:
     """A text encoder that is changed or freed while a run samples changes nothing of what was learnt."""
-    pipeline, plain = _pipeline(checkpoint), identity(_pipeline(checkpoint))
+    pipeline, plain = stable_diffusion(checkpoint), identity(stable_diffusion(checkpoint))
 
     def frees(_: Any) -> None:
         pipeline.text_encoder = None
@@ -167,13 +161,13 @@ def test_what_cannot_be_read_does_not_end_a_run(checkpoint: Path) -> None:
         def named_parameters(self, *args: Any, **kwargs: Any) -> Any:
             raise RuntimeError("no such thing")
 
-    pipeline = _pipeline(checkpoint)
+    pipeline = stable_diffusion(checkpoint)
     pipeline.text_encoder = Unreadable()
-    assert _fits(pipeline, _pipeline(checkpoint))
+    assert _fits(pipeline, stable_diffusion(checkpoint))
 
 
 def test_a_file_whose_identity_makes_no_sense_is_unknown_or_refused(checkpoint: Path) -> None:
-    here = _pipeline(checkpoint)
+    here = stable_diffusion(checkpoint)
     name = {"pipeline": "StableDiffusionPipeline"}
     for nonsense in (
         {"denoiser": "6f2c", "text_encoder": "a91b"},  # the first version's hashes
