@@ -10,6 +10,7 @@ from nulltta import rewards
 from nulltta.contracts import Reward
 from nulltta.errors import InvalidValue
 from nulltta.rewards.allowed import COLOUR, parse_allowed
+from nulltta.rewards.catalogue import catalogue
 from nulltta.rewards.expression import Name, Standard, names, parse, walk
 
 
@@ -17,7 +18,8 @@ class LoadedRewards:
     """Rewards by name, loaded once, from which expressions are composed.
 
     Args:
-        offered: names as `nulltta.rewards.load` takes them; () for every reward that needs no download.
+        offered: names as `nulltta.rewards.load` takes them; () for every reward that has no source
+            to download from and is on this machine.
         max_terms: the largest number of rewards in one expression.
         device: where they are loaded.
 
@@ -30,7 +32,7 @@ class LoadedRewards:
     """
 
     def __init__(self, offered: Sequence[str], max_terms: int, device: torch.device | str | None = None) -> None:
-        offered = offered or [name for name, entry in rewards.REWARDS.items() if not entry.files]
+        offered = offered or [row.name for row in catalogue() if row.present and not row.source]
         self.names, self.max_terms, self.device = tuple(dict.fromkeys(offered)), max_terms, device
         self._allowed: list[Name] = []
         for text in self.names:
