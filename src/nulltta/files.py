@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,11 +24,15 @@ def as_error(path: Path) -> Iterator[None]:
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path to write to, which replaces `path` at the end of the block and is removed if it fails.
 
-    The temporary name is random, so that two processes that write the same file do not write into each other's.
+    The contents reach the disk before the new name does: after a power cut, `path` is the old file or the new one, and
+    never an empty one. The temporary name is random, so that two processes that write the same file do not write into
+    each other's.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
         yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -83,6 +83,29 @@ def test_a_finished_row_is_not_sampled_again(checkpoint: Path, tmp_path: Path) -
     assert len(written(out)) == 5 * 3
 
 
+def test_a_damaged_picture_or_record_is_done_again(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    words = [*arguments(table_of([{"prompt": "a", "seed": i} for i in range(7)], tmp_path), checkpoint, out)]
+    words += ["--method", "plain"]
+    assert main(words) == 0
+    first = {path: path.read_bytes() for path in out.glob("*/*.*")}
+    pictures, records = sorted(out.glob("images/*")), sorted(out.glob("rows/*"))
+    damaged = {pictures[0]: first[pictures[0]][:200], pictures[1]: first[pictures[1]][:-1] + b"!"}  # of the same size
+    contents = (b"", b"[]", b'{"image": 5}', b'{"files": {"": 1}}')
+    damaged |= dict(zip(records[2:], contents, strict=False))
+    for path, content in damaged.items():
+        path.write_bytes(content)
+    capsys.readouterr()
+    assert main(words) == 0
+    warned = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+    assert len(warned) == len(damaged)
+    for path in damaged:
+        assert any(line.endswith(f"is sampled again, because '{path.relative_to(out)}' is damaged") for line in warned)
+    assert {path: path.read_bytes() for path in pictures} == {path: first[path] for path in pictures}
+
+
 def test_a_finished_table_does_not_load_the_model(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -106,3 +107,15 @@ def test_compatible_rows_share_a_batch() -> None:
                   "negative_prompt": "n"})  # fmt: skip
     rows = [[task.row for task in batch] for batch in batches(found, 3)]
     assert rows == [[1, 3, 5], [7], [2, 4, 6], [8]]
+
+
+def test_a_rows_name_does_not_depend_on_how_the_models_path_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "link").symlink_to("model")
+    monkeypatch.chdir(tmp_path)
+    row = [TableRow(1, {"prompt": "a"})]
+    spelt = [tmp_path / "model", "model", "./model/", "../" + tmp_path.name + "/model", "link"]
+    names = {tasks(row, replace(COMMON, model=str(path)))[0][0].name for path in spelt}
+    assert len(names) == 1

@@ -2,12 +2,14 @@
 
     images/NAME.png  null_texts/NAME.safetensors  rows/NAME.json  scores.parquet  errors.jsonl
 
-NAME is `RowTask.name`. The record is written last: a row is finished if its record exists.
+NAME is `RowTask.name`. The record is written last and holds the size and digest of the row's files: a row is finished
+if its record exists and its files are as the record says.
 """
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import math
 import os
@@ -18,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
+from typing import TYPE_CHECKING, Any, TextIO, TypeAlias, cast
 
 from nulltta.batch.tasks import RowFailure, RowTask
 from nulltta.errors import InvalidValue, first_line
@@ -128,13 +130,25 @@ class BatchFolder:
         return [self.path / name for name in ("images", "null_texts", "rows")]
 
     def record(self, task: RowTask) -> Record | None:
-        """Return the record of a task's row; None if the row is not finished."""
+        """Return the record of a task's row; None if the row is not finished.
+
+        A row with a damaged record or file is not finished, which a warning says.
+        """
+        path = self.path / "rows" / f"{task.name}.json"
         try:
-            record: Record = json.loads((self.path / "rows" / f"{task.name}.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            record = json.loads(path.read_text(encoding="utf-8"))
+            damaged = [name for name, file in record["files"].items() if _digest(self.path / name) != file]
+            if {"scores", "settings", "image", "null_text"} <= record.keys() and not damaged:
+                return cast("Record", record)
+        except FileNotFoundError:
             return None
-        files = (record["image"], record["null_text"])
-        return record if all(file is None or (self.path / file).is_file() for file in files) else None
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):  # it was written by somebody else
+            damaged = []
+        warnings.warn(
+            f"row {task.row} is sampled again, because '{(damaged or [f'rows/{path.name}'])[0]}' is damaged",
+            stacklevel=2,
+        )
+        return None
 
     def commit(self, task: RowTask, comparison: Comparison) -> Record:
         """Write the files of a finished row and return its record.
@@ -158,6 +172,8 @@ class BatchFolder:
             save_png(to_pil(comparison.aligned[None])[0], self.path / record["image"], note)
             if null_text is not None:
                 null_text.save(self.path / record["null_text"])
+            written = [name for name in (record["image"], record["null_text"]) if name is not None]
+            record["files"] = {name: _digest(self.path / name) for name in written}
             with atomic(self.path / "rows" / f"{task.name}.json") as temporary:
                 temporary.write_text(json.dumps(record, ensure_ascii=False), encoding="utf-8")
         return record
@@ -192,6 +208,12 @@ class BatchFolder:
                 return
             with atomic(path) as temporary:
                 temporary.write_text("\n".join([*lines, ""]), encoding="utf-8", errors="backslashreplace")
+
+
+def _digest(path: Path) -> dict[str, Any]:
+    """Return the size of a file in bytes and the digest of its contents."""
+    contents = path.read_bytes()
+    return {"bytes": len(contents), "blake2b": hashlib.blake2b(contents, digest_size=16).hexdigest()}
 
 
 def _scores(comparison: Comparison) -> dict[str, float | None]:

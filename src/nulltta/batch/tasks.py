@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from functools import cached_property
+from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from nulltta.batch.table import TableRow
@@ -45,14 +46,14 @@ class RowTask:
     def name(self) -> str:
         """The name of the row's files: a hash of everything that determines them, the id included.
 
-        Nothing that a user wrote becomes a path, and a row that was changed has other files.
+        Nothing that a user wrote becomes a path, and a row that was changed has other files. A model in a directory is
+        the same however its path is written.
         """
-        apart = {
-            "id": self.id,
-            "dtype": self.request.settings.dtype,
-            "tiny_decoder": self.request.settings.tiny_decoder,
-        }
-        asked = {**apart, **self.request.arguments()}
+        settings = self.request.settings
+        asked = {
+            "id": self.id, "dtype": settings.dtype, **self.request.arguments(),
+            "model": _place(settings.model), "tiny_decoder": _place(settings.tiny_decoder),
+        }  # fmt: skip
         return hashlib.blake2b(json.dumps(asked, sort_keys=True).encode(), digest_size=10).hexdigest()
 
 
@@ -122,6 +123,13 @@ def _require_known_columns(rows: Iterable[TableRow]) -> None:
         )
     if seen and "prompt" not in seen:
         raise InvalidValue("there is no column 'prompt'")
+
+
+def _place(source: str | None) -> str | None:
+    """Return the real path of a directory or file, and any other source unchanged."""
+    if source in (None, "embedded") or not Path(str(source)).exists():
+        return source
+    return str(Path(str(source)).resolve())
 
 
 def _id(row: TableRow) -> str:
