@@ -77,7 +77,7 @@ def test_without_regularisers_it_finds_the_optimum_of_a_quadratic_reward() -> No
     torch.testing.assert_close(null_text.embedding(1.0, null, cond)["mean"][0], expected, rtol=0, atol=0.01)
 
 
-@pytest.mark.parametrize("form", ["constant", "steps", "prompt"])
+@pytest.mark.parametrize("form", ["constant", "steps", "prompt", "tokens"])
 def test_it_raises_the_reward_on_prompts_that_it_has_not_seen(model: Any, form: Any) -> None:
     null_text, steps = drained(problem(model, settings=settings(form=form, updates=24, learning_rate=0.02)))
     assert [step.update for step in steps] == list(range(1, 25))
@@ -141,8 +141,8 @@ def test_what_cannot_be_fitted_is_refused(model: Any) -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("updates", 0), ("rows", 0), ("form", "tokens"), ("average", 1.0), ("between", (0.5, 0.5)), ("pool", 3),
-     ("learning_rate", 0.0), ("warmup", -1)],
+    [("updates", 0), ("rows", 0), ("form", "words"), ("tokens", 0), ("average", 1.0), ("between", (0.5, 0.5)),
+     ("pool", 3), ("learning_rate", 0.0), ("warmup", -1)],
 )  # fmt: skip
 def test_a_setting_out_of_range_is_refused_by_its_name(field: str, value: Any) -> None:
     with pytest.raises(InvalidValue) as refused:

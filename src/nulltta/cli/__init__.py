@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from nulltta import __version__
-from nulltta.cli import align, batch, bench, diagnose, doctor, fit, replay, rewards, serve, ui
+from nulltta.cli import align, batch, bench, diagnose, doctor, export, fit, replay, rewards, serve, ui
 from nulltta.cli.messages import describe, say
 from nulltta.cli.usage import describe_usage
 from nulltta.errors import NullTTAError
@@ -26,7 +26,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (align.align, fit.fit, diagnose.diagnose, replay.replay, batch.batch, serve.serve, ui.ui, doctor.doctor):
+for command in (
+    align.align, fit.fit, export.export, diagnose.diagnose, replay.replay, batch.batch, serve.serve, ui.ui,
+    doctor.doctor,
+):  # fmt: skip
     app.command()(command)
 app.add_typer(rewards.app, name="rewards")
 app.add_typer(bench.app, name="bench")

@@ -25,8 +25,11 @@ def fit(
     reward: Reward = "clip",
     reward_source: RewardSource = None,
     form: Annotated[
-        FormName, typer.Option(metavar="FORM", help="What the null text depends on: constant, steps or prompt.")
+        FormName, typer.Option(metavar="FORM", help="What the null text is: constant, steps, prompt or tokens.")
     ] = FitSettings.form,
+    tokens: Annotated[
+        int, typer.Option(help="Of the form tokens, how many are learnt for each text encoder.")
+    ] = FitSettings.tokens,
     guard: Annotated[
         list[str] | None,
         typer.Option(metavar="REWARD", help="A reward that must not fall on the validation prompts; may be repeated."),
@@ -66,9 +69,8 @@ def fit(
     request = FitRequest(
         prompts=read_prompts([], prompts), validation=read_prompts([], validation) if validation else (), out=out,
         settings=FitSettings(
-            form=form, updates=updates, rows=rows, learning_rate=learning_rate, validate_every=validate_every,
-            seed=seed,
-            pool=max(FitSettings.pool, rows),
+            form=form, tokens=tokens, updates=updates, rows=rows, learning_rate=learning_rate,
+            validate_every=validate_every, seed=seed, pool=max(FitSettings.pool, rows),
         ),
         config=config, model=ModelSettings(model=model, device=device, dtype=dtype), reward=reward,
         reward_source=reward_source, guards=guard or (), micro_batch=micro_batch,

@@ -13,7 +13,7 @@ Conventions = Literal["paper", "release", "exact"]
 Gradient = Literal["auto", "autograd", "zeroth-order"]
 Directions = Literal["white", "cma"]
 Detail = Literal["full", "tiny"]
-FormName = Literal["constant", "steps", "prompt"]
+FormName = Literal["constant", "steps", "prompt", "tokens"]
 """What a fitted null text depends on; see `nulltta.null_text.forms`."""
 MOST = 10_000
 """The most candidates or points: a mistyped number is refused before it takes all memory."""

@@ -9,7 +9,7 @@ from typing import get_args
 from nulltta.config import FormName, number, one_of, whole
 from nulltta.errors import InvalidValue
 
-LEARNING_RATES: Mapping[str, float] = {"constant": 2e-3, "steps": 5e-3, "prompt": 5e-4}
+LEARNING_RATES: Mapping[str, float] = {"constant": 2e-3, "steps": 5e-3, "prompt": 5e-4, "tokens": 1e-3}
 """The peak learning rate of each form."""
 
 
@@ -19,6 +19,7 @@ class FitSettings:
 
     Attributes:
         form: what the null text depends on; see `nulltta.null_text.forms`.
+        tokens: of the form "tokens", how many there are for each text encoder; 1 or more.
         updates: the number of updates of the null text; 1 or more.
         rows: the latents per update; 1 or more.
         learning_rate: Adam's peak learning rate; above 0. None means the form's own.
@@ -27,7 +28,8 @@ class FitSettings:
         pool: the number of trajectories of which latents are drawn; `rows` or more.
         fresh: how many of them are replaced at a time; 1 or more.
         refresh_every: after how many updates they are replaced; 1 or more.
-        between: (from, to), the share of the denoising steps at which the null text differs from φ.
+        between: (from, to), the share of the denoising steps at which the null text differs from φ. None means all of
+            them for the form "tokens", so that tools without steps can use it, and (0.08, 1) for the others.
         validate_every: after how many updates pictures of the validation prompts are compared; 1 or more.
         seed: the seed of all draws; 0 or more.
 
@@ -36,6 +38,7 @@ class FitSettings:
     """
 
     form: FormName = "prompt"
+    tokens: int = 8
     updates: int = 2000
     rows: int = 24
     learning_rate: float | None = None
@@ -44,13 +47,13 @@ class FitSettings:
     pool: int = 192
     fresh: int = 16
     refresh_every: int = 25
-    between: tuple[float, float] = (0.08, 1.0)
+    between: tuple[float, float] | None = None
     validate_every: int = 200
     seed: int = 0
 
     def __post_init__(self) -> None:
         one_of(self, "form", get_args(FormName))
-        for name in ("updates", "rows", "fresh", "refresh_every", "validate_every"):
+        for name in ("tokens", "updates", "rows", "fresh", "refresh_every", "validate_every"):
             whole(self, name, at_least=1)
         whole(self, "warmup", at_least=0)
         whole(self, "seed", at_least=0)
@@ -60,7 +63,7 @@ class FitSettings:
         number(self, "average")
         if self.average >= 1:
             raise InvalidValue(f"must be below 1, not {self.average:g}", "average")
-        if len(self.between) != 2 or not 0 <= self.between[0] < self.between[1] <= 1:
+        if len(self.span) != 2 or not 0 <= self.span[0] < self.span[1] <= 1:
             raise InvalidValue(f"must be two shares of the denoising steps, 0 <= from < to <= 1, not {self.between}",
                                "between")  # fmt: skip
 
@@ -68,3 +71,10 @@ class FitSettings:
     def peak(self) -> float:
         """The peak learning rate, with the form's own filled in."""
         return LEARNING_RATES[self.form] if self.learning_rate is None else self.learning_rate
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """The share of the denoising steps, with the form's own filled in."""
+        if self.between is not None:
+            return self.between
+        return (0.0, 1.0) if self.form == "tokens" else (0.08, 1.0)

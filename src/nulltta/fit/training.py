@@ -26,7 +26,7 @@ from nulltta.algorithm.memory import ANY_RUN, MicroBatch
 from nulltta.algorithm.objective import Objective
 from nulltta.algorithm.views import predicted
 from nulltta.config import NullTTAConfig
-from nulltta.contracts import GuidedModel, NoiseStep, Reward
+from nulltta.contracts import Embedding, GuidedModel, NoiseStep, Reward
 from nulltta.errors import InvalidValue, LoadError, RewardError, out_of_memory_as_error
 from nulltta.evaluation.bootstrap import Gain
 from nulltta.evaluation.measures import Measure
@@ -34,9 +34,10 @@ from nulltta.files import atomic
 from nulltta.fit.settings import FitSettings
 from nulltta.fit.trajectories import Pool, TrajectorySampler
 from nulltta.fit.validation import Validation, gains
+from nulltta.models.learnt_tokens import LearntTokens
 from nulltta.null_text.exact import steps_of
 from nulltta.null_text.fitted import FittedNullText
-from nulltta.null_text.forms import FORMS, Form, free_shapes
+from nulltta.null_text.forms import FORMS, Form, TokensForm, free_shapes
 from nulltta.null_text.identity import identity
 from nulltta.scoring import as_measure, require_differentiable, require_pictures
 from nulltta.versions import version_of
@@ -110,7 +111,7 @@ class FitProblem:
     @cached_property
     def span(self) -> tuple[int, int]:
         """(first, end), the denoising steps at which the null text is fitted."""
-        first, end = (round(share * len(self.steps)) for share in self.settings.between)
+        first, end = (round(share * len(self.steps)) for share in self.settings.span)
         return first, max(end, first + 1)
 
     def null_text(self, form: Form, **about: Any) -> FittedNullText:
@@ -169,7 +170,7 @@ class _Training:
         torch_seed = int(torch.randint(2**62, (1,), generator=randomness.generator(settings.seed, "fit", "form")))
         with torch.random.fork_rng(devices=[]):  # layers draw their first weights from the ambient generator
             torch.manual_seed(torch_seed)
-            self.form, self.average = (FORMS[settings.form](free_shapes(null), len(p.steps)) for _ in range(2))
+            self.form, self.average = (_new_form(p, null) for _ in range(2))
         self.average.load_state_dict(self.form.state_dict())
         device = next(iter(null.values())).device
         self.form.to(device), self.average.to(device).requires_grad_(False)
@@ -316,6 +317,15 @@ class _Training:
         self.update, self.sampled, self.best = state["update"], state["sampled"], state["best"]
         self.pool = Pool(**state["pool"])
         self.history = [{name: Gain(**gain) for name, gain in found.items()} for found in state["history"]]
+
+
+def _new_form(problem: FitProblem, null: Embedding) -> Form:
+    """Return a form before training, for a null embedding with a batch dimension."""
+    settings, shapes = problem.settings, free_shapes(null)
+    if settings.form == "tokens":
+        encoder = LearntTokens(problem.model, settings.tokens)
+        return TokensForm(shapes, encoder.initial(), encoder)
+    return FORMS[settings.form](shapes, len(problem.steps))
 
 
 def _estimator(problem: FitProblem) -> GradientEstimator:

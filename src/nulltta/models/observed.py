@@ -173,6 +173,13 @@ class ObservedModel(GuidedModel):
                 example = Conditioning(first.embeds, null.embeds, probes=True)
                 self.stock = replace(self.stock, conditioning=example)
 
+    def encode_null(self, text: str, negative: str) -> Embedding:
+        """φ of one negative prompt, with the gradient that was switched on inside a text encoder (`LearntTokens`)."""
+        refuse_unusable(self.pipeline)
+        assert self.found
+        with self._lock, torch.enable_grad():
+            return self._encoded([text], [negative])[1]
+
     def schedule(self, num_inference_steps: int) -> list[NoiseStep]:
         """The steps of the pipeline's own call, as many as asked for."""
         return list(self._timeline(num_inference_steps).steps)

@@ -2,9 +2,9 @@
 
 Tensors: "null.NAME" is φ; "difference.NAME" (T, ...) is φ'_t − φ in float16, or "left.NAME" (L, r) and "right.NAME"
 (r, T, D) are its factors (`low_rank`). A file that also holds the run's noise has instead "value.NAME" (T, ...), φ'_t
-in float32, with "latents" (C, h, w), "noise" (T, C, h, w) and "image", the run's. Metadata, all text: "format", and
-"about", a JSON object of prompt, timesteps, reward, config, scheduler, model identity, versions, licence and, in a file
-of low rank, its rank and relative error.
+in float32, with "latents" (C, h, w), "noise" (T, C, h, w) and "image", the run's. The first tensor is `GUARD`'s.
+Metadata, all text: "format", and "about", a JSON object of prompt, timesteps, reward, config, scheduler, model
+identity, versions, licence and, in a file of low rank, its rank and relative error.
 """
 
 from __future__ import annotations
@@ -28,6 +28,12 @@ if TYPE_CHECKING:
     from nulltta.null_text.value import NullText
 
 FORMAT = "nulltta null text 1"
+GUARD = {"not_a_textual_inversion": torch.zeros(1, dtype=torch.int64)}
+"""What the file of every null text begins with.
+
+ComfyUI takes the first tensor of any file among its embeddings for token vectors, unless its width is another, and its
+files begin with the numbers of most bytes.
+"""
 
 
 class NullTextFields(TypedDict):
@@ -66,7 +72,7 @@ def write(null_text: NullText, path: Path, *, noise: bool, rank: int | None, lic
         if not bool(tensor.isfinite().all()):
             raise InvalidValue(f"the null text's '{key}' is not finite: it cannot be saved")
     metadata = {"format": FORMAT, "about": json.dumps(about, ensure_ascii=False, default=str)}
-    content = save({key: tensor.cpu().contiguous() for key, tensor in tensors.items()}, metadata)
+    content = save({key: tensor.cpu().contiguous() for key, tensor in (GUARD | tensors).items()}, metadata)
     try:
         with atomic(path) as temporary:
             temporary.write_bytes(content)

@@ -142,7 +142,7 @@ class FittedNullText:
         made = {"timesteps": list(self.timesteps), "between": list(self.between), "shapes": self.form.shapes}
         metadata = {"format": FORMAT, "about": json.dumps({**self.about, **made}, ensure_ascii=False, default=str)}
         with as_error(path), atomic(path) as temporary:
-            temporary.write_bytes(save(tensors, metadata))
+            temporary.write_bytes(save(file.GUARD | tensors, metadata))
 
     @classmethod
     def load(cls, path: str | Path, model: Any = None) -> FittedNullText:
@@ -172,11 +172,10 @@ class FittedNullText:
         shapes = {str(name): tuple(map(int, shape)) for name, shape in about.pop("shapes").items()}
         if not shapes or sum(map(_numbers, shapes.values())) * max(1, len(timesteps)) > MAX_NUMBERS:
             raise ValueError("its shapes make no sense")
-        weights = {name.removeprefix("shift."): tensor.float() for name, tensor in tensors.items()}
+        weights = {n.removeprefix("shift."): t.float() for n, t in tensors.items() if n.startswith("shift.")}
         if not all(bool(tensor.isfinite().all()) for tensor in weights.values()):
             raise ValueError("it holds numbers that are not finite")
-        form = FORMS[about["form"]](shapes, len(timesteps))
-        form.load_state_dict(weights)
+        form = FORMS[about["form"]].of_weights(shapes, len(timesteps), weights)
         return cls(timesteps, form.eval().requires_grad_(False), (first, end), about)
 
 

@@ -3,12 +3,14 @@
 constant   Δ            one shift for all steps and prompts, as ReNeg learns it (arXiv 2412.19637)
 steps      Δ_t          one shift per denoising step
 prompt     Δ_t(c)       a small position-wise network of the prompt's embedding and the denoising step
+tokens     φ'           the encoding of N learnt input tokens, in the place of φ: a textual inversion
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +20,8 @@ from nulltta.config import FormName
 from nulltta.contracts import Embedding
 from nulltta.errors import DoesNotFit
 
+Encoder: TypeAlias = Callable[[Mapping[str, Tensor]], Embedding]
+"""Encodes learnt tokens (N, D), by the text encoder's name: φ' in one row."""
 HIDDEN = 256
 """The width of the network of the form "prompt"."""
 
@@ -34,6 +38,17 @@ class Form(nn.Module, ABC):
         super().__init__()
         self.shapes = {name: tuple(shape) for name, shape in shapes.items()}
         self.parts = nn.ModuleDict({_key(name): self.part(shape, steps) for name, shape in self.shapes.items()})
+
+    @classmethod
+    def of_weights(cls, shapes: Mapping[str, Sequence[int]], steps: int, weights: Mapping[str, Tensor]) -> Form:
+        """Return the form whose weights these are.
+
+        Raises:
+            RuntimeError: if they are not its weights.
+        """
+        form = cls(shapes, steps)
+        form.load_state_dict(weights)
+        return form
 
     @abstractmethod
     def part(self, shape: Sequence[int], steps: int) -> nn.Module:
@@ -85,7 +100,59 @@ class PromptForm(Form):
         return _Network(shape, steps)
 
 
-FORMS: Mapping[FormName, type[Form]] = {"constant": ConstantForm, "steps": StepsForm, "prompt": PromptForm}
+class TokensForm(Form):
+    """φ' as the text encoders' output for N learnt input tokens, whatever the step, the prompt and φ are.
+
+    Args:
+        shapes: as for every form.
+        tokens: the first vectors (N, D), by the text encoder's name.
+        encoder: encodes them while they are learnt; None once they are, when the encoding that was last made counts.
+
+    Attributes:
+        tokens: the vectors, by the text encoder's name.
+    """
+
+    def __init__(
+        self, shapes: Mapping[str, Sequence[int]], tokens: Mapping[str, Tensor], encoder: Encoder | None = None
+    ) -> None:
+        super().__init__(shapes, 1)
+        self.tokens = nn.ParameterDict({name: nn.Parameter(vectors.clone()) for name, vectors in tokens.items()})
+        self.encoder = encoder
+        self._encoded_as: tuple[int, ...] = ()
+
+    @classmethod
+    def of_weights(cls, shapes: Mapping[str, Sequence[int]], steps: int, weights: Mapping[str, Tensor]) -> Form:
+        del steps
+        found = {name.removeprefix("tokens."): w for name, w in weights.items() if name.startswith("tokens.")}
+        form = cls(shapes, found)
+        form.load_state_dict(weights)
+        return form
+
+    def part(self, shape: Sequence[int], steps: int) -> nn.Module:  # noqa: ARG002 - the same at all steps
+        return _Encoding(shape)
+
+    def forward(self, index: int, null: Embedding, cond: Embedding) -> dict[str, Tensor]:  # noqa: ARG002
+        encoding = self._encoding()
+        return {**null, **{name: encoding[name].to(tensor).expand_as(tensor) for name, tensor in free(null).items()}}
+
+    def _encoding(self) -> Embedding:
+        """Return φ' in one row: encoded anew for a gradient, or if the tokens have changed since."""
+        tokens = dict(self.tokens.items())
+        kept = {name: self.get_buffer(f"parts.{_key(name)}.value") for name in self.shapes}
+        now = tuple(vectors._version for vectors in tokens.values())
+        learning = torch.is_grad_enabled() and any(vectors.requires_grad for vectors in tokens.values())
+        if self.encoder is None or not (learning or now != self._encoded_as):
+            return {name: value[None] for name, value in kept.items()}
+        encoding = self.encoder(tokens)
+        for name, value in kept.items():
+            value.copy_(encoding[name][0].detach())
+        self._encoded_as = now
+        return encoding
+
+
+FORMS: Mapping[FormName, type[Form]] = {
+    "constant": ConstantForm, "steps": StepsForm, "prompt": PromptForm, "tokens": TokensForm,
+}  # fmt: skip
 
 
 def free_shapes(null: Embedding) -> dict[str, tuple[int, ...]]:
@@ -103,6 +170,16 @@ class _Table(nn.Module):
     def forward(self, index: int, cond: Tensor) -> Tensor:
         row = self.shift[min(index, len(self.shift) - 1)]
         return row.expand(len(cond), *row.shape)
+
+
+class _Encoding(nn.Module):
+    """φ' itself, for one tensor."""
+
+    value: Tensor
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        super().__init__()
+        self.register_buffer("value", torch.zeros(*shape))
 
 
 class _Network(nn.Module):
