@@ -3,7 +3,8 @@
     python studies/diagnose.py [--prompts 8 --seeds 1 --folder FOLDER]
 
 Each run is `nulltta align` on the same held-out prompts and seeds, and its diagnosis that of `nulltta diagnose` on its
-folders: target `clip`; target `colourfulness`; `colourfulness` with `kl_target`.
+folders: target `clip`; target `colourfulness`; its sum with `clip`; `colourfulness` with
+`kl_target`.
 The script prints a Markdown table with a row per run, and writes studies/results/diagnose.json and
 docs/images/diagnose.png. A run whose folder is there is not sampled again.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -34,6 +36,7 @@ PICTURE = ROOT / "docs" / "images" / "diagnose.png"
 RUNS: Mapping[str, Sequence[str]] = {
     "clip": ("--reward", "clip"),
     "colourfulness": ("--reward", "colourfulness"),
+    "colourfulness + 4*clip": ("--reward", "colourfulness + 4*clip"),
     "colourfulness, kl_target 2": ("--reward", "colourfulness", "--kl-target", "2"),
 }
 FIRST = 64
@@ -53,7 +56,7 @@ def diagnose(
     found: dict[str, Any] = {}
     folders: dict[str, list[Path]] = {}
     for name, words in RUNS.items():
-        places = folders[name] = [folder / name.replace(" ", "-").replace(",", "") / str(seed) for seed in range(seeds)]
+        places = folders[name] = [folder / re.sub(r"[^a-z0-9_]+", "-", name) / str(seed) for seed in range(seeds)]
         for seed, place in enumerate(places):
             if not _finished(place, prompts):
                 call("align", "--model", model, *words, "--seed", str(seed), "--out", str(place), "--", *chosen)

@@ -42,6 +42,9 @@ ARMS: Mapping[str, dict[str, Any]] = {
     "the preset (annealed weights)": {},
     "sum with 4 clip": {"reward": f"{TARGET} + 4*{WATCHED}"},
     "kl_target 2": {"kl_target": 2.0},
+    "kl_target 0.5": {"kl_target": 0.5},
+    "weights of 0.2": {"kl_weight": 0.2},
+    "weights of 20": {"kl_weight": 20.0},
 }
 """The arguments of `align` and the settings of each arm that differ from the preset. The guard was removed by what came
 of this study; its row in the file is that of commit 93f1447."""
