@@ -63,6 +63,12 @@ def test_given_latents_are_used_for_one_prompt_and_for_a_batch() -> None:
     assert bool((latents[1] == both.problem.latents[1]).flatten(1).all(1).any())
 
 
+def test_several_seeds_draw_one_prompt_several_times() -> None:
+    several = align(Gaussian(), "red", nearness, config=CONFIG, seed=[4, 2])
+    assert several.problem.prompts == ["red", "red"]
+    torch.testing.assert_close(several.images[1], align(Gaussian(), "red", nearness, config=CONFIG, seed=2).images[0])
+
+
 def test_a_negative_prompt_is_where_the_null_text_starts() -> None:
     result = align(Gaussian(), "red", nearness, config=CONFIG, negative_prompt="green")
     assert result.problem.null["mean"].tolist() == [[0.0, 1.0, 0.0]]
@@ -101,7 +107,8 @@ def test_saved_images_are_the_images(tmp_path: Path, model: Any, config: NullTTA
         ({"method": "magic"}, "null-tta, plain"),
         ({"guard": "clip"}, "kl_target"),
         ({"seed": -1}, "seed"),
-        ({"seed": [1, 2]}, "2 seeds for 1 prompts"),
+        ({"prompts": ["red", "green"], "seed": [1, 2, 3]}, "3 seeds for 2 prompts"),
+        ({"seed": []}, "0 seeds for 1 prompts"),
         ({"negative_prompt": ["", ""]}, "2 negative prompts"),
         ({"latents": torch.zeros(3, 3, 2, 2)}, r"latents must have shape \(1, 3, 3, 1, 1\)"),
         ({"model": "nowhere"}, "unknown model 'nowhere'"),

@@ -162,7 +162,8 @@ def align(
             (images (B, 3, H, W) in [0, 1], prompts) -> (B,).
         config: the settings; the model's preset if None.
         method: "null-tta", "plain", the name of one of `nulltta.baselines`, or any callable (Problem) -> Stream.
-        seed: an int gives every prompt the same noise, as in a paired comparison; or one per prompt.
+        seed: an int gives every prompt the same noise, as in a paired comparison; or one per prompt. Several seeds
+            for a single prompt give several pictures of it.
         negative_prompt: the null text to start from; one, or one per prompt.
         latents: initial latents (B, K, C, h, w), or (K, C, h, w) for one prompt, instead of the seed's.
         guard: always None. A reward that is only watched did no more than choosing among candidates (docs/log.md).
@@ -217,6 +218,8 @@ def make_problem(
     """
     prompts = _texts(prompts, "a prompt")
     require_prompts(prompts)
+    if len(prompts) == 1 and isinstance(seed, Sequence) and seed:
+        prompts = prompts * len(seed)
     negatives = _texts(negative_prompt, "a negative prompt")
     negatives = negatives * len(prompts) if isinstance(negative_prompt, str) else negatives
     if len(negatives) != len(prompts):

@@ -169,6 +169,28 @@ def test_prompts_in_batches_give_what_they_give_alone(
         assert re.search(rf"^ {prompt} .*\{score['aligned'] - score['plain']:+.3f}", shown.out, re.MULTILINE)
 
 
+def test_several_pictures_of_one_prompt(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, again, alone = (tmp_path / name for name in ("out", "again", "alone"))
+    assert main([*arguments(checkpoint, out, "a cat"), "--seeds", "3,0-1"]) == 0
+    shown = capsys.readouterr().out
+    assert re.findall(r"^ a cat \(seed (\d)\)", shown, re.MULTILINE) == ["3", "0", "1"]
+    assert "mean of 3 pictures" in shown
+    assert sorted(p.name for p in out.iterdir()) == ["000", "001", "002", "contact-sheet.png", "result.json"]
+    record = json.loads((out / "result.json").read_text())
+    assert [result["seed"] for result in record["results"]] == [3, 0, 1]
+    command = shlex.split(record["command"])
+    assert command[command.index("--seeds") + 1] == "3,0-1"
+    assert "--seed" not in command
+    command[command.index("--out") + 1] = str(again)
+    assert main(command[1:]) == 0
+    assert json.loads((again / "result.json").read_text())["results"] == record["results"]
+    with Image.open(out / "001" / "aligned.png") as image:
+        words = shlex.split(image.info["command"])
+    words[words.index("--out") + 1] = str(alone)
+    assert main(words[1:]) == 0
+    assert (read_image(alone / "aligned.png") - read_image(out / "001" / "aligned.png")).abs().max() < 1.5 / 255
+
+
 MISTAKES = {
     "no prompt": ([], "no prompt"),
     "empty prompt": ([" "], "empty"),
@@ -198,12 +220,14 @@ MISTAKES = {
     "bad convention": (["a", "--conventions", "mine"], "--conventions must be one of paper, release, exact"),
     "too many steps": (["a", "--num-inference-steps", "2000"], "--num-inference-steps is above the 1000 steps"),
     "negative seed": (["a", "--seed", "-1"], "seed"),
+    "seeds beside a seed": (["a", "--seeds", "0-7", "--seed", "1"], "--seeds gives every prompt these seeds: give no"),
+    "malformed seeds": (["a", "--seeds", "-7"], "--seeds must be like 0-7 or 0,3,5: '-7' is neither"),
     "no seed": (["a", "--seed", "x"], "--seed must be a whole number, not 'x'"),
     "batch size": (["a", "--batch-size", "0"], "--batch-size must be"),
     "unknown device": (["a", "--device", "abacus"], "--device 'abacus'"),
     "no such device": (["a", "--device", "cuda:99"], "--device 'cuda:99'"),
     "device without numbers": (["a", "--device", "meta"], "--device 'meta'"),
-    "no device": (["a", "--device", ""], "--device ''"),
+    "no device": (["a", "--device", ""], "--device '' is not a device: give cpu, cuda, cuda:1 or mps"),
     "unknown type": (["a", "--dtype", "int8"], "--dtype must be one of float32, bfloat16, float16, not 'int8'"),
     "unknown flag": (["a", "--guidance", "2"], "--guidance"),
     "unwritable": (["a", "--out", "{tmp}/empty.txt/out"], "--out: cannot write to"),

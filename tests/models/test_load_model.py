@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,7 +11,7 @@ import torch
 
 import nulltta
 from nulltta import NullTTAError, load_model
-from nulltta.errors import OutOfMemory
+from nulltta.errors import LoadError, OutOfMemory
 
 
 def test_a_directory_without_a_model_is_refused(tmp_path: Path) -> None:
@@ -59,11 +60,16 @@ def test_unknown_models_are_refused(source: str, tmp_path: Path) -> None:
         load_model(source)
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # the hub client's own
-def test_a_hub_model_that_is_not_cached_says_so_offline() -> None:
-    with pytest.raises(NullTTAError, match="does not load") as caught:
+def test_a_hub_model_that_is_not_cached_says_so_offline_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = "model 'nulltta-tests/not-there' is not in the hub's cache, and cannot be downloaded"
+    with pytest.raises(LoadError, match=said):  # HF_HUB_OFFLINE is set for all tests
         load_model("nulltta-tests/not-there")
-    assert "\n" not in str(caught.value)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
+    began = time.monotonic()
+    with pytest.raises(LoadError, match=said):
+        load_model("nulltta-tests/not-there")
+    assert time.monotonic() - began < 5  # the hub's own client asks again for half a minute
 
 
 def test_a_loaded_model_answers_the_protocol(checkpoint: Path) -> None:

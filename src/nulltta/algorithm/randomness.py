@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from nulltta.config.settings import LARGEST_SEED
 from nulltta.contracts import GuidedModel, NoiseStep
 from nulltta.errors import InvalidValue
 
@@ -25,13 +26,13 @@ def per_prompt_seeds(seed: int | Sequence[int], batch: int) -> list[int]:
     """Return one seed per prompt. An int gives every prompt the same noise, as in a paired comparison.
 
     Raises:
-        InvalidValue: if a seed is not a whole number of 0 or more, or their number is not that of the prompts.
+        InvalidValue: if a seed is not a whole number, 0 to `LARGEST_SEED`, or there are not as many as prompts.
     """
     seeds = [seed] * batch if isinstance(seed, int | float) else list(seed)
     if len(seeds) != batch:
         raise InvalidValue(f"{len(seeds)} seeds for {batch} prompts: give one seed, or one per prompt")
-    if any(type(s) is not int or s < 0 for s in seeds):
-        raise InvalidValue(f"must be a whole number, 0 or more, not {seed}", "seed")
+    if any(type(s) is not int or not 0 <= s <= LARGEST_SEED for s in seeds):
+        raise InvalidValue(f"must be a whole number, 0 to {LARGEST_SEED}, not {seed}", "seed")
     return seeds
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from nulltta.cli.flags import NegativePrompt, OutFolder, Overwrite, PromptsFile, Seed, refuse_numbers, run_flags
+from nulltta.cli.flags import NegativePrompt, OutFolder, Overwrite, PromptsFile, Seed, Seeds, refuse_numbers, run_flags
 from nulltta.cli.messages import INTERRUPTED, quiet
 from nulltta.errors import InvalidValue
 from nulltta.runs.prompt_file import read_rows
@@ -23,6 +23,7 @@ def align(
     *,
     settings: RunSettings,
     seed: Seed = AlignRequest.seed,
+    seeds: Seeds = None,
     negative_prompt: NegativePrompt = AlignRequest.negative_prompt,
     save_null_text: Annotated[
         Literal["small", "exact"] | None,
@@ -39,7 +40,7 @@ def align(
     if prompts and prompts_file is not None and prompts_file.suffix == ".jsonl":
         raise InvalidValue("holds prompts with seeds of their own: give no other prompts beside it", field="prompts")
     request = AlignRequest.of_rows(
-        read_rows(prompts or [], prompts_file), prompts_file, settings=settings, seed=seed,
+        read_rows(prompts or [], prompts_file), prompts_file, seeds, settings=settings, seed=seed,
         negative_prompt=negative_prompt, save_null_text=save_null_text,
         out=unused_folder() if out is None else out, overwrite=overwrite,
     )  # fmt: skip

@@ -72,6 +72,10 @@ def _of_call(text: str, **options: Any) -> Any:
 
 
 Seed = Annotated[int, typer.Option(help="The seed of the initial noise, the same for every prompt without its own.")]
+Seeds = Annotated[
+    str | None,
+    typer.Option(metavar="SEEDS", help="Several pictures of each prompt, one per seed, as in 0-7 or 0,3,5."),
+]
 NegativePrompt = Annotated[str, typer.Option(help="The null text to start from.")]
 PromptsFile = Annotated[
     Path | None,

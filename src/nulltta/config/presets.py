@@ -8,12 +8,12 @@ that takes the published course within that number of steps. Only the embedded m
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from nulltta import hub
 from nulltta.errors import InvalidValue
 
 STOCK: Mapping[str, tuple[str, int, float]] = {
@@ -56,7 +56,6 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     },
 }  # fmt: skip
 """The fields of `NullTTAConfig` that differ from its defaults, by the preset's name."""
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def require_preset(name: str) -> None:
@@ -90,7 +89,7 @@ def _family(model: str) -> str:
     """Return the class of a model's pipeline, as its index names it; the model itself if it has no index."""
     index: str | Path = Path(model) / "model_index.json"
     if not Path(index).is_file():
-        if not _HUB_ID.fullmatch(model):
+        if not hub.is_hub_id(model):
             return model
         index = _downloaded(model)
     try:
@@ -109,5 +108,6 @@ def _downloaded(repository: str) -> str:
 
     for is_local in (True, False):
         with suppress(OSError, ValueError, HfHubHTTPError, HFValidationError):
-            return str(hf_hub_download(repository, "model_index.json", local_files_only=is_local))
+            if is_local or hub.reachable():
+                return str(hf_hub_download(repository, "model_index.json", local_files_only=is_local))
     return ""

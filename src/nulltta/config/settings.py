@@ -16,7 +16,9 @@ Detail = Literal["full", "tiny"]
 FormName = Literal["constant", "steps", "prompt", "tokens"]
 """What a fitted null text depends on; see `nulltta.null_text.forms`."""
 MOST = 10_000
-"""The most candidates or points: a mistyped number is refused before it takes all memory."""
+"""The most steps, candidates or points: a mistyped number is refused before it takes all time or memory."""
+
+LARGEST_SEED = 2**63 - 1
 
 
 def _option(default: Any, text: str) -> Any:
@@ -32,9 +34,9 @@ class NullTTAConfig:
     (docs/rewards.md); the published ones are "white" directions of radius 0.02.
 
     Attributes:
-        num_inference_steps: T, the number of denoising steps; 1 or more.
+        num_inference_steps: T, the number of denoising steps; 1 to `MOST`.
         guidance_scale: s, the scale of classifier-free guidance; above 1.
-        inner_steps: (n_min, n_max), the inner steps at the first denoising step and at the last; 0 or more.
+        inner_steps: (n_min, n_max), the inner steps at the first denoising step and at the last; 0 to `MOST`.
         num_particles: K, the candidates drawn at each denoising step; 1 to `MOST`.
         reward_weight: λ1, the weight of the reward; 0 or more. None means 100, or 50 for zeroth order.
         kl_weight: λ2, the weight of the consistency term; 0 or more.
@@ -91,7 +93,7 @@ class NullTTAConfig:
     def __post_init__(self) -> None:
         for name in ("inner_steps", "optimise_between"):  # lists, as read from JSON
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        whole(self, "num_inference_steps", at_least=1)
+        whole(self, "num_inference_steps", at_least=1, at_most=MOST)
         whole(self, "num_particles", at_least=1, at_most=MOST)
         whole(self, "budget", at_least=0)
         self._check_inner_steps()
@@ -132,6 +134,8 @@ class NullTTAConfig:
             raise InvalidValue(f"must be two whole numbers n_min n_max, 0 or more, not {counts}", "inner_steps")
         if counts[0] > counts[1]:
             raise InvalidValue(f"must be n_min n_max: {counts} is reversed", "inner_steps")
+        if counts[1] > MOST:
+            raise InvalidValue(f"must be {MOST} or less, not {counts[1]}", "inner_steps")
 
     @property
     def weights(self) -> tuple[float, float, float]:

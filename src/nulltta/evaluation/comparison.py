@@ -55,6 +55,11 @@ class Comparison:
     initial_rewards: Tensor
     null_text: NullText | None = None
 
+    @property
+    def title(self) -> str:
+        """The prompt and the seed, which tell it from every other comparison of a run."""
+        return f"{self.prompt} (seed {self.seed})"
+
 
 def compare(result: Result, measures: Mapping[str, Measure] | None = None) -> list[Comparison]:
     """Sample the prompts of a result plainly too, measure both images, and return one `Comparison` per prompt.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from nulltta.config import FormName, number, one_of, whole
+from nulltta.config.settings import LARGEST_SEED, MOST
 from nulltta.errors import InvalidValue
 
 LEARNING_RATES: Mapping[str, float] = {"constant": 2e-3, "steps": 5e-3, "prompt": 5e-4, "tokens": 1e-3}
@@ -53,10 +54,12 @@ class FitSettings:
 
     def __post_init__(self) -> None:
         one_of(self, "form", get_args(FormName))
-        for name in ("tokens", "updates", "rows", "fresh", "refresh_every", "validate_every"):
+        for name in ("tokens", "updates", "refresh_every", "validate_every"):
             whole(self, name, at_least=1)
+        for name in ("rows", "fresh"):
+            whole(self, name, at_least=1, at_most=MOST)
         whole(self, "warmup", at_least=0)
-        whole(self, "seed", at_least=0)
+        whole(self, "seed", at_least=0, at_most=LARGEST_SEED)
         whole(self, "pool", at_least=max(self.rows, self.fresh))
         if self.learning_rate is not None:
             number(self, "learning_rate", positive=True)

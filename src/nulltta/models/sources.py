@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from nulltta import hub
 from nulltta.embedded.worlds import WORLDS
 from nulltta.errors import InvalidValue, LoadError, MissingExtra, NullTTAError, first_line, is_out_of_memory
 from nulltta.models.checks import require_supported
@@ -20,7 +21,6 @@ from nulltta.models.recording import call_parameters
 EMBEDDED = WORLDS["embedded"].weights / "sd"
 VARIANTS = (None, "fp16", "bf16")
 """Which files of weights are looked for, in this order: many repositories hold one half-precision copy only."""
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 # The library that a pipeline class's code needs beside diffusers, and the extra that brings it: no attribute of the
 # class says so.
 _EXTRAS: Mapping[str, tuple[str, str]] = {"KolorsPipeline": ("sentencepiece", "kolors")}
@@ -74,18 +74,38 @@ def for_call(pipeline: Any, call: Mapping[str, Any]) -> Any:
 def _from_directory(location: str, source: str, dtype: torch.dtype) -> Any:
     import diffusers
 
-    index = diffusers.DiffusionPipeline.load_config(location)
+    local = _require_here_or_online(location, source)
+    index = diffusers.DiffusionPipeline.load_config(location, local_files_only=local)
     kind = _class_of(index)
     absent = _absent(index, kind)
     failures: list[Exception] = []
     for variant in VARIANTS:
         try:
-            return diffusers.DiffusionPipeline.from_pretrained(location, dtype=dtype, variant=variant, **absent)
+            return diffusers.DiffusionPipeline.from_pretrained(
+                location, dtype=dtype, variant=variant, local_files_only=local, **absent
+            )
         except (OSError, ValueError) as error:
             failures.append(error)
             if not _lacks_weights(error):
                 break
     raise LoadError(f"model '{source}' does not load: {first_line(failures[0])}") from failures[0]
+
+
+def _require_here_or_online(location: str, source: str) -> bool:
+    """Return whether a pipeline is loaded from this machine alone, because it is a directory or the hub is silent.
+
+    Raises:
+        LoadError: if it is neither here nor can be fetched.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    if Path(location).is_dir():
+        return True
+    if hub.reachable():
+        return False
+    if not isinstance(try_to_load_from_cache(location, "model_index.json"), str):
+        raise LoadError(f"model '{source}' is not in the hub's cache, and cannot be downloaded (offline)")
+    return True
 
 
 def _from_file(location: str, base_model: str | None, dtype: torch.dtype) -> Any:
@@ -99,8 +119,9 @@ def _from_file(location: str, base_model: str | None, dtype: torch.dtype) -> Any
     else:
         base_model = _locate(base_model)
     try:
-        index = diffusers.DiffusionPipeline.load_config(base_model)
-    except OSError as error:
+        local = _require_here_or_online(base_model, base_model)
+        index = diffusers.DiffusionPipeline.load_config(base_model, local_files_only=local)
+    except (OSError, LoadError) as error:
         if not guessed:
             raise LoadError(f"base model '{base_model}' does not load: {first_line(error)}") from error
         raise LoadError(
@@ -157,7 +178,7 @@ def _locate(source: str) -> str:
         return source
     if Path(source).is_file() and Path(source).suffix in (".ckpt", ".pt", ".pth", ".bin"):
         raise InvalidValue(f"'{source}' may hold code: convert it to .safetensors first")
-    if _HUB_ID.fullmatch(source) and not source.endswith(".safetensors") and not Path(source).exists():
+    if hub.is_hub_id(source) and not source.endswith(".safetensors") and not Path(source).exists():
         return source
     raise InvalidValue(
         f"unknown model '{source}': give 'embedded', a diffusers directory, a .safetensors file, or a hub id such as "

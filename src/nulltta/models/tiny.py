@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from nulltta import hub
 from nulltta.errors import InvalidValue
 from nulltta.models.frozen import Frozen
 from nulltta.models.recording import denoisers
@@ -43,7 +44,8 @@ def _load(source: str, dtype: torch.dtype) -> Any:
 
     kind: Any = PatchAutoencoder if source == str(EMBEDDED) else AutoencoderTiny
     try:
-        return kind.from_pretrained(source, dtype=dtype)
+        local = Path(source).is_dir() or not hub.reachable()
+        return kind.from_pretrained(source, dtype=dtype, local_files_only=local)
     except (OSError, ValueError, RuntimeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InvalidValue(f"tiny decoder '{source}' does not load: {reason}") from error

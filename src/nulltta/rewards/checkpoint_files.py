@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from nulltta import hub
 from nulltta.errors import LoadError, first_line
 
 WEIGHTS = (
@@ -17,7 +18,6 @@ WEIGHTS = (
 )  # fmt: skip
 PROCESSOR = ("preprocessor_config.json", "processor_config.json")
 _INDEX = ".index.json"
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _SHARD = re.compile(r"\w[\w.-]*\.(safetensors|bin)")
 _CHUNK = 1 << 24  # bytes read at a time while hashing
 
@@ -38,7 +38,7 @@ def find(source: str | Path, names: Sequence[str], *, reward: str, sha256: str |
             if (path / name).is_file():
                 return _verified(path / name, sha256)
         raise LoadError(f"reward '{reward}' needs {' or '.join(names)}: '{source}' has none")
-    if not _HUB_ID.fullmatch(str(source)):
+    if not hub.is_hub_id(str(source)):
         raise LoadError(f"reward '{reward}' needs {' or '.join(names)}: there is no '{source}'")
     for name in names:
         if (cached := cached_file(str(source), name)) is not None:
@@ -164,7 +164,9 @@ def tokenizer(kind: str, places: Sequence[str], *, reward: str, subfolder: str =
         if local and not any((Path(place) / subfolder / name).is_file() for name in files):
             continue
         try:
-            return getattr(transformers, kind).from_pretrained(place, subfolder=subfolder)
+            return getattr(transformers, kind).from_pretrained(
+                place, subfolder=subfolder, local_files_only=local or not hub.reachable()
+            )
         except (OSError, ValueError, ImportError, LookupError, StrictDataclassError) as error:
             if local:
                 raise LoadError(
@@ -177,17 +179,17 @@ def tokenizer(kind: str, places: Sequence[str], *, reward: str, subfolder: str =
 def _download(repository: str, names: Sequence[str], reward: str) -> Path:
     """Download the first of `names` that the repository has."""
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 
+    if not hub.reachable():
+        raise LoadError(
+            f"reward '{reward}' needs {names[0]} of {repository}: it is not in the hub's cache and cannot be "
+            "downloaded (offline); give source=, a directory or file that holds it"
+        )
     missing: Exception | None = None
     for name in names:
         try:
             return Path(hf_hub_download(repository, name))
-        except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
-            raise LoadError(
-                f"reward '{reward}' needs {name} of {repository}: it is not in the hub's cache and cannot be "
-                "downloaded (offline); give source=, a directory or file that holds it"
-            ) from error
         except EntryNotFoundError as error:
             missing = error
         except (HfHubHTTPError, OSError, ValueError) as error:

@@ -55,7 +55,7 @@ def run(request: AlignRequest) -> bool:
             clock.lap("examining")
             writer.add(comparisons, clock.seconds)
             clock.lap("writing")
-    Console().print(*score_tables(writer.finished))
+    Console().print(*score_tables(writer.finished, writer.unit))
     if writer.diagnosis is not None:
         Console().print(*diagnosis_section(writer.diagnosis))
     if not writer.folder.complete:

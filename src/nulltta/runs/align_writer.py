@@ -28,7 +28,8 @@ class AlignWriter:
 
     Attributes:
         folder: the folder with its result.json.
-        finished: the prompts whose files have been written, with their scores.
+        finished: the pictures whose files have been written, by their titles, with their scores.
+        unit: what there is one result for, in the plural: "pictures" where a prompt is drawn several times.
         evidence: what the diagnosis is drawn from, which the caller adds.
         diagnosis: drawn and written with the final status; None before, and if there are too few prompts for one.
 
@@ -38,7 +39,8 @@ class AlignWriter:
 
     def __init__(self, request: AlignRequest, path: Path | None = None) -> None:
         about = {**record.of_request(request), "seconds": {}, "unfinished": list(request.prompts)}
-        self.folder = RunFolder(path or request.out, about, len(request.prompts), "prompts")
+        self.unit = "prompts" if len(set(request.prompts)) == len(request.prompts) else "pictures"
+        self.folder = RunFolder(path or request.out, about, len(request.prompts), self.unit)
         self.finished: list[tuple[str, Mapping[str, Score]]] = []
         self.evidence: list[Picture] = []
         self.diagnosis: Diagnosis | None = None
@@ -54,7 +56,7 @@ class AlignWriter:
         with self.folder.writing("running") as result:
             first = len(self.finished)
             entries = [self._write(comparison, first + i) for i, comparison in enumerate(comparisons)]
-            self.finished += [(comparison.prompt, comparison.scores) for comparison in comparisons]
+            self.finished += [(self._title(comparison), comparison.scores) for comparison in comparisons]
             result["results"] += entries
             result["seconds"] = dict(seconds)
             result["unfinished"] = list(self._request.prompts[len(self.finished) :])
@@ -75,6 +77,10 @@ class AlignWriter:
             if len(self._request.prompts) > 1:
                 save_png(figures.contact_sheet(self._cells), self.folder.path / "contact-sheet.png")
 
+    def _title(self, comparison: Comparison) -> str:
+        """Return the prompt, with the seed where a prompt is drawn several times."""
+        return comparison.title if self.unit == "pictures" else comparison.prompt
+
     def _write(self, comparison: Comparison, index: int) -> dict[str, Any]:
         """Write the files of one prompt and return its entry in result.json."""
         inside = f"{index:03d}" if len(self._request.prompts) > 1 else ""
@@ -91,7 +97,7 @@ class AlignWriter:
             save_png(picture(), folder / f"{name}.png", note)
         figures.save_figure(figures.trace_figure(comparison), folder / "trace.png")
         if inside:
-            self._cells.append(figures.contact_cell(comparison))
+            self._cells.append(figures.contact_cell(comparison, self._title(comparison)))
         files = {name: str(Path(inside, f"{name}.png")) for name in (*pictures, "trace")}
         if (form := self._request.save_null_text) and comparison.null_text is not None:
             files["null text"] = str(Path(inside, "null-text.safetensors"))

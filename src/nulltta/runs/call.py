@@ -22,6 +22,8 @@ FORMATS = ("PNG", "JPEG", "WEBP")
 """The formats of pictures that are read."""
 MAX_PICTURE = 4096 * 4096
 """The most pixels of a picture."""
+LARGEST_SIDE = 16_384
+"""The most pixels of a side that is asked for, and the most frames."""
 _LOADERS_OWN = frozenset({"source", "device", "dtype", "null", "base_model", "tiny_decoder", "compile"})
 """Arguments of `load_model` that are not the call's."""
 
@@ -31,8 +33,8 @@ class CallSettings:
     """Arguments of the pipeline's own call; None for the pipeline's default.
 
     Attributes:
-        height, width: the size of the pictures, in pixels.
-        num_frames: of a video.
+        height, width: the size of the pictures, in pixels; 1 to `LARGEST_SIDE`.
+        num_frames: of a video, 1 to `LARGEST_SIDE`.
         image: the picture to start from: the path of a file, or the contents of one that was uploaded.
         strength: how much of the picture is replaced by noise, above 0 and up to 1.
         mask: where the picture is painted anew, likewise; white is painted.
@@ -53,7 +55,7 @@ class CallSettings:
     def __post_init__(self) -> None:
         for name in ("height", "width", "num_frames"):
             if getattr(self, name) is not None:
-                whole(self, name, at_least=1)
+                whole(self, name, at_least=1, at_most=LARGEST_SIDE)
         if self.strength is not None:
             number(self, "strength", positive=True)
             if self.strength > 1:

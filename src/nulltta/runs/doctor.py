@@ -9,6 +9,7 @@ from typing import Any
 
 import psutil
 import torch
+from rich.console import Console
 from torch import Tensor
 
 from nulltta.algorithm.budget import evaluations, of_inner_step
@@ -71,7 +72,7 @@ PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "gradio", "fasta
 
 
 def examine(settings: RunSettings) -> tuple[Machine, dict[str, str | None], Estimate]:
-    """Describe the machine and estimate a batch of a run on it.
+    """Describe the machine and estimate a batch of a run on it, showing on the terminal what it is doing.
 
     Returns:
         The machine as it is before anything is loaded, the version of each package that may be installed, and the
@@ -82,9 +83,11 @@ def examine(settings: RunSettings) -> tuple[Machine, dict[str, str | None], Esti
         LoadError: if the model or the reward does not load.
         OutOfMemory: if the model does not fit into memory.
     """
-    machine = describe(usable_device(settings.device))
-    loaded = load(settings)
-    found = estimate(loaded.model, loaded.reward, loaded.settings.config, settings.batch_size)
+    machine, notes = describe(usable_device(settings.device)), Console(stderr=True)
+    with notes.status("loading model and rewards"):
+        loaded = load(settings)
+    with notes.status("timing a few evaluations of each kind"):
+        found = estimate(loaded.model, loaded.reward, loaded.settings.config, settings.batch_size)
     return machine, {name: version_of(name) for name in PACKAGES}, found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from itertools import accumulate
 from pathlib import Path
@@ -40,11 +41,11 @@ def comparison_picture(comparison: Comparison) -> Image.Image:
     return _pair(comparison, plain, aligned, text=max(11, round(plain.width / 17)))
 
 
-def contact_cell(comparison: Comparison) -> Image.Image:
-    """Draw a small `comparison_picture`; its width depends on the size of the images alone."""
+def contact_cell(comparison: Comparison, title: str | None = None) -> Image.Image:
+    """Draw a small `comparison_picture`, below its prompt or a title; its width depends on the images' size alone."""
     images = (to_pil(image[None])[0] for image in (comparison.plain, comparison.aligned))
     plain, aligned = (image.resize(_scaled(image, CELL_SIDE / min(image.size)), LANCZOS) for image in images)
-    return _pair(comparison, plain, aligned, text=11)
+    return _pair(replace(comparison, prompt=title or comparison.prompt), plain, aligned, text=11)
 
 
 def contact_sheet(cells: Sequence[Image.Image]) -> Image.Image:

@@ -167,6 +167,8 @@ def usable_device(name: str | None) -> torch.device:
         InvalidValue: if the device cannot be used here.
     """
     name = str(usual_device()) if name is None else name
+    if not name.strip():
+        raise InvalidValue(f"'{name}' is not a device: give cpu, cuda, cuda:1 or mps", "device")
     if name.partition(":")[0] == "meta":
         raise InvalidValue("'meta' holds no numbers: give cpu, cuda or mps", "device")
     try:
@@ -175,4 +177,6 @@ def usable_device(name: str | None) -> torch.device:
         reason = first_line(error)
         if reason.startswith("Expected one of"):  # forty kinds, of which few are ever there
             reason = "there is no such kind of device; give cpu, cuda, cuda:1 or mps"
+        elif reason.startswith("Could not run"):  # a page about the backends that were compiled in
+            reason = "this installation of PyTorch does not have it"
         raise InvalidValue(f"'{name}' cannot be used: {reason}", "device") from error

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nulltta.config.settings import LARGEST_SEED
 from nulltta.errors import InvalidValue
 from nulltta.prompts import require_prompt, require_text
 
@@ -80,6 +81,6 @@ def _row(text: str, where: str) -> PromptRow:
             require_text(row.negative_prompt, "a negative prompt")
     except InvalidValue as error:
         raise InvalidValue(f"{where}: {error}") from error
-    if row.seed is not None and (type(row.seed) is not int or row.seed < 0):
-        raise InvalidValue(f"{where}: seed must be a whole number, 0 or more, not {row.seed!r}")
+    if row.seed is not None and (type(row.seed) is not int or not 0 <= row.seed <= LARGEST_SEED):
+        raise InvalidValue(f"{where}: seed must be a whole number, 0 to {LARGEST_SEED}, not {row.seed!r}")
     return row

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nulltta.config import NullTTAConfig, whole
+from nulltta.config.settings import LARGEST_SEED, MOST
 from nulltta.errors import InvalidValue
 from nulltta.prompts import require_prompt, require_prompts, require_text
 from nulltta.runs.call import CallSettings
 from nulltta.runs.prompt_file import PromptRow
 from nulltta.runs.seeds import parse_seeds
-
-LARGEST_SEED = 2**63 - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +65,7 @@ class RunSettings(ModelSettings):
         micro_batch: how many prompts or candidates go through the networks at once; None for all of them.
 
     Raises:
-        InvalidValue: if `batch_size` is below 1.
+        InvalidValue: if `batch_size` is not 1 to `MOST`.
     """
 
     config: NullTTAConfig
@@ -80,7 +79,7 @@ class RunSettings(ModelSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        whole(self, "batch_size", at_least=1)
+        whole(self, "batch_size", at_least=1, at_most=MOST)
 
     def options(self) -> dict[str, Any]:
         """Return every setting by the name of its command-line flag, but for pictures that were uploaded."""
@@ -98,6 +97,8 @@ class AlignRequest:
         negative_prompt: the null text to start from, likewise.
         own_seeds: one per prompt, None for `seed`; () if no prompt has its own.
         own_negatives: one per prompt, None for `negative_prompt`; () if no prompt has its own.
+        seed_range: the seeds with each of which every prompt is drawn, as in "0-7"; `prompts` and `own_seeds` have an
+            entry per picture then.
         prompts_file: the file that prompts with their own seeds or negative prompts came from.
         save_null_text: whether to keep what was learnt: "small", or "exact" with the noise of the run.
         out: the folder for pictures and result.json.
@@ -113,6 +114,7 @@ class AlignRequest:
     negative_prompt: str = ""
     own_seeds: Sequence[int | None] = ()
     own_negatives: Sequence[str | None] = ()
+    seed_range: str | None = None
     prompts_file: Path | None = None
     save_null_text: Literal["small", "exact"] | None = None
     out: Path = Path("out")
@@ -124,20 +126,30 @@ class AlignRequest:
         whole(self, "seed", at_least=0, at_most=LARGEST_SEED)
 
     @classmethod
-    def of_rows(cls, rows: Sequence[PromptRow], file: Path | None, **others: Any) -> AlignRequest:
+    def of_rows(
+        cls, rows: Sequence[PromptRow], file: Path | None, seed_range: str | None = None, **others: Any
+    ) -> AlignRequest:
         """Return the request of prompts that may have seeds and negative prompts of their own.
 
         Args:
             rows: the prompts.
             file: where rows with values of their own come from.
+            seed_range: the seeds with each of which every prompt is drawn; None for one picture per prompt.
             others: the other fields.
+
+        Raises:
+            InvalidValue: if the range is malformed, or a seed is given beside it.
         """
+        if seed_range is not None:
+            if others.get("seed", cls.seed) != cls.seed or any(row.seed is not None for row in rows):
+                raise InvalidValue("gives every prompt these seeds: give no other seed beside it", "seeds")
+            rows = [replace(row, seed=seed) for row in rows for seed in parse_seeds(seed_range)]
         seeds, negatives = [row.seed for row in rows], [row.negative_prompt for row in rows]
         return cls(
             prompts=[row.prompt for row in rows],
             own_seeds=seeds if any(seed is not None for seed in seeds) else (),
             own_negatives=negatives if any(negative is not None for negative in negatives) else (),
-            prompts_file=file, **others,
+            prompts_file=file, seed_range=seed_range, **others,
         )  # fmt: skip
 
     @property
@@ -155,15 +167,19 @@ class AlignRequest:
         """Return the request of one of the prompts alone."""
         return replace(
             self, prompts=[self.prompts[index]], seed=self.seeds[index], negative_prompt=self.negative_prompts[index],
-            own_seeds=(), own_negatives=(), prompts_file=None,
+            own_seeds=(), own_negatives=(), prompts_file=None, seed_range=None,
         )  # fmt: skip
 
     def command(self) -> list[str]:
         """Return the command line that asks for this, every setting spelt out."""
         own = {name: getattr(self, name) for name in ("seed", "negative_prompt", "save_null_text", "out")}
-        if not self.own_seeds and not self.own_negatives:
-            return command_line("align", self.settings.options() | own, self.prompts)
-        return command_line("align", self.settings.options() | own | {"prompts": self.prompts_file}, [])
+        prompts, from_file = self.prompts, bool(self.own_seeds or self.own_negatives)
+        if self.seed_range is not None:
+            own |= {"seed": None, "seeds": self.seed_range}
+            prompts, from_file = self.prompts[:: len(parse_seeds(self.seed_range))], bool(self.own_negatives)
+        if from_file:
+            return command_line("align", self.settings.options() | own | {"prompts": self.prompts_file}, [])
+        return command_line("align", self.settings.options() | own, prompts)
 
     def arguments(self) -> dict[str, Any]:
         """Return the keyword arguments that ask `nulltta.align` for this, with `config` as a dictionary."""
@@ -218,7 +234,7 @@ class ReplayRequest:
         require_text(str(self.file), "the name of the file")
         for prompt in self.prompts:
             require_prompt(prompt)
-        whole(self, "batch_size", at_least=1)
+        whole(self, "batch_size", at_least=1, at_most=MOST)
         self.seed_list()
         changed = {"seeds": self.seeds, "prompt": self.prompts or None, **self.changes()}
         if self.exact and (given := [flag(name) for name, value in changed.items() if value is not None]):

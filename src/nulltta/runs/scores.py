@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import track
 
 from nulltta.config import whole
+from nulltta.config.settings import MOST
 from nulltta.contracts import Reward
 from nulltta.errors import InvalidValue, blaming
 from nulltta.files import as_error, atomic
@@ -44,7 +45,7 @@ class ScoreRequest:
         dtype: the name of a torch type; None for the reward's own.
 
     Raises:
-        InvalidValue: if `batch_size` is below 1.
+        InvalidValue: if `batch_size` is not 1 to `MOST`.
     """
 
     images: Sequence[Path]
@@ -58,7 +59,7 @@ class ScoreRequest:
     dtype: str | None = None
 
     def __post_init__(self) -> None:
-        whole(self, "batch_size", at_least=1)
+        whole(self, "batch_size", at_least=1, at_most=MOST)
 
 
 def run(request: ScoreRequest) -> None:

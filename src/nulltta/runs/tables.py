@@ -19,11 +19,16 @@ from nulltta.evaluation.verdict import MeasureFinding
 from nulltta.runs.formatting import SHORT_NAME, number, sign, signed
 
 
-def score_tables(rows: Sequence[tuple[str, Mapping[str, Score]]]) -> list[Table]:
-    """Return the tables of an aligned run, from the scores of each prompt: for several, their gains and the means."""
+def score_tables(rows: Sequence[tuple[str, Mapping[str, Score]]], unit: str = "prompts") -> list[Table]:
+    """Return the tables of an aligned run, from the scores of each picture: for several, their gains and the means.
+
+    Args:
+        rows: the title and the scores of each picture.
+        unit: what the pictures are of, in the plural.
+    """
     if len(rows) == 1:
         return [_means(rows[0][0], [rows[0][1]])]
-    return [_gains(rows), _means(f"mean of {len(rows)} prompts", [scores for _, scores in rows])]
+    return [_gains(rows), _means(f"mean of {len(rows)} {unit}", [scores for _, scores in rows])]
 
 
 def _means(title: str, scores: Sequence[Mapping[str, Score]]) -> Table:
