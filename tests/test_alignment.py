@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from torch import Tensor
 
 import nulltta
 from nulltta import NullTTAConfig, NullTTAError, OutOfMemory, Step, align
+from nulltta.display.formatting import number
 from nulltta.testing import Gaussian, nearness
 
 CONFIG = NullTTAConfig(num_inference_steps=4, inner_steps=(1, 2), num_particles=3, guidance_scale=3.0)
@@ -84,16 +87,47 @@ def test_models_pipelines_and_directories_are_accepted_alike(
     assert torch.equal(images[0], images[2])
 
 
-def test_saved_images_are_the_images(tmp_path: Path, model: Any, config: NullTTAConfig) -> None:
-    from PIL import Image
+def _interrupt(step: Step) -> None:
+    if step.index == 1:
+        raise KeyboardInterrupt
 
-    result = align(model, ["a cat", "a dog"], "brightness", config=config)
-    result.save(tmp_path / "new" / "folder")
-    files = sorted((tmp_path / "new" / "folder").iterdir())
-    assert [file.name for file in files] == ["000.png", "001.png"]
-    for file, image in zip(files, result.pil(), strict=True):
-        with Image.open(file) as saved:
-            assert saved.tobytes() == image.tobytes()
+
+def test_ctrl_c_in_an_interactive_session_keeps_the_best_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
+    with pytest.warns(UserWarning, match="stopped after step 2: the pictures are the best so far"):
+        result = align(Gaussian(), ["red", "green"], nearness, config=CONFIG, on_step=_interrupt)
+    assert len(result.trace) == 2
+    assert result.images.shape == result.baseline.shape
+    torch.testing.assert_close(result.rewards, result.trace[-1].selected_rewards)
+    torch.testing.assert_close(nearness(result.images, ["red", "green"]), result.rewards)
+    assert len(result.null_text) == 0
+
+
+def test_ctrl_c_ends_a_script() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        align(Gaussian(), "red", nearness, config=CONFIG, on_step=_interrupt)
+
+
+@pytest.mark.parametrize("shown", [None, False, True])
+def test_a_progress_bar_is_shown_where_someone_watches(shown: bool | None, capsys: pytest.CaptureFixture[str]) -> None:
+    align(Gaussian(), "red", nearness, config=CONFIG, progress=shown)
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert (f"{CONFIG.num_inference_steps}/{CONFIG.num_inference_steps} steps" in printed.err) is (shown is True)
+
+
+def test_a_result_shows_itself_in_a_notebook() -> None:
+    result = align(Gaussian(), ["red", "green"], nearness, config=CONFIG)
+    html = result._repr_html_()
+    assert html.count("data:image/png;base64,") == 4
+    assert html.index("<b>red</b>") < html.index("<b>green</b>")
+    assert f"aligned: nearness {number(float(result.rewards[1]))}" in html
+    assert repr(result).startswith("Result of 2 pictures of 1×1 pixels, nearness: ")
+    shown = replace(result.null_text[1], prompt="<script>")._repr_html_()
+    assert "<th>prompt</th><td>&lt;script&gt;</td>" in shown
+    assert "<script>" not in shown
+    assert "data:image/png;base64," in shown
+    assert "nearness" in shown
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import nulltta.embedded as _world  # noqa: F401 - where diffusers looks up the embedded model's parts
 
 if TYPE_CHECKING:
+    from nulltta import rewards
+    from nulltta.algorithm import budget
     from nulltta.algorithm.problem import Problem
     from nulltta.alignment import Result, align
     from nulltta.config import NullTTAConfig
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     )
     from nulltta.evaluation.diagnosis import Diagnosis, diagnose
     from nulltta.models import load_model
+    from nulltta.null_text.replay import replay
     from nulltta.null_text.value import NullText
     from nulltta.prompts import EncodedPrompt
 
@@ -59,16 +62,21 @@ _MODULES = {
     "align": "alignment",
     "diagnose": "evaluation.diagnosis",
     "load_model": "models",
+    "replay": "null_text.replay",
 }
+_SUBMODULES = {"budget": "algorithm.budget", "rewards": "rewards"}
 
 __all__ = [
     "CleanLatents", "Diagnosis", "DoesNotFit", "EncodedPrompt", "GuidedModel", "InvalidValue", "LatentReward",
     "LoadError", "MissingExtra", "NullTTAConfig", "NullTTAError", "NullText", "OutOfMemory", "Outcome", "Problem",
-    "Result", "Reward", "RewardError", "Step", "Stream", "align", "diagnose", "load_model",
+    "Result", "Reward", "RewardError", "Step", "Stream", "align", "budget", "diagnose", "load_model", "replay",
+    "rewards",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
+    if name in _SUBMODULES:
+        return import_module(f"nulltta.{_SUBMODULES[name]}")
     if name not in _MODULES:
         raise AttributeError(f"module 'nulltta' has no attribute '{name}'")
     return getattr(import_module(f"nulltta.{_MODULES[name]}"), name)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -22,9 +25,11 @@ from nulltta.algorithm.streams import MethodRun
 from nulltta.baselines import BASELINES
 from nulltta.config import NullTTAConfig
 from nulltta.contracts import GuidedModel, OnStep, Outcome, Reward, Step, Stream
+from nulltta.display.notebook import ShownPicture, pictures_html
+from nulltta.display.progress import watched
 from nulltta.embedded.grammar import unknown_words
 from nulltta.errors import InvalidValue, out_of_memory_as_error
-from nulltta.images import save_png, to_pil
+from nulltta.images import to_pil
 from nulltta.models import load_model
 from nulltta.null_text.capture import about_model, null_texts
 from nulltta.null_text.value import NullText
@@ -46,7 +51,7 @@ AnyReward: TypeAlias = str | Reward | Callable[[Tensor, Sequence[str]], Tensor]
 """What is accepted as a reward: a name, an expression, a `Reward` or a callable (images, prompts) -> (B,)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """The result of `align`. Images are (B, ..., 3, H, W) in [0, 1].
 
@@ -59,6 +64,7 @@ class Result:
         initial_rewards: (B, K), of the clean estimates of the initial latents; None if the method did not score them.
         problem: what the method was given, with the initial latents that were kept.
         latents: (B, C, h, w), what `images` were decoded from; None if the method does not return them.
+        asked: the arguments of `align` that the problem does not hold, by name, for `save`.
     """
 
     images: Tensor
@@ -67,8 +73,9 @@ class Result:
     trace: Sequence[Step]
     null_text: Sequence[NullText]
     initial_rewards: Tensor | None
-    problem: Problem = field(repr=False)
-    latents: Tensor | None = field(default=None, repr=False)
+    problem: Problem
+    latents: Tensor | None = None
+    asked: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def plain(self) -> Outcome:
@@ -131,12 +138,42 @@ class Result:
         """Return the images as PIL images."""
         return to_pil(self.images)
 
-    def save(self, folder: str | Path) -> None:
-        """Write the images as 000.png, 001.png, ... into a folder, which is created if it does not exist."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        for index, image in enumerate(self.pil()):
-            save_png(image, folder / f"{index:03d}.png")
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
+        """Write what `nulltta align` writes: the plain and the aligned pictures, figures and result.json.
+
+        The pictures hold their prompt, their seed and, where the model and the reward were given by name, the command
+        that makes them again. Plain pictures are sampled for it if `plain` was not read before.
+
+        Args:
+            folder: where to write; it is created if it does not exist.
+            overwrite: whether the results of another run in that folder may be replaced.
+
+        Raises:
+            InvalidValue: if a file cannot be written, or the folder holds another run.
+        """
+        # The writer belongs to the layer of runs, above this one, with all that draws its figures.
+        import_module("nulltta.runs.saving").save(self, Path(folder), overwrite=overwrite)
+
+    def __repr__(self) -> str:
+        size, reward = "×".join(map(str, self.images.shape[-2:])), self.problem.reward.name
+        values = ", ".join(f"{value:.4g}" for value in self.rewards.tolist())
+        return f"Result of {len(self.images)} pictures of {size} pixels, {reward}: {values}"
+
+    def _repr_html_(self) -> str:
+        """Show plain and aligned pictures side by side in a notebook, sampling the plain ones if need be."""
+        target = self.problem.reward.name
+        rows = []
+        for b, prompt in enumerate(self.problem.prompts):
+            pair = (
+                ("plain", self.baseline, {target: self.baseline_rewards, **self.baseline_components}),
+                ("aligned", self.images, {target: self.rewards, **self.reward_components}),
+            )
+            shown = [
+                ShownPicture(name, to_pil(images[b : b + 1])[0], {key: float(each[b]) for key, each in scores.items()})
+                for name, images, scores in pair
+            ]
+            rows.append((prompt, shown))
+        return pictures_html(rows)
 
 
 def align(
@@ -152,6 +189,7 @@ def align(
     guard: None = None,
     on_step: OnStep | None = None,
     micro_batch: int | None = None,
+    progress: bool | None = None,
 ) -> Result:
     """Sample images while raising their reward by optimising the null-text embedding (arXiv 2511.20889).
 
@@ -170,6 +208,11 @@ def align(
         on_step: called after each denoising step.
         micro_batch: how many prompts (with gradient) or candidates (without) go through the networks at once; all of
             them if None. Whatever it is, it is halved when memory runs out; results stay the same up to rounding.
+        progress: whether to show a progress bar; None for yes in a notebook and on a terminal.
+
+    Returns:
+        The result. Ctrl-C in a notebook or an interactive session keeps the best so far, with a warning: the clean
+        estimates after the last step, or the best iteration's images, and no null text.
 
     Raises:
         InvalidValue: if an argument is wrong.
@@ -186,7 +229,47 @@ def align(
         )
     problem = make_problem(model, prompts, reward, config, seed, negative_prompt, latents, micro_batch)
     method_run = MethodRun(run(problem), problem)
-    return as_result(problem, method_run.finish(on_step), method_run.trace)
+    steps = expected_steps(method if isinstance(method, str) else "null-tta", problem.config)
+    with watched(progress, problem.reward.name, steps) as show:
+        outcome = _outcome(method_run, problem, show, on_step)
+    result = as_result(problem, outcome, method_run.trace)
+    return replace(result, asked={
+        "reward": reward, "method": method, "negative_prompt": negative_prompt, "latents": latents is not None,
+    })  # fmt: skip
+
+
+def _outcome(run: MethodRun, problem: Problem, show: OnStep, on_step: OnStep | None) -> Outcome:
+    """Run a method to its end, or to the Ctrl-C of a user who sits before it; then return the best so far."""
+    best: Step | None = None
+    try:
+        for step in run:
+            if best is None or step.timestep > 0 or _mean_reward(step) >= _mean_reward(best):
+                best = step
+            show(step)
+            if on_step is not None:
+                on_step(step)
+    except KeyboardInterrupt:
+        if best is None or best.decode_preview is None or not hasattr(sys, "ps1"):
+            raise
+        run.close()
+        warnings.warn(f"stopped after step {len(run.trace)}: the pictures are the best so far", stacklevel=3)
+        return _outcome_so_far(problem, best)
+    return run.outcome
+
+
+def _mean_reward(step: Step) -> float:
+    """Return the mean reward of what a step kept; the lowest number for a step that scored nothing."""
+    return float(step.selected_rewards.mean()) if step.candidate_rewards.numel() else -math.inf
+
+
+def _outcome_so_far(problem: Problem, step: Step) -> Outcome:
+    """Return the clean estimates of a step as the outcome of a run that was stopped there."""
+    images = step.preview
+    assert images is not None
+    scored = bool(step.candidate_rewards.numel())
+    rewards = step.selected_rewards if scored else _scores(problem, problem.reward, images, None, problem.prompts)
+    first = torch.zeros(len(images), dtype=torch.long)
+    return Outcome(images[:, None], rewards[:, None], first, problem.latents[:, 0])
 
 
 def expected_steps(method: str, config: NullTTAConfig) -> int:

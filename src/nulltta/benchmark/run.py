@@ -87,7 +87,7 @@ class JobSampler:
             with counted(self.model) as evaluations:
                 result = align(
                     self.model, prompts, self.measures.targets[job.arm.target],
-                    config=config, method=method, seed=job.seed,
+                    config=config, method=method, seed=job.seed, progress=False,
                 )  # fmt: skip
             images = result.images.detach().float()
             _synchronise(images)

@@ -29,7 +29,7 @@ def seconds_per_evaluation(name: str, task: ContenderTask, model: GuidedModel, p
         raise InvalidValue("contenders are timed on tuning prompts: give at least one")
     began = time.perf_counter()
     with counted(model) as evaluations:
-        align(model, batch, reward, config=config, method=method)
+        align(model, batch, reward, config=config, method=method, progress=False)
     return (time.perf_counter() - began) / evaluations.total
 
 

@@ -29,7 +29,7 @@ def scales(
     for seed in SEEDS:
         for start in range(0, len(prompts), BATCH_SIZE):
             batch = prompts[start : start + BATCH_SIZE]
-            images = align(model, batch, "brightness", config=config, method="plain", seed=seed).images
+            images = align(model, batch, "brightness", config=config, method="plain", seed=seed, progress=False).images
             for name, reward in rewards.items():
                 values[name] += score(reward, images, batch).tolist()
     found = {name: (_three_digits(fmean(each)), _three_digits(stdev(each))) for name, each in values.items()}

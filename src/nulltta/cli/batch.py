@@ -146,7 +146,7 @@ def _meter() -> Iterator[ProgressDisplay]:
 
 def _words(standing: BatchProgress) -> str:
     """Return the progress in words: "12 of 64 rows are finished, 1 failed; mean reward 0.880 → 0.935"."""
-    from nulltta.runs.formatting import number
+    from nulltta.display.formatting import number
 
     rows = [record["scores"] for record in standing.finished.values()]
     scores = [pair for row in rows if None not in (pair := (row["reward.plain"], row["reward.aligned"]))]

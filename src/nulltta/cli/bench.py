@@ -261,13 +261,15 @@ def _sample(plan: Plan, store: BenchmarkFolder, machine: WorkerMachine) -> None:
 def _bar(store: BenchmarkFolder) -> Iterator[Any]:
     """Show a progress bar over all images; yields a function from a plan to the callback for finished rows."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("sampling"), BarColumn(), MofNCompleteColumn(), TextColumn("images"), TimeRemainingColumn())
+    from nulltta.display.progress import progress_bar
+
     with ExitStack() as stack:
 
         def on_plan(plan: Plan) -> OnRows:
-            bar = stack.enter_context(Progress(*columns, console=Console(stderr=True)))  # no bar before there is a plan
+            bar = stack.enter_context(
+                progress_bar(Console(stderr=True), "sampling", "images")
+            )  # no bar before there is a plan
             task = bar.add_task("", total=plan.images, completed=len(store.rows()))
             return lambda rows: bar.advance(task, len(rows))
 

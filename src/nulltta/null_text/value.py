@@ -12,9 +12,13 @@ from torch import Tensor
 
 from nulltta.algorithm import embeddings, schedules
 from nulltta.contracts import Embedding
+from nulltta.display.notebook import image_html, table_html
+from nulltta.images import to_pil
 from nulltta.null_text import file
 from nulltta.null_text.apply import applied
 from nulltta.null_text.identity import require_fit
+
+_SHOWN = {"model": "model_name", "reward": "reward", "seed": "seed", "licence": "licence"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +100,12 @@ class NullText:
             DoesNotFit: if it was made for another; the message names every difference.
         """
         require_fit(self.about, model)
+
+    def _repr_html_(self) -> str:
+        """Show in a notebook what it was learnt for and how, with the picture that it made where that is recorded."""
+        picture = "" if self.image is None else image_html(to_pil(self.image[None])[0], self.prompt)
+        about = {name: self.about.get(key) for name, key in _SHOWN.items()}
+        return picture + table_html({"prompt": self.prompt, **about, "steps": len(self.timesteps)})
 
     def save(self, path: str | Path, *, noise: bool = False, rank: int | None = None, licence: str = "") -> None:
         """Write the file completely or not at all.

@@ -8,13 +8,13 @@ from dataclasses import replace
 from rich.console import Console
 
 from nulltta.alignment import expected_steps
+from nulltta.display.progress import print_line, progress
 from nulltta.evaluation.comparison import compare
 from nulltta.evaluation.diagnosis import FEWEST
 from nulltta.evaluation.evidence import examine, features_of
 from nulltta.runs.align_writer import AlignWriter
 from nulltta.runs.folder import closing, require_free
 from nulltta.runs.loading import load
-from nulltta.runs.progress import print_line, progress
 from nulltta.runs.request import AlignRequest
 from nulltta.runs.tables import diagnosis_section, score_tables
 

@@ -25,6 +25,7 @@ class AlignWriter:
     Args:
         request: what the run was asked for.
         path: the folder to write to; that of the request if None.
+        repeatable: whether the request's commands make the pictures again, so that they are written.
 
     Attributes:
         folder: the folder with its result.json.
@@ -37,8 +38,10 @@ class AlignWriter:
         InvalidValue: if the folder cannot be written.
     """
 
-    def __init__(self, request: AlignRequest, path: Path | None = None) -> None:
+    def __init__(self, request: AlignRequest, path: Path | None = None, *, repeatable: bool = True) -> None:
         about = {**record.of_request(request), "seconds": {}, "unfinished": list(request.prompts)}
+        about |= {} if repeatable and request.is_one_command else {"command": None}
+        self._repeatable = repeatable
         self.unit = "prompts" if len(set(request.prompts)) == len(request.prompts) else "pictures"
         self.folder = RunFolder(path or request.out, about, len(request.prompts), self.unit)
         self.finished: list[tuple[str, Mapping[str, Score]]] = []
@@ -86,8 +89,9 @@ class AlignWriter:
         inside = f"{index:03d}" if len(self._request.prompts) > 1 else ""
         folder = self.folder.path / inside
         folder.mkdir(parents=True, exist_ok=True)
-        command = shlex.join(self._request.of_prompt(index).command())
-        note = {"prompt": comparison.prompt, "seed": str(comparison.seed), "command": command}
+        note = {"prompt": comparison.prompt, "seed": str(comparison.seed)}
+        if self._repeatable:
+            note["command"] = shlex.join(self._request.of_prompt(index).command())
         pictures: dict[str, Callable[[], Image]] = {
             "plain": lambda: to_pil(comparison.plain[None])[0],
             "aligned": lambda: to_pil(comparison.aligned[None])[0],

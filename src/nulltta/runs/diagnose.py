@@ -14,6 +14,7 @@ from rich.console import Console
 from torch import Tensor
 
 from nulltta.contracts import Reward
+from nulltta.display.progress import print_line
 from nulltta.errors import InvalidValue
 from nulltta.evaluation.comparison import Comparison, Role, Score
 from nulltta.evaluation.diagnosis import Diagnosis, diagnosis_of
@@ -26,7 +27,6 @@ from nulltta.rewards.image_files import read_image
 from nulltta.runs import record
 from nulltta.runs.folder import refuse_unwritable
 from nulltta.runs.loading import load_reward, usable_device
-from nulltta.runs.progress import print_line
 from nulltta.runs.tables import diagnosis_section
 from nulltta.scoring import score
 

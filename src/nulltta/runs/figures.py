@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw, ImageFont
 
+from nulltta.display.formatting import number, sign, signed
 from nulltta.evaluation.comparison import Comparison
 from nulltta.images import to_pil
-from nulltta.runs.formatting import number, sign, signed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -6,10 +6,11 @@ from collections.abc import Generator, Mapping
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from nulltta.algorithm.memory import MicroBatch
+from nulltta.display.formatting import number, signed
+from nulltta.display.progress import print_line, progress_bar
 from nulltta.evaluation.bootstrap import Gain
 from nulltta.evaluation.measures import held_out_measures
 from nulltta.files import as_error
@@ -18,9 +19,7 @@ from nulltta.null_text.fitted import FittedNullText
 from nulltta.quiet import quiet_libraries
 from nulltta.rewards.expression import with_source
 from nulltta.runs.fit_request import FitRequest
-from nulltta.runs.formatting import number, signed
 from nulltta.runs.loading import load_model, load_reward, resolved
-from nulltta.runs.progress import print_line
 from nulltta.scoring import as_measure
 
 
@@ -68,17 +67,13 @@ def _problem(request: FitRequest) -> FitProblem:
 
 def _fitted(problem: FitProblem, request: FitRequest, notes: Console) -> FittedNullText:
     """Drain the fit's stream, showing each step."""
-    columns = (
-        TextColumn("[bold]fitting[/]"), BarColumn(), MofNCompleteColumn(), TextColumn("updates"),
-        TextColumn("{task.description}", markup=False, style="cyan"), TimeRemainingColumn(),
-    )  # fmt: skip
     found: list[FittedNullText] = []
 
     def stream() -> Generator[FitStep, None, None]:
         found.append((yield from fit(problem, request.checkpoint)))
 
     smooth = None
-    with Progress(*columns, console=notes, transient=True) as bar:
+    with progress_bar(notes, "fitting", "updates", transient=True) as bar:
         task = bar.add_task("", total=request.settings.updates)
         for step in stream():
             smooth = step.reward if smooth is None else 0.95 * smooth + 0.05 * step.reward

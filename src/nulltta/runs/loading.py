@@ -58,7 +58,7 @@ class LoadedRun:
         return align(
             self.model, prompts, self.reward, config=config or self.settings.config, method=self.settings.method,
             seed=seed, negative_prompt=negative_prompt, on_step=on_step,
-            micro_batch=self.settings.micro_batch,
+            micro_batch=self.settings.micro_batch, progress=False,
         )  # fmt: skip
 
     def compare(self, prompts: Sequence[str], **options: Any) -> list[Comparison]:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from nulltta.config import NullTTAConfig
 from nulltta.contracts import GuidedModel, Reward
+from nulltta.display.progress import print_line
 from nulltta.errors import InvalidValue, blaming, out_of_memory_as_error
 from nulltta.evaluation.comparison import Score
 from nulltta.evaluation.measures import Measure, held_out_measures
@@ -24,7 +25,6 @@ from nulltta.null_text.replay import replay
 from nulltta.rewards.expression import with_source
 from nulltta.runs.folder import closing, require_free
 from nulltta.runs.loading import load_model, load_reward, resolved
-from nulltta.runs.progress import print_line
 from nulltta.runs.replay_writer import ReplayWriter, Sample, exactness
 from nulltta.runs.request import ReplayRequest
 from nulltta.runs.tables import gain_table

@@ -170,6 +170,12 @@ class AlignRequest:
             own_seeds=(), own_negatives=(), prompts_file=None, seed_range=None,
         )  # fmt: skip
 
+    @property
+    def is_one_command(self) -> bool:
+        """Whether a single command line can ask for this: prompts of different seeds need a file to come from."""
+        in_words = not self.own_negatives and (self.seed_range is not None or not self.own_seeds)
+        return in_words or self.prompts_file is not None
+
     def command(self) -> list[str]:
         """Return the command line that asks for this, every setting spelt out."""
         own = {name: getattr(self, name) for name in ("seed", "negative_prompt", "save_null_text", "out")}

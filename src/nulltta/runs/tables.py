@@ -12,11 +12,11 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from nulltta.display.formatting import SHORT_NAME, number, sign, signed
 from nulltta.evaluation.bootstrap import paired_gain
 from nulltta.evaluation.comparison import Score
 from nulltta.evaluation.diagnosis import Diagnosis
 from nulltta.evaluation.verdict import MeasureFinding
-from nulltta.runs.formatting import SHORT_NAME, number, sign, signed
 
 
 def score_tables(rows: Sequence[tuple[str, Mapping[str, Score]]], unit: str = "prompts") -> list[Table]:

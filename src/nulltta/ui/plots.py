@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from html import escape
 
 from nulltta.contracts import Step
+from nulltta.display.formatting import number
 from nulltta.runs.figures import course
-from nulltta.runs.formatting import number
 
 COLOURS = ("#0969da", "#cf222e", "#1a7f37", "#8250df", "#bf8700", "#1b7c83", "#bf3989", "#57606a")
 Points = Sequence[tuple[float, float]]

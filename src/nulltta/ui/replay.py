@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from nulltta.display.formatting import number
 from nulltta.errors import InvalidValue, NullTTAError, out_of_memory_as_error
 from nulltta.null_text.replay import replay
 from nulltta.null_text.value import NullText
-from nulltta.runs.formatting import number
 from nulltta.runs.replay_writer import difference
 from nulltta.runs.seeds import parse_seeds
 from nulltta.scoring import require_pictures, score

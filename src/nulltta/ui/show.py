@@ -9,9 +9,9 @@ from html import escape
 from torch import Tensor
 
 from nulltta.algorithm.budget import planned
+from nulltta.display.formatting import number, sign, signed
 from nulltta.evaluation.comparison import Comparison, Score
 from nulltta.images import to_pil
-from nulltta.runs.formatting import number, sign, signed
 from nulltta.runs.request import AlignRequest
 from nulltta.ui.plots import colour, legend, reward_curve
 from nulltta.ui.replay import ReplayedImages

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from nulltta.runs.formatting import number, sign, signed
+from nulltta.display.formatting import number, sign, signed
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from nulltta import NullTTAConfig, align
 from nulltta.alignment import expected_steps
-from nulltta.runs.progress import progress
+from nulltta.display.progress import progress
 from nulltta.testing import Gaussian, nearness
 
 
