@@ -92,7 +92,7 @@ def _interrupt(step: Step) -> None:
         raise KeyboardInterrupt
 
 
-def test_ctrl_c_in_an_interactive_session_keeps_the_best_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_in_an_interactive_console_keeps_the_best_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
     with pytest.warns(UserWarning, match="stopped after step 2: the pictures are the best so far"):
         result = align(Gaussian(), ["red", "green"], nearness, config=CONFIG, on_step=_interrupt)

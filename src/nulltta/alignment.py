@@ -211,7 +211,7 @@ def align(
         progress: whether to show a progress bar; None for yes in a notebook and on a terminal.
 
     Returns:
-        The result. Ctrl-C in a notebook or an interactive session keeps the best so far, with a warning: the clean
+        The result. Ctrl-C in a notebook or an interactive console keeps the best so far, with a warning: the clean
         estimates after the last step, or the best iteration's images, and no null text.
 
     Raises:
