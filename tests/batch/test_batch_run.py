@@ -166,7 +166,7 @@ MISTAKES = {
         ["batch", "{tmp}/good.jsonl", "--model", "nonesuch", "--reward", "jpeg"],
         "--model: unknown model 'nonesuch'",
     ),
-    "toy reward": (["batch", "{tmp}/good.jsonl"], "--reward 'clip' knows the embedded model's emoji only"),
+    "toy reward": (["batch", "{tmp}/good.jsonl"], "--reward 'clip' knows what the model 'embedded' draws"),
     "unknown reward": (["batch", "{tmp}/good.jsonl", "--reward", "brightnes"], "did you mean 'brightness'"),
     "two sources": (
         ["batch", "{tmp}/good.jsonl", "--reward-source", "a/b", "--reward", "clip + jpeg"],

@@ -202,7 +202,14 @@ MISTAKES = {
         ["a", "--reward", "brightnes"],
         "--reward: unknown reward 'brightnes': did you mean 'brightness'",
     ),
-    "toy reward": (["a", "--reward", "0.5*clip + brightness"], "--reward 'clip' knows the embedded model's emoji only"),
+    "toy reward": (
+        ["a", "--reward", "0.5*clip + brightness"],
+        "--reward 'clip' knows what the model 'embedded' draws and nothing else: name another, such as pickscore",
+    ),
+    "toy reward of another world": (
+        ["a", "--model", "embedded", "--reward", "clip + scenes-questions"],
+        "--reward 'scenes-questions' knows what the model 'scenes' draws and nothing else: name another, such as clip ",
+    ),
     "malformed reward": (["a", "--reward", "0.7*"], "malformed"),
     "unknown model": (["a", "--model", "nonesuch"], "--model: unknown model 'nonesuch'"),
     "no diffusers model": (["a", "--model", "{tmp}"], "--model: "),

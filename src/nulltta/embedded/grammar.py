@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import random
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain, islice, permutations, product, zip_longest
@@ -190,6 +191,23 @@ def parse(prompt: str, size: Size = "cpu") -> Facts:
     return Facts(*things, match["background"], match["style"])
 
 
+def completed(facts: Facts, rng: random.Random) -> Scene:
+    """Return a scene that shows what a prompt states, with the background and the style that it leaves open drawn."""
+    vocab = vocabulary("cpu")
+    background, style = facts.background or rng.choice(vocab.backgrounds), facts.style or rng.choice(vocab.styles)
+    return Scene(facts.objects, facts.count, background, style)
+
+
+def kind(prompt: str) -> str:
+    """Return the kind of scene that a prompt asks for: "one", "same" or "different" things.
+
+    Raises:
+        InvalidValue: if the prompt is outside the grammar.
+    """
+    facts = parse(prompt)
+    return "different" if len(facts.objects) > 1 else "one" if facts.count == 1 else "same"
+
+
 def held_out(scene: Scene) -> bool:
     """Return whether a scene's composition of objects, background and style never occurs in training."""
     key = "|".join([*sorted(scene.objects), scene.background, scene.style])
@@ -241,24 +259,39 @@ def test_prompts(n: int, seed: int = 0, size: Size = "cpu") -> list[str]:  # noq
     Raises:
         InvalidValue: if there are not that many.
     """
-    rng = random.Random(seed)
-    piles = [unseen(kind, size) for kind in ("one", "same", "different")]
+    piles = _shuffled(seed, size)
     if n > sum(map(len, piles)):
         raise InvalidValue(f"must be at most {sum(map(len, piles))}, the number of held-out compositions, not {n}", "n")
-    for pile in piles:
-        rng.shuffle(pile)
-    turns = chain.from_iterable(zip_longest(*piles))
-    return [caption(scene) for scene in islice((scene for scene in turns if scene), n)]
+    return [caption(scene) for scene in islice(_in_turn(piles), n)]
 
 
 test_prompts.__test__ = False  # type: ignore[attr-defined]  # pytest takes the name for a test's
 
 
 def tuning_prompts(n: int) -> list[str]:
-    """Return n captions to choose settings on.
+    """Return n captions to choose settings on, alternating between the three kinds of scene.
 
-    They are of held-out compositions too, but from the other end of the list that `test_prompts` starts, so that
-    nothing is reported on prompts that it was tuned on.
+    They are of held-out compositions too, but each kind is taken from the other end of the list that `test_prompts`
+    starts, so that nothing is reported on prompts that it was tuned on.
+
+    Raises:
+        InvalidValue: if there are not that many.
     """
-    total = sum(len(unseen(kind)) for kind in ("one", "same", "different"))
-    return test_prompts(total)[::-1][:n]
+    piles = [pile[::-1] for pile in _shuffled(seed=0, size="cpu")]
+    if n > sum(map(len, piles)):
+        raise InvalidValue(f"must be at most {sum(map(len, piles))}, the number of held-out compositions, not {n}", "n")
+    return [caption(scene) for scene in islice(_in_turn(piles), n)]
+
+
+def _shuffled(seed: int, size: Size) -> list[list[Scene]]:
+    """Return the held-out scenes of each of the three kinds, in an order that the seed draws."""
+    rng = random.Random(seed)
+    piles = [unseen(kind, size) for kind in ("one", "same", "different")]
+    for pile in piles:
+        rng.shuffle(pile)
+    return piles
+
+
+def _in_turn(piles: Sequence[Sequence[Scene]]) -> Iterator[Scene]:
+    """Yield a scene of each pile in turn, until all are used up."""
+    return (scene for scene in chain.from_iterable(zip_longest(*piles)) if scene)

@@ -88,12 +88,35 @@ def load_scorer(
         InvalidValue: if there is no such scorer.
         LoadError: if its weights are missing.
     """
-    if name not in NAMES:
-        raise InvalidValue(f"must be one of {', '.join(NAMES)}, not {name!r}", field="name")
-    place = folder / name
-    if not (place / "model.safetensors").exists():
-        raise LoadError(f"the embedded model's {name} weights are missing from {folder}: `make world` trains them")
+    place = weights_of(name, NAMES, folder, "make world")
+    return contrastive(name, place, None if name == "clip" else ConvClip, device, dtype)
+
+
+def weights_of(name: str, known: Sequence[str], folder: Path, train: str) -> Path:
+    """Return the folder of a scorer's weights.
+
+    Args:
+        name: the scorer.
+        known: the scorers that there are.
+        folder: the folder of all weights.
+        train: the command that trains them.
+
+    Raises:
+        InvalidValue: if there is no such scorer.
+        LoadError: if its weights are missing.
+    """
+    if name not in known:
+        raise InvalidValue(f"must be one of {', '.join(known)}, not {name!r}", field="name")
+    if not (folder / name / "model.safetensors").exists():
+        raise LoadError(f"the weights of {name} are missing from {folder}: `{train}` trains them")
+    return folder / name
+
+
+def contrastive(
+    name: str, place: Path, network: type[nn.Module] | None, device: torch.device | str, dtype: torch.dtype
+) -> Scorer:
+    """Load a contrastive scorer and its tokenizer from a folder: a network of our own, or a CLIPModel if None."""
     from transformers import CLIPModel, CLIPTokenizer
 
-    model: Any = CLIPModel.from_pretrained(place, dtype=dtype) if name == "clip" else restore(ConvClip, place)
+    model: Any = CLIPModel.from_pretrained(place, dtype=dtype) if network is None else restore(network, place)
     return Scorer(name, model.to(device=device, dtype=dtype), CLIPTokenizer.from_pretrained(place))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,9 @@ from torch import Tensor
 from nulltta.contracts import Reward
 from nulltta.errors import LoadError
 
-from . import WEIGHTS, scenes
+from . import WEIGHTS, grammar, scenes
+from .scenes import grammar as scenes_grammar
+from .scenes import prompts as scenes_prompts
 
 
 class FactJudge(Protocol):
@@ -34,18 +37,34 @@ class World:
     Attributes:
         weights: the folder of the weights: `sd`, the pipeline, and a folder per scorer.
         train: the command that trains them.
-        target: the scorer that is usually optimised.
-        held_out: the scorers that are not meant to be optimised.
+        scorers: what each scorer measures, by name: the one that is usually optimised, then the held-out ones.
         load_scorer: loads a scorer by its name, from a folder of weights, to a device and a data type.
         load_judge: loads the judge.
+        test_prompts: n -> n prompts to report on.
+        renders: (prompt, n) -> n true pictures of what a prompt states, (n, 3, H, W) in [0, 1].
+        kind: prompt -> the kind that it is of, such as "count".
+        tuning_prompts: n -> n prompts of all kinds to choose settings on, none of which is a test prompt.
     """
 
     weights: Path
     train: str
-    target: str
-    held_out: tuple[str, ...]
+    scorers: Mapping[str, str]
     load_scorer: Callable[[str, Path, torch.device | str, torch.dtype], Reward]
     load_judge: Callable[[], FactJudge]
+    test_prompts: Callable[[int], list[str]]
+    tuning_prompts: Callable[[int], list[str]]
+    renders: Callable[[str, int], Tensor]
+    kind: Callable[[str], str]
+
+    @property
+    def target(self) -> str:
+        """The scorer that is usually optimised."""
+        return next(iter(self.scorers))
+
+    @property
+    def held_out(self) -> tuple[str, ...]:
+        """The scorers that are not meant to be optimised."""
+        return tuple(self.scorers)[1:]
 
     def pipeline(self) -> Path:
         """Return the folder of the pipeline.
@@ -82,15 +101,55 @@ def _scenes_judge() -> FactJudge:
     return SceneJudge()
 
 
+def _emoji_renders(prompt: str, count: int) -> Tensor:
+    from .render import render_batch, to_unit
+
+    facts, rng = grammar.parse(prompt), random.Random(prompt)
+    return to_unit(render_batch([grammar.completed(facts, rng) for _ in range(count)], rng))
+
+
+def _scenes_renders(prompt: str, count: int) -> Tensor:
+    from .render import to_unit
+    from .scenes.render import render
+
+    claim, rng = scenes_grammar.parse(prompt), random.Random(prompt)
+    return to_unit(render([scenes_grammar.coloured(claim, rng) for _ in range(count)], rng))
+
+
 WORLDS: Mapping[str, World] = {
-    "embedded": World(WEIGHTS, "make world", "clip", ("clip-b",), _emoji_scorer, _emoji_judge),
-    "scenes": World(
-        scenes.WEIGHTS, "make world WORLD=scenes", "scenes-clip", ("scenes-conv", "scenes-questions"),
-        _scenes_scorer, _scenes_judge,
+    "embedded": World(
+        weights=WEIGHTS,
+        train="make world",
+        scorers={
+            "clip": "the embedded world's image-text score: cosine of image and prompt",
+            "clip-b": "a second one, trained separately: keep it for checking what `clip` was raised to",
+        },
+        load_scorer=_emoji_scorer,
+        load_judge=_emoji_judge,
+        test_prompts=grammar.test_prompts,
+        tuning_prompts=grammar.tuning_prompts,
+        renders=_emoji_renders,
+        kind=grammar.kind,
     ),
-}  # fmt: skip
+    "scenes": World(
+        weights=scenes.WEIGHTS,
+        train="make world WORLD=scenes",
+        scorers={
+            "scenes-clip": "the scenes world's image-text score; `make world WORLD=scenes` trains it",
+            "scenes-conv": "a convolutional one, trained apart: keep it for checking",
+            "scenes-questions": "mean log-probability of the answers that a prompt implies: keep it for checking",
+        },
+        load_scorer=_scenes_scorer,
+        load_judge=_scenes_judge,
+        test_prompts=scenes_prompts.test_prompts,
+        tuning_prompts=scenes_prompts.tuning_prompts,
+        renders=_scenes_renders,
+        kind=lambda prompt: scenes_grammar.parse(prompt).category,
+    ),
+}
+"""The worlds by the names of their models."""
 
 
 def world_of(scorer: str) -> World:
     """Return the world that a scorer belongs to."""
-    return next(world for world in WORLDS.values() if scorer in (world.target, *world.held_out))
+    return next(world for world in WORLDS.values() if scorer in world.scorers)

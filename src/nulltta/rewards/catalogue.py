@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nulltta.contracts import Reward
 from nulltta.devices import usual_dtype
-from nulltta.embedded.worlds import world_of
+from nulltta.embedded.worlds import WORLDS, world_of
 from nulltta.errors import InvalidValue
 from nulltta.rewards import (
     aesthetic,
@@ -134,26 +134,10 @@ _PICKSCORE = "yuvalkirstain/PickScore_v1"
 _PICKSCORE_FILES = ((_PICKSCORE, checkpoint_files.WEIGHTS),)
 
 REWARDS: Mapping[str, KnownReward] = {
-    "clip": KnownReward(
-        _embedded, "the embedded world's image-text score: cosine of image and prompt", licence="Apache-2.0",
-        gpu_dtype=torch.float32,
-    ),
-    "clip-b": KnownReward(
-        _embedded, "a second one, trained separately: keep it for checking what `clip` was raised to",
-        licence="Apache-2.0", gpu_dtype=torch.float32,
-    ),
-    "scenes-clip": KnownReward(
-        _embedded, "the scenes world's image-text score; `make world WORLD=scenes` trains it",
-        licence="Apache-2.0", gpu_dtype=torch.float32,
-    ),
-    "scenes-conv": KnownReward(
-        _embedded, "a convolutional one, trained apart: keep it for checking",
-        licence="Apache-2.0", gpu_dtype=torch.float32,
-    ),
-    "scenes-questions": KnownReward(
-        _embedded, "mean log-probability of the answers that a prompt implies: keep it for checking",
-        licence="Apache-2.0", gpu_dtype=torch.float32,
-    ),
+    **{
+        name: KnownReward(_embedded, summary, licence="Apache-2.0", gpu_dtype=torch.float32)
+        for world in WORLDS.values() for name, summary in world.scorers.items()
+    },
     "colourfulness": KnownReward(_formula(colourfulness), "Hasler and Süsstrunk's M3"),
     "brightness": KnownReward(_formula(brightness), "the mean pixel"),
     "sharpness": KnownReward(_formula(sharpness), "variance of the Laplacian"),

@@ -14,6 +14,7 @@ from nulltta.alignment import METHODS, Result, align
 from nulltta.config import NullTTAConfig, one_of
 from nulltta.contracts import GuidedModel, OnStep, Reward
 from nulltta.devices import usual_device, usual_dtype
+from nulltta.embedded.worlds import WORLDS
 from nulltta.errors import InvalidValue, blaming, first_line, out_of_memory_as_error
 from nulltta.evaluation.comparison import Comparison, compare
 from nulltta.evaluation.measures import Measure, held_out_measures
@@ -90,20 +91,20 @@ def load(settings: RunSettings) -> LoadedRun:
 
 
 def _refuse_toy_scorers(expression: str, model: str) -> None:
-    """Check that a model other than the embedded one is not scored by a scorer that knows two dozen emoji.
+    """Check that a scorer of an embedded world, which knows that world's things only, scores no other model.
 
     A scorer with a source of its own (`clip:FOLDER`) is accepted.
     """
-    if model == "embedded":
-        return
     with blaming("reward"):
         named = [name.word for name in names(parse(expression)) if name.argument is None]
-    if toy := [word for word in named if word in ("clip", "clip-b")]:
-        raise InvalidValue(
-            f"'{toy[0]}' knows the embedded model's emoji only: name another, such as pickscore, imagereward or "
-            "clipscore (`nulltta rewards` lists them)",
-            "reward",
-        )
+    for home, world in WORLDS.items():
+        if model != home and (toy := [word for word in named if word in world.scorers]):
+            own = WORLDS[model].target if model in WORLDS else "pickscore, imagereward or clipscore"
+            raise InvalidValue(
+                f"'{toy[0]}' knows what the model '{home}' draws and nothing else: name another, such as {own} "
+                "(`nulltta rewards` lists them)",
+                "reward",
+            )
 
 
 def load_model(settings: ModelSettings) -> GuidedModel:

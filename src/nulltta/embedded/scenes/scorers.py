@@ -6,16 +6,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from nulltta.contracts import Reward
-from nulltta.errors import InvalidValue, LoadError
 from nulltta.quiet import quiet_libraries
 
 from ..networks import restore
-from ..scorers import Scorer
+from ..scorers import contrastive, weights_of
 from .networks import Answerer, ConvPair
 from .questions import QuestionScorer
 
@@ -40,14 +38,7 @@ def load_scorer(
         InvalidValue: if there is no such scorer.
         LoadError: if its weights are missing.
     """
-    if name not in NAMES:
-        raise InvalidValue(f"must be one of {', '.join(NAMES)}, not {name!r}", field="name")
-    place = folder / name
-    if not (place / "model.safetensors").exists():
-        raise LoadError(f"the weights of {name} are missing from {folder}: `make world WORLD=scenes` trains them")
+    place = weights_of(name, NAMES, folder, "make world WORLD=scenes")
     if name == "scenes-questions":
         return QuestionScorer(name, restore(Answerer, place).to(device=device, dtype=dtype))
-    from transformers import CLIPModel, CLIPTokenizer
-
-    model: Any = CLIPModel.from_pretrained(place, dtype=dtype) if name == TARGET else restore(ConvPair, place)
-    return Scorer(name, model.to(device=device, dtype=dtype), CLIPTokenizer.from_pretrained(place))
+    return contrastive(name, place, None if name == TARGET else ConvPair, device, dtype)
