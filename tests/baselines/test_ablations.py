@@ -80,6 +80,16 @@ def test_a_shared_null_text_is_the_mean_of_those_learnt_and_stays_frozen() -> No
     assert bool((shared.rewards > shared.baseline_rewards).all())
 
 
+def test_a_shared_null_text_averages_only_the_steps_that_were_optimised() -> None:
+    config = replace(SHORT, optimise_between=(0.6, 1.0))
+    learnt, shared = (
+        align(Gaussian(), "red", nearness, config=config, method=method) for method in ("null-tta", "shared-null")
+    )
+    optimised = torch.stack([value["mean"] for value in learnt.null_text[0].values[3:]]).mean(0)
+    assert torch.equal(learnt.null_text[0].values[2]["mean"], torch.zeros(3))  # φ of the closed-form model
+    torch.testing.assert_close(shared.null_text[0].values[0]["mean"], optimised)
+
+
 def test_alignment_continues_from_a_null_text_given_at_the_start() -> None:
     problem = align(Gaussian(), "red", nearness, config=SHORT, method="plain").problem
     start = {"mean": torch.tensor([[0.3, -0.1, 0.2]])}

@@ -16,13 +16,25 @@ from nulltta import NullTTAConfig, NullTTAError, align
 from nulltta.algorithm import schedules
 from nulltta.algorithm.memory import MicroBatch
 from nulltta.alignment import METHODS, expected_steps
-from nulltta.baselines import BASELINES, DAS, DNO, DPS, Baseline, BestOfN, FKSteering, ReNO
+from nulltta.baselines import (
+    BASELINES,
+    DAS,
+    DATE,
+    DNO,
+    DPS,
+    Baseline,
+    BestOfN,
+    FKSteering,
+    LiDAR,
+    NoiseTilt,
+    ReNO,
+)
 from nulltta.rewards import load
 from nulltta.testing import Gaussian, nearness
 
 from ..tiny_families import FAMILIES
 
-SUITED: dict[str, dict[str, Any]] = {"dps": {"scale": 2.0}, "das": {"threshold": 1.0}, "fk": {"threshold": 1.0}}
+SUITED: dict[str, dict[str, Any]] = {"dps": {"scale": 2.0}, "das": {"threshold": 1.0}}
 """Settings that show the effect of a method within a few steps; other methods keep their published ones."""
 
 
@@ -131,6 +143,9 @@ def test_the_cost_is_the_one_in_each_docstring(prompts: list[str]) -> None:
         "dno": (2 * T * n, 2 * T),
         "dno, regularised": (2 * T * n, 2 * T),
         "reno": (2 * T * n, 2 * T),
+        "noise-tilt": (2 * T, 0),
+        "lidar": (0, 2 * 3 * n + 2 * T),
+        "date": (1, 2 * T),
         "prompt-embedding": null_tta,
         "shared-null": (inner, null_tta[1] + 2 * K * T + T),
     }
@@ -199,6 +214,11 @@ def test_a_reward_without_gradient_is_accepted_by_the_others(name: str) -> None:
         (FKSteering, {"reward_weight": float("nan")}, "reward_weight"),
         (DNO, {"iterations": -1}, "iterations"),
         (ReNO, {"clip": -0.1}, "clip"),
+        (NoiseTilt, {"strength": 1.5}, "strength must lie between 0 and 1, not 1.5"),
+        (LiDAR, {"lookahead_steps": 0}, "lookahead_steps must be a whole number, 1 or more"),
+        (LiDAR, {"temperature": 0.0}, "temperature must be a number above 0"),
+        (DATE, {"length": -1.0}, "length must be a number, 0 or more"),
+        (DATE, {"share": 2.0}, "share must be at most 1, not 2"),
     ],
 )
 def test_bad_settings_are_refused_by_name(rival: Any, settings: dict[str, Any], says: str) -> None:

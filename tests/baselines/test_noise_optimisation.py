@@ -18,6 +18,7 @@ from nulltta.baselines import DNO, ReNO
 from nulltta.baselines.dno import log_probability
 from nulltta.baselines.noise_ascent import NoiseAscent, clipped, own_noise
 from nulltta.baselines.reno import log_norm_density
+from nulltta.benchmark.counting import counted
 from nulltta.testing import Gaussian, nearness
 
 from .linear import WEIGHTS, guided_means, problem, sampler, slope
@@ -59,18 +60,34 @@ def test_the_gradient_through_all_steps_is_the_analytic_one(free: int) -> None:
     torch.testing.assert_close((moved - noise[:, :free]).flatten(2), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_each_branch_is_recomputed_once_in_the_backward_pass(model: Any) -> None:
-    model.encode(["a cat"], [""])  # what the model observes when it is first used is not counted
-    rows, predict = [], model.predict
+def test_an_iteration_costs_four_evaluations_a_step_and_six_where_memory_is_short(model: Any) -> None:
+    n, T, failures = 2, 3, [True]
 
-    def counted(x: Tensor, *rest: Any) -> Tensor:
-        rows.append(len(x))
-        return torch.as_tensor(predict(x, *rest))
+    def short_of_memory(images: Tensor, prompts: object) -> Tensor:
+        if failures.pop() if failures else False:
+            raise torch.OutOfMemoryError("out of memory")
+        return images.flatten(1).mean(1)
 
-    model.predict = counted
-    config = NullTTAConfig(num_inference_steps=3, num_particles=1, guidance_scale=3.0)
-    align(model, "a cat", "brightness", config=config, method=ReNO(iterations=2))
-    assert sum(rows) == (2 * 2 * 2 + 2) * 3  # twice 2T·n, and 2T
+    config = NullTTAConfig(num_inference_steps=T, num_particles=1, guidance_scale=3.0)
+    rival = ReNO(iterations=n)
+    with counted(model) as evaluations:
+        enough = align(model, "a cat", "brightness", config=config, method=rival)
+    assert evaluations.total == 4 * T * n + 2 * T
+    with counted(model) as evaluations, pytest.warns(UserWarning, match="more activations recomputed"):
+        little = align(model, "a cat", short_of_memory, config=config, method=rival)
+    assert evaluations.total == 6 * T * n + 2 * T + 2 * T  # the last: the forward pass that failed
+    torch.testing.assert_close(little.images, enough.images)
+
+
+def test_reno_gains_more_without_step_noise_which_is_its_published_setting() -> None:
+    """With η = 0 the initial latent alone decides the image, so that the same steps move the reward further."""
+    gains = []
+    for eta in (0.0, 1.0):
+        config = NullTTAConfig(num_inference_steps=T, guidance_scale=2.0, num_particles=1, eta=eta)
+        result = align(Gaussian(), PROMPTS, slope, config=config, method=ReNO(iterations=3, norm_weight=0.0))
+        plain = align(Gaussian(), PROMPTS, slope, config=config, method="plain")
+        gains.append(result.rewards - plain.rewards)
+    assert bool((gains[0] > 1.2 * gains[1]).all())
 
 
 def test_a_step_of_dno_moves_all_noise_by_adamw() -> None:

@@ -30,8 +30,8 @@ N, T = 1500, 4
     [
         DAS(particles=N, temperature=2.0),
         DAS(particles=N, temperature=2.0, threshold=1.0, resampling="systematic"),
-        FKSteering(particles=N, reward_weight=0.5),
-        FKSteering(particles=N, reward_weight=0.5, threshold=1.0, resampling="systematic"),
+        FKSteering(particles=N, reward_weight=0.5, threshold=0.5),
+        FKSteering(particles=N, reward_weight=0.5, resampling="systematic"),
         FKSteering(particles=N, reward_weight=0.5, potential="max", resampling="ssp"),
     ],
     ids=["das", "das always resampling", "fk", "fk always resampling", "fk max"],
@@ -50,7 +50,7 @@ def test_many_particles_are_the_tilted_distribution(rival: Any) -> None:
 def test_without_reward_the_particles_are_plain_samples() -> None:
     p = problem(nearness, T, ["red", "green"])
     plain = MethodRun(BestOfN(samples=3)(p)).finish().candidates
-    cloud = _end(FKSteering(particles=3, reward_weight=0.0).sample(p))
+    cloud = _end(FKSteering(particles=3, reward_weight=0.0, threshold=1.0).sample(p))
     torch.testing.assert_close(cloud.images, plain)
     assert bool((cloud.log_weights == 0).all())
 
@@ -109,12 +109,12 @@ def test_fk_potentials_add_up_to_the_last_reward(potential: Any) -> None:
 @pytest.mark.parametrize("potential", ["difference", "max"])
 def test_fk_resamples_potentials_with_their_particles(each_from_the_next: None, potential: Any) -> None:
     p, count = problem(nearness, 3, seed=5), 8
-    settings = {"times": (1 / 3, 2 / 3), "threshold": 2.0, "resampling": "each from the next"}
+    settings: dict[str, Any] = {"times": (1 / 3, 2 / 3), "resampling": "each from the next"}
     cloud = _end(FKSteering(particles=count, reward_weight=3.0, potential=potential, **settings).sample(p))
     mu, z, steps = guided_means(p)[0], noises(p, count), sampler(3)
     x, rewards = initial_latents(p, count)[0].flatten(1), []
     for i, step in enumerate(steps):
-        x = step.mean(x.roll(-1, 0), mu) + step.std * z[i]
+        x = step.mean(x.roll(-1, 0) if i else x, mu) + step.std * z[i]  # the times are those before steps 1 and 2
         if i < 2:
             rewards = [reward.roll(-1, 0) for reward in rewards] + [steps[i + 1].reward(x, mu)]
     first, second = (reward.roll(-1, 0) for reward in rewards)
@@ -127,13 +127,22 @@ def test_fk_resamples_potentials_with_their_particles(each_from_the_next: None, 
 
 def test_das_returns_the_particle_of_greatest_weight_and_fk_that_of_greatest_reward() -> None:
     p = problem(nearness, T, ["red", "green"])
-    das, fk = DAS(particles=32, temperature=0.3, threshold=0.0), FKSteering(particles=32, threshold=1.0)
+    das, fk = DAS(particles=32, temperature=0.3, threshold=0.0), FKSteering(particles=32)
     for rival, ranked in ((das, "log_weights"), (fk, "rewards")):
         cloud, outcome = _end(rival.sample(p)), MethodRun(rival(p)).finish()
         assert torch.equal(outcome.selected, getattr(cloud, ranked).argmax(1))
         assert not torch.equal(cloud.log_weights.argmax(1), cloud.rewards.argmax(1))
         assert torch.equal(outcome.initial_latents, cloud.initial[torch.arange(2), outcome.selected])
         torch.testing.assert_close(outcome.rewards[0], nearness(outcome.candidates[0], []))
+
+
+def test_fk_resamples_at_its_times_whatever_the_weights_unless_a_threshold_is_set(each_from_the_next: None) -> None:
+    """With equal weights every effective sample size is N, and yet each particle changes place at both times."""
+    p = problem(nearness, 3)
+    always = FKSteering(particles=4, reward_weight=0.0, times=(1 / 3, 2 / 3), resampling="each from the next")
+    by_size = _end(replace(always, threshold=1.0).sample(p))
+    assert torch.equal(_end(always.sample(p)).initial, initial_latents(p, 4).roll(-2, 1))
+    assert torch.equal(by_size.initial, initial_latents(p, 4))
 
 
 def test_fk_scores_only_at_its_times_and_at_the_end() -> None:

@@ -36,6 +36,11 @@ def per_prompt_seeds(seed: int | Sequence[int], batch: int) -> list[int]:
     return seeds
 
 
+def own_seed(draw: int, prompt: str) -> int:
+    """Return the seed of one draw of noise for a prompt, so that prompts of one draw do not share their noise."""
+    return generator(draw, "own", prompt).initial_seed()
+
+
 def initial_latents(model: GuidedModel, seeds: Sequence[int], particles: int, num_inference_steps: int) -> Tensor:
     """Draw the first latents of a run of so many steps, (B, K, C, h, w)."""
 

@@ -18,8 +18,9 @@ class ReNO:
     """Maximise λ·r(D(x_0(x_T))) + w·K(x_T) over x_T, K(x) = (d−1)·log‖x‖ − ‖x‖²/2 (ReNO, arXiv 2406.04312).
 
     K is the log-density of the norm of d Gaussian numbers. The ascent is by gradient with Nesterov momentum, with the
-    gradient of each prompt clipped; the step noises stay plain sampling's. It was published for models of one step:
-    here the gradient goes through all T of them.
+    gradient of each prompt clipped; the step noises stay plain sampling's. It was published for models of one step, and
+    its release samples models of several steps with η = 0: x_T then decides the image. Here the gradient goes through
+    all T steps, with the configuration's η.
 
     Cost per prompt: that of `NoiseAscent`.
 

@@ -61,23 +61,26 @@ def resampled(
     log_weights: Tensor,
     carried: Sequence[Tensor],
     scheme: Resampling,
-    threshold: float,
+    threshold: float | None,
     generators: Sequence[torch.Generator],
 ) -> tuple[Tensor, list[Tensor]]:
-    """Resample the prompts whose effective sample size is below threshold·N; their weights become equal.
+    """Resample the prompts whose effective sample size is below threshold·N, or all; their weights become equal.
 
     Args:
         log_weights: (B, N).
         carried: everything that belongs to the particles, (B, N, ...) each, which is taken from their ancestors.
         scheme: the resampling.
-        threshold: a share of N.
+        threshold: a share of N; None resamples all.
         generators: one per prompt.
 
     Returns:
         The new log weights and `carried`.
     """
     N = log_weights.shape[1]
-    low = effective_sample_size(log_weights) < threshold * N * (1 - 1e-9)  # with equal weights it is N up to rounding
+    if threshold is None:
+        low = torch.ones(len(log_weights), dtype=torch.bool)
+    else:  # with equal weights the effective sample size is N up to rounding
+        low = effective_sample_size(log_weights) < threshold * N * (1 - 1e-9)
     ancestors = torch.arange(N).repeat(len(log_weights), 1)
     for b in low.nonzero().flatten().tolist():
         ancestors[b] = scheme(log_weights[b].softmax(0), generators[b])

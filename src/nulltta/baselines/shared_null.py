@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from nulltta.algorithm.budget import planned
 from nulltta.algorithm.embeddings import mean
 from nulltta.algorithm.problem import Problem
 from nulltta.algorithm.sampling import null_tta
@@ -14,8 +15,8 @@ from nulltta.errors import InvalidValue
 def shared_null(problem: Problem) -> Stream:
     """Learn φ'_1, ..., φ'_T by Null-TTA, then sample again under their mean, frozen, with K candidates per step.
 
-    A stock pipeline that takes one negative embedding is given the same mean (`NullText.mean`). The steps of both
-    passes are streamed, 2T of them; the images are the second pass's.
+    The mean is that of the denoising steps at which φ' is optimised: before them it is φ, and including it would
+    dilute what was learnt. The steps of both passes are streamed, 2T of them; the images are the second pass's.
 
     Cost per prompt: that of `null_tta`, to which a budget applies, and 2KT + T denoiser branches without gradient.
 
@@ -27,5 +28,6 @@ def shared_null(problem: Problem) -> Stream:
             "bounds each step's own null text, and this method has one for all: leave it out", "kl_target"
         )
     learnt = (yield from null_tta(problem)).nulls
+    optimised = [null for null, n in zip(learnt, planned(problem.config), strict=True) if n]
     frozen = replace(problem.config, inner_steps=(0, 0))
-    return (yield from null_tta(replace(problem, start=mean(learnt), config=frozen)))
+    return (yield from null_tta(replace(problem, start=mean(optimised or learnt), config=frozen)))

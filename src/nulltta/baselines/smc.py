@@ -139,7 +139,8 @@ class FKSteering:
         reward_weight: λ, per unit of the reward. Published: 2 to 10, for ImageReward.
         potential: "difference" or "max".
         times: when to weight and resample, as fractions of sampling. Published: steps 20, 40, 60 and 80 of 100.
-        threshold: resample when the effective sample size is below this share of N.
+        threshold: resample when the effective sample size is below this share of N, as in the paper; None, the default
+            of the published release, resamples at each of the times.
         resampling: "multinomial", "systematic" or "ssp".
     """
 
@@ -147,13 +148,14 @@ class FKSteering:
     reward_weight: float = 10.0
     potential: Potential = "difference"
     times: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8)
-    threshold: float = 0.5
+    threshold: float | None = None
     resampling: str = "multinomial"
 
     def __post_init__(self) -> None:
         whole(self, "particles", at_least=1)
-        for name in ("reward_weight", "threshold"):
-            number(self, name)
+        number(self, "reward_weight")
+        if self.threshold is not None:
+            number(self, "threshold")
         one_of(self, "potential", get_args(Potential))
         one_of(self, "resampling", RESAMPLING)
         if any(not 0 < time < 1 for time in self.times):
@@ -177,10 +179,11 @@ class FKSteering:
         given = torch.zeros_like(log_w)  # the log-potentials that a lineage was given so far
         largest = torch.full_like(log_w, -torch.inf)  # its largest reward so far
         for i, step in enumerate(steps):
-            log_w, (x, eps, given, largest, initial) = resampled(
-                log_w, (x, eps, given, largest, initial),
-                RESAMPLING[self.resampling], self.threshold, p.generators(i, "resample"),
-            )  # fmt: skip
+            if i in times:
+                log_w, (x, eps, given, largest, initial) = resampled(
+                    log_w, (x, eps, given, largest, initial),
+                    RESAMPLING[self.resampling], self.threshold, p.generators(i, "resample"),
+                )  # fmt: skip
             mean, std = move(p, x, eps, step)
             x = mean + std * p.noise(i, step, x[:, 0], N)
             if i + 1 < len(steps) and i + 1 not in times:
