@@ -70,7 +70,7 @@ def main(
     model = nulltta.load_model("embedded")
     chosen = tuning_prompts(prompts)
     for name, config, method in _runs():
-        asked = {"config": asdict(config), "prompts": prompts, "seed": seed, "batch_size": batch_size}
+        asked = {"config": asdict(config), "prompts": chosen, "seed": seed, "batch_size": batch_size}
         there = found["rows"].get(name)
         if plot_only or (there and there["asked"] == _plain(asked) and name not in (only or ())):
             continue

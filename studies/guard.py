@@ -31,6 +31,7 @@ from nulltta.contracts import GuidedModel
 from nulltta.embedded.grammar import test_prompts
 from nulltta.evaluation.bootstrap import Gain, paired_gain
 from nulltta.evaluation.measures import Measure, held_out_measures, high_frequency
+from nulltta.evaluation.significance import holm, sign_test
 from nulltta.runs import record
 
 RESULTS = Path(__file__).parent / "results" / "guard.json"
@@ -136,22 +137,6 @@ def difference(arm: Mapping[str, Any], other: Mapping[str, Any], measure: str) -
 def cell(gain: Gain) -> str:
     """Format a gain with its interval."""
     return f"{gain.mean:+.4f} ({gain.low:+.4f} to {gain.high:+.4f})"
-
-
-def sign_test(differences: np.ndarray, draws: int = 20_000) -> float:
-    """Return the two-sided p-value of a mean of 0, from random signs of the differences (Fisher, 1935)."""
-    signs = np.random.default_rng(0).choice([-1.0, 1.0], size=(draws, len(differences)))
-    extreme = np.abs(signs @ differences) >= abs(differences.sum()) - 1e-12
-    return float((1 + extreme.sum()) / (1 + draws))
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values adjusted for their number (Holm, 1979)."""
-    adjusted, largest = [0.0] * len(p_values), 0.0
-    for rank, place in enumerate(np.argsort(p_values, kind="stable")):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
-        adjusted[place] = largest
-    return adjusted
 
 
 def _gains(arm: Mapping[str, Any], other: Mapping[str, Any], measure: str) -> np.ndarray:

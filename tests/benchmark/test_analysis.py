@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nulltta.benchmark.analysis import ArmResult, Panel, compare, panels, verdict
+from nulltta.benchmark.analysis import ArmResult, Panel, compare, panels
+from nulltta.benchmark.family import ComparisonFamily
 from nulltta.benchmark.plan import Arm, Plan
 from nulltta.benchmark.report import words
 from nulltta.benchmark.report.content import Protocol, Report, ReportTable
@@ -18,19 +19,20 @@ from nulltta.benchmark.report.hacking import verdicts
 from nulltta.benchmark.report.render import write_html, write_markdown
 from nulltta.benchmark.store import ImageRow
 from nulltta.evaluation.measures import pack
+from nulltta.evaluation.significance import sign_test
 
-PROMPTS = [str(i) for i in range(8)]
+PROMPTS = [str(i) for i in range(16)]
 
 
 def rows(name: str, budget: str, target: float, held: float, wobble: float = 0.01) -> list[ImageRow]:
-    """Rows of eight prompts and two seeds: prompts differ, and a contender adds the same to each except for a
+    """Rows of sixteen prompts and two draws: prompts differ, and a contender adds the same to each except for a
     wobble."""
     return [
         ImageRow(
             f"clip|{budget}|{name}", i, seed, 1.0, 2.0, 30.0, 10.0,
             {"clip": i / 10 + target + wobble * (-1) ** i, "clip-b": i / 10 + held + wobble * (-1) ** seed, "x": None},
         )
-        for i in range(8)
+        for i in range(16)
         for seed in (0, 1)
     ]  # fmt: skip
 
@@ -50,7 +52,7 @@ def panel() -> Panel:
 def test_a_gain_is_paired_and_resamples_prompts(panel: Panel) -> None:
     gain = panel.gain("null-tta", "clip")
     assert gain is not None
-    assert gain.n == 8
+    assert gain.n == 16
     assert (gain.mean, gain.low, gain.high) == pytest.approx((0.3, 0.3, 0.3))
     wide = panel.gain("fk", "clip")
     assert wide is not None
@@ -82,7 +84,7 @@ def test_the_frontier_has_the_contenders_that_no_other_beats_in_both_measures(pa
 
 
 def test_the_conclusion_says_who_is_ahead_and_what_fell(panel: Panel) -> None:
-    said = words.conclusion(panel, "clip-b")
+    said = words.conclusion(panel, "clip-b", ComparisonFamily([panel]))
     assert "is ahead of das (" in said[1]
     assert "cannot be told from fk (" in said[1]
     assert "is behind dps (" in said[1]
@@ -90,10 +92,10 @@ def test_the_conclusion_says_who_is_ahead_and_what_fell(panel: Panel) -> None:
     assert "no other measure fell" in said[4]
     assert "These rose: clip-b (" in said[4]
     assert said[5].startswith("clip-b fell under dps (")
-    assert [verdict(g) for name in ("das", "dps") if (g := panel.gain("null-tta", "clip", over=name))] == [
-        "win",
-        "loss",
-    ]
+    family = ComparisonFamily([panel])
+    assert [family.verdict(panel, "null-tta", "clip", over=name) for name in ("das", "dps", "fk")] == [
+        "win", "loss", "tie",
+    ]  # fmt: skip
 
 
 def test_the_conclusion_says_how_the_facts_changed(panel: Panel) -> None:
@@ -103,7 +105,8 @@ def test_the_conclusion_says_how_the_facts_changed(panel: Panel) -> None:
         return replace(found, rows=[replace(row, scores=s) for row, s in zip(found.rows, scores, strict=True)])
 
     shares = {"plain": 0.5, "null-tta": 0.5, "dps": 0.2, "das": 0.5, "fk": 0.7}
-    said = words.conclusion(replace(panel, results={name: with_facts(name, s) for name, s in shares.items()}), "clip-b")
+    judged = replace(panel, results={name: with_facts(name, s) for name, s in shares.items()})
+    said = words.conclusion(judged, "clip-b", ComparisonFamily([judged]))
     assert said[3].startswith("In the prompt's facts, which a judge reads off the picture, Null-TTA is ahead of dps (")
     assert "cannot be told from das" in said[3]
     assert "is behind fk" in said[3]
@@ -114,7 +117,8 @@ def test_the_conclusion_says_what_each_ablation_changes(panel: Panel) -> None:
     results = {name: panel.results[name] for name in ("plain", "null-tta")}
     for name, rival in ("selection", "das"), ("no-prior", "dps"), ("one-candidate", "fk"):
         results[name] = panel.results[rival]
-    said = words.conclusion(replace(panel, results=results), "clip-b")
+    ablated = replace(panel, results=results)
+    said = words.conclusion(ablated, "clip-b", ComparisonFamily([ablated]))
     assert said[-2].startswith("Against Null-TTA in full, clip is lower in selection (")
     assert "; higher in no-prior (" in said[-2]
     assert "; the same, as far as can be told, in one-candidate (" in said[-2]
@@ -124,18 +128,47 @@ def test_the_conclusion_says_what_each_ablation_changes(panel: Panel) -> None:
 def test_gains_over_a_rival_are_in_units_of_plain_samplings_deviation(panel: Panel) -> None:
     plain = panel.gain("null-tta", "clip")
     assert plain is not None
-    assert f"dps ({-0.2 / plain.spread:+.2f} SD" in words.conclusion(panel, "clip-b")[1]
+    assert f"dps ({-0.2 / plain.spread:+.2f} SD" in words.conclusion(panel, "clip-b", ComparisonFamily([panel]))[1]
 
 
 def test_the_verdict_on_a_contender_is_that_of_a_run(panel: Panel) -> None:
     found = verdicts(panel, ["null-tta", "dps"])
     assert [found[name].kind for name in ("null-tta", "dps")] == ["sound", "hacked"]
-    assert "clip-b fell by 0.300 (0.300 to 0.300), 1.2 standard deviations" in found["dps"].reasons[0]
+    assert "clip-b fell by 0.300 (0.300 to 0.300), 0.6 standard deviations" in found["dps"].reasons[0]
     few = replace(panel, results={n: replace(r, rows=r.rows[:10]) for n, r in panel.results.items()})
     assert verdicts(few, ["null-tta"]) == {}
 
 
-def test_diversity_needs_two_seeds() -> None:
+def test_every_comparison_counts_in_the_correction(panel: Panel) -> None:
+    """A difference that passes alone does not pass as one of many."""
+    weak = {"clip": [1.0] * 12 + [-1.0] * 4}
+    alone = sign_test(weak["clip"])
+    assert alone < 0.1
+    family = ComparisonFamily([panel])
+    contenders, rivals, measures = 4, 3, 2
+    assert len(family) == measures * (contenders + rivals)
+    assert family.p(panel, "null-tta", "clip") == pytest.approx(sign_test([0.3] * 16) * len(family), rel=0.6)
+    assert len(ComparisonFamily([panel, replace(panel)])) == 2 * len(family)
+    assert family.p(panel, "null-tta", "nothing") == 1.0
+
+
+def test_a_report_without_a_difference_says_tie_however_narrow_an_interval_is(panel: Panel) -> None:
+    """Forty measures of pure noise: some interval excludes 0, and no verdict survives."""
+    rng = np.random.default_rng(0)
+
+    def noisy(name: str) -> ArmResult:
+        found = panel.results[name].rows
+        scores = [{"clip": 0.0, **{f"m{k}": float(rng.normal()) for k in range(40)}} for _ in found]
+        return replace(panel.results[name], rows=[replace(r, scores=s) for r, s in zip(found, scores, strict=True)])
+
+    noise = replace(panel, results={name: noisy(name) for name in ("plain", "null-tta")})
+    family = ComparisonFamily([noise])
+    gains = [noise.gain("null-tta", f"m{k}") for k in range(40)]
+    assert any(gain is not None and (gain.low > 0 or gain.high < 0) for gain in gains)
+    assert {family.verdict(noise, "null-tta", f"m{k}") for k in range(40)} == {"tie"}
+
+
+def test_the_vendi_score_needs_two_draws() -> None:
     def row(prompt: int, seed: int, vector: tuple[float, float]) -> ImageRow:
         scores: Mapping[str, float | None] = {"clip": 1.0}
         return ImageRow("a", prompt, seed, 1.0, 1.0, 1.0, 0.0, scores, pack(np.array(vector)))
@@ -143,7 +176,7 @@ def test_diversity_needs_two_seeds() -> None:
     result = ArmResult(
         Arm(name="a", target="clip", method="plain"), [row(0, 0, (1, 0)), row(0, 1, (0, 1)), row(1, 0, (1, 0))]
     )
-    assert result.of("diversity") == {(0, 0): 1.0}
+    assert result.of("vendi") == {(0, 0): pytest.approx(2.0)}
     assert math.isnan(result.mean("absent"))
 
 

@@ -17,6 +17,7 @@ import torch
 
 import nulltta
 from nulltta import NullTTAConfig, NullTTAError, align
+from nulltta.algorithm.randomness import own_seed
 from nulltta.baselines import DNO
 from nulltta.benchmark.contenders import ContenderTask, arm
 from nulltta.benchmark.counting import counted
@@ -67,7 +68,7 @@ def test_rows_describe_their_images(plan: Plan, tmp_path: Path) -> None:
         "000-000-0.png", "001-000-0.png", "002-000-0.png",
     ]  # fmt: skip
     method, config = plan.arms[2].build()
-    result = align(plan.model, ["b"], "colourfulness", config=config, method=method, seed=1)
+    result = align(plan.model, ["b"], "colourfulness", config=config, method=method, seed=[own_seed(1, "b")])
     [row] = [row for row in rows if row.key == (plan.arms[2].key, 1, 1)]
     assert row.scores["colourfulness"] == pytest.approx(float(result.rewards[0]), abs=1e-4)
     assert row.scores["brightness"] == pytest.approx(float(result.images.mean()), abs=1e-4)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from nulltta import NullTTAConfig, NullTTAError, align
-from nulltta.algorithm.budget import spent
+from nulltta.algorithm.budget import planned, spent
 from nulltta.algorithm.sampling import plain
 from nulltta.baselines import BASELINES
 from nulltta.benchmark.contenders import (
@@ -27,8 +28,10 @@ from nulltta.benchmark.contenders import (
 from nulltta.benchmark.counting import counted
 from nulltta.benchmark.plan import Arm
 from nulltta.benchmark.repeated import BestOf
-from nulltta.benchmark.request import read_settings
 from nulltta.benchmark.tune import GRID
+from nulltta.null_text.fitted import FittedNullText
+from nulltta.null_text.forms import FORMS, free_shapes
+from nulltta.null_text.identity import identity
 
 T = 3
 TASK = ContenderTask(
@@ -37,7 +40,7 @@ TASK = ContenderTask(
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [*RIVALS, *ABLATIONS])
+@pytest.mark.parametrize("name", [name for name in (*RIVALS, *ABLATIONS) if not name.startswith("fitted")])
 def test_what_is_spent_is_the_budget_or_just_below_it(model: Any, name: str) -> None:
     budget, prompts = 61, ["a cat", "a dog"]
     chosen = arm(name, budget, "61 evaluations", TASK)
@@ -51,7 +54,10 @@ def test_what_is_spent_is_the_budget_or_just_below_it(model: Any, name: str) -> 
     elif cost is not None:  # as the entry states it, and another one would be too much
         steps = chosen.config["num_inference_steps"]
         n = chosen.samples if cost.count is None else chosen.settings[cost.count]
-        assert spent == steps * (cost.each * n + cost.once) <= budget < spent + steps * cost.each
+        published: Any = BASELINES[name].method
+        own = {field: value for field, value in chosen.settings.items() if field != cost.count}
+        each, once = cost.of(replace(published, **own), steps)
+        assert spent == each * n + once <= budget < spent + each
     else:
         assert budget - (2 * T if name == "selection" else 8) < spent <= budget
     without = name in ("plain", "selection", "zeroth-order") or (
@@ -120,11 +126,10 @@ def test_names_and_groups() -> None:
 
 
 def test_every_contender_with_settings_of_its_own_is_tuned_with_as_many_tries() -> None:
-    assert set(read_settings()) == set(GRID) <= set(RIVALS)
-    for name, tries in GRID.items():
+    assert set(GRID) == set(RIVALS) - {"plain", "fitted-constant", "fitted-prompt"}
+    for tries in GRID.values():
         assert len(tries) == 10
         assert len({str(tried) for tried in tries}) == len(tries)
-        assert {key for tried in tries for key in tried} >= set(read_settings()[name])
 
 
 def test_the_best_of_several_runs_includes_the_method_itself(model: Any) -> None:
@@ -142,6 +147,55 @@ def test_an_arm_is_the_same_after_json() -> None:
     made = arm("das", 60, "60 evaluations", TASK)
     again = Arm(**json.loads(json.dumps(made.__dict__, default=dict)))
     assert again.build() == made.build()
+
+
+def test_every_contender_may_have_its_own_steps_and_eta() -> None:
+    for name, grid in GRID.items():
+        for settings in (grid[0], grid[5]):
+            made = arm(name, 300, "", replace(TASK, settings={name: settings}))
+            config = NullTTAConfig(**made.config)
+            assert (config.num_inference_steps, config.eta) == (settings["num_inference_steps"], settings["eta"])
+        assert len({tried["num_inference_steps"] for tried in grid}) > 1
+    five = [5 in [tried["num_inference_steps"] for tried in GRID[name]] for name in ("best-of-n", "fk", "das")]
+    assert all(five)
+
+
+def test_reno_runs_without_step_noise_unless_told_otherwise() -> None:
+    assert arm("reno", 60, "", TASK).config["eta"] == 0.0
+    assert [tried["eta"] for tried in GRID["reno"]].count(0.0) == 8
+
+
+def test_das_at_200_evaluations_has_enough_particles_to_resample() -> None:
+    quick = [tried for tried in GRID["das"] if tried["num_inference_steps"] == 5]
+    made = arm("das", 200, "", replace(TASK, settings={"das": quick[0]}))
+    assert made.settings["particles"] == 10
+
+
+def test_last_step_optimises_the_last_step_alone() -> None:
+    for steps in (3, 10, 25):
+        made = arm("last-step", 200, "", replace(TASK, settings={"null-tta": {"num_inference_steps": steps}}))
+        counts = planned(NullTTAConfig(**made.config))
+        assert [i for i, n in enumerate(counts) if n] == [steps - 1]
+
+
+@pytest.mark.parametrize("form", ["constant", "prompt"])
+def test_a_fitted_null_text_is_sampled_at_the_cost_of_a_plain_sample(model: Any, form: Any, tmp_path: Path) -> None:
+    _, null = model.encode(["a"], [""])
+    shift = FORMS[form](free_shapes(null), T)
+    for parameter in shift.parameters():
+        parameter.data = 0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0))
+    timesteps, file = [step.timestep for step in model.schedule(T)], str(tmp_path / "fitted.safetensors")
+    about = {"model": identity(model), "form": form, "reward": "colourfulness"}
+    FittedNullText(timesteps, shift.requires_grad_(False), (0, T), about).save(file)
+    name, task = f"fitted-{form}", replace(TASK, fitted=[file])
+    chosen = Arm(**json.loads(json.dumps(arm(name, 0, "", task).__dict__, default=dict)))
+    method, config = chosen.build()
+    with counted(model) as evaluations:
+        result = align(model, ["a cat", "a dog"], "colourfulness", config=config, method=method)
+    assert (evaluations.forward, evaluations.backward, chosen.budget) == (2 * 2 * T, 0, "")
+    assert not torch.equal(result.images, result.baseline)
+    with pytest.raises(NullTTAError, match=rf"no file of form '{form}' for 'jpeg' was given \(--fitted\)"):
+        arm(name, 0, "", replace(task, target="jpeg"))
 
 
 def test_each_regulariser_is_left_out_at_the_tuned_weight_of_the_other() -> None:

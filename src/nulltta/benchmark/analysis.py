@@ -8,20 +8,18 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import fmean, stdev
-from typing import Literal
 
 import numpy as np
 
 from nulltta.benchmark.plan import Arm, Plan
 from nulltta.benchmark.store import ImageRow
 from nulltta.evaluation.bootstrap import Gain, paired_gain
-from nulltta.evaluation.measures import diversity
+from nulltta.evaluation.measures import unpack, vendi_score
 
-DIVERSITY = "diversity"
+VENDI = "vendi"
 OURS, PLAIN = "null-tta", "plain"
 Values = Mapping[tuple[int, int], float]
 """One value by prompt number and seed."""
-Verdict = Literal["win", "tie", "loss"]
 
 
 @dataclass(frozen=True)
@@ -38,17 +36,16 @@ class ArmResult:
 
     @cached_property
     def diversities(self) -> Values:
-        """The diversity of each prompt with images of two or more seeds, under seed 0."""
+        """The Vendi score of each prompt with images of two or more draws, under draw 0."""
         packed: dict[int, dict[int, str]] = defaultdict(dict)
         for row in self.rows:
             if row.features is not None:
                 packed[row.prompt][row.seed] = row.features
-        found = {(prompt, 0): diversity(by_seed) for prompt, by_seed in packed.items()}
-        return {place: value for place, value in found.items() if not math.isnan(value)}
+        return {(prompt, 0): _vendi(by_seed) for prompt, by_seed in packed.items() if len(by_seed) > 1}
 
     def of(self, measure: str) -> Values:
-        """Return the values of a measure or of the diversity."""
-        return self.diversities if measure == DIVERSITY else self.values(measure)
+        """Return the values of a measure or of the Vendi score."""
+        return self.diversities if measure == VENDI else self.values(measure)
 
     def mean(self, measure: str) -> float:
         """Return the mean over prompts of their means over seeds; NaN if there is no value."""
@@ -58,6 +55,11 @@ class ArmResult:
     def cost(self) -> float:
         """Denoiser evaluations per image, as counted."""
         return _mean(row.forward + row.backward for row in self.rows)
+
+    @property
+    def nats(self) -> float:
+        """How far the null texts moved the distribution, in nats per image, summed over the denoising steps."""
+        return _mean(row.nats for row in self.rows)
 
     @property
     def seconds(self) -> float:
@@ -89,7 +91,7 @@ class Panel:
         """The measures that apply to at least one image, the target first."""
         names = dict.fromkeys([self.target, *(name for row in self.plain.rows for name in row.scores)])
         found = [name for name in names if self.plain.values(name)]
-        return [*found, DIVERSITY] if self.plain.diversities else found
+        return [*found, VENDI] if self.plain.diversities else found
 
     def gain(self, name: str, measure: str, over: str = PLAIN) -> Gain | None:
         """Compare a contender with another one, prompt by prompt.
@@ -106,6 +108,11 @@ class Panel:
         if gain is None or over == PLAIN:
             return gain
         return replace(gain, spread=stdev(by_prompt(self.plain.of(measure)).values()))
+
+    def differences(self, name: str, measure: str, over: str = PLAIN) -> list[float]:
+        """Return what a contender is above another one, one number per prompt that both have."""
+        before, after = paired(self.results[over].of(measure), self.results[name].of(measure))
+        return [b - a for a, b in zip(before, after, strict=True)]
 
     def frontier(self, held_out: str, among: Collection[str]) -> list[str]:
         """Return those of some contenders that no other one of them beats in both the target and the held-out
@@ -147,17 +154,16 @@ def compare(before: Values, after: Values) -> Gain | None:
     Returns:
         The gain after − before; None for fewer than two prompts.
     """
+    first, second = paired(before, after)
+    return None if len(first) < 2 else paired_gain(first, second, np.random.default_rng(0))
+
+
+def paired(before: Values, after: Values) -> tuple[list[float], list[float]]:
+    """Return the prompts' means over the draws that both arms have, in the order of the prompts."""
     common = before.keys() & after.keys()
     first, second = (by_prompt({place: values[place] for place in common}) for values in (before, after))
-    if len(first) < 2:
-        return None
     prompts = sorted(first)
-    return paired_gain([first[p] for p in prompts], [second[p] for p in prompts], np.random.default_rng(0))
-
-
-def verdict(gain: Gain) -> Verdict:
-    """Return "win" or "loss" if the interval excludes 0, else "tie"."""
-    return "win" if gain.low > 0 else "loss" if gain.high < 0 else "tie"
+    return [first[p] for p in prompts], [second[p] for p in prompts]
 
 
 def by_prompt(values: Values) -> dict[int, float]:
@@ -166,6 +172,12 @@ def by_prompt(values: Values) -> dict[int, float]:
     for (prompt, _), value in values.items():
         found[prompt].append(value)
     return {prompt: fmean(each) for prompt, each in found.items()}
+
+
+def _vendi(packed: Mapping[int, str]) -> float:
+    """Return the Vendi score of one prompt's images."""
+    rows = np.stack([unpack(text) for text in packed.values()])
+    return vendi_score(rows / np.linalg.norm(rows, axis=1, keepdims=True))
 
 
 def _mean(values: Iterable[float]) -> float:

@@ -11,7 +11,8 @@ import torch
 from nulltta.benchmark.contenders import CONTENDERS, named
 from nulltta.benchmark.request import Say, check_sampling, check_targets, measured_task, parsed
 from nulltta.benchmark.run import WorkerMachine
-from nulltta.benchmark.timing import seconds_per_evaluation
+from nulltta.benchmark.timing import TIMED_STEPS, seconds_per_evaluation
+from nulltta.benchmark.tuned import TunedSettings, nearest
 from nulltta.config import NullTTAConfig
 
 
@@ -26,7 +27,7 @@ class CalibrationRequest:
         contenders: names of contenders or of groups; those of fixed cost are not timed.
         prompts: the tuning prompts.
         config: the fields of `NullTTAConfig` that differ from the model's preset.
-        settings: the contenders' own settings, by name.
+        settings: the contenders' own settings, one record per target and budget.
 
     Raises:
         InvalidValue: if any part is invalid.
@@ -38,7 +39,7 @@ class CalibrationRequest:
     contenders: Sequence[str]
     prompts: Sequence[str]
     config: Mapping[str, Any] = field(default_factory=dict)
-    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    settings: Sequence[TunedSettings] = ()
 
     def __post_init__(self) -> None:
         for each in self.seconds:
@@ -61,7 +62,9 @@ def evaluations_per_second(asked: CalibrationRequest, machine: WorkerMachine, sa
     say("measuring the reward's scale on plain samples of the tuning prompts")
     model = machine.load(asked.model)
     config = NullTTAConfig.preset(asked.model, **asked.config)
-    task = measured_task(model, asked.target, asked.prompts, config, asked.settings)
+    tuned = nearest(asked.settings, asked.target, TIMED_STEPS * config.num_inference_steps)
+    own = {} if tuned is None else tuned.settings
+    task = measured_task(model, asked.target, asked.prompts, config, own)
     names = [name for name in named(asked.contenders) if not CONTENDERS[name].fixed]
     for place, name in enumerate(names):
         say(f"timing {name} ({place + 1} of {len(names)})")

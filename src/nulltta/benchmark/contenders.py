@@ -1,21 +1,23 @@
 """The contenders, and how each spends a budget of denoiser evaluations.
 
 A forward pass of one branch counts 1, a forward and a backward pass count 2. With T denoising steps a plain sample
-costs 2T, and a method of `nulltta.baselines` buys with a budget B the largest n of which its cost T·(each·n + once) is
-at most B. Null-TTA and its variants take as many inner steps as the budget leaves beside their candidates.
+costs 2T, and a method of `nulltta.baselines` buys with a budget B the largest n of which its cost each·n + once is at
+most B. Null-TTA and its variants take as many inner steps as the budget leaves beside their candidates. Every contender
+may have its own T and η among its settings, as any other field of `NullTTAConfig`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
 from nulltta.algorithm.budget import spent
 from nulltta.baselines.catalogue import BASELINES, Baseline, Cost, MethodSettings
-from nulltta.benchmark.plan import Arm
-from nulltta.config import NullTTAConfig
+from nulltta.benchmark.plan import FITTED, Arm
+from nulltta.config import FormName, NullTTAConfig
 from nulltta.errors import InvalidValue
+from nulltta.null_text.fitted import FittedNullText
 
 DIVIDED, MULTIPLIED = ("scale", "reward_weight"), ("temperature", "regularisation")
 """Settings in the unit of the reward; they are stored as if the target's standard deviation over plain samples were
@@ -32,6 +34,7 @@ class ContenderTask:
         unit: the standard deviation of the reward over plain samples of the tuning prompts.
         differentiable: whether the reward gives a gradient.
         settings: each contender's own settings, as tuned, in `unit`s; see `DIVIDED`.
+        fitted: files that `nulltta fit` wrote, of which the contenders take those that were fitted for the target.
     """
 
     config: NullTTAConfig
@@ -39,6 +42,7 @@ class ContenderTask:
     unit: float = 1.0
     differentiable: bool = True
     settings: Mapping[str, MethodSettings] = field(default_factory=dict)
+    fitted: Sequence[str] = ()
 
     def of(self, name: str) -> dict[str, Any]:
         """Return the settings of a contender in the reward's own unit."""
@@ -104,13 +108,17 @@ def _spending(method: str, baseline: Baseline) -> MakeArm:
 
 
 def _counted(method: str, cost: Cost) -> MakeArm:
-    """Return a method that costs T·(each·n + once): n is as large as the budget allows. Its tuned T may be its own."""
+    """Return a method that costs each·n + once: n is as large as the budget allows."""
+    published: Any = BASELINES[method].method
+    own = {each.name for each in fields(published)} if is_dataclass(published) else set()
 
     def make(budget: int, task: ContenderTask) -> Arm:
-        settings = task.of(method)
-        T = settings.pop("num_inference_steps", task.config.num_inference_steps)
-        n = _count(method, budget, each=cost.each * T, once=cost.once * T)
-        task = replace(task, config=replace(task.config, num_inference_steps=T))
+        found = {**BASELINES[method].published, **task.of(method)}
+        settings = {name: value for name, value in found.items() if name in own}
+        changes = {name: value for name, value in found.items() if name not in own}
+        task = replace(task, config=replace(task.config, **changes))
+        each, once = cost.of(replace(published, **settings), task.config.num_inference_steps)
+        n = _count(method, budget, each, once)
         if cost.count is None:
             return replace(_arm(method, task, settings=settings), samples=n)
         return _arm(method, task, settings={**settings, cost.count: n})
@@ -133,6 +141,12 @@ def _null_tta(method: str = "null-tta", tuned_as: str = "null-tta", **changes: A
     return make
 
 
+def _last_step(budget: int, task: ContenderTask) -> Arm:
+    """Return Null-TTA with inner steps at the last denoising step alone."""
+    T = task.of("null-tta").get("num_inference_steps", task.config.num_inference_steps)
+    return _null_tta(optimise_between=((T - 1) / T, 1.0))(budget, task)
+
+
 def _without_consistency(budget: int, task: ContenderTask) -> Arm:
     """Return Null-TTA whose prior term keeps the tuned weight, without the consistency term."""
     weight = task.of("null-tta").get("kl_weight", task.config.kl_weight)
@@ -141,8 +155,9 @@ def _without_consistency(budget: int, task: ContenderTask) -> Arm:
 
 def _selection(budget: int, task: ContenderTask) -> Arm:
     """Return Null-TTA without inner steps: the whole budget goes into candidates."""
-    T = task.config.num_inference_steps
-    config = replace(task.config, inner_steps=(0, 0), num_particles=_count("selection", budget, each=2 * T))
+    tuned = {name: value for name, value in task.of("null-tta").items() if name in ("num_inference_steps", "eta")}
+    config = replace(task.config, **tuned, inner_steps=(0, 0))
+    config = replace(config, num_particles=_count("selection", budget, each=2 * config.num_inference_steps))
     return _arm("null-tta", replace(task, config=config.resolved(differentiable=task.differentiable)))
 
 
@@ -155,6 +170,19 @@ def _second_pass(method: str, config: NullTTAConfig) -> int:
 def _plain(budget: int, task: ContenderTask) -> Arm:  # noqa: ARG001 - its cost is fixed
     """Return plain sampling."""
     return _arm("plain", task)
+
+
+def _fitted(form: FormName) -> MakeArm:
+    """Return plain sampling under the null text of a form that was fitted for the target."""
+
+    def make(budget: int, task: ContenderTask) -> Arm:  # noqa: ARG001 - its cost is fixed
+        for file in task.fitted:
+            about = FittedNullText.load(file).about
+            if (about.get("form"), about.get("reward")) == (form, task.target):
+                return _arm(FITTED, task, settings={"file": file})
+        raise InvalidValue(f"no file of form '{form}' for '{task.target}' was given (--fitted)")
+
+    return make
 
 
 def _arm(method: str, task: ContenderTask, settings: MethodSettings | None = None) -> Arm:
@@ -176,6 +204,7 @@ ABLATIONS: Mapping[str, Contender] = {
     "no-prior": Contender(_null_tta(prior_weight=0.0), "without the prior term"),
     "no-regulariser": Contender(_null_tta(kl_weight=0.0), "λ2 = 0: without either term"),
     "every-step": Contender(_null_tta(optimise_between=(0.0, 1.0)), "inner steps at all denoising steps"),
+    "last-step": Contender(_last_step, "inner steps at the last denoising step alone"),
     "zeroth-order": Contender(_null_tta(gradient="zeroth-order"), "without the reward's gradient"),
     "shared-null": Contender(
         _null_tta("shared-null", num_particles=1), "one null text for all steps, K = 1 in both passes"
@@ -188,6 +217,8 @@ RIVALS: Mapping[str, Contender] = {
         name: Contender(_spending(name, baseline), baseline.about, baseline.needs_gradient)
         for name, baseline in BASELINES.items() if name not in ABLATIONS
     },
+    "fitted-constant": Contender(_fitted("constant"), "one fitted null text for all prompts, as ReNeg's", fixed=True),
+    "fitted-prompt": Contender(_fitted("prompt"), "a null text that a fitted network makes of the prompt", fixed=True),
     "null-tta": Contender(_null_tta(), "the null text is optimised at each step"),
 }  # fmt: skip
 

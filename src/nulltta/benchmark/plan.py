@@ -8,11 +8,13 @@ from typing import Any
 
 from nulltta.algorithm.problem import Problem
 from nulltta.alignment import METHODS
+from nulltta.benchmark.fitted import FittedSampling
 from nulltta.benchmark.repeated import BestOf
 from nulltta.config import NullTTAConfig
 from nulltta.contracts import Stream
 from nulltta.errors import InvalidValue
 
+FITTED = "fitted"
 RowKey = tuple[str, int, int]
 """What identifies a row: the key of its arm, the number of its prompt, its seed."""
 
@@ -25,7 +27,7 @@ class Arm:
         name: the contender's name.
         target: the reward that is raised, as `nulltta.rewards.load` reads it.
         budget: a label such as "300 evaluations"; "" where no budget applies.
-        method: the name of a method of `align`.
+        method: the name of a method of `align`, or `FITTED` for sampling under a fitted null text.
         settings: the fields of the method itself.
         samples: the number of runs, of which the best counts.
         config: the fields of `NullTTAConfig`.
@@ -46,7 +48,7 @@ class Arm:
 
     def build(self) -> tuple[Callable[[Problem], Stream], NullTTAConfig]:
         """Make the method and its configuration, as `align` takes them."""
-        method: Any = METHODS[self.method]
+        method: Any = FittedSampling() if self.method == FITTED else METHODS[self.method]
         if self.settings:
             method = replace(method, **self.settings)
         return method if self.samples == 1 else BestOf(method, self.samples), NullTTAConfig(**self.config)
@@ -54,7 +56,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class SamplingJob:
-    """Some prompts that one arm samples in one batch with one seed."""
+    """Some prompts that one arm samples in one batch, with the noise of one draw."""
 
     arm: Arm
     prompts: tuple[int, ...]
@@ -68,7 +70,7 @@ class Plan:
     Attributes:
         model: what `load_model` takes.
         prompts: the prompts in the order in which they are sampled.
-        seeds: the seeds of the noise; a seed gives every arm and every prompt the same noise.
+        seeds: the draws of noise, by number; in one draw every arm has the same noise, and every prompt its own.
         arms: the arms that are compared.
         measures: rewards that are measured on every image besides the targets.
         batch_size: the number of prompts that are sampled together.

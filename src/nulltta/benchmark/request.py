@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -14,20 +12,19 @@ import torch
 from nulltta import rewards
 from nulltta.benchmark import contenders, units
 from nulltta.benchmark.contenders import ContenderTask, arm
-from nulltta.benchmark.measures import HELD_OUT
+from nulltta.benchmark.difficulty import plain_rates
 from nulltta.benchmark.plan import Arm, Plan
 from nulltta.benchmark.run import WorkerMachine
 from nulltta.benchmark.store import BenchmarkFolder
-from nulltta.benchmark.timing import evaluations_for
+from nulltta.benchmark.timing import TIMED_STEPS, evaluations_for
+from nulltta.benchmark.tuned import TunedSettings, nearest
 from nulltta.config import NullTTAConfig
 from nulltta.contracts import GuidedModel
-from nulltta.embedded.grammar import test_prompts, tuning_prompts
-from nulltta.errors import InvalidValue, LoadError, NullTTAError, blaming, first_line
+from nulltta.embedded.worlds import WORLDS
+from nulltta.errors import InvalidValue, NullTTAError, blaming
 from nulltta.rewards.expression import names, parse
 
-SETTINGS = Path(__file__).with_name("settings.json")
-"""The contenders' settings on the embedded model, as `nulltta bench tune` chose them."""
-UNIT_PROMPTS = 16
+UNIT_PROMPTS = 24
 
 Say = Callable[[str], None]
 
@@ -45,10 +42,11 @@ class BenchmarkRequest:
         contenders: names of contenders or of groups.
         prompts: the prompts that are reported on.
         tuning: prompts that share nothing with them, on which scales and times are measured.
-        seeds: the seeds of the noise.
+        seeds: the draws of noise, by number.
         measures: rewards to measure besides.
         config: the fields of `NullTTAConfig` that differ from the model's preset.
-        settings: the contenders' own settings, by name.
+        settings: the contenders' own settings, one record per target and budget, as `TunedSettings` has them.
+        fitted: files of fitted null texts, for the contenders that sample under one.
         batch_size: how many prompts are sampled together.
         gallery: for how many prompts pictures are kept.
 
@@ -67,7 +65,8 @@ class BenchmarkRequest:
     seeds: Sequence[int] = (0, 1)
     measures: Sequence[str] = ("colourfulness",)
     config: Mapping[str, Any] = field(default_factory=dict)
-    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    settings: Sequence[TunedSettings] = ()
+    fitted: Sequence[str] = ()
     batch_size: int = 8
     gallery: int = 6
 
@@ -108,16 +107,17 @@ def check_sampling(tuning: Sequence[str], seeds: Collection[int], batch_size: in
 
 
 def check_targets(model: str, targets: Sequence[str], argument: str = "target") -> None:
-    """Refuse targets of an argument that are unknown, or that contain the held-out scorer of the embedded model.
+    """Refuse targets of an argument that are unknown, or that contain a held-out scorer of the model's own world.
 
     Raises:
         InvalidValue: if there is one.
     """
     with blaming(argument):
         check_rewards(targets)
+    held_out = WORLDS[model].held_out if model in WORLDS else ()
     for target in targets:
-        if model == "embedded" and HELD_OUT in [name.word for name in names(parse(target))]:
-            raise InvalidValue(f"'{HELD_OUT}' is the held-out measure of all targets: choose another target", argument)
+        if found := [name.word for name in names(parse(target)) if name.word in held_out]:
+            raise InvalidValue(f"'{found[0]}' is a held-out measure of all targets: choose another target", argument)
 
 
 def check_rewards(expressions: Sequence[str]) -> None:
@@ -175,7 +175,7 @@ def make_plan(request: BenchmarkRequest, machine: WorkerMachine, say: Say) -> tu
         for budget in request.budgets:
             for name in contenders.named(request.contenders):
                 try:
-                    made = _arm(name, budget, task, model, request.tuning)
+                    made = _arm(name, budget, task, request, model)
                 except NullTTAError as error:
                     say(f"left out, target {task.target}, {budget}: {error}")
                 else:
@@ -184,7 +184,11 @@ def make_plan(request: BenchmarkRequest, machine: WorkerMachine, say: Say) -> tu
         model=request.model, prompts=request.prompts, seeds=request.seeds, arms=list(arms.values()),
         measures=request.measures, batch_size=request.batch_size, gallery=request.gallery,
     )  # fmt: skip
-    return plan, {"units": {task.target: task.unit for task in tasks}}
+    measured: dict[str, Any] = {"units": {task.target: task.unit for task in tasks}}
+    if request.model in WORLDS:
+        say("measuring how often plain sampling gets each prompt right, in other draws of noise")
+        measured["plain rates"] = plain_rates(model, request.prompts, tasks[0].config, request.batch_size)
+    return plan, measured
 
 
 def _tasks(request: BenchmarkRequest, model: GuidedModel) -> list[ContenderTask]:
@@ -195,16 +199,16 @@ def _tasks(request: BenchmarkRequest, model: GuidedModel) -> list[ContenderTask]
     if request.trade_off:
         scale |= units.scales(model, units.trade_off(request.trade_off, request.weights, scale), tuning, config)
     return [
-        _task(target, unit, config, request.settings)
+        replace(_task(target, unit, config), fitted=request.fitted)
         for target, (_, unit) in scale.items()
         if target not in request.trade_off or target in request.targets
     ]
 
 
-def _task(target: str, unit: float, config: NullTTAConfig, settings: Mapping[str, Mapping[str, Any]]) -> ContenderTask:
+def _task(target: str, unit: float, config: NullTTAConfig) -> ContenderTask:
     """Return the task of a target whose scale is known."""
     differentiable = rewards.load(target).differentiable
-    return ContenderTask(config=config, target=target, unit=unit, differentiable=differentiable, settings=settings)
+    return ContenderTask(config=config, target=target, unit=unit, differentiable=differentiable)
 
 
 def measured_task(
@@ -216,37 +220,30 @@ def measured_task(
 ) -> ContenderTask:
     """Return the task of one target, after measuring its scale on the tuning prompts."""
     _, unit = units.scales(model, [target], tuning[:UNIT_PROMPTS], config)[target]
-    return _task(target, unit, config, settings)
+    return replace(_task(target, unit, config), settings=settings)
 
 
-def _arm(name: str, budget: str, task: ContenderTask, model: GuidedModel, tuning: Sequence[str]) -> Arm:
-    """Return the contender's arm; a budget in seconds is converted by timing it."""
+def _arm(name: str, budget: str, task: ContenderTask, request: BenchmarkRequest, model: GuidedModel) -> Arm:
+    """Return the contender's arm with the settings for its target and budget; one in seconds is converted by timing."""
     label, amount = parsed(budget)
-    evaluations = evaluations_for(amount, name, task, model, tuning) if budget.endswith("s") else int(amount)
-    return arm(name, evaluations, label, task)
+
+    def at(evaluations: float) -> ContenderTask:
+        tuned = nearest(request.settings, task.target, evaluations)
+        return task if tuned is None else replace(task, settings=tuned.settings)
+
+    if budget.endswith("s"):
+        timed = at(TIMED_STEPS * task.config.num_inference_steps)
+        amount = evaluations_for(amount, name, timed, model, request.tuning)
+    return arm(name, int(amount), label, at(amount))
 
 
-def embedded_prompts(count: int) -> tuple[list[str], list[str]]:
-    """Return the first `count` reported prompts and the tuning prompts of the embedded model.
+def world_prompts(model: str, count: int) -> tuple[list[str], list[str]]:
+    """Return the first `count` reported prompts and the tuning prompts of an embedded model.
 
     Raises:
         InvalidValue: if the count is below 1.
     """
     if count < 1:
         raise InvalidValue(f"must be 1 or more, not {count}", field="prompts")
-    return test_prompts(count), tuning_prompts(UNIT_PROMPTS)
-
-
-def read_settings(path: Path | None = None) -> dict[str, dict[str, Any]]:
-    """Read the contenders' settings from a file that `nulltta bench tune` wrote; those in the package if None.
-
-    Raises:
-        LoadError: if the file cannot be read or holds something else.
-    """
-    try:
-        found = json.loads((path or SETTINGS).read_text(encoding="utf-8"))
-        if not isinstance(found, dict) or any(not isinstance(each, dict) for each in found.values()):
-            raise ValueError("it is not {contender: {setting: value}}")
-    except (OSError, ValueError) as error:
-        raise LoadError(f"cannot read settings from '{path}': {first_line(error)}") from error
-    return found
+    world = WORLDS[model]
+    return world.test_prompts(count), world.tuning_prompts(UNIT_PROMPTS)

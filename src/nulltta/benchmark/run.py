@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -16,11 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from nulltta.algorithm.randomness import own_seed
 from nulltta.alignment import align
 from nulltta.benchmark.counting import counted
 from nulltta.benchmark.measures import Measures
 from nulltta.benchmark.plan import Plan, SamplingJob
 from nulltta.benchmark.store import BenchmarkFolder, ImageRow
+from nulltta.benchmark.timing import Clock
 from nulltta.contracts import GuidedModel
 from nulltta.errors import InvalidValue, NullTTAError
 from nulltta.images import to_pil
@@ -82,25 +83,25 @@ class JobSampler:
         """
         prompts = [self.plan.prompts[i] for i in job.prompts]
         method, config = job.arm.build()
-        began, busy = time.perf_counter(), time.process_time()
+        began = Clock()
         try:
             with counted(self.model) as evaluations:
                 result = align(
                     self.model, prompts, self.measures.targets[job.arm.target],
-                    config=config, method=method, seed=job.seed, progress=False,
+                    config=config, method=method, seed=[own_seed(job.seed, prompt) for prompt in prompts],
+                    progress=False,
                 )  # fmt: skip
             images = result.images.detach().float()
-            _synchronise(images)
         except NullTTAError as error:
             raise NullTTAError(f"{job.arm.name}, target '{job.arm.target}', prompt '{prompts[0]}': {error}") from error
-        n, clock, processor = len(prompts), time.perf_counter() - began, time.process_time() - busy
-        spent = processor if images.device.type == "cpu" else clock
+        n, (spent, clock) = len(prompts), began.spent(images.device)
         scores, features = self.measures(images, prompts), self.measures.packed_features(images)
+        nats = torch.stack([step.kl.float() for step in result.trace]).sum(0).tolist()
         return [
             ImageRow(
                 job.arm.key, number, job.seed, spent / n, clock / n,
                 evaluations.forward / n, evaluations.backward / n,
-                {name: values[b] for name, values in scores.items()}, features[b],
+                {name: values[b] for name, values in scores.items()}, features[b], nats[b],
                 _in_8_bits(images[b]) if self._in_gallery(number, job.seed) else None,
             )
             for b, number in enumerate(job.prompts)
@@ -190,9 +191,3 @@ def _work(job: SamplingJob) -> list[ImageRow]:
 
 def _in_8_bits(image: torch.Tensor) -> np.ndarray:
     return np.asarray(to_pil(image[None])[0])
-
-
-def _synchronise(images: torch.Tensor) -> None:
-    """Wait for a GPU, so that its time is counted."""
-    if images.device.type == "cuda":
-        torch.cuda.synchronize(images.device)

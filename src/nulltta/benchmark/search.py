@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from nulltta.benchmark.plan import Plan
-from nulltta.benchmark.request import check_rewards, check_sampling, check_targets, measured_task
+from nulltta.benchmark.plan import Arm, Plan
+from nulltta.benchmark.request import Say, check_rewards, check_sampling, check_targets, measured_task
 from nulltta.benchmark.run import OnRows, WorkerMachine, sample
 from nulltta.benchmark.store import PLAN, BenchmarkFolder
 from nulltta.benchmark.tune import GRID, RULE, chosen, tuning_arms
@@ -27,12 +27,12 @@ class TuningRequest:
 
     Attributes:
         model: what `load_model` takes.
-        target: the reward to raise.
-        budget: denoiser evaluations per image.
-        held_out: the measure that must not fall.
+        targets: the rewards to raise.
+        budgets: denoiser evaluations per image; settings are chosen for each target and budget.
+        held_out: the measures that must not fall.
         prompts: the tuning prompts, on all of which the scale of the target is measured.
         searched: on how many of them, from the first, settings are tried.
-        seeds: the seeds of the noise.
+        seeds: the draws of noise, by number.
         config: the fields of `NullTTAConfig` that differ from the model's preset.
         batch_size: how many prompts are sampled together.
         contenders: which contenders to tune; () for all of `GRID`.
@@ -42,9 +42,9 @@ class TuningRequest:
     """
 
     model: str
-    target: str
-    budget: int
-    held_out: str
+    targets: Sequence[str]
+    budgets: Sequence[int]
+    held_out: Sequence[str]
     prompts: Sequence[str]
     searched: int
     seeds: Sequence[int]
@@ -57,16 +57,20 @@ class TuningRequest:
             raise InvalidValue(f"'{unknown[0]}' has no settings to tune: known are {', '.join(GRID)}", "contender")
         if self.searched < 2:
             raise InvalidValue(f"must be 2 or more, not {self.searched}", field="prompts")
-        if self.budget < 1:
-            raise InvalidValue(f"must be 1 or more, not {self.budget}", field="budget")
+        if wrong := [budget for budget in self.budgets if budget < 1]:
+            raise InvalidValue(f"must be 1 or more, not {wrong[0]}", field="budget")
+        if not self.held_out:
+            raise InvalidValue("names the measures that must not fall: give at least one", field="held_out")
         check_sampling(self.prompts, self.seeds, self.batch_size)
-        check_targets(self.model, [self.target])
+        check_targets(self.model, self.targets)
         with blaming("held_out"):
-            check_rewards([self.held_out])
+            check_rewards(self.held_out)
         NullTTAConfig.preset(self.model, **self.config)
 
 
-def search(asked: TuningRequest, out: Path, machine: WorkerMachine, on_plan: Callable[[Plan], OnRows]) -> None:
+def search(
+    asked: TuningRequest, out: Path, machine: WorkerMachine, on_plan: Callable[[Plan], OnRows], say: Say
+) -> None:
     """Sample every try and write settings.json, and tuning.json with the rule and everything that was found.
 
     Args:
@@ -74,6 +78,7 @@ def search(asked: TuningRequest, out: Path, machine: WorkerMachine, on_plan: Cal
         out: the folder; a search in it continues.
         machine: where to run.
         on_plan: plan -> the function that is called with finished rows.
+        say: told in one line which tries the budget does not cover, and which choices lie at the edge of their grid.
 
     Raises:
         NullTTAError: as `sample` does.
@@ -83,19 +88,28 @@ def search(asked: TuningRequest, out: Path, machine: WorkerMachine, on_plan: Cal
 
     def make() -> tuple[Plan, dict[str, Any]]:
         torch.set_num_threads(machine.threads_each)
-        config = NullTTAConfig.preset(asked.model, **asked.config)
-        task = measured_task(machine.load(asked.model), asked.target, asked.prompts, config, {})
+        config, model = NullTTAConfig.preset(asked.model, **asked.config), machine.load(asked.model)
+        tasks = [measured_task(model, target, asked.prompts, config, {}) for target in asked.targets]
+        arms: dict[str, Arm] = {}
+        left_out: dict[str, str] = {}
+        for task in tasks:
+            for budget in asked.budgets:
+                found, lacking = tuning_arms(task, budget, grid)
+                arms |= {arm.key: arm for arm in found}
+                left_out |= {f"{task.target}, {budget}, {name}": why for name, why in lacking.items()}
         plan = Plan(
             model=asked.model, prompts=asked.prompts[: asked.searched], seeds=asked.seeds,
-            arms=tuning_arms(task, asked.budget, grid), measures=[asked.held_out],
-            batch_size=asked.batch_size, gallery=0,
+            arms=list(arms.values()), measures=asked.held_out, batch_size=asked.batch_size, gallery=0,
         )  # fmt: skip
-        return plan, {"unit": task.unit}
+        return plan, {"units": {task.target: task.unit for task in tasks}, "left out": left_out}
 
     plan = folder.resume({**asdict(asked), "grid": grid}, make)
     sample(plan, folder, machine, on_plan(plan))
-    best, tries = chosen(plan, folder.rows(), asked.held_out, grid)
+    tuned, tries = chosen(plan, folder.rows(), asked.held_out, grid)
+    for each in tries:
+        if edges := each.get("at the edge of the grid"):
+            say(f"{each['contender']}, {each['target']}, {each['budget']}: {', '.join(edges)} is at the grid's edge")
     told = {name: part for name, part in json.loads((out / PLAN).read_text()).items() if name != "plan"}
     record.save({"rule": RULE, **told, "search": tries}, out / "tuning.json")
     with atomic(out / "settings.json") as temporary:
-        temporary.write_text(json.dumps(best, indent=1) + "\n")
+        temporary.write_text(json.dumps([asdict(each) for each in tuned], indent=1) + "\n")

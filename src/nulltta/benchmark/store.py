@@ -39,7 +39,8 @@ class ImageRow:
         clock_seconds: the share of the wall time.
         forward, backward: its share of the denoiser evaluations, as `counting` counts them.
         scores: values by measure; None where a measure does not apply.
-        features: packed features, for diversity.
+        features: packed features, for the Vendi score.
+        nats: how far the null text moved the distribution, summed over the denoising steps; 0 without a null text.
         image: (H, W, 3) in 8 bits, for the gallery; not part of the record.
     """
 
@@ -52,6 +53,7 @@ class ImageRow:
     backward: float
     scores: Mapping[str, float | None]
     features: str | None = None
+    nats: float = 0.0
     image: np.ndarray | None = field(default=None, compare=False, repr=False)
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 
+from nulltta.algorithm.randomness import own_seed
 from nulltta.alignment import align
 from nulltta.config import NullTTAConfig
 from nulltta.contracts import GuidedModel
@@ -29,7 +30,8 @@ def scales(
     for seed in SEEDS:
         for start in range(0, len(prompts), BATCH_SIZE):
             batch = prompts[start : start + BATCH_SIZE]
-            images = align(model, batch, "brightness", config=config, method="plain", seed=seed, progress=False).images
+            seeds = [own_seed(seed, prompt) for prompt in batch]
+            images = align(model, batch, "brightness", config=config, method="plain", seed=seeds, progress=False).images
             for name, reward in rewards.items():
                 values[name] += score(reward, images, batch).tolist()
     found = {name: (_three_digits(fmean(each)), _three_digits(stdev(each))) for name, each in values.items()}

@@ -19,13 +19,15 @@ if TYPE_CHECKING:
     from nulltta.benchmark.plan import Plan
     from nulltta.benchmark.run import OnRows, WorkerMachine
     from nulltta.benchmark.store import BenchmarkFolder
+    from nulltta.benchmark.tuned import TunedSettings
+    from nulltta.embedded.worlds import World
 
 app = typer.Typer(help="Compare methods at equal cost, with measures that nobody optimised.", no_args_is_help=True)
 
 Out = Annotated[
     Path, typer.Option(metavar="FOLDER", help="The folder for plan, rows and pictures; given again, it is resumed.")
 ]
-Targets = Annotated[list[str] | None, typer.Option("--target", help="A reward to raise; may be repeated (clip)")]
+Targets = Annotated[list[str] | None, typer.Option("--target", help="A reward to raise; may be repeated (the world's)")]
 Budgets = Annotated[
     list[str] | None,
     typer.Option("--budget", help="Denoiser evaluations per image, or seconds as in 5s; may be repeated (300)"),
@@ -37,7 +39,7 @@ Contenders = Annotated[
     ),
 ]
 PromptCount = Annotated[
-    int, typer.Option(metavar="N", help="Number of the embedded model's prompts, from the beginning of a fixed list.")
+    int, typer.Option(metavar="N", help="Number of an embedded world's prompts, from the beginning of a fixed list.")
 ]
 PromptsFile = Annotated[Path | None, typer.Option(metavar="FILE", help="The prompts for another model, one per line.")]
 TuningFile = Annotated[
@@ -67,12 +69,19 @@ def run(
     ] = None,
     budget: Budgets = None,
     contender: Contenders = None,
-    prompts: PromptCount = 64,
+    prompts: PromptCount = 120,
     prompts_file: PromptsFile = None,
     tuning_file: TuningFile = None,
-    seeds: Annotated[int, typer.Option(metavar="N", help="Seeds 0 to N−1; contenders share the noise of a seed.")] = 2,
+    seeds: Annotated[
+        int,
+        typer.Option(metavar="N", help="Draws of noise; contenders share it, and each prompt has its own."),
+    ] = 4,
     measure: Measures = None,
     settings: Settings = None,
+    fitted: Annotated[
+        list[str] | None,
+        typer.Option("--fitted", metavar="FILE", help="A fitted null text to compare with; may be repeated."),
+    ] = None,
     num_inference_steps: Steps = None,
     guidance_scale: Guidance = None,
     model: Model = "embedded",
@@ -92,12 +101,12 @@ def run(
 
         reported, tuning = _prompts(model, prompts, prompts_file, tuning_file)
         request = BenchmarkRequest(
-            model=model, targets=target or ([] if trade_off else ["clip"]), trade_off=trade_off or (),
+            model=model, targets=target or ([] if trade_off else [_world(model).target]), trade_off=trade_off or (),
             weights=weight or (0.0, 0.25, 0.5, 0.75, 1.0), budgets=budget or ["300"],
             contenders=contender or ["rivals", "ablations"], prompts=reported, tuning=tuning,
             seeds=list(range(seeds)), measures=["colourfulness"] if measure is None else measure,
             config=_given(num_inference_steps=num_inference_steps, guidance_scale=guidance_scale),
-            settings=_settings(settings), batch_size=batch_size, gallery=gallery,
+            settings=_settings(settings), fitted=fitted or (), batch_size=batch_size, gallery=gallery,
         )  # fmt: skip
         machine, store = WorkerMachine(workers, threads, device, dtype), BenchmarkFolder(out)
         plan = prepare(request, store, machine, lambda line: say("note", line))
@@ -107,15 +116,20 @@ def run(
 
 @app.command()
 def tune(
-    target: Annotated[str, typer.Option(help="The reward to raise.")] = "clip",
-    budget: Annotated[int, typer.Option(help="Denoiser evaluations per image.")] = 300,
+    target: Targets = None,
+    budget: Annotated[
+        list[int] | None, typer.Option("--budget", help="Denoiser evaluations per image; may be repeated (300)")
+    ] = None,
     contender: Annotated[
         list[str] | None, typer.Option("--contender", help="A contender to tune; may be repeated (all with a grid)")
     ] = None,
-    held_out: Annotated[str, typer.Option(help="The measure that must not fall.")] = "clip-b",
-    prompts: Annotated[int, typer.Option(metavar="N", help="Number of tuning prompts to try settings on.")] = 16,
+    held_out: Annotated[
+        list[str] | None,
+        typer.Option("--held-out", help="A measure that must not fall; may be repeated (those of the world)"),
+    ] = None,
+    prompts: Annotated[int, typer.Option(metavar="N", help="Number of tuning prompts to try settings on.")] = 24,
     tuning_file: TuningFile = None,
-    seeds: Annotated[int, typer.Option(metavar="N", help="Seeds 0 to N−1.")] = 1,
+    seeds: Annotated[int, typer.Option(metavar="N", help="Draws of noise, 0 to N−1.")] = 4,
     num_inference_steps: Steps = None,
     guidance_scale: Guidance = None,
     model: Model = "embedded",
@@ -133,12 +147,13 @@ def tune(
 
         _, tuning = _prompts(model, 1, tuning_file, tuning_file)
         asked = TuningRequest(
-            model=model, target=target, budget=budget, held_out=held_out, prompts=tuning, searched=prompts,
+            model=model, targets=target or [_world(model).target], budgets=budget or [300],
+            held_out=held_out or _world(model).held_out, prompts=tuning, searched=prompts,
             seeds=list(range(seeds)), batch_size=batch_size, contenders=contender or (),
             config=_given(num_inference_steps=num_inference_steps, guidance_scale=guidance_scale),
         )  # fmt: skip
         with _bar(BenchmarkFolder(out)) as on_plan:
-            search(asked, out, WorkerMachine(workers, threads, device), on_plan)
+            search(asked, out, WorkerMachine(workers, threads, device), on_plan, lambda line: say("note", line))
         print(f"look at {out / 'tuning.json'}; give {out / 'settings.json'} to `nulltta bench run --settings`")
 
 
@@ -147,7 +162,7 @@ def calibrate(
     seconds: Annotated[
         list[float], typer.Argument(metavar="SECONDS...", help="Seconds per image.", show_default=False)
     ],
-    target: Annotated[str, typer.Option(help="The reward to raise.")] = "clip",
+    target: Annotated[str | None, typer.Option(help="The reward to raise (the world's)")] = None,
     contender: Contenders = None,
     tuning_file: TuningFile = None,
     settings: Settings = None,
@@ -164,8 +179,8 @@ def calibrate(
 
         _, tuning = _prompts(model, 1, tuning_file, tuning_file)
         asked = CalibrationRequest(
-            model=model, target=target, seconds=seconds, contenders=contender or ["rivals"], prompts=tuning,
-            settings=_settings(settings),
+            model=model, target=target or _world(model).target, seconds=seconds,
+            contenders=contender or ["rivals"], prompts=tuning, settings=_settings(settings),
             config=_given(num_inference_steps=num_inference_steps, guidance_scale=guidance_scale),
         )  # fmt: skip
         machine = WorkerMachine(1, threads, device)
@@ -279,19 +294,27 @@ def _bar(store: BenchmarkFolder) -> Iterator[Any]:
 def _prompts(
     model: str, count: int, file: Path | None, tuning_file: Path | None
 ) -> tuple[Sequence[str], Sequence[str]]:
-    """Return the reported and the tuning prompts: those of the embedded model, or of two files."""
-    from nulltta.benchmark.request import embedded_prompts
+    """Return the reported and the tuning prompts: those of an embedded world, or of two files."""
+    from nulltta.benchmark.request import world_prompts
+    from nulltta.embedded.worlds import WORLDS
 
-    if file is None and tuning_file is None and model == "embedded":
-        return embedded_prompts(count)
+    if file is None and tuning_file is None and model in WORLDS:
+        return world_prompts(model, count)
     if file is None or tuning_file is None:
         raise InvalidValue("the prompts of another model come from files: give --prompts-file and --tuning-file")
     return read_prompts([], file, "prompts_file"), read_prompts([], tuning_file, "tuning_file")
 
 
-def _settings(file: Path | None) -> dict[str, dict[str, Any]]:
+def _world(model: str) -> World:
+    """Return the world whose target and held-out measures are the defaults: the model's own, or the emoji's."""
+    from nulltta.embedded.worlds import WORLDS
+
+    return WORLDS.get(model, WORLDS["embedded"])
+
+
+def _settings(file: Path | None) -> list[TunedSettings]:
     """Return the contenders' settings from a file, or those in the package."""
-    from nulltta.benchmark.request import read_settings
+    from nulltta.benchmark.tuned import read_settings
 
     with blaming("settings"):
         return read_settings(file)

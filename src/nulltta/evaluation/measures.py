@@ -116,20 +116,6 @@ def unpack(text: str) -> np.ndarray:
     return np.frombuffer(base64.b64decode(text), "<f2").astype(np.float64)
 
 
-def diversity(packed: Mapping[int, str]) -> float:
-    """Return the mean pairwise distance 1 − cos of one prompt's images; NaN for fewer than two.
-
-    Args:
-        packed: packed features by seed.
-    """
-    if len(packed) < 2:
-        return float("nan")
-    rows = np.stack([unpack(text) for text in packed.values()])
-    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    cosines = rows @ rows.T
-    return float(1 - cosines[np.triu_indices(len(rows), 1)].mean())
-
-
 def vendi_score(features: np.ndarray) -> float:
     """Return the effective number of different images, exp(−Σ λ·log λ), between 1 and n (Friedman and Dieng,
     arXiv 2210.02410).

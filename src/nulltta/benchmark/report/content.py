@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
+from statistics import fmean
 from typing import Any
 
-from nulltta.benchmark.analysis import OURS, PLAIN, Panel, panels
+from nulltta.benchmark.analysis import OURS, PLAIN, Panel, by_prompt, panels
 from nulltta.benchmark.contenders import ABLATIONS, CONTENDERS, RIVALS, SWEEPS
-from nulltta.benchmark.measures import HELD_OUT, HIGH_FREQUENCY
+from nulltta.benchmark.difficulty import thirds
+from nulltta.benchmark.family import ComparisonFamily
+from nulltta.benchmark.measures import ALL_RIGHT, HIGH_FREQUENCY
 from nulltta.benchmark.plan import Plan
 from nulltta.benchmark.report import figures, hacking, words
 from nulltta.benchmark.report.gallery import gallery
 from nulltta.benchmark.store import BenchmarkFolder, ImageRow
+from nulltta.benchmark.tuned import parsed_settings
+from nulltta.embedded.worlds import WORLDS
+from nulltta.errors import InvalidValue
 
 METHOD = (
     "Gains are paired, prompt by prompt from the same noise, in standard deviations (SD) of plain's scores over "
-    "prompts; 95% percentile bootstrap over prompts, with the seeds of a prompt averaged first; not corrected for the "
-    "number of comparisons. An evaluation is one branch through the denoiser; one that is differentiated counts twice. "
-    "Seconds and hours are of sampling alone, as processor time on a CPU and as wall time on a GPU."
+    "prompts; every prompt has a noise of its own in each draw. Intervals are 95% percentile bootstrap intervals over "
+    "prompts, with the draws of a prompt averaged first, and are not corrected for the number of comparisons. What the "
+    "sentences call ahead or behind, and the tables mark with a star, has a p-value below 0.05 in a paired permutation "
+    "test of signs, corrected by Holm's method over all comparisons of the report. An evaluation is one branch through "
+    "the denoiser; one that is differentiated counts twice. Seconds and hours are of sampling alone, as processor time "
+    "on a CPU and as wall time on a GPU."
 )
 
 
@@ -56,9 +67,25 @@ class Study:
         return self.trade_off is not None and panel.target not in self.about["request"]["targets"]
 
     def held_out(self, panel: Panel) -> str:
-        """Return the measure to set against the target: `clip-b`, or the first one that is not part of the target."""
+        """Return the measure to set against the target: the first held-out scorer of the model's world, or the first
+        measure that is not part of the target."""
+        world = WORLDS.get(self.plan.model)
+        held_out = [name for name in (world.held_out if world else ()) if name in panel.measures]
         others = [name for name in panel.measures if name not in panel.target and name != HIGH_FREQUENCY]
-        return HELD_OUT if HELD_OUT in panel.measures else (others or [panel.target])[0]
+        return (held_out or others or [panel.target])[0]
+
+    @property
+    def groups(self) -> dict[str, list[int]]:
+        """The numbers of the prompts in each third, by how often plain sampling gets them right, and of each kind."""
+        world, rates = WORLDS.get(self.plan.model), self.about.get("plain rates")
+        found: dict[str, list[int]] = {}
+        if rates is not None:
+            found |= zip(("hardest third", "middle third", "easiest third"), thirds(rates), strict=True)
+        if world is not None:
+            for number, prompt in enumerate(self.plan.prompts):
+                with suppress(InvalidValue):
+                    found.setdefault(world.kind(prompt), []).append(number)
+        return found
 
 
 @dataclass(frozen=True)
@@ -94,6 +121,7 @@ class BudgetSection:
 
     title: str
     table: ReportTable
+    groups: ReportTable | None
     hacking: ReportTable | None
     variants: Sequence[VariantSection]
     gallery: ReportFigure | None
@@ -138,19 +166,20 @@ class Report:
 
 def report_of(studies: Sequence[Study]) -> Report:
     """Write the report of one or several benchmarks."""
+    family = ComparisonFamily([panel for study in studies for panel in study.panels if not study.is_sum(panel)])
     return Report(
         conclusions=[
             said
             for study in studies
             for panel in study.panels
-            if not study.is_sum(panel) and (said := words.conclusion(panel, study.held_out(panel)))
+            if not study.is_sum(panel) and (said := words.conclusion(panel, study.held_out(panel), family))
         ],
-        targets=[section for number, study in enumerate(studies) for section in _targets(study, number)],
+        targets=[section for number, study in enumerate(studies) for section in _targets(study, number, family)],
         protocols=[_protocol(study) for study in studies],
     )
 
 
-def _targets(study: Study, number: int) -> Iterator[TargetSection]:
+def _targets(study: Study, number: int, family: ComparisonFamily) -> Iterator[TargetSection]:
     """Return the sections of a benchmark, the trade-off last; `number` tells its figures from other benchmarks'."""
     for target, group in groupby(study.panels, key=lambda panel: panel.target):
         if shown := [panel for panel in group if not study.is_sum(panel)]:
@@ -163,13 +192,16 @@ def _targets(study: Study, number: int) -> Iterator[TargetSection]:
                 ),
                 ReportFigure(f"cost-{slug}", figures.against_cost(shown), "The target's gain against its cost."),
             ]  # fmt: skip
-            budgets = [_budget(study, panel, held_out, f"{slug}-{i}") for i, panel in enumerate(shown)]
+            if ALL_RIGHT in shown[0].measures:
+                caption = "Gain in the target against gain in the share of images with everything right. 95% intervals."
+                plots.append(ReportFigure(f"all-right-{slug}", figures.pareto(shown, ALL_RIGHT), caption))
+            budgets = [_budget(study, panel, held_out, f"{slug}-{i}", family) for i, panel in enumerate(shown)]
             yield TargetSection(f"Target {target}", plots, budgets)
     if plots := list(_trade_off(study, number)):
         yield TargetSection("Trade-off of {} and {}".format(*study.trade_off or ()), plots)
 
 
-def _budget(study: Study, panel: Panel, held_out: str, slug: str) -> BudgetSection:
+def _budget(study: Study, panel: Panel, held_out: str, slug: str, family: ComparisonFamily) -> BudgetSection:
     """Return the section of one target at one budget."""
     rivals = [name for name in panel.results if name in RIVALS]
     over = OURS if OURS in panel.results else PLAIN
@@ -179,12 +211,27 @@ def _budget(study: Study, panel: Panel, held_out: str, slug: str) -> BudgetSecti
             bars = figures.bars(panel, names, [panel.target, held_out], over)
             plot = ReportFigure(f"{label.lower()}-{slug}", bars, f"{label}: against {over}, 95% intervals.")
             abouts = {name: CONTENDERS[name].about for name in names}
-            shown = table(panel, [over, *names], held_out, over)
+            shown = table(panel, [over, *names], held_out, family, over)
             variants.append(VariantSection(f"{label} at {panel.budget}", abouts, shown, plot))
     return BudgetSection(
-        panel.budget or "No budget", table(panel, rivals, held_out), _hacking(panel, rivals), variants,
+        panel.budget or "No budget", table(panel, rivals, held_out, family), _groups(study, panel),
+        _hacking(panel, rivals), variants,
         _gallery(study, panel, rivals, slug),
     )  # fmt: skip
+
+
+def _groups(study: Study, panel: Panel) -> ReportTable | None:
+    """Make a table with the percentage of images with everything right, in all and by groups of prompts."""
+    if ALL_RIGHT not in panel.measures or not (groups := study.groups):
+        return None
+    rows = []
+    for name, result in panel.results.items():
+        values = by_prompt(result.values(ALL_RIGHT))
+        means = [[values[number] for number in group if number in values] for group in groups.values()]
+        shares = [fmean(values.values()), *(fmean(each) if each else math.nan for each in means)]
+        rows.append([name, *("–" if math.isnan(share) else f"{100 * share:.1f}" for share in shares)])
+    sizes = (f"{group} ({len(numbers)})" for group, numbers in groups.items())
+    return ReportTable(["everything right, %", "all", *sizes], rows)
 
 
 def _hacking(panel: Panel, names: Sequence[str]) -> ReportTable | None:
@@ -204,18 +251,29 @@ def _gallery(study: Study, panel: Panel, names: Sequence[str], slug: str) -> Rep
     return ReportFigure(f"gallery-{slug}", png, caption)
 
 
-def table(panel: Panel, names: Sequence[str], held_out: str, over: str = PLAIN) -> ReportTable:
-    """Make a table with one row per contender: its cost, its mean target, and its gain over another one in every
-    measure, in standard deviations of plain sampling."""
+def table(
+    panel: Panel, names: Sequence[str], held_out: str, family: ComparisonFamily, over: str = PLAIN
+) -> ReportTable:
+    """Make a table with one row per contender: its cost, its nats, its mean target, and its gain over another one in
+    every measure, in standard deviations of plain sampling, with a star where it stands the correction."""
     measures = list(dict.fromkeys([panel.target, held_out, *panel.measures]))
-    header = [f"Δ to {over}", "evaluations", "seconds", f"{panel.target} (mean)", *(f"Δ {name}" for name in measures)]
+    costs = ["evaluations", "seconds", "nats"]
+    header = [f"Δ to {over}", *costs, f"{panel.target} (mean)", *(f"Δ {name}" for name in measures)]
     rows = []
     for name in names:
         result = panel.results[name]
-        cells = [name, f"{result.cost:.0f}", f"{result.seconds:.1f}", f"{result.mean(panel.target):.4f}"]
-        gains = (None if name == over else panel.gain(name, measure, over) for measure in measures)
-        rows.append([*cells, *("–" if gain is None else words.in_sd(gain).replace(" SD", "") for gain in gains)])
+        spent = [f"{result.cost:.0f}", f"{result.seconds:.1f}", f"{result.nats:.1f}"]
+        gains = (_gain_cell(panel, name, measure, family, over) for measure in measures)
+        rows.append([name, *spent, f"{result.mean(panel.target):.4f}", *gains])
     return ReportTable(header, rows)
+
+
+def _gain_cell(panel: Panel, name: str, measure: str, family: ComparisonFamily, over: str) -> str:
+    gain = None if name == over else panel.gain(name, measure, over)
+    if gain is None:
+        return "–"
+    star = "" if family.verdict(panel, name, measure, over) == "tie" else "*"
+    return words.in_sd(gain).replace(" SD", "") + star
 
 
 def _trade_off(study: Study, number: int) -> Iterator[ReportFigure]:
@@ -236,15 +294,24 @@ def _protocol(study: Study) -> Protocol:
     state = "complete" if done >= plan.images else f"{done} of {plan.images} images so far"
     hours = sum(row.seconds for row in study.rows) / 3600
     how = (
-        f"Model {plan.model}; {len(plan.prompts)} prompts, seeds {', '.join(map(str, plan.seeds))}, {len(plan.arms)} "
+        f"Model {plan.model}; {len(plan.prompts)} prompts, {len(plan.seeds)} draws of noise, {len(plan.arms)} "
         f"arms, {state}; {study.about.get('date')}; {hours:.2f} hours of sampling. {METHOD}"
     )
     units = ", ".join(f"{name} {unit:g}" for name, unit in study.about.get("units", {}).items())
     versions = ", ".join(f"{name} {version}" for name, version in study.about.get("versions", {}).items())
-    settings = study.about.get("request", {}).get("settings", {})
+    tuned = parsed_settings(study.about.get("request", {}).get("settings", ()))
     rows = [
-        [name, contender.about, ", ".join(f"{k} {v}" for k, v in settings.get(name, {}).items()) or "–"]
+        [name, contender.about, *(_listed(each.settings.get(name, {})) for each in tuned)]
         for name, contender in RIVALS.items()
     ]
+    header = ["contender", "what it is", *(f"settings for {each.target}, {each.budget} evaluations" for each in tuned)]
     scales = f"Units (SD of plain samples of the tuning prompts): {units}. Versions: {versions}."
-    return Protocol([how, scales], ReportTable(["contender", "what it is", "settings, in those units"], rows))
+    nearest = (
+        "A contender takes the settings of its target and of the nearest budget, in those units; one without settings "
+        "takes the published ones."
+    )
+    return Protocol([how, scales, nearest], ReportTable(header, rows))
+
+
+def _listed(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in settings.items()) or "–"

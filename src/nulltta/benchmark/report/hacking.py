@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from nulltta.benchmark.analysis import Panel
-from nulltta.benchmark.measures import HIGH_FREQUENCY
+from nulltta.benchmark.measures import HIGH_FREQUENCY, NEAREST_RENDER
 from nulltta.benchmark.store import ImageRow
 from nulltta.evaluation.comparison import Role, Score
 from nulltta.evaluation.diagnosis import FEWEST, diagnosis_of
@@ -42,7 +42,7 @@ def _pictures(panel: Panel, name: str) -> list[Picture]:
     found = []
     for row in panel.results[name].rows:
         if (before := plain.get((row.prompt, row.seed))) is not None:
-            measures = [name for name in (panel.target, *row.scores) if name != HIGH_FREQUENCY]
+            measures = [name for name in (panel.target, *row.scores) if name not in (HIGH_FREQUENCY, NEAREST_RENDER)]
             scores = {measure: Score(*_pair(before, row, measure), role(measure)) for measure in measures}
             texture = Score(*_pair(before, row, HIGH_FREQUENCY))
             found.append(Picture(str(row.prompt), scores, {}, texture, (_features(before), _features(row))))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from nulltta.benchmark.analysis import OURS, PLAIN, Panel, Verdict, verdict
+from nulltta.benchmark.analysis import OURS, PLAIN, Panel
 from nulltta.benchmark.contenders import ABLATIONS, RIVALS
-from nulltta.benchmark.measures import FACTS
+from nulltta.benchmark.family import ComparisonFamily, Verdict
+from nulltta.benchmark.measures import ALL_RIGHT, FACTS
 from nulltta.evaluation.bootstrap import Gain
 
 _AGAINST: Mapping[Verdict, str] = {"win": "is ahead of", "tie": "cannot be told from", "loss": "is behind"}
@@ -15,7 +16,7 @@ _CHANGED: Mapping[Verdict, str] = {
 }  # fmt: skip
 
 
-def conclusion(panel: Panel, held_out: str) -> list[str]:
+def conclusion(panel: Panel, held_out: str, family: ComparisonFamily) -> list[str]:
     """Write a few sentences on one target at one budget; none without images of Null-TTA for two prompts."""
     raised = panel.gain(OURS, panel.target) if OURS in panel.results else None
     if raised is None:
@@ -29,53 +30,63 @@ def conclusion(panel: Panel, held_out: str) -> list[str]:
     }  # fmt: skip
     for measure, label in labels.items():
         if measure in panel.measures:
-            said += [f"{label} Null-TTA {sentence}." for sentence in _against_rivals(panel, rivals, measure)]
-    frontier = panel.frontier(held_out, RIVALS)
-    if held_out in panel.measures:
-        place = "on" if OURS in frontier else "not on"
-        said.append(f"By the means it is {place} the frontier of target and {held_out}: {_list(frontier)}.")
-    said.append(_side_effects(panel))
-    said += [line for measure in (held_out, FACTS) for line in _fallen_under_rivals(panel, rivals, measure)]
-    return said + [line for measure in (panel.target, held_out) for line in _ablated(panel, measure)]
+            said += [f"{label} Null-TTA {sentence}." for sentence in _against_rivals(panel, rivals, measure, family)]
+    for measure in (held_out, ALL_RIGHT):
+        if measure in panel.measures:
+            frontier = panel.frontier(measure, RIVALS)
+            place = "on" if OURS in frontier else "not on"
+            said.append(f"By the means it is {place} the frontier of target and {measure}: {_list(frontier)}.")
+    said.append(_side_effects(panel, family))
+    said += [line for measure in (held_out, FACTS) for line in _fallen_under_rivals(panel, rivals, measure, family)]
+    return said + [line for measure in (panel.target, held_out) for line in _ablated(panel, measure, family)]
 
 
-def _against_rivals(panel: Panel, rivals: Sequence[str], measure: str) -> list[str]:
+def _against_rivals(panel: Panel, rivals: Sequence[str], measure: str, family: ComparisonFamily) -> list[str]:
     """ "is ahead of dps (+0.30 SD (...)) and fk (...); cannot be told from das (...)"."""
-    groups = _by_verdict((name, panel.gain(OURS, measure, over=name)) for name in rivals)
+    groups = _by_verdict(panel, family, {name: (OURS, measure, name) for name in rivals})
     parts = [f"{said} {_list(groups[kind])}" for kind, said in _AGAINST.items() if groups[kind]]
     return ["; ".join(parts)] if parts else []
 
 
-def _side_effects(panel: Panel) -> str:
+def _side_effects(panel: Panel, family: ComparisonFamily) -> str:
     """Return the measures besides the target that Null-TTA lowered or raised."""
-    changed = _by_verdict((name, panel.gain(OURS, name)) for name in panel.measures if name != panel.target)
+    others = [name for name in panel.measures if name != panel.target]
+    changed = _by_verdict(panel, family, {name: (OURS, name, PLAIN) for name in others})
     fell, rose = changed["loss"], changed["win"]
     first = f"Under Null-TTA these fell against plain sampling: {_list(fell)}." if fell else (
-        "Under Null-TTA no other measure fell so far that its interval excludes 0."
+        "Under Null-TTA no other measure fell so far that the correction leaves it."
     )  # fmt: skip
     return first + (f" These rose: {_list(rose)}." if rose else "")
 
 
-def _fallen_under_rivals(panel: Panel, rivals: Sequence[str], measure: str) -> list[str]:
+def _fallen_under_rivals(panel: Panel, rivals: Sequence[str], measure: str, family: ComparisonFamily) -> list[str]:
     """Return the rivals under which a measure fell."""
-    fell = _by_verdict((name, panel.gain(name, measure)) for name in rivals)["loss"]
+    fell = _by_verdict(panel, family, {name: (name, measure, PLAIN) for name in rivals})["loss"]
     return [f"{measure} fell under {_list(fell)}."] if fell else []
 
 
-def _ablated(panel: Panel, measure: str) -> list[str]:
+def _ablated(panel: Panel, measure: str, family: ComparisonFamily) -> list[str]:
     """Return the ablations that change a measure against Null-TTA in full."""
-    ablations = (name for name in panel.results if name in ABLATIONS)
-    groups = _by_verdict((name, panel.gain(name, measure, over=OURS)) for name in ablations)
+    ablations = [name for name in panel.results if name in ABLATIONS]
+    groups = _by_verdict(panel, family, {name: (name, measure, OURS) for name in ablations})
     parts = [f"{said} {_list(groups[kind])}" for kind, said in _CHANGED.items() if groups[kind]]
     return [f"Against Null-TTA in full, {measure} is {'; '.join(parts)}."] if parts else []
 
 
-def _by_verdict(gains: Iterable[tuple[str, Gain | None]]) -> dict[Verdict, list[str]]:
-    """Return names with their gains, such as "dps (+0.30 SD (...))", by verdict; those without a gain are left out."""
+def _by_verdict(
+    panel: Panel, family: ComparisonFamily, compared: Mapping[str, tuple[str, str, str]]
+) -> dict[Verdict, list[str]]:
+    """Return labels with their gains, such as "dps (+0.30 SD (...))", by verdict; those without a gain are left out.
+
+    Args:
+        panel: where the contenders are.
+        family: the tests.
+        compared: (contender, measure, the contender it is compared with) by label.
+    """
     groups: dict[Verdict, list[str]] = {"win": [], "tie": [], "loss": []}
-    for name, gain in gains:
-        if gain is not None:
-            groups[verdict(gain)].append(f"{name} ({in_sd(gain)})")
+    for label, (name, measure, over) in compared.items():
+        if (gain := panel.gain(name, measure, over)) is not None:
+            groups[family.verdict(panel, name, measure, over)].append(f"{label} ({in_sd(gain)})")
     return groups
 
 
