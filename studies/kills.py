@@ -99,7 +99,7 @@ class Run:
 
     def look(self) -> dict[str, int]:
         """Return the records in the folder with the times they were written."""
-        found = {f"rows/{path.name}": path.stat().st_mtime_ns for path in self.out.glob("rows/[!.]*")}
+        found = {str(path.relative_to(self.out)): path.stat().st_mtime_ns for path in self.out.glob("rows/*/[!.]*")}
         for name, written in found.items():
             self.first.setdefault(name, written)
         return found

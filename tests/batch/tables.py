@@ -34,7 +34,7 @@ def arguments(table: Path, model: Path, out: Path) -> list[str]:
 
 def written(out: Path) -> dict[str, int]:
     """Return the images, null texts and records of a folder, with the times at which they were written."""
-    found = [path for inner in ("images", "null_texts", "rows") for path in (out / inner).glob("[!.]*")]
+    found = [path for inner in ("images", "null_texts", "rows") for path in (out / inner).glob("*/[!.]*")]
     return {str(path.relative_to(out)): path.stat().st_mtime_ns for path in found}
 
 

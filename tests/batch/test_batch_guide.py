@@ -25,7 +25,7 @@ def test_the_rows_of_the_guide(checkpoint: Path, tmp_path: Path) -> None:
     errors = [json.loads(line) for line in (out / "errors.jsonl").read_text().splitlines()]
     expected = {i: reason for i, (_, reason) in enumerate(rows, 2) if not reason.startswith("none: ")}
     assert {error["row"]: error["reason"] for error in errors} == expected
-    assert len(list(out.glob("images/*.png"))) == 2
+    assert len(list(out.glob("images/*/*.png"))) == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "prompts.jsonl"]
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import shlex
+import signal
 from pathlib import Path
 
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
 from pyarrow import parquet
 
@@ -90,8 +92,8 @@ def test_a_damaged_picture_or_record_is_done_again(
     words = [*arguments(table_of([{"prompt": "a", "seed": i} for i in range(7)], tmp_path), checkpoint, out)]
     words += ["--method", "plain"]
     assert main(words) == 0
-    first = {path: path.read_bytes() for path in out.glob("*/*.*")}
-    pictures, records = sorted(out.glob("images/*")), sorted(out.glob("rows/*"))
+    first = {path: path.read_bytes() for path in out.glob("*/*/*.*")}
+    pictures, records = sorted(out.glob("images/*/*")), sorted(out.glob("rows/*/*"))
     damaged = {pictures[0]: first[pictures[0]][:200], pictures[1]: first[pictures[1]][:-1] + b"!"}  # of the same size
     contents = (b"", b"[]", b'{"image": 5}', b'{"files": {"": 1}}')
     damaged |= dict(zip(records[2:], contents, strict=False))
@@ -182,6 +184,7 @@ MISTAKES = {
         "--engine must be one of local, ray, not 'spark'",
     ),
     "a file": (["batch", "{tmp}/good.jsonl", "--out", "{tmp}/seeds.csv"], "cannot write to"),
+    "no such address": (["batch", "{tmp}/good.jsonl", "--out", "nowhere://out"], "cannot write to 'nowhere://out'"),
     "in a file": (["batch", "{tmp}/good.jsonl", "--out", "{tmp}/seeds.csv/out"], "cannot write to"),
 }
 
@@ -206,7 +209,7 @@ def test_a_second_run_is_refused_and_a_killed_runs_leftovers_are_removed(
 ) -> None:
     out = tmp_path / "out"
     words = arguments(table_of(ROWS, tmp_path), checkpoint, out)
-    with BatchFolder(out).locked():
+    with BatchFolder.at(out).locked():
         assert main(words) == 2
         assert "another run is writing to" in capsys.readouterr().err
     assert not out.exists()
@@ -222,7 +225,7 @@ def test_a_full_disk_is_reported_in_one_line_and_leaves_no_row(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("nulltta.images.save_png", full)
+    monkeypatch.setattr("os.fsync", full)
     assert main(arguments(table_of(ROWS, tmp_path), checkpoint, tmp_path / "out")) == 2
     assert "No space left on device" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
@@ -249,3 +252,42 @@ def test_ctrl_c_keeps_what_is_finished(
     assert (out / "scores.parquet").exists() == bool(kept)
     assert main(words) == 0
     require_each_row_once(out, ROWS, checkpoint)
+
+
+def test_sigterm_ends_a_run_as_ctrl_c_does(checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (tmp_path / "slow_reward.py").write_text(
+        "import os, pathlib, signal\n"
+        "def slow(images, prompts):\n"
+        "    if list(pathlib.Path('out').glob('rows/*/*.json')):\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    return images.flatten(1).mean(1)\n"
+    )
+    before = signal.getsignal(signal.SIGTERM)
+    words = [*arguments(table_of(ROWS, tmp_path), checkpoint, out), "--batch-size", "1", "--method", "plain"]
+    assert main([*words, "--reward", "slow_reward:slow"]) == 130
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert [row["id"] for row in parquet.read_table(out / "scores.parquet").to_pylist()] == ["x"]
+    assert not (out / "scores").exists()
+
+
+def test_results_may_go_to_any_address_that_fsspec_knows(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = f"memory://{tmp_path.name}/results"
+    words = arguments(table_of(ROWS, tmp_path), checkpoint, tmp_path / "unused")
+    words[words.index("--out") + 1] = out
+    assert main(words) == 0
+    assert f"{out}/scores.parquet" in capsys.readouterr().out
+    files = MemoryFileSystem()
+    with files.open(f"/{tmp_path.name}/results/scores.parquet") as file:
+        rows = parquet.read_table(file).to_pylist()
+    assert [row["id"] for row in rows] == ["x", "../../y"]
+    with files.open(f"/{tmp_path.name}/results/{rows[0]['image']}") as file, Image.open(file) as image:
+        assert image.info["id"] == "x"
+    first = files.created(f"/{tmp_path.name}/results/{rows[0]['image']}")
+    files.rm(f"/{tmp_path.name}/results/{rows[1]['null_text']}")
+    assert main(words) == 0
+    assert files.created(f"/{tmp_path.name}/results/{rows[0]['image']}") == first
+    assert files.exists(f"/{tmp_path.name}/results/{rows[1]['null_text']}")
+    assert not list(Path().glob("memory*"))

@@ -17,11 +17,11 @@ def test_a_killed_run_is_resumed(checkpoint: Path, tmp_path: Path) -> None:
     words = [*arguments(table_of(MANY, tmp_path), checkpoint, out), "--batch-size", "4"]
     process = subprocess.Popen([sys.executable, "-m", "nulltta.cli", *words])
     deadline = time.monotonic() + 300  # a busy machine takes long to import torch and diffusers
-    while len(list(out.glob("rows/*.json"))) < 8 and process.poll() is None and time.monotonic() < deadline:
+    while len(list(out.glob("rows/*/*.json"))) < 8 and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
     process.kill()
     process.wait()
-    rows = list(out.glob("rows/*.json"))
+    rows = list(out.glob("rows/*/*.json"))
     assert 8 <= len(rows) < len(MANY)
     kept = {
         file: at for file, at in written(out).items() if Path(file).stem in {row.stem for row in rows}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nulltta.batch.folder import BatchFolder
+from nulltta.batch.storage import LocalStorage
 from nulltta.errors import InvalidValue
 
 from .tables import arguments, require_each_row_once, table_of, written
@@ -32,7 +32,7 @@ def test_a_refused_run_leaves_the_first_run_alone(checkpoint: Path, tmp_path: Pa
     command = [sys.executable, "-m", "nulltta.cli", *arguments(table, checkpoint, out), "--reward"]
     with subprocess.Popen([*command, "slow_reward:brightness"], cwd=tmp_path) as first:
         deadline = time.monotonic() + 300  # a busy machine takes long to import torch
-        while not (out / "rows").exists() and first.poll() is None and time.monotonic() < deadline:
+        while not (out / ".lock").exists() and first.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
         before = sorted(out.rglob("*"))
         for _ in range(2):
@@ -47,7 +47,7 @@ def test_a_refused_run_leaves_the_first_run_alone(checkpoint: Path, tmp_path: Pa
 
 
 def test_a_lock_file_goes_only_with_the_folder_that_its_run_created(tmp_path: Path) -> None:
-    made, found, used = (BatchFolder(tmp_path / name / "out") for name in ("made", "found", "used"))
+    made, found, used = (LocalStorage(tmp_path / name / "out") for name in ("made", "found", "used"))
     found.path.mkdir(parents=True)
     for folder in (made, found, used):
         with folder.locked():
@@ -59,7 +59,7 @@ def test_a_lock_file_goes_only_with_the_folder_that_its_run_created(tmp_path: Pa
 
 
 def test_the_lock_file_of_a_used_folder_stays_the_same_file(tmp_path: Path) -> None:
-    folder = BatchFolder(tmp_path / "out")
+    folder = LocalStorage(tmp_path / "out")
     with folder.locked():
         (folder.path / "scores.parquet").touch()
     lock = folder.path / ".lock"

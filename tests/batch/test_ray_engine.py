@@ -69,7 +69,7 @@ def test_a_killed_worker_is_replaced_and_its_rows_are_sampled_again(checkpoint: 
     while process.poll() is None and time.monotonic() < deadline:
         for file, at in written(out).items():
             first.setdefault(file, at)
-        rows = list(out.glob("rows/*.json"))
+        rows = list(out.glob("rows/*/*.json"))
         if len(rows) >= 4 and not killed:
             killed.add(int(json.loads(rows[0].read_text())["worker"].rpartition(":")[2]))
             os.kill(min(killed), signal.SIGKILL)

@@ -30,7 +30,7 @@ def test_the_three_formats_are_read_alike(tmp_path: Path) -> None:
     parquet.write_table(pyarrow.Table.from_pylist([FIRST, {**dict.fromkeys(FIRST), **SECOND}]), tmp_path / "r.parquet")
     _add_column(tmp_path / "r.parquet", {"learning_rate": [None, 0.1], "annealing": [None, "auto"]})
     for name in ("rows.jsonl", "rows.CSV", "r.parquet"):
-        rows = read(tmp_path / name)
+        rows = list(read(tmp_path / name))
         assert [(row.number, row.cells, row.fault) for row in rows] == [(1, FIRST, ""), (2, SECOND, "")], name
 
 
@@ -83,7 +83,7 @@ def test_a_file_that_is_not_a_table_is_refused_in_one_line(name: str, tmp_path: 
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(NullTTAError) as caught:
-        read(tmp_path / name)
+        list(read(tmp_path / name))
     assert says in str(caught.value)
     assert name in str(caught.value)
     assert "\n" not in str(caught.value)

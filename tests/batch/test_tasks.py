@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from nulltta.batch.table import TableRow
-from nulltta.batch.tasks import batches, tasks
+from nulltta.batch.tasks import RowFailure, RowTask, batches, require_known_columns, tasks
 from nulltta.config import NullTTAConfig
 from nulltta.errors import NullTTAError
 from nulltta.runs.request import RunSettings
@@ -19,7 +19,19 @@ COMMON = RunSettings(config=NullTTAConfig(), model="some/model", reward="brightn
 
 
 def of(*cells: dict[str, Any], settings: dict[str, Any] | None = None) -> Any:
-    return tasks([TableRow(i, cell) for i, cell in enumerate(cells, start=1)], COMMON, settings, seed=4)
+    rows = [TableRow(i, cell) for i, cell in enumerate(cells, start=1)]
+    require_known_columns(rows)
+    found = list(tasks(rows, COMMON, settings, seed=4))
+    return [each for each in found if isinstance(each, RowTask)], [
+        each for each in found if isinstance(each, RowFailure)
+    ]
+
+
+def name_of(cells: dict[str, Any], **changes: Any) -> str:
+    """Return the name of a row's files under settings with changes."""
+    [task] = tasks([TableRow(1, cells)], replace(COMMON, **changes), seed=4)
+    assert isinstance(task, RowTask)
+    return task.name
 
 
 def test_a_row_overrides_the_settings_of_all_rows() -> None:
@@ -93,8 +105,7 @@ def test_a_rows_name_depends_on_all_its_settings_and_contains_no_text_of_users()
     ]  # fmt: skip
     names = [of(cell)[0][0].name for cell in cells]
     others = [
-        tasks([TableRow(1, cells[0])], replace(COMMON, **change), seed=4)[0][0].name
-        for change in ({"model": "other/model"}, {"reward": "clip"}, {"method": "plain"})
+        name_of(cells[0], **change) for change in ({"model": "other/model"}, {"reward": "clip"}, {"method": "plain"})
     ]
     assert len({*names, *others}) == len(names) + len(others)
     assert all(re.fullmatch("[0-9a-f]{20}", name) for name in (*names, *others))
@@ -106,7 +117,15 @@ def test_compatible_rows_share_a_batch() -> None:
     found, _ = of(*({"prompt": f"p{i}", "eta": [1.0, 0.5][i % 2], "seed": i} for i in range(7)), {"prompt": "n",
                   "negative_prompt": "n"})  # fmt: skip
     rows = [[task.row for task in batch] for batch in batches(found, 3)]
-    assert rows == [[1, 3, 5], [7], [2, 4, 6], [8]]
+    assert rows == [[1, 3, 5], [2, 4, 6], [7], [8]]
+
+
+def test_a_row_waits_only_so_long_for_rows_that_can_share_its_batch() -> None:
+    cells = ({"prompt": "a", "seed": i, "guidance_scale": 1.5 + i / 1000} for i in range(1500))
+    rows = (TableRow(i, cell) for i, cell in enumerate(cells, start=1))
+    found = batches((task for task in tasks(rows, COMMON) if isinstance(task, RowTask)), 8)
+    assert [task.row for task in next(found)] == [1]
+    assert next(rows).number < 1100  # the rest of the table has not been read
 
 
 def test_a_rows_name_does_not_depend_on_how_the_models_path_is_written(
@@ -115,7 +134,5 @@ def test_a_rows_name_does_not_depend_on_how_the_models_path_is_written(
     (tmp_path / "model").mkdir()
     (tmp_path / "link").symlink_to("model")
     monkeypatch.chdir(tmp_path)
-    row = [TableRow(1, {"prompt": "a"})]
     spelt = [tmp_path / "model", "model", "./model/", "../" + tmp_path.name + "/model", "link"]
-    names = {tasks(row, replace(COMMON, model=str(path)))[0][0].name for path in spelt}
-    assert len(names) == 1
+    assert len({name_of({"prompt": "a"}, model=str(path)) for path in spelt}) == 1

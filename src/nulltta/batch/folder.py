@@ -1,30 +1,30 @@
-"""The folder of a batch: images, null texts, a record per finished row, the table of scores, and the failed rows.
+"""The files of a batch: images, null texts, a record per finished row, the table of scores, and the failed rows.
 
-    images/NAME.png  null_texts/NAME.safetensors  rows/NAME.json  scores.parquet  errors.jsonl
+    images/NA/NAME.png  null_texts/NA/NAME.safetensors  rows/NA/NAME.json  scores.parquet  errors.jsonl
 
-NAME is `RowTask.name`. The record is written last and holds the size and digest of the row's files: a row is finished
-if its record exists and its files are as the record says.
+NAME is `RowTask.name`, and NA its first two letters, so that a folder holds about a 256th of the rows. The record is
+written last and holds the size and digest of the row's files: a row is finished if its record exists and its files are
+as the record says. While a run goes on, scores/N.parquet hold the scores of rows in the order in which they were
+finished.
 """
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import json
 import math
 import os
 import platform
 import shlex
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
+from nulltta.batch.storage import Storage, Writer, digest, storage_at
 from nulltta.batch.tasks import RowFailure, RowTask
-from nulltta.errors import InvalidValue, first_line
-from nulltta.files import as_error, atomic
 
 if TYPE_CHECKING:
     from nulltta.evaluation.comparison import Comparison
@@ -33,6 +33,8 @@ Record: TypeAlias = Mapping[str, Any]
 """The record of a finished row: its id, prompt, seed, files, scores and settings, and the worker that made it."""
 OnAdvance: TypeAlias = Callable[[float], None]
 """Called with the number of rows whose work was done since the last call, as a fraction."""
+ROW_GROUP = 1000
+"""Rows of the table of scores that are in memory at a time."""
 
 
 @dataclass(frozen=True)
@@ -53,101 +55,46 @@ class BatchFolder:
     """The files of a batch. Every file appears whole or not at all.
 
     Attributes:
-        path: the folder.
+        storage: where they are.
     """
 
-    path: Path
+    storage: Storage
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Create the folder and hold its lock until the end of the block, which keeps other runs out.
-
-        At the end, folders that this run created and left empty are removed again, so that a mistake leaves nothing
-        behind. The lock file is removed only together with a folder that this run created, and only by the holder of
-        the lock; in any other folder it stays.
+    @classmethod
+    def at(cls, place: str | Path) -> BatchFolder:
+        """Return the folder at a path, or at an address that fsspec knows.
 
         Raises:
-            InvalidValue: if another run holds the lock, or the folder cannot be written.
+            InvalidValue: if nothing is known of such addresses.
+            MissingExtra: if a library is missing that they need.
         """
-        missing = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
-        with as_error(self.path):
-            lock = self._lock()
-        try:
-            with as_error(self.path):
-                for folder in self._subfolders:
-                    folder.mkdir(exist_ok=True)
-                for left in self.path.glob("**/.*.partial"):  # by a run that was killed
-                    left.unlink(missing_ok=True)
-            yield
-        finally:
-            self._remove_empty(missing)
-            lock.close()
+        return cls(storage_at(place))
 
-    def _lock(self) -> TextIO:
-        """Lock the folder's lock file, which the system unlocks when this process ends in any way.
+    def locked(self) -> AbstractContextManager[None]:
+        """Return a context in which no other run uses the folder.
 
-        Another run may have removed the folder that it created, and the lock file with it, after we opened the file
-        and before we locked it. A lock on a removed file keeps nobody out, so the file that is there now is locked.
+        Raises:
+            InvalidValue: if another run does, or the folder cannot be written.
         """
-        path = self.path / ".lock"
-        while True:
-            self.path.mkdir(parents=True, exist_ok=True)
-            try:
-                lock = path.open("a")
-            except FileNotFoundError:  # the folder was removed
-                continue
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                lock.close()
-                raise InvalidValue(
-                    f"another run is writing to '{self.path}': wait until it ends, or give another folder"
-                ) from error
-            except OSError as error:
-                warnings.warn(
-                    f"the file system of '{self.path}' has no locks ({first_line(error)}): do not start a second run "
-                    "there",
-                    stacklevel=2,
-                )
-                return lock
-            if path.exists() and os.path.samestat(path.stat(), os.fstat(lock.fileno())):
-                return lock
-            lock.close()
-
-    def _remove_empty(self, created: Sequence[Path]) -> None:
-        """Remove empty subfolders, and the created folders if they hold nothing but the lock file."""
-        for folder in self._subfolders:
-            with suppress(OSError):  # it is not empty
-                folder.rmdir()
-        if self.path in created and [entry.name for entry in self.path.iterdir()] == [".lock"]:
-            (self.path / ".lock").unlink()
-            for folder in created:
-                with suppress(OSError):
-                    folder.rmdir()
-
-    @property
-    def _subfolders(self) -> list[Path]:
-        return [self.path / name for name in ("images", "null_texts", "rows")]
+        return cast("AbstractContextManager[None]", self.storage.locked())
 
     def record(self, task: RowTask) -> Record | None:
         """Return the record of a task's row; None if the row is not finished.
 
         A row with a damaged record or file is not finished, which a warning says.
         """
-        path = self.path / "rows" / f"{task.name}.json"
+        name = _file("rows", task, "json")
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            damaged = [name for name, file in record["files"].items() if _digest(self.path / name) != file]
+            record = json.loads(self.storage.read(name))
+            damaged = [name for name, file in record["files"].items() if digest(self.storage.read(name)) != file]
             if {"scores", "settings", "image", "null_text"} <= record.keys() and not damaged:
                 return cast("Record", record)
         except FileNotFoundError:
             return None
         except (OSError, ValueError, LookupError, TypeError, AttributeError):  # it was written by somebody else
             damaged = []
-        warnings.warn(
-            f"row {task.row} is sampled again, because '{(damaged or [f'rows/{path.name}'])[0]}' is damaged",
-            stacklevel=2,
-        )
+        culprit = damaged[0] if damaged else name
+        warnings.warn(f"row {task.row} is sampled again, because '{culprit}' is damaged", stacklevel=2)
         return None
 
     def commit(self, task: RowTask, comparison: Comparison) -> Record:
@@ -156,64 +103,106 @@ class BatchFolder:
         Raises:
             InvalidValue: if a file cannot be written.
         """
-        from nulltta.images import save_png, to_pil
+        from nulltta.images import png, to_pil
 
-        null_text = comparison.null_text
-        record: dict[str, Any] = {
-            "id": task.id, "prompt": task.prompt, "negative_prompt": task.request.negative_prompt,
-            "seed": task.request.seed, "image": f"images/{task.name}.png",
-            "null_text": None if null_text is None else f"null_texts/{task.name}.safetensors",
-            "scores": _scores(comparison), "settings": asdict(task.request.settings.config),
-            "worker": f"{platform.node()}:{os.getpid()}",
-        }  # fmt: skip
         note = {"id": task.id, "prompt": task.prompt, "seed": str(task.request.seed)}
         note["command"] = shlex.join(task.request.command())
-        with as_error(self.path):
-            save_png(to_pil(comparison.aligned[None])[0], self.path / record["image"], note)
-            if null_text is not None:
-                null_text.save(self.path / record["null_text"])
-            written = [name for name in (record["image"], record["null_text"]) if name is not None]
-            record["files"] = {name: _digest(self.path / name) for name in written}
-            with atomic(self.path / "rows" / f"{task.name}.json") as temporary:
-                temporary.write_text(json.dumps(record, ensure_ascii=False), encoding="utf-8")
+        image, null_text = png(to_pil(comparison.aligned[None])[0], note), comparison.null_text
+        return self.write_row(task, image, None if null_text is None else null_text.save, _scores(comparison))
+
+    def write_row(
+        self, task: RowTask, image: bytes, null_text: Writer | None, scores: Mapping[str, float | None]
+    ) -> Record:
+        """Write the files of a finished row, its record last, and return the record.
+
+        Args:
+            task: the row.
+            image: its PNG.
+            null_text: writes its null text, if it has one.
+            scores: its scores by the names of their columns.
+
+        Raises:
+            InvalidValue: if a file cannot be written.
+        """
+        writers: dict[str, Writer] = {_file("images", task, "png"): lambda path: path.write_bytes(image)}
+        if null_text is not None:
+            writers[_file("null_texts", task, "safetensors")] = null_text
+        files = {name: self.storage.write(name, writer) for name, writer in writers.items()}
+        record: Record = {
+            "id": task.id, "prompt": task.prompt, "negative_prompt": task.request.negative_prompt,
+            "seed": task.request.seed, **dict(zip(("image", "null_text"), (*files, None), strict=False)),
+            "scores": scores, "settings": asdict(task.request.settings.config),
+            "worker": f"{platform.node()}:{os.getpid()}", "files": files,
+        }  # fmt: skip
+        self._write_text(_file("rows", task, "json"), json.dumps(record, ensure_ascii=False))
         return record
 
-    def write_table(self, records: Sequence[Record]) -> None:
-        """Write scores.parquet with one row per record, in the given order; remove it if there are no records.
+    def write_part(self, number: int, records: Sequence[Record]) -> None:
+        """Write scores/NUMBER.parquet.
 
         Raises:
             InvalidValue: if it cannot be written.
         """
-        path = self.path / "scores.parquet"
-        with as_error(self.path):
-            if not records:
-                path.unlink(missing_ok=True)
-                return
-            from pyarrow import parquet
+        self._write_table(f"scores/{number:06}.parquet", records)
 
-            with atomic(path) as temporary:
-                parquet.write_table(_table(records), temporary)
+    def remove_parts(self) -> None:
+        """Delete what `write_part` has written."""
+        self.storage.remove("scores")
 
-    def write_errors(self, failures: Sequence[RowFailure]) -> None:
+    def write_table(self, tasks: Iterable[RowTask]) -> None:
+        """Write scores.parquet with one row per finished row, in the order of the tasks; remove it if there is none.
+
+        Raises:
+            InvalidValue: if it cannot be written.
+        """
+        records = (record for task in tasks if (record := self._written(task)) is not None)
+        self._write_table("scores.parquet", records)
+
+    def write_errors(self, failures: Iterable[RowFailure]) -> None:
         """Write errors.jsonl with one line per failed row, in the given order; remove it if no row failed.
 
         Raises:
             InvalidValue: if it cannot be written.
         """
-        path = self.path / "errors.jsonl"
         lines = [json.dumps(asdict(failure), ensure_ascii=False) for failure in failures]
-        with as_error(self.path):
-            if not failures:
-                path.unlink(missing_ok=True)
-                return
-            with atomic(path) as temporary:
-                temporary.write_text("\n".join([*lines, ""]), encoding="utf-8", errors="backslashreplace")
+        if lines:
+            self._write_text("errors.jsonl", "\n".join([*lines, ""]))
+        else:
+            self.storage.remove("errors.jsonl")
+
+    def _written(self, task: RowTask) -> Record | None:
+        """Return a task's record, whose files were checked before or have just been written."""
+        try:
+            record: Record = json.loads(self.storage.read(_file("rows", task, "json")))
+            return record if {"scores", "settings", "image", "null_text"} <= record.keys() else None
+        except (OSError, ValueError, AttributeError):
+            return None
+
+    def _write_text(self, name: str, text: str) -> None:
+        self.storage.write(name, lambda path: path.write_bytes(text.encode(errors="backslashreplace")))
+
+    def _write_table(self, name: str, records: Iterable[Record]) -> None:
+        """Write a Parquet file, a row group at a time; remove it if there are no records."""
+        from pyarrow import parquet
+
+        each = iter(records)
+        if not (first := list(islice(each, ROW_GROUP))):
+            self.storage.remove(name)
+            return
+        table = _table(first, _score_columns(first))
+
+        def write(path: Path) -> None:
+            with parquet.ParquetWriter(path, table.schema) as writer:
+                writer.write_table(table)
+                while group := list(islice(each, ROW_GROUP)):
+                    writer.write_table(_table(group, table.schema.names[6:-1]))
+
+        self.storage.write(name, write)
 
 
-def _digest(path: Path) -> dict[str, Any]:
-    """Return the size of a file in bytes and the digest of its contents."""
-    contents = path.read_bytes()
-    return {"bytes": len(contents), "blake2b": hashlib.blake2b(contents, digest_size=16).hexdigest()}
+def _file(folder: str, task: RowTask, suffix: str) -> str:
+    """Return the name of one of a row's files."""
+    return f"{folder}/{task.name[:2]}/{task.name}.{suffix}"
 
 
 def _scores(comparison: Comparison) -> dict[str, float | None]:
@@ -229,14 +218,18 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _table(records: Sequence[Record]) -> Any:
+def _score_columns(records: Sequence[Record]) -> list[str]:
+    return list(dict.fromkeys(name for record in records for name in record["scores"]))
+
+
+def _table(records: Sequence[Record], scores: Sequence[str]) -> Any:
     """Return a pyarrow.Table with one column per score and the settings as JSON."""
     import pyarrow
 
     texts = ("id", "prompt", "negative_prompt", "image", "null_text")
     columns = {name: pyarrow.array([record[name] for record in records], pyarrow.string()) for name in texts}
     columns["seed"] = pyarrow.array([record["seed"] for record in records], pyarrow.int64())
-    for name in dict.fromkeys(name for record in records for name in record["scores"]):
+    for name in scores:
         columns[name] = pyarrow.array([record["scores"].get(name) for record in records], pyarrow.float64())
     columns["settings"] = pyarrow.array([json.dumps(record["settings"]) for record in records], pyarrow.string())
     return pyarrow.table(columns)

@@ -32,8 +32,8 @@ class TableRow:
     fault: str = ""
 
 
-def read(path: Path) -> list[TableRow]:
-    """Return the rows of a .jsonl, .csv or .parquet file, in order.
+def read(path: Path) -> Iterator[TableRow]:
+    """Yield the rows of a .jsonl, .csv or .parquet file, in order.
 
     Raises:
         InvalidValue: if the file cannot be read as what its suffix says, has no rows, or repeats a column.
@@ -41,16 +41,17 @@ def read(path: Path) -> list[TableRow]:
     """
     if (reader := READERS.get(path.suffix.lower())) is None:
         raise InvalidValue(f"'{path}' is not a table of prompts: give a {', '.join(READERS)} file")
+    row = None
     try:
-        rows = list(reader(path))
+        for row in reader(path):
+            yield row
     except (OSError, ValueError, csv.Error) as error:
         if isinstance(error, NullTTAError):
             raise
         reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else first_line(error)
         raise InvalidValue(f"cannot read '{path}': {reason}") from error
-    if not rows:
+    if row is None:
         raise InvalidValue(f"'{path}' has no rows")
-    return rows
 
 
 def _json_lines(path: Path) -> Iterator[TableRow]:
@@ -105,11 +106,12 @@ def _parquet(path: Path) -> Iterator[TableRow]:
     from pyarrow import parquet
 
     try:
-        table = parquet.read_table(path)
+        with parquet.ParquetFile(path) as file:
+            rows = (cells for part in file.iter_batches(1000) for cells in part.to_pylist())
+            for number, cells in enumerate(rows, start=1):
+                yield TableRow(number, {name: value for name, value in cells.items() if not _is_missing(value)})
     except arrow.ArrowException as error:
         raise InvalidValue(f"cannot read '{path}': {first_line(error)}") from error
-    for number, cells in enumerate(table.to_pylist(), start=1):
-        yield TableRow(number, {name: value for name, value in cells.items() if not _is_missing(value)})
 
 
 def _is_missing(value: Any) -> bool:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -20,6 +20,8 @@ from nulltta.runs.request import AlignRequest, RunSettings
 
 SETTINGS = tuple(field.name for field in fields(NullTTAConfig))
 COLUMNS = ("id", "prompt", "negative_prompt", "seed", *SETTINGS)
+LOOKAHEAD = 1000
+"""The number of rows that may wait for others with the same settings, which are then sampled together."""
 _HINTS = get_type_hints(NullTTAConfig)
 
 
@@ -67,13 +69,13 @@ class RowFailure:
 
 
 def tasks(
-    rows: Sequence[TableRow],
+    rows: Iterable[TableRow],
     settings: RunSettings,
     config: Mapping[str, Any] | None = None,
     seed: int = 0,
     negative_prompt: str = "",
-) -> tuple[list[RowTask], list[RowFailure]]:
-    """Return the tasks of the valid rows and the failures of the others.
+) -> Iterator[RowTask | RowFailure]:
+    """Yield the task of each valid row and the failure of each other one, in order.
 
     Args:
         rows: the rows.
@@ -83,13 +85,12 @@ def tasks(
         negative_prompt: the negative prompt of rows without one.
 
     Raises:
-        InvalidValue: if there is an unknown column, or no column of prompts.
+        InvalidValue: if the configuration of all rows is invalid.
     """
-    _require_known_columns(rows)
-    common = {"seed": seed, "negative_prompt": negative_prompt, **(config or {})}
     preset = preset_name(settings.preset or settings.model)  # found once: it may read the model's index
-    found: list[RowTask] = []
-    failures: list[RowFailure] = []
+    given = dict(config or {})
+    settings = replace(settings, config=NullTTAConfig.preset(preset, **given))  # of rows without settings of their own
+    common = {"seed": seed, "negative_prompt": negative_prompt}
     first: dict[str, int] = {}  # id -> the row that has it
     for row in rows:
         name = None
@@ -98,22 +99,39 @@ def tasks(
             if name in first:
                 raise InvalidValue(f"its id is that of row {first[name]}: ids must differ")
             first[name] = row.number
-            found.append(_task(row, name, settings, common, preset))
+            found: RowTask | RowFailure = _task(row, name, settings, common, partial(_config, preset, given))
         except (NullTTAError, OverflowError) as error:  # OverflowError: a number of hundreds of digits
-            failures.append(RowFailure(row.number, name, str(error)))
-    return found, failures
+            found = RowFailure(row.number, name, str(error))
+        yield found
 
 
-def batches(pending: Iterable[RowTask], size: int) -> list[list[RowTask]]:
-    """Group tasks of equal configuration and negative prompt into batches of at most `size`, in order."""
+def batches(pending: Iterable[RowTask], size: int) -> Iterator[list[RowTask]]:
+    """Yield tasks of equal configuration and negative prompt together, in batches of at most `size`.
+
+    At most `LOOKAHEAD` tasks are held back until others can join them.
+    """
     groups: dict[tuple[NullTTAConfig, str], list[RowTask]] = {}
     for task in pending:
-        groups.setdefault((task.request.settings.config, task.request.negative_prompt), []).append(task)
-    return [group[i : i + size] for group in groups.values() for i in range(0, len(group), size)]
+        alike = (task.request.settings.config, task.request.negative_prompt)
+        group = groups.setdefault(alike, [])
+        group.append(task)
+        if len(group) == size:
+            yield groups.pop(alike)
+        elif sum(map(len, groups.values())) > LOOKAHEAD:
+            yield groups.pop(next(iter(groups)))
+    yield from groups.values()
 
 
-def _require_known_columns(rows: Iterable[TableRow]) -> None:
-    seen = {column: row.number for row in reversed([*rows]) for column in row.cells}  # column -> its first row
+def require_known_columns(rows: Iterable[TableRow]) -> None:
+    """Check the columns of a table.
+
+    Raises:
+        InvalidValue: if there is an unknown one, or none of prompts.
+    """
+    seen: dict[str, int] = {}  # column -> its first row
+    for row in rows:
+        for column in row.cells:
+            seen.setdefault(column, row.number)
     for column in (column for column in seen if column not in COLUMNS):
         near = get_close_matches(str(column), COLUMNS, n=1)
         hint = f"did you mean '{near[0]}'? " if near else ""
@@ -141,9 +159,16 @@ def _id(row: TableRow) -> str:
     return str(given)
 
 
-def _task(row: TableRow, name: str, settings: RunSettings, common: Mapping[str, Any], preset: str) -> RowTask:
-    cells = {"prompt": "", **row.cells}
-    cells = {"seed": common["seed"], "negative_prompt": common["negative_prompt"], **cells}
+def _config(preset: str, given: Mapping[str, Any], own: Mapping[str, Any]) -> NullTTAConfig:
+    """Return the configuration of a row whose own cells override what was given for all rows."""
+    return NullTTAConfig.preset(preset, **{**given, **own})
+
+
+def _task(
+    row: TableRow, name: str, settings: RunSettings, common: Mapping[str, Any],
+    config: Callable[[Mapping[str, Any]], NullTTAConfig],
+) -> RowTask:  # fmt: skip
+    cells = {"prompt": "", **common, **row.cells}
     for column in ("prompt", "negative_prompt"):
         if not isinstance(cells[column], str):
             raise InvalidValue(f"must be text, not {cells[column]!r}", field=column)
@@ -152,10 +177,10 @@ def _task(row: TableRow, name: str, settings: RunSettings, common: Mapping[str, 
     if type(seed) is not int or not 0 <= seed < 2**63:
         raise InvalidValue(f"must be a whole number, 0 or more and below 2^63, not {seed!r}", field="seed")
     own = {column: _typed(column, cells[column]) for column in SETTINGS if column in cells}
-    given = {column: value for column, value in common.items() if column in SETTINGS}
-    config = NullTTAConfig.preset(preset, **{**given, **own})
+    if own:
+        settings = replace(settings, config=config(own))
     request = AlignRequest(
-        prompts=[cells["prompt"]], settings=replace(settings, config=config), seed=seed,
+        prompts=[cells["prompt"]], settings=settings, seed=seed,
         negative_prompt=cells["negative_prompt"],
     )  # fmt: skip
     return RowTask(row.number, name, request)

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -41,8 +40,12 @@ def batch(
         ),
     ],
     out: Annotated[
-        Path,
-        typer.Option(metavar="FOLDER", show_default=False, help="The folder for results; given again, it is resumed."),
+        str,
+        typer.Option(
+            metavar="FOLDER",
+            show_default=False,
+            help="The folder for results, or an address such as s3://bucket/results; given again, it is resumed.",
+        ),
     ],
     *,
     settings: RunSettings,
@@ -89,7 +92,7 @@ def batch(
         with _meter() as meter:
             standing = run(request, meter)
         _conclude(standing, out)
-    raise typer.Exit(INTERRUPTED if standing.interrupted else SOME_FAILED if standing.failures else 0)
+    raise typer.Exit(INTERRUPTED if standing.interrupted else SOME_FAILED if standing.failed else 0)
 
 
 class _Bar:
@@ -148,19 +151,18 @@ def _words(standing: BatchProgress) -> str:
     """Return the progress in words: "12 of 64 rows are finished, 1 failed; mean reward 0.880 → 0.935"."""
     from nulltta.display.formatting import number
 
-    rows = [record["scores"] for record in standing.finished.values()]
-    scores = [pair for row in rows if None not in (pair := (row["reward.plain"], row["reward.aligned"]))]
-    if not scores:
+    if not standing.scored:
         return str(standing)
-    plain, aligned = map(fmean, zip(*scores, strict=True))
+    plain, aligned = standing.plain / standing.scored, standing.aligned / standing.scored
     return f"{standing}; mean reward {number(plain)} → {number(aligned)}"
 
 
-def _conclude(standing: BatchProgress, out: Path) -> None:
+def _conclude(standing: BatchProgress, out: str) -> None:
     """Print the last line: what is finished and where it is."""
     if standing.interrupted:
         say("interrupted", f"{standing}: the same command continues from there")
         return
-    places = [str(out / "scores.parquet")] * bool(standing.finished)
-    places += [f"reasons in {out / 'errors.jsonl'}"] * bool(standing.failures)
+    place = out.rstrip("/")
+    places = [f"{place}/scores.parquet"] * bool(standing.finished)
+    places += [f"reasons in {place}/errors.jsonl"] * bool(standing.failed)
     print(f"{_words(standing)}: {', '.join(places)}")

@@ -13,7 +13,7 @@ from nulltta.errors import InvalidValue, MissingExtra, first_line
 
 
 def require_ray(library: str) -> Any:
-    """Import Ray and one of its libraries, "data" or "serve", with its usage statistics turned off.
+    """Import Ray and one of its libraries, "serve" or "util", with its usage statistics turned off.
 
     Raises:
         MissingExtra: if Ray is not installed.
