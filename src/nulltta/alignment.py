@@ -32,6 +32,7 @@ from nulltta.errors import InvalidValue, out_of_memory_as_error
 from nulltta.images import to_pil
 from nulltta.models import load_model
 from nulltta.null_text.capture import about_model, null_texts
+from nulltta.null_text.start import AnyStart, require_started, started
 from nulltta.null_text.value import NullText
 from nulltta.prompts import EncodedPrompt, require_prompts, require_text
 from nulltta.rewards.compose import Custom, measured, parts, unmeasured
@@ -86,7 +87,8 @@ class Result:
         Raises:
             OutOfMemory: if memory runs out.
         """
-        return MethodRun(plain(self.problem), self.problem).finish()
+        problem = replace(self.problem, start=None)
+        return MethodRun(plain(problem), problem).finish()
 
     @property
     def baseline(self) -> Tensor:
@@ -186,6 +188,7 @@ def align(
     seed: int | Sequence[int] = 0,
     negative_prompt: str | Sequence[str] = "",
     latents: Tensor | None = None,
+    start: AnyStart | None = None,
     guard: None = None,
     on_step: OnStep | None = None,
     micro_batch: int | None = None,
@@ -202,8 +205,11 @@ def align(
         method: "null-tta", "plain", the name of one of `nulltta.baselines`, or any callable (Problem) -> Stream.
         seed: an int gives every prompt the same noise, as in a paired comparison; or one per prompt. Several seeds
             for a single prompt give several pictures of it.
-        negative_prompt: the null text to start from; one, or one per prompt.
+        negative_prompt: the text of φ; one, or one per prompt.
         latents: initial latents (B, K, C, h, w), or (K, C, h, w) for one prompt, instead of the seed's.
+        start: a null text that was learnt before (a `NullText`, a `FittedNullText` or a file of either), from which φ'
+            starts at every denoising step; φ if None. The objective still holds φ' to φ. The method "plain" samples
+            under it without optimising it.
         guard: always None. A reward that is only watched did no more than choosing among candidates (docs/log.md).
         on_step: called after each denoising step.
         micro_batch: how many prompts (with gradient) or candidates (without) go through the networks at once; all of
@@ -216,7 +222,8 @@ def align(
 
     Raises:
         InvalidValue: if an argument is wrong.
-        LoadError: if a model or reward does not load.
+        LoadError: if a model, a reward or a null text does not load.
+        DoesNotFit: if the null text to start from was made for another model.
         RewardError: if the reward fails, is not finite, or gives no gradient although one is needed.
         OutOfMemory: if memory runs out even for a single prompt or candidate.
     """
@@ -227,7 +234,9 @@ def align(
         raise InvalidValue(
             "is no longer offered: add it to the reward as a sum, or bound the step (kl_target)", "guard"
         )
-    problem = make_problem(model, prompts, reward, config, seed, negative_prompt, latents, micro_batch)
+    if start is not None:
+        require_started(method)
+    problem = make_problem(model, prompts, reward, config, seed, negative_prompt, latents, micro_batch, start)
     method_run = MethodRun(run(problem), problem)
     steps = expected_steps(method if isinstance(method, str) else "null-tta", problem.config)
     with watched(progress, problem.reward.name, steps) as show:
@@ -235,6 +244,7 @@ def align(
     result = as_result(problem, outcome, method_run.trace)
     return replace(result, asked={
         "reward": reward, "method": method, "negative_prompt": negative_prompt, "latents": latents is not None,
+        "start": start,
     })  # fmt: skip
 
 
@@ -287,6 +297,7 @@ def make_problem(
     negative_prompt: str | Sequence[str] = "",
     latents: Tensor | None = None,
     micro_batch: int | None = None,
+    start: AnyStart | None = None,
 ) -> Problem:
     """Return the `Problem` that `align`'s arguments state.
 
@@ -295,7 +306,8 @@ def make_problem(
 
     Raises:
         InvalidValue: if an argument is wrong.
-        LoadError: if a model or reward does not load.
+        LoadError: if a model, a reward or a null text does not load.
+        DoesNotFit: if the null text to start from was made for another model.
         RewardError: if a z(...) cannot be measured.
         OutOfMemory: if memory runs out.
     """
@@ -320,7 +332,7 @@ def make_problem(
             _initial_latents(model, seeds, config, latents).to(next(iter(null.values())).device),
             about=about_model(model, config.num_inference_steps), memory=memory,
         )  # fmt: skip
-        return _measured(problem)
+        return _measured(problem if start is None else replace(problem, start=started(problem, start)))
 
 
 def _texts(given: str | Sequence[str], what: str) -> list[str]:
@@ -404,7 +416,8 @@ def _plain_samples(problem: Problem, b: int) -> tuple[Tensor, Tensor]:
     steps = problem.config.num_inference_steps
     latents = randomness.initial_latents(problem.model, seeds, 1, steps).to(problem.latents)
     prompts, unused = [problem.prompts[b]] * PLAIN_SAMPLES, Custom(_zero, "none")
-    single = replace(problem, prompts=prompts, cond=cond, null=null, reward=unused, seeds=seeds, latents=latents)
+    single = replace(problem, prompts=prompts, cond=cond, null=null, reward=unused, seeds=seeds, latents=latents,
+                     start=None)  # fmt: skip
     outcome = MethodRun(plain(single), single).finish()
     assert outcome.latents is not None
     return outcome.candidates[:, 0], outcome.latents[:, 0]

@@ -93,7 +93,7 @@ def test_a_shared_null_text_averages_only_the_steps_that_were_optimised() -> Non
 def test_alignment_continues_from_a_null_text_given_at_the_start() -> None:
     problem = align(Gaussian(), "red", nearness, config=SHORT, method="plain").problem
     start = {"mean": torch.tensor([[0.3, -0.1, 0.2]])}
-    frozen = replace(problem, config=replace(SHORT, inner_steps=(0, 0), num_particles=1), start=start)
+    frozen = replace(problem, config=replace(SHORT, inner_steps=(0, 0), num_particles=1), start=lambda _: start)
     run = MethodRun(null_tta(frozen))
     outcome, trace = run.finish(), run.trace
     assert all(torch.equal(null["mean"], start["mean"]) for null in outcome.nulls)

@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from nulltta.cli import main
 from nulltta.null_text.fitted import FittedNullText
+from nulltta.rewards.image_files import read_image
 
 
 @pytest.fixture
@@ -67,6 +69,7 @@ def test_it_writes_a_null_text_that_replays_for_any_prompt(
         (["--updates", "0"], "--updates must be a whole number, 1 or more, not 0"),
         (["--form", "words"], "--form"),
         (["--reward", "jpeg"], "gives no gradient"),
+        (["--reward", "clip"], "--reward 'clip' knows what the model 'embedded' draws and nothing else"),
         (["--guard", "nothing"], "nothing"),
         (["--validation", "missing.txt"], "missing.txt"),
         (["--guidance-scale", "1"], "--guidance-scale must be above 1"),
@@ -92,6 +95,9 @@ def test_a_file_that_exists_is_not_overwritten(
     assert main(words(checkpoint, prompts, out)) == 2
     assert "exists: choose another file, or delete it" in capsys.readouterr().err
     assert out.read_text() == "mine"
+    (tmp_path / "null.safetensors.training").write_text("the state beside what a stopped fit wrote")
+    assert main(words(checkpoint, prompts, out)) == 2
+    assert "damaged: delete it to begin anew" in capsys.readouterr().err
 
 
 def test_too_few_prompts_are_refused(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -99,3 +105,26 @@ def test_too_few_prompts_are_refused(checkpoint: Path, tmp_path: Path, capsys: p
     few.write_text("a cat\na dog\n", encoding="utf-8")
     assert main(words(checkpoint, few, tmp_path / "null.safetensors")) == 2
     assert "--prompts needs more prompts" in capsys.readouterr().err
+
+
+def test_a_run_starts_from_a_fitted_null_text(
+    checkpoint: Path, prompts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fitted, out, short = tmp_path / "null.safetensors", tmp_path / "out", ["--num-inference-steps", "2"]
+    assert main(words(checkpoint, prompts, fitted, "--form", "constant", "--learning-rate", "0.5")) == 0
+    common = ["--model", str(checkpoint), "--reward", "brightness", "--device", "cpu", "--guidance-scale", "4", *short]
+    align = ["align", "a tree", *common, "--seed", "3", "--start", str(fitted), "--out", str(out)]
+    assert main([*align, "--method", "plain", "--num-particles", "1"]) == 0
+    replay = ["replay", str(fitted), "--model", str(checkpoint), "--device", "cpu", "--prompt", "a tree"]
+    assert main([*replay, "--seeds", "3", "--plain", "--out", str(tmp_path / "replayed")]) == 0
+    aligned, plain = (read_image(out / name) for name in ("aligned.png", "plain.png"))
+    assert torch.equal(aligned, read_image(tmp_path / "replayed" / "000.png"))
+    assert not torch.equal(aligned, plain)
+    record = json.loads((out / "result.json").read_text())
+    assert f"--start {fitted}" in record["command"]
+    assert record["arguments"]["start"] == str(fitted)
+    capsys.readouterr()
+    assert main([*align, "--method", "best-of-n", "--overwrite"]) == 2
+    assert "--start is for the methods null-tta and plain" in capsys.readouterr().err
+    assert main(["align", "a cat", "--device", "cpu", "--start", str(fitted), "--out", str(tmp_path / "other")]) == 2
+    assert "--start: the null text does not fit this model" in capsys.readouterr().err

@@ -86,6 +86,8 @@ def test_it_raises_the_reward_on_prompts_that_it_has_not_seen(model: Any, form: 
     assert gains[-1]["brightness"].mean > 0
     best = max(found["brightness"].mean for found in gains)
     assert null_text.about["validation"]["gains"]["brightness"]["mean"] == pytest.approx(best)
+    kept = [step.best for step in steps if step.best is not None]
+    assert same_weights(kept[-1], null_text)
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_one_others(model: Any) -> None:

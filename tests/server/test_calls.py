@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
 import nulltta
+from nulltta import InvalidValue
 from nulltta.runs.call import CallSettings
 
 from .serving import SHORT, Running, assert_same, config, picture
@@ -47,6 +49,26 @@ def test_an_uploaded_picture_is_started_from(shared: Running, checkpoint: Any, p
     expected = nulltta.align(model, "a cat", "brightness", config=short, seed=1).pil()[0]
     assert_same(picture(answer.data[0].b64_json), expected)
     assert (answer.model_extra or {})["nulltta"]["call"] == {"strength": 1.0}  # pictures are not sent back
+
+
+def test_a_server_with_a_null_text_samples_under_it(
+    start: Callable[..., Running], tiny: nulltta.GuidedModel, tmp_path: Path
+) -> None:
+    learnt = nulltta.align(tiny, "a dog", "brightness", config=config(learning_rate=0.5)).null_text[0]
+    learnt.save(tmp_path / "n.safetensors", noise=True)
+    at = start(start=str(tmp_path / "n.safetensors"), methods=("plain",))
+    with at.client() as client:
+        answer = client.images.generate(
+            prompt="a cat", extra_body={"nulltta": {**SHORT, "reward": "brightness", "seed": 1}}
+        )  # type: ignore[call-overload]
+    expected, without = (
+        nulltta.align(tiny, "a cat", "brightness", method="plain", config=config(), seed=1, start=each).pil()[0]
+        for each in (learnt, None)
+    )
+    assert_same(picture(answer.data[0].b64_json), expected)
+    assert expected.tobytes() != without.tobytes()
+    with pytest.raises(InvalidValue, match="not best-of-n"):
+        start(start=str(tmp_path / "n.safetensors"), methods=("plain", "best-of-n"))
 
 
 def test_requests_of_unlike_sizes_share_a_server(start: Callable[..., Running]) -> None:

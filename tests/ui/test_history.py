@@ -13,6 +13,9 @@ import torch
 from PIL import Image
 
 from nulltta import NullText, NullTTAError
+from nulltta.null_text.fitted import FittedNullText
+from nulltta.null_text.forms import ConstantForm, free_shapes
+from nulltta.null_text.identity import identity
 from nulltta.runs.request import AlignRequest
 from nulltta.ui import history, show
 from nulltta.ui.engine import PageEngine
@@ -100,3 +103,19 @@ def test_a_file_that_is_not_a_null_text_is_named_as_it_was_uploaded(engine: Page
     assert str(tmp_path) not in str(refused.value)
     with pytest.raises(NullTTAError, match="no null text"):
         replayed(engine, None, **asked)  # type: ignore[arg-type]
+
+
+def test_a_fitted_null_text_replays_any_prompt(engine: PageEngine, tmp_path: Path) -> None:
+    model = engine.model(engine.models[0])
+    _, null = model.encode(["a dog"], [""])
+    form = ConstantForm(free_shapes(null), 1)
+    for parameter in form.parameters():
+        parameter.data += 0.3
+    about = {"model": identity(model), "form": "constant",
+             "config": {"num_inference_steps": 2, "guidance_scale": 3.0}}  # fmt: skip
+    FittedNullText([500.0], form.requires_grad_(False), (0, 1), about).save(tmp_path / "fitted.safetensors")
+    asked = {"model": engine.models[0], "seeds": "0", "exact": False, "reward": ""}
+    found = replayed(engine, str(tmp_path / "fitted.safetensors"), prompt="a dog", **asked)  # type: ignore[arg-type]
+    assert not torch.allclose(found.plain, found.images, atol=1e-3)
+    with pytest.raises(NullTTAError, match="was fitted for all prompts"):
+        replayed(engine, str(tmp_path / "fitted.safetensors"), prompt="", **asked)  # type: ignore[arg-type]

@@ -10,11 +10,15 @@ from nulltta.config import NullTTAConfig
 from nulltta.errors import InvalidValue
 
 
-def planned(config: NullTTAConfig) -> list[int]:
+def planned(config: NullTTAConfig, *, started: bool = False) -> list[int]:
     """Return n_i, the inner steps of each denoising step, within `optimise_between` and the budget.
 
     Candidates and references take evaluations whether or not the null text is optimised. What the budget leaves is
     spent on inner steps in proportion to n_i.
+
+    Args:
+        config: the settings.
+        started: whether φ' starts from a learnt null text, so that it differs from φ at every denoising step.
 
     Raises:
         InvalidValue: if the budget does not even cover the candidates.
@@ -27,7 +31,7 @@ def planned(config: NullTTAConfig) -> list[int]:
 
     def cost(total: int) -> int:
         cut = schedules.afforded(counts, total)
-        return of_inner_step(config) * sum(cut) + _without_gradient(config, cut)
+        return of_inner_step(config) * sum(cut) + _without_gradient(config, cut, started)
 
     if config.budget < cost(0):
         raise InvalidValue(
@@ -40,19 +44,19 @@ def planned(config: NullTTAConfig) -> list[int]:
     return schedules.afforded(counts, affordable)
 
 
-def evaluations(config: NullTTAConfig) -> tuple[int, int]:
+def evaluations(config: NullTTAConfig, *, started: bool = False) -> tuple[int, int]:
     """Return the denoiser branches per prompt with gradient and without.
 
     For zeroth order the first number counts inner steps, each of `of_inner_step` evaluations. Under a `kl_target` the
-    second number counts as many projections as there may be; usually there are fewer.
+    second number counts as many projections as there may be; usually there are fewer. `started` is as for `planned`.
     """
-    counts = planned(config)
-    return sum(counts), _without_gradient(config, counts)
+    counts = planned(config, started=started)
+    return sum(counts), _without_gradient(config, counts, started)
 
 
-def spent(config: NullTTAConfig) -> int:
-    """Return the evaluations per prompt as a budget counts them."""
-    inner, others = evaluations(config)
+def spent(config: NullTTAConfig, *, started: bool = False) -> int:
+    """Return the evaluations per prompt as a budget counts them; `started` is as for `planned`."""
+    inner, others = evaluations(config, started=started)
     return of_inner_step(config) * inner + others
 
 
@@ -68,12 +72,12 @@ def of_inner_step(config: NullTTAConfig) -> int:
     return config.zeroth_order_samples + (config.zeroth_order_directions != "cma")  # J at φ' itself
 
 
-def _without_gradient(config: NullTTAConfig, counts: Sequence[int]) -> int:
+def _without_gradient(config: NullTTAConfig, counts: Sequence[int], started: bool) -> int:
     """Count both branches of K candidates at T steps, ε(x_t, φ) once φ' has moved, and ε(x_t, φ') where it moves.
 
     Where φ' has moved, a `kl_target` may take `PROJECTIONS` more.
     """
     optimised = [i for i, count in enumerate(counts) if count]
-    references = len(counts) - optimised[0] if optimised else 0
+    references = len(counts) if started else len(counts) - optimised[0] if optimised else 0
     projections = 0 if config.kl_target is None else PROJECTIONS * references
     return 2 * config.num_particles * len(counts) + references + len(optimised) + projections

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -13,6 +13,9 @@ from nulltta.algorithm import randomness
 from nulltta.algorithm.memory import MicroBatch
 from nulltta.config import NullTTAConfig
 from nulltta.contracts import Embedding, GuidedModel, NoiseStep, Reward
+
+NullPath: TypeAlias = Callable[[int], Embedding]
+"""Index of a denoising step -> φ' of B prompts there, first dimension B."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +31,7 @@ class Problem:
         config: the settings.
         seeds: one per prompt.
         latents: (B, K, C, h, w), the initial latents x_T.
-        start: φ' before the first step, first dimension B; φ if None.
+        start: the φ' of each denoising step before it is optimised; φ if None.
         memory: how many rows go through the networks at once.
         about: what null texts record of the model, in JSON's types, found before sampling.
     """
@@ -41,7 +44,7 @@ class Problem:
     config: NullTTAConfig
     seeds: Sequence[int]
     latents: Tensor
-    start: Embedding | None = None
+    start: NullPath | None = None
     memory: MicroBatch = field(default_factory=MicroBatch, compare=False)
     about: Mapping[str, Any] = field(default_factory=dict, compare=False)
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from nulltta.algorithm import schedules
 from nulltta.algorithm.budget import planned
 from nulltta.algorithm.cma_es import Evolution, Span, word_basis
-from nulltta.algorithm.embeddings import distance
+from nulltta.algorithm.embeddings import distance, is_free
 from nulltta.algorithm.gradients import ESTIMATORS, in_micro_batches
 from nulltta.algorithm.memory import MicroBatch
 from nulltta.algorithm.objective import Objective
@@ -59,12 +59,15 @@ def denoise(
 
 @torch.no_grad()
 def plain(problem: Problem) -> Stream:
-    """Sample under classifier-free guidance from each prompt's first initial latent; no reward is used."""
+    """Sample under classifier-free guidance from each prompt's first initial latent; no reward is used.
+
+    A null text to start from replaces φ; it is not optimised.
+    """
     p, B, steps = problem, len(problem.prompts), problem.schedule()
     x = p.latents[:, 0]
 
     def branches(i: int, x: Tensor) -> tuple[Tensor, Tensor]:
-        return both_predicted(p, x, steps[i])
+        return both_predicted(p, x, steps[i], None if p.start is None else p.start(i))
 
     def noise(i: int, x: Tensor) -> Tensor:
         return p.noise(i, steps[i], x, particles=1)[:, 0]
@@ -86,8 +89,10 @@ def null_tta(problem: Problem) -> Stream:
     p, cfg, s = problem, problem.config, problem.config.guidance_scale
     K, release = cfg.num_particles, cfg.conventions == "release"
     gamma = schedules.annealing_coefficient(cfg.annealing, cfg.num_inference_steps)
-    start, counts, steps = _start_ascent(p), planned(cfg), p.schedule()
-    null, nulls, moved = dict(p.start or p.null), [], p.start is not None  # φ', carried over from step to step
+    ascent, counts, steps = _start_ascent(p), planned(cfg, started=p.start is not None), p.schedule()
+    start = p.start or (lambda _: p.null)
+    null, nulls = start(0), []  # φ'; what it learns beyond its start is carried over from step to step
+    moved, learnt = p.start is not None, False
 
     view = look(p, p.latents, steps[0], null, allow_nan=release)  # 1. K initial latents
     selected = greedy(view.rewards)
@@ -100,11 +105,11 @@ def null_tta(problem: Problem) -> Stream:
         eps_null = predicted(p.model, p.memory, x, step, p.null) if moved or n else eps
         anneal = schedules.regularisation(i, gamma)
         objective = Objective(p.model, p.reward, p.prompts, cfg, step, x, eps_cond, eps_null, p.null, anneal)
-        null, inner_rewards = ascend(objective, null, start, steps=n, generators=p.generators(i, "gradient"))  # 2b.
+        null, inner_rewards = ascend(objective, null, ascent, steps=n, generators=p.generators(i, "gradient"))  # 2b.
         if len(inner_rewards):
             if not moved:
                 _refuse_unmoved(p, null)
-            moved = True
+            moved = learnt = True
             eps = predicted(p.model, p.memory, x, step, null)  # ε(x_t, φ'); without inner steps it is known already
         if cfg.kl_target is not None and moved:
             null, eps, kl = within(objective, null, eps, cfg.kl_target)
@@ -114,6 +119,8 @@ def null_tta(problem: Problem) -> Stream:
 
         mean, std = p.model.step_distribution(x, p.model.guide(eps, eps_cond, s), step)  # 2c. K candidates x_{t−1}
         latents = mean[:, None] + std * p.noise(i, step, x, K)
+        if i + 1 < len(steps):
+            null = _carried(null, start(i), start(i + 1)) if learnt else start(i + 1)
         view = look(p, latents, steps[i + 1] if i + 1 < len(steps) else None, null, allow_nan=release)
         selected = greedy(view.rewards)
         x, eps, eps_cond = (pick(values, selected) for values in (latents, view.eps_null, view.eps_cond))
@@ -121,6 +128,13 @@ def null_tta(problem: Problem) -> Stream:
 
     best = greedy(view.rewards)  # 3.
     return Outcome(view.images, view.rewards, best, initial, initial_rewards, nulls, view.x0)
+
+
+def _carried(null: Embedding, before: Embedding, after: Embedding) -> Embedding:
+    """Return φ' with its start at one denoising step exchanged for its start at the next."""
+    if after is before:
+        return null
+    return {name: null[name] + (tensor - before[name]) if is_free(tensor) else tensor for name, tensor in after.items()}
 
 
 @torch.no_grad()
@@ -157,4 +171,4 @@ def _refuse_unmoved(p: Problem, null: Embedding) -> None:
     """
     if p.config.weights[0] == 0 or p.config.learning_rate == 0 or p.config.conventions == "release":
         return
-    require_slope(p.reward, distance(null, p.start or p.null))
+    require_slope(p.reward, distance(null, p.null))

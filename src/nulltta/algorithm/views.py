@@ -87,11 +87,15 @@ def predicted(model: GuidedModel, memory: MicroBatch, x: Tensor, step: NoiseStep
     return torch.cat(memory.map(lambda rows: model.predict(x[rows], step, take(embedding, rows)), len(x)))
 
 
-def both_predicted(p: Problem, x: Tensor, step: NoiseStep) -> tuple[Tensor, Tensor]:
-    """Return (ε(x, φ), ε(x, c)) of latents (B, C, h, w), one per prompt, as many at once as fit into memory."""
+def both_predicted(p: Problem, x: Tensor, step: NoiseStep, null: Embedding | None = None) -> tuple[Tensor, Tensor]:
+    """Return (ε(x, φ'), ε(x, c)) of latents (B, C, h, w), one per prompt, as many at once as fit into memory.
+
+    φ' is φ unless it is given.
+    """
+    phi = p.null if null is None else null
 
     def both(rows: Tensor) -> tuple[Tensor, Tensor]:
-        return predict_branches(p.model, x[rows], step, take(p.null, rows), take(p.cond, rows))
+        return predict_branches(p.model, x[rows], step, take(phi, rows), take(p.cond, rows))
 
     eps_null, eps_cond = map(torch.cat, zip(*p.memory.map(both, len(x)), strict=True))
     return eps_null, eps_cond

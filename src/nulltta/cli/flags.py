@@ -31,6 +31,13 @@ RewardSource = Annotated[
     typer.Option(metavar="SOURCE", help="The weights of a reward given by name: a hub id, a directory or a file."),
 ]
 Method = Annotated[str, typer.Option(metavar="NAME", help="null-tta, plain, or another method (see the docs).")]
+Start = Annotated[
+    str | None,
+    typer.Option(
+        "--start", "--null-text", metavar="FILE",
+        help="A null text that was learnt before, to start from; with --method plain, to sample under as it is.",
+    ),
+]  # fmt: skip
 BatchSize = Annotated[int, typer.Option(help="Images sampled at a time; results do not depend on it.")]
 MicroBatch = Annotated[
     int | None,
@@ -132,7 +139,7 @@ _CALL_FLAGS: dict[str, Any] = {
 }  # fmt: skip
 _RUN_FLAGS: dict[str, Any] = {
     "reward": Reward, "reward_source": RewardSource, "reward_dtype": RewardDtype, "model": Model, "preset": Preset,
-    "method": Method,
+    "method": Method, "start": Start,
     "batch_size": BatchSize, "micro_batch": MicroBatch, "tiny_decoder": TinyDecoder, "compile": Compile,
     "device": Device, "dtype": Dtype, "offload": Offload, **_CALL_FLAGS,
 }  # fmt: skip

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from nulltta.cli.flags import Compile, Device, Dtype, Model, Offload, TinyDecoder, call_flags
+from nulltta.cli.flags import Compile, Device, Dtype, Model, Offload, Start, TinyDecoder, call_flags
 from nulltta.cli.messages import quiet
 from nulltta.errors import InvalidValue, MissingExtra, blaming
 from nulltta.runs.request import ModelSettings
@@ -45,8 +45,12 @@ def serve(
     ] = None,
     method: Annotated[
         list[str] | None,
-        typer.Option(help="A method to offer, the first as the default; may be repeated (default: null-tta, plain)."),
+        typer.Option(
+            help="A method to offer, the first as the default; may be repeated (default: null-tta, plain; with a null "
+            "text to start from plain, null-tta)."
+        ),
     ] = None,
+    start: Start = None,
     host: Annotated[
         str, typer.Option(help="The address to listen on; one that other machines reach needs an API key.")
     ] = ServerSettings.host,
@@ -105,8 +109,11 @@ def serve(
     """Serve images over HTTP, with the interface of OpenAI's images API."""
     with blaming("api_key_file"):
         keys = read_keys(api_key_file, os.environ)
+    if start is not None:
+        start = str(Path(start).absolute())  # a replica may have another current directory
+    offered = ServerSettings.methods if start is None else ServerSettings.methods[::-1]
     settings = ServerSettings(
-        rewards=tuple(reward or ()), methods=tuple(method or ServerSettings.methods), host=host, port=port,
+        rewards=tuple(reward or ()), methods=tuple(method or offered), start=start, host=host, port=port,
         keys=keys, name=name or (Path(model).name if Path(model).is_dir() else model),
         public_url=public_url, log_prompts=log_prompts, max_images=max_images, batch_size=batch_size,
         queue_size=queue_size, max_prompt=max_prompt, max_body=max_body, max_pixels=max_pixels, max_steps=max_steps,

@@ -35,19 +35,18 @@ from nulltta.fit.settings import FitSettings
 from nulltta.fit.trajectories import Pool, TrajectorySampler
 from nulltta.fit.validation import Validation, gains
 from nulltta.models.learnt_tokens import LearntTokens
+from nulltta.null_text.capture import about_learnt, about_model
 from nulltta.null_text.exact import steps_of
 from nulltta.null_text.fitted import FittedNullText
 from nulltta.null_text.forms import FORMS, Form, TokensForm, free_shapes
-from nulltta.null_text.identity import identity
 from nulltta.scoring import as_measure, require_differentiable, require_pictures
-from nulltta.versions import version_of
 
 FIRST_SEED = 1_000_000
 """The seed of the first trajectory, far from those of a user's runs."""
 SAVE_SECONDS = 60
 """How often the state is written, beside at every validation."""
 FALLS = 3
-"""After how many validations in a row at which a guard fell the fit ends."""
+"""After how many validations in a row at which a guard fell by more than chance the fit ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +57,13 @@ class FitStep:
         update: its number, from 1.
         reward: the mean reward of the clean estimates.
         gains: by measure, if the null text was validated after this update; else None.
+        best: the null text, if that validation was the best so far; else None.
     """
 
     update: int
     reward: float
     gains: Mapping[str, Gain] | None = None
+    best: FittedNullText | None = None
 
 
 FitStream: TypeAlias = Generator[FitStep, None, FittedNullText]
@@ -122,18 +123,11 @@ class FitProblem:
     def about(self) -> dict[str, Any]:
         """How the null text is made, in JSON's types."""
         listed = "\n".join(self.prompts).encode()
-        where = self.model.placement(self.config.num_inference_steps)
-        return {
-            "model": identity(self.model),
-            "model_name": self.model.name,
+        of_model = about_model(self.model, self.config.num_inference_steps)
+        return about_learnt(self.reward, self.config, of_model) | {
             "form": self.settings.form,
-            "reward": self.reward.name,
-            "config": asdict(self.config),
             "fit": asdict(self.settings),
             "prompts": {"number": len(self.prompts), "blake2b": hashlib.blake2b(listed, digest_size=12).hexdigest()},
-            "versions": {name: version_of(name) for name in ("nulltta", "diffusers", "transformers", "torch")},
-            "licence": "",
-            **({"where": where} if where else {}),
         }
 
 
@@ -196,18 +190,15 @@ class _Training:
             self._refresh()
             reward = self._update()
             self.update += 1
-            found = None
+            found, best = None, None
             if self.update % settings.validate_every == 0 or self.update == settings.updates:
                 found = gains(plain, self.validation.scores(p.null_text(self.average)))
-                self._keep(found)
+                best = self._kept() if self._keep(found) else None
             if checkpoint is not None and (found or time.monotonic() - saved > SAVE_SECONDS):
                 self.save(checkpoint)
                 saved = time.monotonic()
-            yield FitStep(self.update, reward, found)
-        assert self.best is not None
-        self.average.load_state_dict(self.best["form"])
-        validation = {"prompts": len(p.validation), "update": self.best["update"], "gains": self.best["gains"]}
-        return p.null_text(self.average.eval(), validation=validation)
+            yield FitStep(self.update, reward, found, best)
+        return self._kept()
 
     def _refresh(self) -> None:
         """Fill the pool with plain trajectories; then replace some, half by plain ones, half by the null text's own."""
@@ -264,23 +255,38 @@ class _Training:
             average.lerp_(weight.detach(), 1 - decay)
         return float(terms.reward.mean())
 
-    def _keep(self, found: dict[str, Gain]) -> None:
+    def _keep(self, found: dict[str, Gain]) -> bool:
         """Keep the average if it is the best so far: the target's gain counts where no guard fell."""
         self.history.append(found)
         target = self.problem.reward.name
         rank = (not self._fell(found), found[target].mean)
-        if self.best is None or rank > tuple(self.best["rank"]):
+        if better := self.best is None or rank > tuple(self.best["rank"]):
             weights = {name: tensor.clone() for name, tensor in self.average.state_dict().items()}
             self.best = {
                 "form": weights, "rank": list(rank), "update": self.update,
                 "gains": {name: asdict(gain) for name, gain in found.items()},
             }  # fmt: skip
+        return better
+
+    def _kept(self) -> FittedNullText:
+        """Return the best null text so far."""
+        assert self.best is not None
+        kind = FORMS[self.problem.settings.form]
+        form = kind.of_weights(self.form.shapes, len(self.problem.steps), self.best["form"]).eval()
+        validation = {
+            "prompts": len(self.problem.validation), "update": self.best["update"], "gains": self.best["gains"],
+        }  # fmt: skip
+        return self.problem.null_text(form.requires_grad_(False), validation=validation)
 
     def _fell(self, found: Mapping[str, Gain]) -> bool:
         return any(found[name].mean < 0 for name in self.problem.guards if name in found)
 
     def _guard_fell_repeatedly(self) -> bool:
-        return len(self.history) >= FALLS and all(map(self._fell, self.history[-FALLS:]))
+        return len(self.history) >= FALLS and all(map(self._fell_surely, self.history[-FALLS:]))
+
+    def _fell_surely(self, found: Mapping[str, Gain]) -> bool:
+        """Return whether the whole interval of a guard's gain lies below 0."""
+        return any(found[name].high < 0 for name in self.problem.guards if name in found)
 
     def _fingerprint(self) -> str:
         """Return what must agree for a fit to go on: everything but the number of validations."""
@@ -307,7 +313,7 @@ class _Training:
         """
         try:
             state = torch.load(path, weights_only=True, map_location="cpu")
-        except (OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
+        except Exception as error:  # whatever a damaged file leads the unpickler to
             raise LoadError(f"'{path}' is damaged: delete it to begin anew") from error
         if state.get("fingerprint") != self._fingerprint():
             raise LoadError(f"'{path}' is the state of another fit: delete it, or write to another file (out)")

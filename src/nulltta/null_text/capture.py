@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -13,7 +13,8 @@ from torch import Tensor
 from nulltta.algorithm import randomness
 from nulltta.algorithm.embeddings import transform
 from nulltta.algorithm.problem import Problem
-from nulltta.contracts import GuidedModel, Outcome, Step
+from nulltta.config import NullTTAConfig
+from nulltta.contracts import GuidedModel, Outcome, Reward, Step
 from nulltta.errors import InvalidValue
 from nulltta.null_text.exact import RowByRow
 from nulltta.null_text.identity import identity
@@ -27,7 +28,8 @@ def null_texts(problem: Problem, outcome: Outcome, trace: Sequence[Step]) -> lis
     trace = trace[-len(outcome.nulls) :]  # of several passes, the last one drew the images
     timesteps = [step.timestep for step in trace]
     chosen = [step.selected for step in trace[:-1]] + [outcome.selected]  # (B,) per step; at the end the best
-    common = _about(problem) | _batch(problem, outcome, trace)
+    of_model = problem.about or about_model(problem.model, problem.config.num_inference_steps)
+    common = about_learnt(problem.reward, problem.config, of_model) | _batch(problem, outcome, trace)
     found = []
     for b, prompt in enumerate(problem.prompts):
         row, latents = partial(_row, b), outcome.initial_latents[b].cpu()
@@ -89,6 +91,23 @@ def _row(index: int, tensor: Tensor) -> Tensor:
     return tensor[index].cpu()
 
 
+def about_learnt(reward: Reward, config: NullTTAConfig, of_model: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what every null text says of how it was learnt, in JSON's types.
+
+    Args:
+        reward: the reward that was raised.
+        config: the settings.
+        of_model: what `about_model` found.
+    """
+    return {
+        **of_model,
+        "reward": reward.name,
+        "config": asdict(config),
+        "versions": {name: version_of(name) for name in ("nulltta", "diffusers", "transformers", "torch")},
+        "licence": "",
+    }
+
+
 def about_model(model: GuidedModel, num_inference_steps: int) -> dict[str, Any]:
     """Return what a null text records of a model, in JSON's types.
 
@@ -105,13 +124,3 @@ def about_model(model: GuidedModel, num_inference_steps: int) -> dict[str, Any]:
         if where := model.placement(num_inference_steps):
             about["where"] = where
     return about
-
-
-def _about(problem: Problem) -> dict[str, Any]:
-    return {
-        **(problem.about or about_model(problem.model, problem.config.num_inference_steps)),
-        "reward": problem.reward.name,
-        "config": asdict(problem.config),
-        "versions": {name: version_of(name) for name in ("nulltta", "diffusers", "transformers", "torch")},
-        "licence": "",
-    }

@@ -86,8 +86,9 @@ def examine(settings: RunSettings) -> tuple[Machine, dict[str, str | None], Esti
     machine, notes = describe(usable_device(settings.device)), Console(stderr=True)
     with notes.status("loading model and rewards"):
         loaded = load(settings)
+    started = loaded.start is not None
     with notes.status("timing a few evaluations of each kind"):
-        found = estimate(loaded.model, loaded.reward, loaded.settings.config, settings.batch_size)
+        found = estimate(loaded.model, loaded.reward, loaded.settings.config, settings.batch_size, started=started)
     return machine, {name: version_of(name) for name in PACKAGES}, found
 
 
@@ -104,13 +105,20 @@ def describe(device: torch.device) -> Machine:
 
 
 def estimate(
-    model: GuidedModel, reward: Reward, config: NullTTAConfig, prompts: int = 1, prompt: str = "a cat"
+    model: GuidedModel,
+    reward: Reward,
+    config: NullTTAConfig,
+    prompts: int = 1,
+    prompt: str = "a cat",
+    *,
+    started: bool = False,
 ) -> Estimate:
     """Estimate the time and memory of aligning a batch of prompts from a few evaluations of each kind.
 
     Args:
         prompts: the number of prompts in the batch.
         prompt: the text of each of them.
+        started: whether the run starts from a null text that was learnt before.
 
     Raises:
         InvalidValue: if the settings ask for the gradient of a reward that has none.
@@ -140,7 +148,7 @@ def estimate(
     with torch.no_grad():
         timed = {what.__name__: _seconds(what, x.device) / prompts for what in (inner, candidates)}
         reference = _seconds(lambda: model.predict(x, step, problem.null), x.device) / prompts
-    inner_steps, without = evaluations(problem.config)
+    inner_steps, without = evaluations(problem.config, started=started)
     T = config.num_inference_steps
     per_inner = 1 if differentiated else of_inner_step(problem.config)
     parts = (

@@ -19,15 +19,15 @@ from nulltta.null_text.fitted import FittedNullText
 from nulltta.quiet import quiet_libraries
 from nulltta.rewards.expression import with_source
 from nulltta.runs.fit_request import FitRequest
-from nulltta.runs.loading import load_model, load_reward, resolved
+from nulltta.runs.loading import load_model, load_reward, refuse_toy_scorers, resolved
 from nulltta.scoring import as_measure
 
 
 def run(request: FitRequest) -> None:
     """Fit a null text and write its file, showing the progress and every validation.
 
-    The state is kept beside the file, so that a fit that was stopped goes on when it is asked for again; it is deleted
-    at the end.
+    The file is written at each validation that is the best so far. The state is kept beside it, so that a fit that was
+    stopped goes on when it is asked for again; it is deleted at the end.
 
     Raises:
         InvalidValue: if the device cannot be used, or a file cannot be written.
@@ -53,6 +53,8 @@ def run(request: FitRequest) -> None:
 
 def _problem(request: FitRequest) -> FitProblem:
     settings = resolved(request.model)
+    for expression in (*([] if request.reward_source else [request.reward]), *request.guards):
+        refuse_toy_scorers(expression, settings.model)
     reward = load_reward(with_source(request.reward, request.reward_source), settings.device)
     guards = {guard.name: as_measure(guard) for guard in (load_reward(g, settings.device) for g in request.guards)}
     model = load_model(settings)
@@ -80,6 +82,8 @@ def _fitted(problem: FitProblem, request: FitRequest, notes: Console) -> FittedN
             bar.update(task, completed=step.update, description=f"{problem.reward.name} {number(smooth)}")
             if step.gains is not None:
                 print_line(bar.console, _line(step, step.gains))
+            if step.best is not None:
+                step.best.save(request.out)
     return found[0]
 
 

@@ -22,7 +22,7 @@ class FitRequest:
 
     Attributes:
         prompts: the training prompts; without `validation`, the last eighth of them, 2 to 48, is set aside for it.
-        out: the file to write.
+        out: the file to write; one that a stopped fit has written is replaced.
         settings: how it is fitted.
         config: steps, guidance, η, and the weights of the objective.
         model: the model, where it runs and how.
@@ -53,7 +53,7 @@ class FitRequest:
             raise InvalidValue("needs more prompts: 4, or 2 with validation prompts of their own", "prompts")
         if len(self.validation) == 1:
             raise InvalidValue("needs 2 prompts or more", "validation")
-        if self.out.exists():
+        if self.out.exists() and not self.checkpoint.exists():
             raise InvalidValue(f"'{self.out}' exists: choose another file, or delete it", "out")
 
     @property

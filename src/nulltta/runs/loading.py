@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -18,6 +19,9 @@ from nulltta.embedded.worlds import WORLDS
 from nulltta.errors import InvalidValue, blaming, first_line, out_of_memory_as_error
 from nulltta.evaluation.comparison import Comparison, compare
 from nulltta.evaluation.measures import Measure, held_out_measures
+from nulltta.null_text import loading
+from nulltta.null_text.loading import AnyNullText
+from nulltta.null_text.start import require_started
 from nulltta.quiet import quiet_libraries
 from nulltta.rewards.expression import names, parse, with_source
 from nulltta.runs.call import CallSettings
@@ -33,12 +37,14 @@ class LoadedRun:
     Attributes:
         settings: with the device, the type, the reward's source and the kind of gradient resolved.
         measures: what images are measured by besides the reward.
+        start: the null text to start from.
     """
 
     settings: RunSettings
     model: GuidedModel
     reward: Reward
     measures: Mapping[str, Measure]
+    start: AnyNullText | None = None
 
     def align(
         self,
@@ -59,7 +65,7 @@ class LoadedRun:
         return align(
             self.model, prompts, self.reward, config=config or self.settings.config, method=self.settings.method,
             seed=seed, negative_prompt=negative_prompt, on_step=on_step,
-            micro_batch=self.settings.micro_batch, progress=False,
+            micro_batch=self.settings.micro_batch, start=self.start, progress=False,
         )  # fmt: skip
 
     def compare(self, prompts: Sequence[str], **options: Any) -> list[Comparison]:
@@ -72,12 +78,14 @@ def load(settings: RunSettings) -> LoadedRun:
 
     Raises:
         InvalidValue: if the device cannot be used, or an expression is malformed.
-        LoadError: if the model or a reward does not load.
+        LoadError: if the model, a reward or the null text to start from does not load.
+        DoesNotFit: if the null text was made for another model.
     """
     settings = resolved(settings)
     one_of(settings, "method", METHODS)
+    start = read_start(settings.start, settings.method)
     if settings.reward_source is None:
-        _refuse_toy_scorers(settings.reward, settings.model)
+        refuse_toy_scorers(settings.reward, settings.model)
     dtype = None if settings.reward_dtype is None else getattr(torch, settings.reward_dtype)
     with blaming("reward" if settings.reward_source is None else "reward_source"):
         reward_name = with_source(settings.reward, settings.reward_source)
@@ -87,13 +95,34 @@ def load(settings: RunSettings) -> LoadedRun:
     model = load_model(settings)
     with quiet_libraries():
         measures = held_out_measures(model, settings.device)
-    return LoadedRun(settings, model, reward, measures)
+    if start is not None:
+        with blaming("start"):
+            start.require_fit(model)
+    return LoadedRun(settings, model, reward, measures, start)
 
 
-def _refuse_toy_scorers(expression: str, model: str) -> None:
+def read_start(file: str | Path | None, *methods: str) -> AnyNullText | None:
+    """Read the null text from which methods start; None for no file.
+
+    Raises:
+        InvalidValue: if a method ignores it.
+        LoadError: if it cannot be read.
+    """
+    if file is None:
+        return None
+    for method in methods:
+        require_started(method)
+    with blaming("start"):
+        return loading.load(file)
+
+
+def refuse_toy_scorers(expression: str, model: str) -> None:
     """Check that a scorer of an embedded world, which knows that world's things only, scores no other model.
 
     A scorer with a source of its own (`clip:FOLDER`) is accepted.
+
+    Raises:
+        InvalidValue: if the expression is malformed, or names such a scorer.
     """
     with blaming("reward"):
         named = [name.word for name in names(parse(expression)) if name.argument is None]

@@ -61,6 +61,7 @@ class RunSettings(ModelSettings):
         reward_source: where the weights of a reward given by name are.
         reward_dtype: the name of the torch type that rewards compute in; None for each reward's own.
         method: a name in `nulltta.alignment.METHODS`.
+        start: the file of a null text that was learnt before, to start from; None to start from the negative prompt.
         batch_size: how many prompts are sampled at a time.
         micro_batch: how many prompts or candidates go through the networks at once; None for all of them.
 
@@ -74,6 +75,7 @@ class RunSettings(ModelSettings):
     reward_source: str | None = None
     reward_dtype: str | None = None
     method: str = "null-tta"
+    start: str | None = None
     batch_size: int = 8
     micro_batch: int | None = None
 
@@ -195,7 +197,7 @@ class AlignRequest:
             "config": asdict(settings.config),
             "seed": self.seeds if self.own_seeds else self.seed,
             "negative_prompt": self.negative_prompts if self.own_negatives else self.negative_prompt,
-            "method": settings.method,
+            "method": settings.method, **({} if settings.start is None else {"start": settings.start}),
         }  # fmt: skip
 
 

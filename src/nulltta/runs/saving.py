@@ -42,6 +42,7 @@ def request_of(result: Result, folder: Path) -> AlignRequest:
         config=problem.config, model=problem.model.name, reward=problem.reward.name,
         method=method if isinstance(method, str) else type(method).__name__, device=str(problem.latents.device),
         dtype=str(problem.model.dtype).removeprefix("torch."), batch_size=len(problem.prompts),
+        start=str(start) if isinstance(start := asked.get("start"), str | Path) else None,
     )  # fmt: skip
     same, seeds = isinstance(negative, str), list(problem.seeds)
     is_range = len(set(problem.prompts)) == 1 < len(seeds) == len(set(seeds))
@@ -60,4 +61,5 @@ def is_repeatable(result: Result) -> bool:
     by_name = isinstance(asked.get("reward"), str) and isinstance(asked.get("method"), str)
     called = not isinstance(model, ObservedModel) or bool(model.stock.options)
     encoded = any(isinstance(text, EncodedPrompt) for text in texts)
-    return named and by_name and not encoded and not called and not asked.get("latents")
+    by_file = isinstance(asked.get("start"), str | Path | None)
+    return named and by_name and by_file and not encoded and not called and not asked.get("latents")

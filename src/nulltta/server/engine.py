@@ -12,7 +12,7 @@ from nulltta.config import NullTTAConfig
 from nulltta.contracts import GuidedModel
 from nulltta.errors import InvalidValue
 from nulltta.images import to_pil
-from nulltta.runs.loading import under_their_flags
+from nulltta.runs.loading import read_start, under_their_flags
 from nulltta.server.called import CalledModels, call_of
 from nulltta.server.errors import APIError, from_invalid_value, stopping
 from nulltta.server.job_queue import JobQueue
@@ -36,13 +36,17 @@ class ServerEngine:
         size: (width, height) of the model's images, in pixels.
 
     Raises:
-        InvalidValue: if a method or a reward of the settings is unknown.
-        LoadError: if a reward does not load.
+        InvalidValue: if a method or a reward of the settings is unknown, or a method ignores the null text to start
+            from.
+        LoadError: if a reward or the null text does not load.
+        DoesNotFit: if the null text was made for another model.
     """
 
     def __init__(self, model: GuidedModel, settings: ServerSettings) -> None:
         if unknown := [method for method in settings.methods if method not in METHODS]:
             raise InvalidValue(f"'{unknown[0]}' is unknown: choose among {', '.join(METHODS)}", "method")
+        if (start := read_start(settings.start, *settings.methods)) is not None:
+            start.require_fit(model)
         self.model, self.settings = model, settings
         device = next(iter(model.encode([""], [""])[1].values())).device
         self.rewards = LoadedRewards(settings.rewards, settings.max_terms, device)
@@ -51,7 +55,9 @@ class ServerEngine:
         self.queue = JobQueue(settings.queue_size, settings.batch_size, settings.batch_wait)
         self.metrics.waiting.set_function(lambda: len(self.queue.waiting()))
         self.models = CalledModels(model)
-        self.worker = SamplingWorker(self.models, self.rewards, self.queue, self.metrics, quote=settings.log_prompts)
+        self.worker = SamplingWorker(
+            self.models, self.rewards, self.queue, self.metrics, quote=settings.log_prompts, null_text=start
+        )
 
     def submit(self, request: GenerationRequest, request_id: str) -> ImageJob:
         """Put a request into the queue.

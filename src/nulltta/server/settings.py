@@ -17,6 +17,7 @@ class ServerSettings:
         rewards: the rewards that requests may use, alone or in a sum; the first is the default. () for every reward
             that needs no download.
         methods: the methods that requests may use, out of `nulltta.alignment.METHODS`; the first is the default.
+        start: the file of a null text from which every request starts; the method "plain" samples under it.
         host: the address to listen on. Without keys it must be a loopback address.
         port: the port to listen on; 0 for any free one.
         keys: the API keys; () for a server without authentication.
@@ -46,6 +47,7 @@ class ServerSettings:
 
     rewards: tuple[str, ...] = ()
     methods: tuple[str, ...] = ("null-tta", "plain")
+    start: str | None = None
     host: str = "127.0.0.1"
     port: int = 8000
     keys: tuple[str, ...] = field(default=(), repr=False)

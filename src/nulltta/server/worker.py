@@ -12,6 +12,7 @@ from torch import Tensor
 from nulltta.algorithm.streams import MethodRun
 from nulltta.alignment import METHODS, make_problem
 from nulltta.contracts import Step
+from nulltta.null_text.loading import AnyNullText
 from nulltta.scoring import pick
 from nulltta.server import logs
 from nulltta.server.called import CalledModels
@@ -31,6 +32,7 @@ class SamplingWorker(threading.Thread):
         queue: where the jobs come from.
         metrics: what is counted.
         quote: whether logs may quote prompts.
+        null_text: the null text from which every job starts; None for the negative prompt.
 
     Attributes:
         batch: the jobs being sampled.
@@ -38,10 +40,18 @@ class SamplingWorker(threading.Thread):
     """
 
     def __init__(
-        self, models: CalledModels, rewards: LoadedRewards, queue: JobQueue, metrics: ServerMetrics, *, quote: bool
+        self,
+        models: CalledModels,
+        rewards: LoadedRewards,
+        queue: JobQueue,
+        metrics: ServerMetrics,
+        *,
+        quote: bool,
+        null_text: AnyNullText | None = None,
     ) -> None:
         super().__init__(name="nulltta-worker", daemon=True)
         self.models, self.rewards, self.queue, self.metrics, self.quote = models, rewards, queue, metrics, quote
+        self.null_text = null_text
         self.batch: Sequence[ImageJob] = ()
         self.seconds_per_batch: float | None = None
 
@@ -100,6 +110,7 @@ class SamplingWorker(threading.Thread):
             settings.config,
             [seed for _, seed in rows],
             [job.negative_prompt for job, _ in rows],
+            start=self.null_text,
         )
         with closing(MethodRun(METHODS[settings.method](problem), problem)) as method_run:
             outcome = method_run.finish(on_step)

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from nulltta.display.formatting import number
 from nulltta.errors import InvalidValue, NullTTAError, out_of_memory_as_error
+from nulltta.null_text import loading
+from nulltta.null_text.loading import AnyNullText
 from nulltta.null_text.replay import replay
-from nulltta.null_text.value import NullText
 from nulltta.runs.replay_writer import difference
 from nulltta.runs.seeds import parse_seeds
 from nulltta.scoring import require_pictures, score
@@ -46,7 +47,7 @@ def replayed(
         engine: the models and rewards.
         file: the path of the uploaded file; None if there is none.
         model: the name of the model.
-        prompt: the prompt; "" for the one that the null text was learnt for.
+        prompt: the prompt; "" for the one that the null text was learnt for. A fitted null text needs one.
         seeds: such as "0-7" or "0,3,5".
         exact: whether to reproduce the aligned image from the noise in the file.
         reward: an expression to score the images with; "" for none.
@@ -70,6 +71,8 @@ def replayed(
     if exact and prompt.strip() not in ("", null_text.prompt):
         raise InvalidValue("the aligned image can only be reproduced with its own prompt: leave the prompt empty")
     denoiser, shown = engine.model(model), prompt.strip() or null_text.prompt
+    if not shown:
+        raise InvalidValue("is needed: the null text was fitted for all prompts", field="prompt")
     with out_of_memory_as_error("give fewer seeds"):
         plain, images = (
             replay(denoiser, null_text, prompt=shown, seeds=chosen, exact=exact, plain=is_plain).cpu()
@@ -83,10 +86,10 @@ def replayed(
     return ReplayedImages(plain, images, captions, words)
 
 
-def _load(file: str) -> NullText:
+def _load(file: str) -> AnyNullText:
     """Load a null text; error messages use the file's own name, not the server's path of it."""
     try:
-        return NullText.load(file)
+        return loading.load(file)
     except NullTTAError as error:
         raise InvalidValue(str(error).replace(file, Path(file).name)) from error
 
@@ -101,7 +104,7 @@ def _scores(engine: PageEngine, reward: str, images: Tensor, prompt: str) -> lis
     return [f": {number(value)}" for value in values.tolist()]
 
 
-def _exactness(null_text: NullText, images: Tensor, exact: bool) -> str:
+def _exactness(null_text: AnyNullText, images: Tensor, exact: bool) -> str:
     if not exact or null_text.image is None:
         return ""
     off = difference(images[0], null_text.image)

@@ -1,0 +1,228 @@
+"""What does a null text gain that was learnt once, and what does it save where alignment starts from it?
+
+    python studies/fit_forms.py [--prompts 64 --seeds 2 --batch-size 16] [--fits out/fit] [--only "fitted: prompt"]
+
+Null texts of several forms are fitted to `clip` on training prompts (`nulltta fit`; those that the folder holds are not
+fitted again). Then every arm samples the same held-out prompts, each from its own noise. Each arm is compared with
+plain sampling, paired by prompt after averaging over seeds: 95% bootstrap intervals over prompts, and p-values of a
+paired permutation test of signs, corrected by Holm's method over all cells. Only `clip` is optimised, and `clip-b`
+guards the fits. "vendi" is the effective number of different pictures among a prompt's seeds. The script prints
+Markdown tables and writes studies/results/fit_forms.json, from which a run that was stopped goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from torch import Tensor
+
+import nulltta
+from nulltta import NullTTAConfig, rewards
+from nulltta.algorithm.budget import spent
+from nulltta.baselines import BestOfN
+from nulltta.benchmark.contenders import filled
+from nulltta.cli import main as nulltta_command
+from nulltta.contracts import GuidedModel
+from nulltta.embedded import grammar
+from nulltta.evaluation.bootstrap import paired_gain
+from nulltta.evaluation.measures import Measure, held_out_measures, high_frequency, vendi_score
+from nulltta.evaluation.significance import holm, sign_test
+from nulltta.null_text.fitted import FittedNullText
+from nulltta.runs import record
+
+RESULTS = Path(__file__).parent / "results" / "fit_forms.json"
+TARGET, HELD_OUT = "clip", "clip-b"
+FITS: Mapping[str, Sequence[str]] = {
+    "prompt": ("--form", "prompt", "--updates", "1000", "--learning-rate", "0.001", "--prior-weight", "0.0001",
+               "--validate-every", "250"),
+    "steps": ("--form", "steps", "--updates", "300", "--prior-weight", "0.0001", "--validate-every", "100"),
+    "constant": ("--form", "constant", "--updates", "300", "--prior-weight", "0.0001", "--validate-every", "100"),
+}  # fmt: skip
+"""The flags of `nulltta fit` for each null text; the constant one is ReNeg's idea (arXiv 2412.19637)."""
+TRAINING_PROMPTS, VALIDATION_PROMPTS, TEST_PROMPTS = 2048, 48, 64
+CANDIDATES: Mapping[int, int] = {100: 1, 200: 2, 300: 3, 400: 3}
+"""K by the budget in evaluations; 300 is the preset, and fewer candidates leave more of a small budget to φ'."""
+START = "prompt"
+"""The fit from which test-time optimisation starts."""
+
+
+def fit_forms(
+    prompts: int = TEST_PROMPTS,
+    seeds: int = 2,
+    batch_size: int = 16,
+    fits: Annotated[Path, typer.Option(help="The folder of the fitted null texts.")] = Path("out/fit"),
+    only: Annotated[list[str] | None, typer.Option(help="Run these arms only; may be repeated.")] = None,
+    threads: int = 1,
+    out: Path = RESULTS,
+) -> None:
+    """Fit what is missing, sample what is missing, and print the tables."""
+    torch.set_num_threads(threads)
+    fits.mkdir(parents=True, exist_ok=True)
+    write_prompts(fits)
+    asked = {name: arm for name, arm in arms().items() if not only or name in only or name == "plain"}
+    for name in dict.fromkeys(arm["start"] for arm in asked.values() if "start" in arm):
+        if not (fits / f"{name}.safetensors").exists():
+            fit(name, fits)
+    found: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {"arms": {}}
+    model = nulltta.load_model("embedded")
+    measures = {name: rewards.load(name) for name in (TARGET, "colourfulness")} | held_out_measures(model)
+    measures["high-frequency"] = high_frequency
+    for arm in asked.values():
+        if "start" in arm:
+            name, arm["start"] = arm["start"], FittedNullText.load(fits / f"{arm['start']}.safetensors", model)
+            about = arm["start"].about
+            found.setdefault("fits", {})[name] = {"settings": about["fit"], "validation": about["validation"]}
+    for name, start, seed in jobs(asked, prompts, seeds, batch_size):
+        row = found["arms"].setdefault(name, {"scores": {}, "features": {}, "seconds": {}})
+        numbers = [i for i in range(start, min(start + batch_size, prompts)) if f"{i}/{seed}" not in row["seconds"]]
+        if not numbers:
+            continue
+        sampled = sample(model, asked[name], numbers, seed, measures)
+        for part, values in sampled.items():
+            row[part] |= values
+        found |= {"date": f"{datetime.now(UTC):%Y-%m-%d}", "threads": threads, "versions": record.versions(),
+                  "preset": asdict(NullTTAConfig.preset("embedded"))}  # fmt: skip
+        out.parent.mkdir(parents=True, exist_ok=True)
+        record.save(found, out)
+        print(f"{name}: prompts {numbers[0]} to {numbers[-1]}, seed {seed}", file=sys.stderr, flush=True)
+    print(tables(found["arms"]))
+
+
+def write_prompts(folder: Path) -> None:
+    """Write the training and validation prompts; both are disjoint from the first `TEST_PROMPTS` test prompts."""
+    held_out = grammar.test_prompts(TEST_PROMPTS + VALIDATION_PROMPTS)
+    source, training = random.Random(5), dict[str, None]()
+    while len(training) < TRAINING_PROMPTS:
+        caption = grammar.sample_caption(source, grammar.sample(source))
+        if caption not in held_out:
+            training[caption] = None
+    for name, lines in ("train", list(training)), ("validation", held_out[TEST_PROMPTS:]):
+        (folder / f"{name}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def fit(name: str, folder: Path) -> None:
+    """Run `nulltta fit`; a fit that was stopped goes on."""
+    files = ["--prompts", str(folder / "train.txt"), "--validation", str(folder / "validation.txt")]
+    words = ["fit", *files, "--reward", TARGET, "--guard", HELD_OUT, "--out", str(folder / f"{name}.safetensors")]
+    if code := nulltta_command([*words, *FITS[name]]):
+        sys.exit(code)
+
+
+def arms() -> dict[str, dict[str, Any]]:
+    """Return the arguments of `align` of each arm, the cheap ones first; starts are the names of fits."""
+    found: dict[str, dict[str, Any]] = {"plain": {"method": "plain"}}
+    found |= {f"fitted: {name}": {"method": "plain", "start": name} for name in FITS}
+    found["best of 4"] = {"method": BestOfN(samples=4)}
+    for budget, particles in CANDIDATES.items():
+        config = filled(replace(NullTTAConfig.preset("embedded"), num_particles=particles), budget)
+        found[f"null-tta, {budget}"] = {"config": config}
+        found[f"null-tta, {budget}, from fitted: {START}"] = {"config": config, "start": START}
+    return found
+
+
+def jobs(arms: Mapping[str, Any], prompts: int, seeds: int, size: int) -> Iterator[tuple[str, int, int]]:
+    """Yield (arm, first prompt, seed): all arms on the first prompts, then all on the next."""
+    for start in range(0, prompts, size):
+        for seed in range(seeds):
+            for name in arms:
+                yield name, start, seed
+
+
+def sample(
+    model: GuidedModel, arm: Mapping[str, Any], numbers: Sequence[int], seed: int, measures: Mapping[str, Measure]
+) -> dict[str, dict[str, Any]]:
+    """Return scores, features and seconds of the prompts of some numbers, by "number/seed"."""
+    texts = [grammar.test_prompts(TEST_PROMPTS)[i] for i in numbers]
+    began = time.perf_counter()
+    images = nulltta.align(model, texts, TARGET, seed=[i + 10_000 * seed for i in numbers], **arm).images
+    seconds = (time.perf_counter() - began) / len(numbers)
+    with torch.no_grad():
+        scores = {name: measure(images, texts).tolist() for name, measure in measures.items()}
+        features: Tensor = rewards.load(HELD_OUT).image_features(images)  # type: ignore[attr-defined]
+    places = [f"{i}/{seed}" for i in numbers]
+    return {
+        "scores": {place: {name: values[b] for name, values in scores.items()} for b, place in enumerate(places)},
+        "features": {place: [round(x, 4) for x in features[b].tolist()] for b, place in enumerate(places)},
+        "seconds": dict.fromkeys(places, seconds),
+    }
+
+
+def by_prompt(arm: Mapping[str, Any]) -> dict[str, dict[int, float]]:
+    """Return the mean over seeds of each measure by prompt, and the Vendi score of the seeds' pictures."""
+    places: dict[int, list[str]] = {}
+    for place in arm["scores"]:
+        places.setdefault(int(place.split("/")[0]), []).append(place)
+    found: dict[str, dict[int, float]] = {
+        name: {i: float(np.mean([arm["scores"][place][name] for place in mine])) for i, mine in places.items()}
+        for name in next(iter(arm["scores"].values()))
+    }
+    if all(len(mine) > 1 for mine in places.values()):
+        found["vendi"] = {
+            i: vendi_score(_unit([arm["features"][place] for place in mine])) for i, mine in places.items()
+        }
+    return found
+
+
+def _unit(rows: Sequence[Sequence[float]]) -> np.ndarray:
+    features = np.asarray(rows)
+    return np.asarray(features / np.linalg.norm(features, axis=1, keepdims=True))
+
+
+def cost(name: str) -> int:
+    """Return an arm's denoiser evaluations per picture."""
+    plain = 2 * NullTTAConfig.preset("embedded").num_inference_steps
+    if name.startswith("null-tta"):
+        budget = int(name.split(", ")[1])
+        config = filled(replace(NullTTAConfig.preset("embedded"), num_particles=CANDIDATES[budget]), budget)
+        return spent(config, started="from" in name)
+    return 4 * plain if name == "best of 4" else plain
+
+
+def tables(found: Mapping[str, Any]) -> str:
+    """Format the gain of each arm over plain sampling and, where both were run, of each start over no start."""
+    scores = {name: by_prompt(arm) for name, arm in found.items()}
+    over_plain = [("plain", name) for name in scores if name != "plain"]
+    over_scratch = [(a, b) for a, b in pairwise(scores) if b.startswith(f"{a}, from")]
+    return "\n\n".join(table(scores, pairs) for pairs in (over_plain, over_scratch) if pairs)
+
+
+def table(scores: Mapping[str, Mapping[str, Mapping[int, float]]], pairs: Sequence[tuple[str, str]]) -> str:
+    """Format one row per pair (before, after): the gains in standard deviations of plain sampling over prompts."""
+    names = list(scores["plain"])
+    cells = {}
+    for before, after in pairs:
+        for name in names:
+            ours, theirs = scores[after].get(name, {}), scores[before].get(name, {})
+            both = [i for i in ours if i in theirs and np.isfinite([ours[i], theirs[i]]).all()]
+            if len(both) > 1:
+                spread = float(np.std(list(scores["plain"][name].values()), ddof=1)) or 1.0
+                cells[after, name] = np.array([ours[i] - theirs[i] for i in both]) / spread
+    p_values = dict(zip(cells, holm([sign_test(gains) for gains in cells.values()]), strict=True))
+    lines = [f"| | evaluations | prompts | {' | '.join(names)} |", "|---" * (len(names) + 3) + "|"]
+    for _, after in pairs:
+        row = [_cell(cells[after, name], p_values[after, name]) if (after, name) in cells else "" for name in names]
+        lines.append(f"| {after} | {cost(after)} | {len(scores[after][TARGET])} | {' | '.join(row)} |")
+    return "\n".join(lines)
+
+
+def _cell(gains: np.ndarray, p: float) -> str:
+    """Format a gain with its interval, in bold where it is significant after Holm's correction."""
+    gain = paired_gain(np.zeros(len(gains)).tolist(), gains.tolist(), np.random.default_rng(0))
+    mean = f"**{gain.mean:+.2f}**" if p < 0.05 else f"{gain.mean:+.2f}"
+    return f"{mean} ({gain.low:+.2f} to {gain.high:+.2f})"
+
+
+if __name__ == "__main__":
+    typer.run(fit_forms)
