@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from nulltta.batch.table import TableRow
 from nulltta.batch.tasks import RowFailure, RowTask, batches, require_known_columns, tasks
@@ -111,6 +112,35 @@ def test_a_rows_name_depends_on_all_its_settings_and_contains_no_text_of_users()
     assert all(re.fullmatch("[0-9a-f]{20}", name) for name in (*names, *others))
     again, _ = of({"prompt": "z"}, cells[0])
     assert again[1].name == names[0]  # the name does not depend on the row's place
+
+
+def test_a_rows_name_follows_what_its_pipeline_is_called_with_and_not_where_it_runs(tmp_path: Path) -> None:
+    """A batch that is resumed under another call must not take the old pictures for its own."""
+    picture, renamed = tmp_path / "a.png", tmp_path / "b.png"
+
+    def name(**changes: Any) -> str:
+        return name_of({"prompt": "a"}, **changes)
+
+    Image.new("RGB", (8, 8), "red").save(picture)
+    Image.new("RGB", (8, 8), "red").save(renamed)
+    red = [name(image=str(picture)), name(image=str(renamed))]
+    assert red[0] == red[1]
+    changes: list[dict[str, Any]] = [
+        {}, {"height": 16}, {"height": 32}, {"width": 16}, {"num_frames": 5}, {"strength": 0.5}, {"mask": str(picture)},
+        {"call": ("clip_skip=1",)}, {"call": ("clip_skip=2",)}, {"call": (f"control_image=@{picture}",)},
+        {"reward_dtype": "float16"}, {"reward_source": "elsewhere"}, {"base_model": "other/base"}, {"dtype": "float16"},
+    ]  # fmt: skip
+    names = {*red, *(name(**change) for change in changes)}
+    Image.new("RGB", (8, 8), "blue").save(picture)
+    names |= {name(image=str(picture)), name(mask=str(picture))}
+    assert len(names) == 1 + len(changes) + 2
+    same: list[dict[str, Any]] = [{"device": "cuda"}, {"offload": "model"}, {"compile": True}, {"batch_size": 2}]
+    assert {name(**change) for change in (*same, {"micro_batch": 1})} == {name()}
+
+
+def test_a_picture_that_cannot_be_read_refuses_the_batch(tmp_path: Path) -> None:
+    with pytest.raises(NullTTAError, match="image cannot be read"):
+        name_of({"prompt": "a"}, image=str(tmp_path / "none.png"))
 
 
 def test_compatible_rows_share_a_batch() -> None:

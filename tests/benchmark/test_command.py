@@ -90,6 +90,8 @@ def test_the_same_command_resumes_and_another_is_refused(
     assert len((out / "rows.jsonl").read_text().splitlines()) == 6
     assert main([*command, "--measure", "sharpness"]) == 2
     assert "it differs in measures" in capsys.readouterr().err
+    assert main([*command, "--dtype", "bfloat16"]) == 2
+    assert "it differs in dtype" in capsys.readouterr().err
 
 
 def test_a_benchmark_can_grow_and_keeps_its_rows(

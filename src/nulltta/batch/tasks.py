@@ -33,11 +33,13 @@ class RowTask:
         row: the row's number, from 1.
         id: the row's id.
         request: the request for the row's prompt alone.
+        shared: what determines the files of all rows beside that, in JSON's types.
     """
 
     row: int
     id: str
     request: AlignRequest
+    shared: Mapping[str, Any]
 
     @property
     def prompt(self) -> str:
@@ -51,11 +53,7 @@ class RowTask:
         Nothing that a user wrote becomes a path, and a row that was changed has other files. A model in a directory is
         the same however its path is written.
         """
-        settings = self.request.settings
-        asked = {
-            "id": self.id, "dtype": settings.dtype, **self.request.arguments(),
-            "model": _place(settings.model), "tiny_decoder": _place(settings.tiny_decoder),
-        }  # fmt: skip
+        asked = {"id": self.id, **self.shared, **self.request.arguments(), "model": _place(self.request.settings.model)}
         return hashlib.blake2b(json.dumps(asked, sort_keys=True).encode(), digest_size=10).hexdigest()
 
 
@@ -85,8 +83,9 @@ def tasks(
         negative_prompt: the negative prompt of rows without one.
 
     Raises:
-        InvalidValue: if the configuration of all rows is invalid.
+        InvalidValue: if the configuration of all rows is invalid, or a picture that they share cannot be read.
     """
+    shared = _shared(settings)
     preset = preset_name(settings.preset or settings.model)  # found once: it may read the model's index
     given = dict(config or {})
     settings = replace(settings, config=NullTTAConfig.preset(preset, **given))  # of rows without settings of their own
@@ -99,10 +98,27 @@ def tasks(
             if name in first:
                 raise InvalidValue(f"its id is that of row {first[name]}: ids must differ")
             first[name] = row.number
-            found: RowTask | RowFailure = _task(row, name, settings, common, partial(_config, preset, given))
+            request = _request(row, name, settings, common, partial(_config, preset, given))
+            found: RowTask | RowFailure = RowTask(row.number, name, request, shared)
         except (NullTTAError, OverflowError) as error:  # OverflowError: a number of hundreds of digits
             found = RowFailure(row.number, name, str(error))
         yield found
+
+
+def _shared(settings: RunSettings) -> dict[str, Any]:
+    """Return what determines the files of all rows beside a row's own request, in JSON's types.
+
+    These are the precisions, the decoder of inner steps, the sources of weights and the arguments of the pipeline's
+    call, pictures by their contents. The device, offloading, compilation and the sizes of batches are not among them:
+    they do not change the pictures, so a batch that ran out of memory can be continued under others.
+    """
+    optional = {
+        "base_model": _place(settings.base_model), "reward_source": _place(settings.reward_source),
+        "reward_dtype": settings.reward_dtype,
+    }  # fmt: skip
+    given = {name: value for name, value in optional.items() if value is not None}
+    always = {"dtype": settings.dtype, "tiny_decoder": _place(settings.tiny_decoder)}
+    return {**always, **given, **settings.contents()}
 
 
 def batches(pending: Iterable[RowTask], size: int) -> Iterator[list[RowTask]]:
@@ -164,10 +180,10 @@ def _config(preset: str, given: Mapping[str, Any], own: Mapping[str, Any]) -> Nu
     return NullTTAConfig.preset(preset, **{**given, **own})
 
 
-def _task(
+def _request(
     row: TableRow, name: str, settings: RunSettings, common: Mapping[str, Any],
     config: Callable[[Mapping[str, Any]], NullTTAConfig],
-) -> RowTask:  # fmt: skip
+) -> AlignRequest:  # fmt: skip
     cells = {"prompt": "", **common, **row.cells}
     for column in ("prompt", "negative_prompt"):
         if not isinstance(cells[column], str):
@@ -179,11 +195,10 @@ def _task(
     own = {column: _typed(column, cells[column]) for column in SETTINGS if column in cells}
     if own:
         settings = replace(settings, config=config(own))
-    request = AlignRequest(
+    return AlignRequest(
         prompts=[cells["prompt"]], settings=settings, seed=seed,
         negative_prompt=cells["negative_prompt"],
     )  # fmt: skip
-    return RowTask(row.number, name, request)
 
 
 def _typed(column: str, value: Any) -> Any:

@@ -161,7 +161,8 @@ def prepare(request: BenchmarkRequest, folder: BenchmarkFolder, machine: WorkerM
     Raises:
         InvalidValue: if the folder holds another benchmark.
     """
-    return folder.resume(asdict(request), lambda: make_plan(request, machine, say))
+    asked = {**asdict(request), "dtype": machine.dtype}
+    return folder.resume(asked, lambda: make_plan(request, machine, say))
 
 
 def make_plan(request: BenchmarkRequest, machine: WorkerMachine, say: Say) -> tuple[Plan, dict[str, Any]]:

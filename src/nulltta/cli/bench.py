@@ -242,7 +242,7 @@ def paper(
         if dry_run:
             return
         store = BenchmarkFolder(out)
-        plan = store.resume({"table": table, "plan": plan.as_json()}, lambda: (plan, {}))
+        plan = store.resume({"table": table, "plan": plan.as_json(), "dtype": dtype}, lambda: (plan, {}))
         _sample(plan, store, WorkerMachine(1, 0, device, dtype))
         [panel] = panels(plan, store.rows())
         print(asked.title, "ours (gain over plain, 95% interval) / published", sep=": ")

@@ -9,6 +9,7 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +80,18 @@ class CallSettings:
             key, text = self._pair(pair)
             found[key] = read_picture(text[1:], "call") if text.startswith("@") else _value(text)
         return found
+
+    def contents(self) -> dict[str, Any]:
+        """Return the arguments of the pipeline's call in JSON's types, each picture as a hash of its pixels.
+
+        Two calls with equal contents draw equal pictures, whatever the files are named.
+
+        Raises:
+            InvalidValue: if a picture cannot be read.
+        """
+        found = self.arguments()
+        pictures = {name: value for name, value in found.items() if hasattr(value, "tobytes")}
+        return found | {name: [*each.size, blake2b(each.tobytes()).hexdigest()] for name, each in pictures.items()}
 
     def _pair(self, pair: str) -> tuple[str, str]:
         key, equals, text = pair.partition("=")
