@@ -49,7 +49,6 @@ def test_the_modular_guider_gives_the_images_of_apply_in_the_stock_pipeline(tmp_
         expected = model.pipeline("a cat", guidance_scale=7.5, **call).images
 
     names: dict[str, Any] = {"null_text": learnt}
-    exec(_code("guiders"), names)
     assembly, _, _ = _code("ModularPipeline").replace(REPOSITORY, str(folder)).rpartition("image = ")
     exec(assembly, names)
     names["pipe"].set_progress_bar_config(disable=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -16,10 +16,14 @@ from nulltta.algorithm import schedules
 from nulltta.contracts import Embedding
 from nulltta.errors import DoesNotFit, InvalidValue, LoadError, first_line
 from nulltta.files import as_error, atomic
-from nulltta.null_text import file
+from nulltta.null_text import file, sharing
 from nulltta.null_text.apply import applied
 from nulltta.null_text.forms import FORMS, Form
 from nulltta.null_text.identity import require_fit
+from nulltta.null_text.sources import located
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 FORMAT = "nulltta fitted null text 1"
 MAX_NUMBERS = 2**31
@@ -126,8 +130,12 @@ class FittedNullText:
         """
         require_fit(self.about, model)
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path, *, licence: str = "") -> None:
         """Write the file completely or not at all: Δ's weights, and "about" as JSON in the metadata.
+
+        Args:
+            path: the file.
+            licence: the licence under which the null text may be used; what `about` says by default.
 
         Raises:
             InvalidValue: if a weight is not finite, or the file cannot be written.
@@ -139,20 +147,49 @@ class FittedNullText:
         for name, tensor in tensors.items():
             if not bool(tensor.isfinite().all()):
                 raise InvalidValue(f"the fitted null text's '{name}' is not finite: it cannot be saved")
-        made = {"timesteps": list(self.timesteps), "between": list(self.between), "shapes": self.form.shapes}
+        licence = licence or self.about.get("licence", "")
+        made = {
+            "licence": licence,
+            "timesteps": list(self.timesteps),
+            "between": list(self.between),
+            "shapes": self.form.shapes,
+        }
         metadata = {"format": FORMAT, "about": json.dumps({**self.about, **made}, ensure_ascii=False, default=str)}
         with as_error(path), atomic(path) as temporary:
             temporary.write_bytes(save(file.GUARD | tensors, metadata))
+
+    def push_to_hub(
+        self, repo: str, *, licence: str = "", pictures: Mapping[str, Image] | None = None, private: bool = False
+    ) -> str:
+        """Upload it to the Hugging Face Hub, with a model card that says how it was made and what it gained.
+
+        Args:
+            repo: the repository, as in "user/repo"; it is made if there is none.
+            licence: the licence under which it may be used, such as "cc0-1.0"; what `about` says by default.
+            pictures: pictures for the card, by what they show.
+            private: whether only its owner can see the repository, where it is made.
+
+        Returns:
+            The repository's address.
+
+        Raises:
+            InvalidValue: if the repository's name is not of that form, or the hub refuses.
+        """
+        return sharing.push(self, repo, licence=licence, pictures=pictures or {}, private=private)
 
     @classmethod
     def load(cls, path: str | Path, model: Any = None) -> FittedNullText:
         """Read a file written by `save`; with a model, or a diffusers pipeline, refuse it unless it fits.
 
+        Args:
+            path: the file, or a repository of the Hugging Face Hub, as in "user/repo".
+            model: the model that it must fit; None to read it for any.
+
         Raises:
             LoadError: if the file does not exist, is damaged or is not a fitted null text.
             DoesNotFit: if it was made for another model.
         """
-        metadata, tensors = file.read_tensors(Path(path))
+        metadata, tensors = file.read_tensors(located(path))
         if metadata.get("format") != FORMAT:
             raise LoadError(f"'{path}' is not a fitted null text: its format is '{metadata.get('format', 'unnamed')}'")
         try:

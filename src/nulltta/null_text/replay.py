@@ -60,7 +60,7 @@ def replay(
     learnt = renamed(null_text, model) if isinstance(null_text, NullText) else null_text
     shown, count = prompt or learnt.prompt, 1 if exact else len(seeds)
     if not shown:
-        raise InvalidValue("is needed: a fitted null text belongs to no prompt of its own", "prompt")
+        raise InvalidValue("is needed: the null text was fitted for all prompts", "prompt")
     config = config or recorded_config(null_text.about)
     unused = shown if isinstance(shown, EncodedPrompt) else ""  # φ' takes the negative prompt's place
     cond, phi = model.encode([shown] * count, [unused] * count)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -14,9 +14,13 @@ from nulltta.algorithm import embeddings, schedules
 from nulltta.contracts import Embedding
 from nulltta.display.notebook import image_html, table_html
 from nulltta.images import to_pil
-from nulltta.null_text import file
+from nulltta.null_text import bare, file, sharing
 from nulltta.null_text.apply import applied
 from nulltta.null_text.identity import require_fit
+from nulltta.null_text.sources import located
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 _SHOWN = {"model": "model_name", "reward": "reward", "seed": "seed", "licence": "licence"}
 
@@ -123,15 +127,44 @@ class NullText:
         """
         file.write(self, Path(path), noise=noise, rank=rank, licence=licence)
 
+    def push_to_hub(
+        self, repo: str, *, licence: str = "", pictures: Mapping[str, Image] | None = None, private: bool = False
+    ) -> str:
+        """Upload it to the Hugging Face Hub, with a model card that says how it was made.
+
+        Args:
+            repo: the repository, as in "user/repo"; it is made if there is none.
+            licence: the licence under which it may be used, such as "cc0-1.0"; what `about` says by default.
+            pictures: pictures for the card, by what they show; its own, where it holds one, is shown without asking.
+            private: whether only its owner can see the repository, where it is made.
+
+        Returns:
+            The repository's address.
+
+        Raises:
+            InvalidValue: if the repository's name is not of that form, or the hub refuses.
+        """
+        return sharing.push(self, repo, licence=licence, pictures=pictures or {}, private=private)
+
     @classmethod
     def load(cls, path: str | Path, model: Any = None) -> NullText:
         """Read a file written by `save`; with a model, or a diffusers pipeline, refuse it unless it fits.
 
+        Args:
+            path: the file; a repository of the Hugging Face Hub, as in "user/repo", which is fetched unless it is in
+                the hub's cache; or a bare negative embedding, such as ReNeg's: one tensor (1, L, D) in a safetensors
+                file, or in one that torch saved.
+            model: the model that it must fit. A bare embedding needs one, because it does not say its own.
+
         Raises:
             LoadError: if the file does not exist, is truncated or is not a null text.
+            InvalidValue: if it is a bare embedding and no model is given.
             DoesNotFit: if it was made for another model.
         """
-        null_text = cls(**file.read(Path(path)))
+        path = located(path)
+        if bare.is_bare(path):
+            return cls(**bare.read(path, model))
+        null_text = cls(**file.read(path))
         if model is not None:
             null_text.require_fit(model)
         return null_text

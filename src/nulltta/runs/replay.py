@@ -19,9 +19,11 @@ from nulltta.errors import InvalidValue, blaming, out_of_memory_as_error
 from nulltta.evaluation.comparison import Score
 from nulltta.evaluation.measures import Measure, held_out_measures
 from nulltta.null_text import loading
+from nulltta.null_text.bare import is_bare
 from nulltta.null_text.exact import recorded_config
 from nulltta.null_text.loading import AnyNullText
 from nulltta.null_text.replay import replay
+from nulltta.null_text.sources import located
 from nulltta.rewards.expression import with_source
 from nulltta.runs.folder import closing, require_free
 from nulltta.runs.loading import load_model, load_reward, resolved
@@ -47,13 +49,18 @@ def run(request: ReplayRequest) -> bool:
     """
     began, notes = time.perf_counter(), Console(stderr=True)
     require_free(request.out, overwrite=request.overwrite)
-    null_text = loading.load(request.file)
-    config = replace(recorded_config(null_text.about), **request.changes())
-    prompts = request.prompts or [null_text.prompt]
+    file = located(request.file)
+    null_text = None if is_bare(file) else loading.load(file)
+    config = _config(request, null_text)
+    prompts = request.prompts or ["" if null_text is None else null_text.prompt]
     if not all(prompts):
-        raise InvalidValue("is needed: the null text was fitted for all prompts (or prompts, a file)", "prompt")
+        raise InvalidValue("is needed: the null text was made for all prompts (or prompts, a file)", "prompt")
     with notes.status("loading the model"):
-        request, model, measures = _load(request, null_text)
+        request, model, measures = _load(request)
+    if null_text is None:  # a bare embedding says what it is only beside its model
+        null_text = loading.load(file, model)
+        config = _config(request, null_text)
+    null_text.require_fit(model)
     total = len(prompts) * sum(map(len, _batches(request)))
     writer = ReplayWriter(request, null_text, config, total)
     with closing(writer), Progress(console=notes, transient=True, disable=not notes.is_terminal) as bar:
@@ -72,7 +79,12 @@ def run(request: ReplayRequest) -> bool:
     return writer.folder.complete
 
 
-def _load(request: ReplayRequest, null_text: AnyNullText) -> tuple[ReplayRequest, GuidedModel, dict[str, Measure]]:
+def _config(request: ReplayRequest, null_text: AnyNullText | None) -> NullTTAConfig:
+    """Return the settings of sampling: as recorded, unless the request says otherwise."""
+    return replace(recorded_config({} if null_text is None else null_text.about), **request.changes())
+
+
+def _load(request: ReplayRequest) -> tuple[ReplayRequest, GuidedModel, dict[str, Measure]]:
     """Return the request with its defaults filled in, the model, and the measures with the reward first."""
     request = replace(request, settings=resolved(request.settings))
     device = request.settings.device
@@ -85,7 +97,6 @@ def _load(request: ReplayRequest, null_text: AnyNullText) -> tuple[ReplayRequest
             target = load_reward(str(request.reward), device)
         require_pictures(target, "a replay")
     model = load_model(request.settings)
-    null_text.require_fit(model)
     if target is None:
         return request, model, {}
     held_out = {name: measure for name, measure in held_out_measures(model, device).items() if name != target.name}

@@ -1,0 +1,47 @@
+"""Where the file of a null text is: on this machine, or in a repository of the Hugging Face Hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nulltta import hub
+from nulltta.errors import LoadError, first_line
+from nulltta.rewards.checkpoint_files import cached_file
+
+NAME = "null_text.safetensors"
+"""The name of the file in a repository."""
+BARE = (".bin", ".pt", ".pth")
+"""How the names of files end that hold an embedding as torch saves it."""
+
+
+def is_repository(source: str | Path) -> bool:
+    """Return whether a source is a repository of the hub, as in "user/repo", and not a path of this machine."""
+    is_file = Path(source).suffix in (".safetensors", *BARE) or Path(source).exists()
+    return not is_file and hub.is_hub_id(str(source))
+
+
+def located(source: str | Path) -> Path:
+    """Return the local path of a null text, fetched from the hub where a repository is named that is not here yet.
+
+    Raises:
+        LoadError: if the repository holds no null text, or cannot be reached.
+    """
+    if not is_repository(source):
+        return Path(source)
+    repository = str(source)
+    if (cached := cached_file(repository, NAME)) is not None:
+        return cached
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+
+    if not hub.reachable():
+        raise LoadError(
+            f"there is no file '{repository}', and {NAME} of the hub's repository of that name cannot be fetched "
+            "(offline)"
+        )
+    try:
+        return Path(hf_hub_download(repository, NAME))
+    except EntryNotFoundError as error:
+        raise LoadError(f"the hub's repository {repository} holds no null text: it has no {NAME}") from error
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise LoadError(f"{NAME} of the hub's repository {repository} does not load: {first_line(error)}") from error
