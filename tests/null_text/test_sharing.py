@@ -66,6 +66,9 @@ def test_a_bare_embedding_is_replayed_and_saved_like_any_other(model: Any, tmp_p
     torch.testing.assert_close(again, ours, rtol=0, atol=1e-2)  # differences are kept in float16
     with pytest.raises(InvalidValue, match="prompt is needed"):
         replay(model, null_text)
+    started = nulltta.align(model, "a cat", lambda images, _: images.flatten(1).mean(1), method="plain", config=config,
+                            start=tmp_path / "reneg.bin")  # fmt: skip
+    torch.testing.assert_close(started.images, ours)
 
 
 def test_a_bare_embedding_is_compared_on_the_command_line(

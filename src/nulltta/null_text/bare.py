@@ -49,7 +49,11 @@ def read(path: Path, model: Any) -> NullTextFields:
     """
     value = _tensor(path)
     if model is None:
-        raise InvalidValue(f"is needed: '{path}' is a bare embedding, which does not say what it was made for", "model")
+        raise InvalidValue(
+            f"is needed: '{path}' is a bare embedding, which does not say what it was made for; load it once with "
+            "NullText.load(file, model) and save it",
+            "model",
+        )
     model = model if isinstance(model, GuidedModel) else load_model(model)
     _, null = model.encode(["a"], [""])
     places = free(null)

@@ -42,7 +42,7 @@ def started(problem: Problem, given: AnyStart) -> NullPath:
         LoadError: if its file cannot be read.
         DoesNotFit: if it was made for another model, or its tensors have other shapes than the model's.
     """
-    null_text = given if isinstance(given, NullText | FittedNullText) else load(given)
+    null_text = given if isinstance(given, NullText | FittedNullText) else load(given, problem.model)
     null_text.require_fit(problem.model)
     learnt = renamed(null_text, problem.model) if isinstance(null_text, NullText) else null_text
     timesteps = [step.timestep for step in problem.schedule()]
