@@ -29,7 +29,7 @@ def test_a_familys_preset_takes_the_defaults_of_its_stock_call(name: str) -> Non
 def test_every_preset_is_valid_and_keeps_what_it_does_not_name(name: str) -> None:
     config = NullTTAConfig.preset(name, num_particles=7)
     assert config.num_particles == 7
-    assert config.conventions == "paper"
+    assert config.conventions == PRESETS[name].get("conventions", "paper")
     if name in STOCK:
         assert config.annealing == "auto"
         assert config.inner_steps == NullTTAConfig().inner_steps

@@ -31,6 +31,7 @@ from nulltta.embedded.grammar import unknown_words
 from nulltta.errors import InvalidValue, out_of_memory_as_error
 from nulltta.images import to_pil
 from nulltta.models import load_model
+from nulltta.models.nag import with_guidance
 from nulltta.null_text.capture import about_model, null_texts
 from nulltta.null_text.start import AnyStart, require_started, started
 from nulltta.null_text.value import NullText
@@ -323,6 +324,7 @@ def make_problem(
     with out_of_memory_as_error(*ANY_RUN):
         model = model if isinstance(model, GuidedModel) else load_model(model)
         config = config or NullTTAConfig.preset(model.name)
+        model = with_guidance(model, config)
         _warn_of_unknown_words(model, prompts)
         cond, null = model.encode(prompts, negatives)
         reward = rewards.load(reward)

@@ -15,8 +15,10 @@ from nulltta import InvalidValue, LoadError, NullTTAConfig
 from nulltta.fit.settings import FitSettings
 from nulltta.fit.training import FitProblem, FitStep, fit
 from nulltta.null_text.fitted import FittedNullText
+from nulltta.null_text.replay import replay
 from nulltta.rewards.compose import Custom
 from nulltta.testing import Gaussian, nearness
+from nulltta.testing.stock import stock_images
 
 from ..tiny import save_stable_diffusion
 
@@ -150,3 +152,16 @@ def test_a_setting_out_of_range_is_refused_by_its_name(field: str, value: Any) -
     with pytest.raises(InvalidValue) as refused:
         settings(**{field: value})
     assert refused.value.field == field
+
+
+def test_a_null_text_is_fitted_and_applied_under_attention_guidance(model: Any) -> None:
+    """The stock call, which has no null branch, gives the pictures of the replay."""
+    config = NullTTAConfig.preset("2-step", eta=0.0)
+    choices = settings(form="steps", updates=2, validate_every=2, between=(0.0, 1.0))
+    null_text, steps = drained(problem(model, config=config, settings=choices))
+    assert steps[-1].gains
+    ours = replay(model, null_text, prompt="a cat", seeds=[3])
+    with null_text.apply(model.pipeline):
+        theirs = stock_images(model, "a cat", "", config, seed=3)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
+    assert float((ours - replay(model, null_text, prompt="a cat", seeds=[3], plain=True)).abs().max()) > 0

@@ -47,8 +47,9 @@ def planned(config: NullTTAConfig, *, started: bool = False) -> list[int]:
 def evaluations(config: NullTTAConfig, *, started: bool = False) -> tuple[int, int]:
     """Return the denoiser branches per prompt with gradient and without.
 
-    For zeroth order the first number counts inner steps, each of `of_inner_step` evaluations. Under a `kl_target` the
-    second number counts as many projections as there may be; usually there are fewer. `started` is as for `planned`.
+    For zeroth order, and where φ' conditions more than one branch, the first number counts inner steps, each of
+    `of_inner_step` evaluations. Under a `kl_target` the second number counts as many projections as there may be;
+    usually there are fewer. `started` is as for `planned`.
     """
     counts = planned(config, started=started)
     return sum(counts), _without_gradient(config, counts, started)
@@ -62,22 +63,25 @@ def spent(config: NullTTAConfig, *, started: bool = False) -> int:
 
 def by_step(config: NullTTAConfig) -> list[int]:
     """Return the evaluations per prompt of each denoising step without references, to tell how far a run is."""
-    return [of_inner_step(config) * inner + 2 * config.num_particles for inner in planned(config)]
+    whole, _ = config.branches
+    return [of_inner_step(config) * inner + whole * config.num_particles for inner in planned(config)]
 
 
 def of_inner_step(config: NullTTAConfig) -> int:
-    """Return the evaluations of one inner step: forward and backward, or one per point of zeroth order."""
+    """Return the evaluations of one inner step: each branch of φ' forward and backward, or once per point."""
+    _, moved = config.branches
     if config.gradient != "zeroth-order":
-        return 2
-    return config.zeroth_order_samples + (config.zeroth_order_directions != "cma")  # J at φ' itself
+        return 2 * moved
+    return moved * (config.zeroth_order_samples + (config.zeroth_order_directions != "cma"))  # J at φ' itself
 
 
 def _without_gradient(config: NullTTAConfig, counts: Sequence[int], started: bool) -> int:
-    """Count both branches of K candidates at T steps, ε(x_t, φ) once φ' has moved, and ε(x_t, φ') where it moves.
+    """Count the branches of K candidates at T steps, ε(x_t, φ) once φ' has moved, and ε(x_t, φ') where it moves.
 
     Where φ' has moved, a `kl_target` may take `PROJECTIONS` more.
     """
     optimised = [i for i, count in enumerate(counts) if count]
     references = len(counts) if started else len(counts) - optimised[0] if optimised else 0
     projections = 0 if config.kl_target is None else PROJECTIONS * references
-    return 2 * config.num_particles * len(counts) + references + len(optimised) + projections
+    whole, moved = config.branches
+    return whole * config.num_particles * len(counts) + moved * (references + len(optimised) + projections)

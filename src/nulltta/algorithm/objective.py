@@ -25,7 +25,13 @@ from nulltta.scoring import require_graph, score_latents
 def predict_branches(
     model: GuidedModel, x: Tensor, step: NoiseStep, null: Embedding, cond: Embedding
 ) -> tuple[Tensor, Tensor]:
-    """Return (ε(x, φ), ε(x, c)), from one call of the denoiser if the two embeddings' shapes allow it."""
+    """Return (ε(x, φ), ε(x, c)), from one call of the denoiser if the two embeddings' shapes allow it.
+
+    Of a model whose predictions are guided already, which makes no use of the second, both are the first.
+    """
+    if model.predicts_guided:
+        eps = model.predict(x, step, null)
+        return eps, eps
     if any(null[name].shape != cond[name].shape for name in null):
         return model.predict(x, step, null), model.predict(x, step, cond)
     joint = {name: torch.cat([null[name], cond[name]]) for name in null}

@@ -9,6 +9,7 @@ from torch import Tensor
 from nulltta.algorithm.problem import Problem
 from nulltta.algorithm.sampling import null_tta
 from nulltta.contracts import ModelWrapper, Stream
+from nulltta.errors import InvalidValue
 
 
 def prompt_embedding(problem: Problem) -> Stream:
@@ -18,7 +19,12 @@ def prompt_embedding(problem: Problem) -> Stream:
     null text stays as encoded, so that the outcome has no learnt one.
 
     Cost: that of `null_tta`.
+
+    Raises:
+        InvalidValue: under attention guidance, which has no branch of the prompt alone.
     """
+    if problem.model.predicts_guided:
+        raise InvalidValue("must be cfg for this method: it exchanges the two branches", "guidance")
     model = _Exchanged(problem.model)
     outcome = yield from null_tta(replace(problem, model=model, cond=problem.null, null=problem.cond))
     return replace(outcome, nulls=())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from nulltta.contracts import Embedding, GuidedModel, NoiseStep
+
+Predict = Callable[[Tensor, NoiseStep, Embedding], Tensor]
 
 
 @dataclass
@@ -34,21 +36,27 @@ class Evaluations:
 def counted(model: GuidedModel) -> Iterator[Evaluations]:
     """Count the evaluations of the model's denoiser inside the block, without those of the model's first use."""
     _ = model.latent_shape  # whatever a model examines in its pipeline before it is first used, it examines here
-    found, predict = Evaluations(), model.predict
+    found = Evaluations()
 
     def count_backward(gradient: Tensor) -> None:
         found.backward += len(gradient)
 
-    def watched(x: Tensor, step: NoiseStep, embedding: Embedding) -> Tensor:
-        found.forward += len(x)
-        prediction = predict(x, step, embedding)
-        if prediction.requires_grad:
-            prediction.register_hook(count_backward)  # type: ignore[no-untyped-call]
-        return prediction
+    def watched(predict: Predict) -> Predict:
+        def counting(x: Tensor, step: NoiseStep, embedding: Embedding) -> Tensor:
+            found.forward += len(x)
+            prediction = predict(x, step, embedding)
+            if prediction.requires_grad:
+                prediction.register_hook(count_backward)  # type: ignore[no-untyped-call]
+            return prediction
+
+        return counting
 
     patched: Any = model
-    patched.predict = watched
+    names = [name for name in ("predict", "predict_together") if hasattr(model, name)]
+    for name in names:
+        setattr(patched, name, watched(getattr(patched, name)))
     try:
         yield found
     finally:
-        del patched.predict
+        for name in names:
+            delattr(patched, name)

@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
-from nulltta.cli.flags import Device, Dtype, MicroBatch, Model, Reward, RewardSource
+from nulltta.cli.flags import Device, Dtype, MicroBatch, Model, Preset, Reward, RewardSource
 from nulltta.cli.messages import quiet
 from nulltta.config import FormName, NullTTAConfig
+from nulltta.config.presets import require_preset
 from nulltta.fit.settings import FitSettings
 from nulltta.runs.fit_request import FitRequest
 from nulltta.runs.prompt_file import read_prompts
@@ -43,6 +44,7 @@ def fit(
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate (default: the form's own)")] = None,
     validate_every: Annotated[int, typer.Option(help="Updates between validations.")] = FitSettings.validate_every,
     seed: Annotated[int, typer.Option(help="The seed of all draws.")] = FitSettings.seed,
+    preset: Preset = None,
     num_inference_steps: Annotated[
         int | None, typer.Option(help="Number of denoising steps (default: the model's preset)")
     ] = None,
@@ -65,7 +67,11 @@ def fit(
     """
     given = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale,
              "prior_weight": prior_weight, "kl_weight": kl_weight}  # fmt: skip
-    config = NullTTAConfig.preset(model, **{name: value for name, value in given.items() if value is not None})
+    if preset is not None:
+        require_preset(preset)
+    config = NullTTAConfig.preset(
+        preset or model, **{name: value for name, value in given.items() if value is not None}
+    )
     request = FitRequest(
         prompts=read_prompts([], prompts), validation=read_prompts([], validation) if validation else (), out=out,
         settings=FitSettings(

@@ -1,8 +1,9 @@
 """Which settings a family of models starts from, by the class of its pipeline.
 
-Beside the published settings and the embedded model's, a preset takes the number of steps and the scale of guidance
-that diffusers gives the family's pipeline by default, the published inner steps per denoising step, and an annealing
-that takes the published course within that number of steps. Only the embedded model's was tuned on trained weights.
+Beside the published settings, the embedded model's and those of few steps, a preset takes the number of steps and the
+scale of guidance that diffusers gives the family's pipeline by default, the published inner steps per denoising step,
+and an annealing that takes the published course within that number of steps. Only the embedded model's was tuned on
+trained weights.
 """
 
 from __future__ import annotations
@@ -53,6 +54,15 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     **{
         name: {"num_inference_steps": steps, "guidance_scale": scale, "annealing": "auto"}
         for name, (_, steps, scale) in STOCK.items()
+    },
+    # For models that were distilled to few steps without guidance: a null text inside attention, the model's own noise
+    # where it draws any, and about the published number of inner steps at each of the fewer denoising steps.
+    **{
+        f"{steps}-step": {
+            "num_inference_steps": steps, "guidance": "nag", "eta": "auto", "conventions": "exact",
+            "inner_steps": counts, "annealing": "auto",
+        }
+        for steps, counts in ((1, (25, 25)), (2, (15, 25)), (4, (10, 25)), (8, (5, 25)))
     },
 }  # fmt: skip
 """The fields of `NullTTAConfig` that differ from its defaults, by the preset's name."""

@@ -10,6 +10,8 @@ from nulltta.config.presets import PRESETS, preset_name
 from nulltta.errors import InvalidValue
 
 Conventions = Literal["paper", "release", "exact"]
+Guidance = Literal["cfg", "nag", "cfg+nag"]
+Norm = Literal["l1", "l2"]
 Gradient = Literal["auto", "autograd", "zeroth-order"]
 Directions = Literal["white", "cma"]
 Detail = Literal["full", "tiny"]
@@ -35,7 +37,13 @@ class NullTTAConfig:
 
     Attributes:
         num_inference_steps: T, the number of denoising steps; 1 to `MOST`.
-        guidance_scale: s, the scale of classifier-free guidance; above 1.
+        guidance_scale: s, the scale of classifier-free guidance; above 1 wherever that is applied.
+        guidance: "cfg" for classifier-free guidance; "nag" for normalized attention guidance (arXiv 2505.21179), which
+            gives models without a null branch a null text; "cfg+nag" for both with the same null text.
+        nag_scale: NAG's scale s in the paper's convention, in which 0 means none; its published code adds 1 to it.
+        nag_tau: NAG's τ, the most by which it may enlarge an attention output's norm; 1 or more.
+        nag_alpha: NAG's α, the share of the guided attention output in the result; 0 to 1.
+        nag_norm: the norm that τ bounds: "l1", as in NAG's paper, or "l2", as in its published code.
         inner_steps: (n_min, n_max), the inner steps at the first denoising step and at the last; 0 to `MOST`.
         num_particles: K, the candidates drawn at each denoising step; 1 to `MOST`.
         reward_weight: λ1, the weight of the reward; 0 or more. None means 100, or 50 for zeroth order.
@@ -71,6 +79,11 @@ class NullTTAConfig:
 
     num_inference_steps: int = _option(100, "T: number of denoising steps")
     guidance_scale: float = _option(7.5, "s: scale of classifier-free guidance, above 1")
+    guidance: Guidance = _option("cfg", "cfg (classifier-free), nag (normalized attention guidance) or cfg+nag")
+    nag_scale: float = _option(4.0, "NAG's scale in the paper's convention; 1 less than its code's")
+    nag_tau: float = _option(2.5, "NAG's τ: the most by which an attention output's norm may grow, 1 or more")
+    nag_alpha: float = _option(0.25, "NAG's α: share of the guided attention output, 0 to 1")
+    nag_norm: Norm = _option("l1", "the norm that τ bounds: l1 (NAG's paper) or l2 (its code)")
     inner_steps: tuple[int, int] = _option((5, 25), "n_min n_max: inner steps at the first and last denoising step")
     num_particles: int = _option(3, "K: candidates drawn at each denoising step")
     reward_weight: float | None = _option(None, "λ1: weight of the reward; by default 100, or 50 for zeroth order")
@@ -79,7 +92,7 @@ class NullTTAConfig:
     prior_variance: float = _option(0.01, "σφ²: variance of the null text's prior")
     annealing: float | Literal["auto"] = _option(0.008, "γ: how fast the regularisers fade, or 'auto'")
     learning_rate: float = _option(0.01, "Adam's learning rate on the null text")
-    eta: float = _option(1.0, "η: 0 for deterministic, 1 for ancestral sampling")
+    eta: float | Literal["auto"] = _option(1.0, "η: 0 for deterministic, 1 for ancestral sampling, or 'auto'")
     conventions: Conventions = _option("paper", "paper, release (the published code) or exact (the sampler's own KL)")
     gradient: Gradient = _option("auto", "auto, autograd or zeroth-order")
     zeroth_order_samples: int = _option(4, "points per zeroth-order gradient, or CMA-ES's population")
@@ -97,7 +110,7 @@ class NullTTAConfig:
         whole(self, "num_particles", at_least=1, at_most=MOST)
         whole(self, "budget", at_least=0)
         self._check_inner_steps()
-        for name in ("kl_weight", "learning_rate", "eta", "guidance_scale"):
+        for name in ("kl_weight", "learning_rate", "guidance_scale", "nag_scale", "nag_tau", "nag_alpha"):
             number(self, name)
         for name in ("reward_weight", "prior_weight"):
             if getattr(self, name) is not None:
@@ -108,11 +121,10 @@ class NullTTAConfig:
             number(self, "kl_target", positive=True)
         if self.annealing != "auto":
             number(self, "annealing", or_else=" or 'auto'")
-        if self.guidance_scale <= 1:
-            raise InvalidValue(
-                f"must be above 1, not {self.guidance_scale:g}: below, the null text has no effect", "guidance_scale"
-            )
-        if self.eta > 1:
+        self._check_guidance()
+        if self.eta != "auto":
+            number(self, "eta", or_else=" or 'auto'")
+        if self.eta != "auto" and self.eta > 1:
             raise InvalidValue(f"must lie between 0 and 1, not {self.eta:g}", "eta")
         shares = self.optimise_between
         if len(shares) != 2 or not 0 <= shares[0] < shares[1] <= 1:
@@ -121,12 +133,36 @@ class NullTTAConfig:
             )
         for name, choices in (
             ("conventions", Conventions), ("gradient", Gradient), ("zeroth_order_directions", Directions),
-            ("inner_decoder", Detail),
+            ("inner_decoder", Detail), ("nag_norm", Norm),
         ):  # fmt: skip
             one_of(self, name, get_args(choices))
         whole(self, "zeroth_order_samples", at_least=1, at_most=MOST)
         if self.zeroth_order_directions == "cma" and self.zeroth_order_samples < 2:
             raise InvalidValue("must be 2 or more for cma, which compares the points", "zeroth_order_samples")
+
+    def _check_guidance(self) -> None:
+        one_of(self, "guidance", get_args(Guidance))
+        if self.guidance != "nag" and self.guidance_scale <= 1:
+            raise InvalidValue(
+                f"must be above 1, not {self.guidance_scale:g}: below, the null text has no effect", "guidance_scale"
+            )
+        if self.guidance != "cfg" and self.conventions == "release":
+            raise InvalidValue(f"must be paper or exact under {self.guidance}, which the release does not have",
+                               "conventions")  # fmt: skip
+        if self.guidance == "nag" and self.nag_scale == 0 and self.inner_steps[1]:
+            raise InvalidValue(
+                "must be above 0: at 0 the null text has no effect; to sample without it, set inner_steps to 0 0",
+                "nag_scale",
+            )
+        if self.nag_tau < 1:
+            raise InvalidValue(f"must be 1 or more, not {self.nag_tau:g}", "nag_tau")
+        if self.nag_alpha > 1:
+            raise InvalidValue(f"must lie between 0 and 1, not {self.nag_alpha:g}", "nag_alpha")
+
+    @property
+    def branches(self) -> tuple[int, int]:
+        """The denoiser branches of a guided prediction, and those of them that φ' conditions."""
+        return {"cfg": (2, 1), "nag": (2, 2), "cfg+nag": (3, 3)}[self.guidance]
 
     def _check_inner_steps(self) -> None:
         counts = self.inner_steps

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Self, TypeAlias
 
 import torch
 from torch import Tensor
@@ -29,6 +29,8 @@ class NoiseStep:
         consistency: the coefficient of ‖ε̃(φ') − ε̃(φ)‖² in the objective, (1−α_t)/(2α_t(1−ᾱ_t)), expressed for
             the quantity that `GuidedModel.predict` returns (ε, v or a flow's velocity).
         eta: the share of the posterior's standard deviation that is drawn anew: 0 deterministic, 1 ancestral.
+        own_eta: the share that the model's own scheduler draws; above 1 where it draws more than the posterior's, as a
+            consistency model's does, which draws all noise anew.
     """
 
     timestep: float
@@ -36,6 +38,11 @@ class NoiseStep:
     alpha_bar_previous: float
     consistency: float
     eta: float = 1.0
+    own_eta: float = 1.0
+
+    def with_eta(self, eta: float | Literal["auto"]) -> Self:
+        """Return the step at a share of the deviation; "auto" means the scheduler's own."""
+        return replace(self, eta=self.own_eta if eta == "auto" else eta)
 
     @property
     def input_gain(self) -> float:
@@ -54,16 +61,24 @@ class GuidedModel(ABC):
         name: the name under which results are reported; `NullTTAConfig.preset` looks settings up by it.
         pipeline: the diffusers pipeline behind the model; None if there is none.
         scheduler: the scheduler whose noise levels the model takes; None if there is none.
+        predicts_guided: whether `predict` is guided already under a null embedding, which then holds the prompt's
+            conditioning too; `guide` returns it as it is, and the prompt's branch is not evaluated.
     """
 
     name: str
     pipeline: Any = None
     scheduler: Any = None
+    predicts_guided: bool = False
 
     @property
     @abstractmethod
     def latent_shape(self) -> tuple[int, ...]:
         """The shape of one latent, (C, h, w)."""
+
+    @property
+    def distilled(self) -> str | None:
+        """What shows that the model was distilled to run without classifier-free guidance. Default: nothing does."""
+        return None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -175,6 +190,11 @@ class ModelWrapper(GuidedModel):
     def __init__(self, model: GuidedModel) -> None:
         self.model = model
         self.name, self.pipeline, self.scheduler = model.name, model.pipeline, model.scheduler
+        self.predicts_guided = model.predicts_guided
+
+    @property
+    def distilled(self) -> str | None:
+        return self.model.distilled
 
     @property
     def latent_shape(self) -> tuple[int, ...]:

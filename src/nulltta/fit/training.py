@@ -24,6 +24,7 @@ from nulltta.algorithm import randomness, schedules
 from nulltta.algorithm.gradients import ESTIMATORS, GradientEstimator, finite_rows, in_micro_batches
 from nulltta.algorithm.memory import ANY_RUN, MicroBatch
 from nulltta.algorithm.objective import Objective
+from nulltta.algorithm.problem import require_conventions
 from nulltta.algorithm.views import predicted
 from nulltta.config import NullTTAConfig
 from nulltta.contracts import Embedding, GuidedModel, NoiseStep, Reward
@@ -35,6 +36,7 @@ from nulltta.fit.settings import FitSettings
 from nulltta.fit.trajectories import Pool, TrajectorySampler
 from nulltta.fit.validation import Validation, gains
 from nulltta.models.learnt_tokens import LearntTokens
+from nulltta.models.nag import unguided, with_guidance
 from nulltta.null_text.capture import about_learnt, about_model
 from nulltta.null_text.exact import steps_of
 from nulltta.null_text.fitted import FittedNullText
@@ -74,7 +76,7 @@ class FitProblem:
     """What a null text is fitted for.
 
     Attributes:
-        model: the frozen model.
+        model: the frozen model; under the guidance of `config` once the problem is made.
         reward: the reward to raise; differentiable.
         prompts: the training prompts.
         validation: the validation prompts.
@@ -101,13 +103,16 @@ class FitProblem:
     def __post_init__(self) -> None:
         require_differentiable(self.reward, "fit a null text for a reward that has one")
         require_pictures(self.reward, "the validation of a fit")
+        object.__setattr__(self, "model", with_guidance(self.model, self.config))
         if len(self.validation) < 2:
             raise InvalidValue("needs 2 prompts or more, to compare plain and fitted pictures", "validation")
 
     @cached_property
     def steps(self) -> list[NoiseStep]:
         """The denoising steps at the configuration's T and η."""
-        return steps_of(self.model, self.config)
+        steps = steps_of(self.model, self.config)
+        require_conventions(self.config, steps)
+        return steps
 
     @cached_property
     def span(self) -> tuple[int, int]:
@@ -329,7 +334,7 @@ def _new_form(problem: FitProblem, null: Embedding) -> Form:
     """Return a form before training, for a null embedding with a batch dimension."""
     settings, shapes = problem.settings, free_shapes(null)
     if settings.form == "tokens":
-        encoder = LearntTokens(problem.model, settings.tokens)
+        encoder = LearntTokens(unguided(problem.model), settings.tokens)
         return TokensForm(shapes, encoder.initial(), encoder)
     return FORMS[settings.form](shapes, len(problem.steps))
 

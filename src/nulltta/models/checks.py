@@ -34,12 +34,9 @@ def require_supported(name: str, kind: Any) -> None:
     if kind is None:
         raise InvalidValue(f"{name} is not a pipeline of the installed diffusers")
     accepted = call_parameters(kind)
-    for argument in ("prompt", "negative_prompt", "num_inference_steps"):
-        if argument == "negative_prompt" and "negative_prompt_embeds" in accepted:
-            continue  # its null branch, if it has one, is of a text of its own
+    for argument in ("prompt", "num_inference_steps"):
         if argument not in accepted:
-            reason = ", so it has no null branch to optimise" if argument == "negative_prompt" else ""
-            raise InvalidValue(f"{name} is not supported: its call has no {argument}{reason}")
+            raise InvalidValue(f"{name} is not supported: its call has no {argument}")
 
 
 def require_call(pipeline: Any, call: Mapping[str, Any]) -> None:
@@ -50,6 +47,8 @@ def require_call(pipeline: Any, call: Mapping[str, Any]) -> None:
     """
     accepted = call_parameters(type(pipeline))
     scale = "true_cfg_scale" if "true_cfg_scale" in accepted else "guidance_scale"
+    if not {"negative_prompt", "negative_prompt_embeds"} & accepted.keys():
+        scale = ""  # without a null branch, the scale of guidance is an input of the denoiser
     for name in call:
         if name in _RUNS_OWN or name == scale:
             raise InvalidValue("is set by the run itself, not by the model's call", field=name)

@@ -1,7 +1,7 @@
-"""Models that were distilled to run without classifier-free guidance are refused: they have no null branch.
+"""What shows that a model was distilled to run without classifier-free guidance, so that its null branch is void.
 
 This is where names stand. Observation cannot tell: the stock call of such a model may still evaluate two branches, and
-what they mean to it was decided in its training.
+what they mean to it was decided in its training. Such a model is guided inside attention (`nag`), or refused.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ _NAMES = re.compile(
     r"turbo|lightning|hyper[-_]?sd|schnell|sprint|(?<!de)(?<!de[-_])distill|(?<![a-z])(lcm|tcd|dmd2?)(?![a-z])", re.I
 )
 _CLASSES: Mapping[str, str] = {
-    "LatentConsistencyModelPipeline": "a consistency model is guidance-distilled",
     "SanaSprintPipeline": "it is guidance-distilled",
 }
 _SCHEDULERS = ("LCMScheduler", "TCDScheduler", "FlowMatchLCMScheduler")
@@ -33,8 +32,8 @@ def refuse_distilled_class(family: str) -> None:
         raise InvalidValue(f"{family} is not supported: {_CLASSES[family]}, so there is no null branch to optimise")
 
 
-def refuse_distilled(pipeline: Any) -> None:
-    """Refuse a distilled model, giving what shows it. One that shows it nowhere gets through.
+def refuse_unwatchable(pipeline: Any) -> None:
+    """Refuse a pipeline without a denoiser or a scheduler, or of a class that is not supported.
 
     Raises:
         InvalidValue: with the reason.
@@ -44,17 +43,23 @@ def refuse_distilled(pipeline: Any) -> None:
     if part is None or scheduler is None:
         missing = "denoiser (unet, transformer)" if part is None else "scheduler"
         raise InvalidValue(f"{type(pipeline).__name__} is not supported: it has no {missing}")
-    config = getattr(part, "config", {})
+
+
+def reason(pipeline: Any) -> str | None:
+    """Return what shows that a model is guidance-distilled, or None. One that shows it nowhere passes for another."""
+    config = getattr(next(iter(denoisers(pipeline).values())), "config", {})
     names = [str(each.get("_name_or_path") or "").rstrip("/").rsplit("/", 1)[-1] for each in (pipeline.config, config)]
-    if reason := _reason(type(pipeline).__name__, type(scheduler).__name__, scheduler.config, config, names):
-        raise InvalidValue(f"this model is guidance-distilled ({reason}): it has no null branch to optimise")
+    scheduler = pipeline.scheduler
+    if dict(pipeline.config).get("is_distilled"):
+        return "is_distilled"
+    return _reason(type(pipeline).__name__, type(scheduler).__name__, scheduler.config, config, names)
 
 
 def _reason(family: str, scheduler: str, levels: Any, config: Any, names: list[str]) -> str | None:
     if scheduler in _SCHEDULERS:
         return f"its scheduler is {scheduler}"
     if config.get("time_cond_proj_dim") is not None:
-        return "its denoiser takes the guidance scale as an input (time_cond_proj_dim)"
+        return "its denoiser takes the guidance scale as an input"
     if found := _NAMES.search("\n".join(names)):
         return f"its name says '{found.group()}'"
     if family == "FluxPipeline" and not config.get("guidance_embeds") and not levels.get("use_dynamic_shifting"):

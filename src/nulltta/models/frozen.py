@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextvars import ContextVar
 from functools import partial
 from typing import Any
 
@@ -14,6 +15,23 @@ from torch.nn.grad import conv2d_input
 from torch.utils.checkpoint import checkpoint
 
 from nulltta.models.restoring import overruled
+
+Surrounding = Callable[[], AbstractContextManager[None]]
+"""Makes a context manager to enter around an evaluation."""
+_SURROUNDING: ContextVar[Surrounding] = ContextVar("surrounding", default=nullcontext)
+
+
+@contextmanager
+def surrounded(surrounding: Surrounding) -> Iterator[None]:
+    """Enter a context around each evaluation of a `Frozen` network in this block, and around what is recomputed of it.
+
+    Activations that are recomputed in the backward pass are computed long after the block, maybe in another thread.
+    """
+    token = _SURROUNDING.set(surrounding)
+    try:
+        yield
+    finally:
+        _SURROUNDING.reset(token)
 
 
 class Frozen:
@@ -51,7 +69,7 @@ class Frozen:
         self._undo: dict[str, ExitStack] = {}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        with self:
+        with self, _SURROUNDING.get()():
             return self.network(*args, **kwargs)
 
     def decode(self, *args: Any, **kwargs: Any) -> Any:
@@ -106,7 +124,15 @@ class Frozen:
                 stack.enter_context(overruled(block, "_gradient_checkpointing_func", self._checkpoint))
 
     def _checkpoint(self, block: Callable[..., Any], *args: Any) -> Any:
-        return checkpoint(block, *args, use_reentrant=False, context_fn=lambda: (nullcontext(), self))
+        surrounding = _SURROUNDING.get()
+        return checkpoint(
+            block, *args, use_reentrant=False, context_fn=lambda: (nullcontext(), self._recomputing(surrounding))
+        )
+
+    @contextmanager
+    def _recomputing(self, surrounding: Surrounding) -> Iterator[None]:
+        with self, surrounding():
+            yield
 
     def _is_compiled(self) -> bool:
         return hasattr(self.network, "_orig_mod") or any(m._compiled_call_impl is not None for m in self._modules)

@@ -49,6 +49,7 @@ def schedule(records: Sequence[StepRecord]) -> list[ObservedStep]:
     units = [math.hypot(*level) if exploding else 1.0 for level in levels]
     kind = _kind(records, levels)
     reached = [_reached(*each, kind) for each in zip(records, levels, levels[1:], strict=False)]
+    draws = _own_eta(records[0], levels[0], levels[1], kind) > 0
     trained = int(records[0].scheduler.config.num_train_timesteps)
     ladder = Ladder(records[0].scheduler, trained)
     made = []
@@ -61,6 +62,7 @@ def schedule(records: Sequence[StepRecord]) -> list[ObservedStep]:
             alpha_bar=alpha_bar,
             alpha_bar_previous=following,
             consistency=0.0,
+            own_eta=_own_eta(record, levels[i], levels[i + 1], kind) if draws else 0.0,
             signal=signal / units[i],
             noise=noise / units[i],
             signal_next=signal_next / units[i + 1],
@@ -160,18 +162,36 @@ def _reached(
     return landing.signal, math.sqrt(1 - landing.signal**2)
 
 
+def _own_eta(record: StepRecord, now: tuple[float, float], then: tuple[float, float], kind: str) -> float:
+    """Return the deviation that the scheduler's own step draws, √(σ'² − c²), as a share of the posterior's.
+
+    It is 0 where that cannot be told, because the scheduler looks back at earlier steps, and after which no noise is
+    left.
+    """
+    landing = _landing(record, now, then, kind)
+    (signal, noise), (signal_next, noise_next) = now, then
+    if landing is None or noise_next == 0:
+        return 0.0
+    fresh = noise_next**2 - min(max(landing.direction, 0.0), noise_next) ** 2
+    ratio = signal * noise_next / (noise * signal_next)
+    posterior = noise_next**2 * (1 - ratio**2)
+    return math.sqrt(fresh / posterior) if fresh > TOLERANCE * noise_next**2 else 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class _Landing:
     """Where a scheduler's own step leads: α'·x̂0 + c·ε̂ plus noise.
 
     Attributes:
         signal: α'.
+        direction: c.
         error: how far α' is from the next recorded level's, or c from the range of 0 to σ' that every step from one
             level to the next has, deterministic or ancestral. DDIM steps by an even stride, which with some spacings
             leads one training step beside the next timestep: an error below `STRIDE`.
     """
 
     signal: float
+    direction: float
     error: float
 
 
@@ -209,7 +229,7 @@ def _landing(
         return None
     reached, c = solution.tolist()
     beyond = max(0.0, c - noise_next, -c) / max(1.0, noise_next)
-    return _Landing(reached, max(abs(reached - signal_next), beyond))
+    return _Landing(reached, c, max(abs(reached - signal_next), beyond))
 
 
 def _further(scheduler: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from nulltta.devices import usual_device, usual_dtype
 from nulltta.errors import InvalidValue, first_line, out_of_memory_as_error
 from nulltta.models import tiny
 from nulltta.models.checks import refuse_inference_mode, refuse_unusable, require_call, require_supported
-from nulltta.models.distilled import refuse_distilled
+from nulltta.models.distilled import refuse_unwatchable
 from nulltta.models.observed import ObservedModel
 from nulltta.models.offload import in_layers, place, require_known
 from nulltta.models.recording import denoisers
@@ -91,7 +91,7 @@ def load_model(
             )
         require_supported(type(source).__name__, type(source))
         pipeline, name = _moved(source, device, dtype), type(source).__name__
-    refuse_distilled(pipeline)
+    refuse_unwatchable(pipeline)
     require_call(pipeline, call)
     refuse_unusable(pipeline)
     model = ObservedModel(pipeline, name, call, "text" if null in (None, "masked") else null)

@@ -21,11 +21,15 @@ from nulltta.models.affine import Affine
 from nulltta.models.conditioning import NEGATIVES, PROMPTS
 from nulltta.models.draws import fixed_noise
 from nulltta.models.findings import Findings
-from nulltta.models.recording import BESIDE, DenoiserCall, Recording, StepRecord, Watch, record
+from nulltta.models.recording import BESIDE, DenoiserCall, Recording, StepRecord, Watch
 from nulltta.models.stock_call import SCALE, StandIn, StockCall, Template, zero_probe
 from nulltta.models.tree import leaves, same, shape
 
 _FURTHER = "switch off further guidance (pag_scale, skip_guidance_layers) and caches"
+
+
+class NoNullBranch(InvalidValue):
+    """The pipeline's call evaluates the prompt's branch alone, whatever the scale of guidance."""
 
 
 def observe(stock: StockCall) -> tuple[Findings, StepRecord]:
@@ -45,15 +49,13 @@ def observe(stock: StockCall) -> tuple[Findings, StepRecord]:
         raise InvalidValue(f"this call takes {len(twice.steps)} of {steps} steps: give it a higher strength")
     if steps != stock.fewest_steps:
         real = _real(stock, steps)
-    other = record(
-        stock.pipeline, stock.arguments(PROMPTS, NEGATIVES, steps), Watch(StandIn(template, 2), stop_at="step")
-    )
+    other = stock.recorded(PROMPTS, NEGATIVES, steps, Watch(StandIn(template, 2), stop_at="step"))
     return _compare(stock, real.steps[0], twice, other.steps[0], template, steps), real.steps[0]
 
 
 def _real(stock: StockCall, steps: int) -> Recording:
     """The first step of one prompt, with the networks running."""
-    seen = record(stock.pipeline, stock.arguments(PROMPTS[:1], NEGATIVES[:1], steps), Watch(stop_at="step"))
+    seen = stock.recorded(PROMPTS[:1], NEGATIVES[:1], steps, Watch(stop_at="step"))
     if not seen.steps:
         raise InvalidValue("this pipeline's call does not reach scheduler.step: it is not supported")
     calls = len(seen.steps[0].calls)
@@ -70,7 +72,7 @@ def _twice(stock: StockCall, steps: int, template: Template, real: Recording) ->
     """The whole call for one prompt given twice, with the networks stood in for and gradients recorded."""
     first = real.steps[0].sample
     watch = Watch(StandIn(template, 2, random=True), zero_probe, draws=2 * first.numel() // len(first))
-    return record(stock.pipeline, stock.arguments(PROMPTS[:1] * 2, NEGATIVES[:1] * 2, steps), watch)
+    return stock.recorded(PROMPTS[:1] * 2, NEGATIVES[:1] * 2, steps, watch)
 
 
 def _compare(
@@ -205,11 +207,9 @@ def _depends(part: Tensor, probe: Tensor) -> bool:
 def _require_two_branches(calls: int, copies: int) -> None:
     if calls * copies == 2:
         return
-    raise InvalidValue(
-        "the call evaluates no null branch: its guidance is off, or its model is guidance-distilled"
-        if calls * copies == 1
-        else f"the call evaluates {calls * copies} branches where two were expected: {_FURTHER}"
-    )
+    if calls * copies == 1:
+        raise NoNullBranch("the call evaluates no null branch")
+    raise InvalidValue(f"the call evaluates {calls * copies} branches where two were expected: {_FURTHER}")
 
 
 def _rule(steps: Sequence[StepRecord], joint: bool, sample: tuple[int, ...]) -> tuple[str, int, bool]:

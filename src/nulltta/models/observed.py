@@ -13,15 +13,16 @@ from torch import Tensor
 
 from nulltta.contracts import Embedding, GuidedModel, NoiseStep
 from nulltta.errors import InvalidValue, NullTTAError, first_line, is_out_of_memory
-from nulltta.models import conditioning, guidance, observation, prompts, proof, steps
+from nulltta.models import conditioning, distilled, guidance, observation, prompts, proof, steps
+from nulltta.models.attention import ImageTokens
 from nulltta.models.checks import refuse_unusable, require_call
 from nulltta.models.conditioning import Conditioning, alike, lacks_text_encoder
 from nulltta.models.decoding import Decoder
 from nulltta.models.findings import Findings
 from nulltta.models.frozen import Frozen
-from nulltta.models.recording import BESIDE, DENOISERS, StepRecord, Watch, denoisers, first_tensor, record
+from nulltta.models.recording import BESIDE, DENOISERS, StepRecord, Watch, denoisers, first_tensor
 from nulltta.models.restoring import float32_by_default
-from nulltta.models.shells import Shells, lengths_of, stacked
+from nulltta.models.shells import Shells, cut, lengths_of, stacked
 from nulltta.models.sources import for_call
 from nulltta.models.steps import ObservedStep
 from nulltta.models.stock_call import SCALE, StandIn, StockCall
@@ -49,6 +50,7 @@ class ObservedModel(GuidedModel):
         recompute: whether the denoisers' activations are recomputed in the backward pass instead of being stored.
         recompute_decoder: whether the decoder's are too.
         scored_frames: of a video, how many frames `decode` returns, evenly spaced; None for all.
+        image_tokens: which tokens of its attention modules belong to the image, as far as `nag` has found out.
     """
 
     def __init__(self, pipeline: Any, name: str, call: Mapping[str, Any] | None = None, null: str = "text") -> None:
@@ -64,6 +66,7 @@ class ObservedModel(GuidedModel):
         self._shells: Any = None
         self._timelines: dict[Any, Timeline] = {}
         self._frozen: dict[str, Frozen] = {}
+        self.image_tokens: dict[Any, ImageTokens] = {}
         self.recompute = self.recompute_decoder = False
 
     # What is observed
@@ -80,7 +83,7 @@ class ObservedModel(GuidedModel):
                 self._observed, self._timelines = self._networks, {}
                 try:
                     with _their_errors_in_words(self.pipeline):
-                        found, first = observation.observe(self.stock)
+                        found, first = self._observe()
                         self._found, self._shells = found, Shells(found)
                         self._decoder = Decoder(self.pipeline, found)
                         self._prove(first)
@@ -89,10 +92,29 @@ class ObservedModel(GuidedModel):
                     raise
             return self._found
 
+    def _observe(self) -> tuple[Findings, StepRecord]:
+        """Observe the call; where it has no null branch, with a second call in the place of one."""
+        try:
+            return observation.observe(self.stock)
+        except observation.NoNullBranch:
+            self.stock = replace(self.stock, second=True)
+            return observation.observe(self.stock)
+
     @property
     def _networks(self) -> list[Any]:
         """The pipeline's denoisers and its decoder: what is found holds for these."""
         return [vars(self.pipeline).get(name) for name in (*DENOISERS, "vae")]
+
+    @property
+    def networks(self) -> list[torch.nn.Module]:
+        """The denoisers, and the network beside them."""
+        beside = getattr(self.pipeline, BESIDE, None)
+        return [*denoisers(self.pipeline).values(), *([] if beside is None else [beside])]
+
+    @property
+    def distilled(self) -> str | None:
+        """What shows that the model was distilled to run without classifier-free guidance; None if nothing does."""
+        return distilled.reason(self.pipeline)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -218,6 +240,20 @@ class ObservedModel(GuidedModel):
             output = each if whole else output.index_copy(0, rows, each)
         return output
 
+    def predict_together(self, x: Tensor, step: NoiseStep, embedding: Embedding) -> Tensor:
+        """`predict` in one call of the denoiser, whatever the lengths of the texts.
+
+        Raises:
+            InvalidValue: if the texts' lengths differ and the denoiser takes texts of one length only.
+        """
+        found = self.found
+        assert isinstance(step, ObservedStep)
+        if not found.alone:
+            return self._predict(found, x, step, embedding)
+        names, lengths = lengths_of(found, embedding)
+        texts = {name: cut(embedding[name], lengths[:, i].tolist()) for i, name in enumerate(names)}
+        return self._predict(found, x, step, {**embedding, **texts})
+
     def guide(self, null: Tensor, cond: Tensor, scale: float) -> Tensor:
         """The pipeline's own combination of its two branches."""
         found = self.found
@@ -258,8 +294,8 @@ class ObservedModel(GuidedModel):
 
         joint: the branches are rows of one call; null_first: the null branch comes first; time: the path of an
         argument that tells the denoiser the time, and its value at each step; call: the call's plain arguments;
-        axes: which dimension holds an argument's rows; repeats: how many of them belong to one image; aliases: which of
-        the denoiser's paths those of the network beside it repeat.
+        second: the calls have no null branch; axes: which dimension holds an argument's rows; repeats: how many of them
+        belong to one image; aliases: which of the denoiser's paths those of the network beside it repeat.
         """
         found = self.found
         path, values = clock(self._timeline(num_inference_steps).steps)
@@ -272,6 +308,8 @@ class ObservedModel(GuidedModel):
             where["repeats"] = dict(found.repeats)
         if found.aliases:
             where["aliases"] = dict(found.aliases)
+        if self.stock.second:
+            where["second"] = True
         return where
 
     # Layouts
@@ -296,9 +334,9 @@ class ObservedModel(GuidedModel):
 
     def _encoded(self, texts: Sequence[str], negatives: Sequence[str]) -> tuple[Embedding, Embedding]:
         found = self.found
-        call = self.stock.arguments(texts, negatives, found.steps)
+        watch = Watch(StandIn(found.template, len(texts)), stop_at="step")
         with _their_errors_in_words(self.pipeline):
-            seen = record(self.pipeline, call, Watch(StandIn(found.template, len(texts)), stop_at="step"))
+            seen = self.stock.recorded(texts, negatives, found.steps, watch)
         cond, null = self._shells.embeddings(seen.steps[0])
         prompts.warn_if_cut(self.pipeline, seen.token_ids, [*texts, *negatives], (cond, null))
         if self.null == "open":
@@ -318,7 +356,9 @@ class ObservedModel(GuidedModel):
                 self._timelines[key] = timeline(self.stock, found, num_inference_steps)
             return self._timelines[key]
 
-    def _predict(self, found: Findings, x: Tensor, step: ObservedStep, embedding: Embedding) -> Tensor:
+    def _predict(
+        self, found: Findings, x: Tensor, step: ObservedStep, embedding: Mapping[str, Tensor | list[Tensor]]
+    ) -> Tensor:
         call = self._shells.filled(x, step, embedding)
         arguments = dict(call.arguments)
         with float32_by_default():

@@ -250,8 +250,9 @@ def _watched_step(
         now.probe = None if watch.on_step is None else watch.on_step(len(seen.steps) - 1, now)
         if now.probe is None:
             return result
-        if isinstance(result, tuple):
-            return (now.probe, *result[1:])
+        if isinstance(result, tuple):  # a consistency model's pipeline decodes the clean estimate beside the result
+            like = result[0].shape
+            return tuple(now.probe if getattr(value, "shape", None) == like else value for value in result)
         result.prev_sample = now.probe
         return result
 

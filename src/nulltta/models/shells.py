@@ -55,15 +55,19 @@ class Shells:
             self._context[cond] = {path: there[path][part][0] for path in found.rows - known}
         return pair[0], pair[1]
 
-    def filled(self, x: Tensor, step: ObservedStep, embedding: Embedding) -> DenoiserCall:
-        """Return a call for latents (N, ...) in the model's layout, at a step, under an embedding of N rows."""
+    def filled(self, x: Tensor, step: ObservedStep, embedding: Mapping[str, Tensor | list[Tensor]]) -> DenoiserCall:
+        """Return a call for latents (N, ...) in the model's layout, at a step, under an embedding of N rows.
+
+        Raises:
+            InvalidValue: if no text had such shapes, or texts of different lengths do not fit into one call.
+        """
         found, count = self.found, len(x)
         shell = self._shell(embedding)
         new: dict[str, Any] = {}
         for path, enter in found.latents.items():
             new[path] = shell.rows(path, enter(x, step.gains[path]).to(shell.like[path]))
         for path in found.text:
-            new[path] = shell.rows(path, embedding[path].to(shell.like[path]))
+            new |= shell.texts(path, embedding[path])
         for alias, path in found.aliases.items():
             new[alias] = new[path]
         for path, value in step.inputs.items():
@@ -72,7 +76,7 @@ class Shells:
         arguments = rows_first(arguments, found.axes, back=True)
         return DenoiserCall(step.component, arguments, None, shell.wires)
 
-    def _others(self, embedding: Embedding, count: int, shell: _Shell) -> dict[str, Any]:
+    def _others(self, embedding: Mapping[str, Any], count: int, shell: _Shell) -> dict[str, Any]:
         """The rows that depend on nothing, or on the branch alone."""
         if not self.found.branch:
             return {path: shell.repeated(path, row, count) for path, row in self._context[True].items()}
@@ -80,7 +84,10 @@ class Shells:
         each = {path: [self._context[branch][path] for branch in branches] for path in self._context[True]}
         return {path: shell.rows(path, rows if shell.lists[path] else torch.stack(rows)) for path, rows in each.items()}
 
-    def _shell(self, embedding: Embedding) -> _Shell:
+    def _shell(self, embedding: Mapping[str, Any]) -> _Shell:
+        ragged = [path for path in self.found.text if isinstance(embedding[path], list)]
+        if ragged:
+            return next(iter(self._shells.values()))
         key = _key(embedding, self.found)
         try:
             return self._shells[key]
@@ -103,6 +110,27 @@ class _Shell:
         places = dict.fromkeys((*found.rows, *found.moving))
         self.arguments = replaced(call.arguments, _halves(call, found) | places)
         self.wires = call.wires
+        self.unmasked = {path for path, value in leaves(call.arguments).items() if value is None}
+
+    def texts(self, path: str, rows: Tensor | list[Tensor]) -> dict[str, Any]:
+        """The arguments for texts; those of different lengths stay a list, or are padded and masked.
+
+        Raises:
+            InvalidValue: if they have different lengths and the call takes neither.
+        """
+        like = self.like[path]
+        if isinstance(rows, Tensor):
+            return {path: self.rows(path, rows.to(like))}
+        if self.lists[path]:
+            return {path: self.rows(path, [row.to(like) for row in rows])}
+        mask = f"{path}_mask"  # as diffusers' transformers call it
+        if mask not in self.unmasked:
+            raise InvalidValue(
+                "the prompt and the null text have different lengths, and this denoiser takes texts of one length in "
+                "one call: it cannot be guided inside attention (guidance)"
+            )
+        tokens, seen = masked([row.to(like) for row in rows])
+        return {path: self.rows(path, tokens), mask: self.rows(path, seen)}
 
     def rows(self, path: str, value: Any) -> Any:
         """The rows of an argument, each as often as the pipeline repeats it."""
@@ -134,6 +162,20 @@ def lengths_of(found: Findings, embedding: Embedding) -> tuple[list[str], Tensor
     """Return the names of an embedding's padded tensors, and (N, number of names) their lengths."""
     names = [name for name in found.text if name + LENGTH in embedding]
     return names, torch.stack([embedding[name + LENGTH] for name in names], 1)
+
+
+def masked(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return texts (tokens, width) of different lengths padded with zeros, and which tokens are theirs."""
+    tokens = torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
+    lengths = torch.tensor([len(row) for row in rows], device=tokens.device)
+    return tokens, torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
+
+
+def cut(tokens: Tensor, lengths: Sequence[int]) -> Tensor | list[Tensor]:
+    """Return padded texts (N, tokens, width) at their lengths: one tensor if these are equal, else a list."""
+    if len(set(lengths)) == 1:
+        return tokens[:, : lengths[0]]
+    return [row[:length] for row, length in zip(tokens, lengths, strict=True)]
 
 
 def stacked(rows: Sequence[Embedding]) -> dict[str, Tensor]:

@@ -112,7 +112,8 @@ def predict_x0(x: Tensor, prediction: Tensor, step: ObservedStep) -> Tensor:
 def step_distribution(x: Tensor, prediction: Tensor, step: ObservedStep) -> tuple[Tensor, float]:
     """The step above: mean and deviation of the next latent."""
     clean, noise, _ = KINDS[step.kind]
-    precision = torch.float64 if step.kind in FLOWS else torch.float32
+    all_anew = step.eta > 1  # so that nothing but rounding would be left of the noise that is kept
+    precision = torch.float64 if step.kind in FLOWS or all_anew else torch.float32
     now, then = torch.tensor([step.alpha_bar, step.alpha_bar_previous], dtype=precision)
     std = step.eta * ((1 - then) / (1 - now) * (1 - now / then)).clamp(min=0).sqrt()
     direction = (1 - then - std**2).clamp(min=0).sqrt()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,7 +12,16 @@ from torch import Tensor
 
 from nulltta.errors import InvalidValue
 from nulltta.models.conditioning import Conditioning
-from nulltta.models.recording import BESIDE, StepRecord, accepts, call_parameters, returned_like
+from nulltta.models.recording import (
+    BESIDE,
+    Recording,
+    StepRecord,
+    Watch,
+    accepts,
+    call_parameters,
+    record,
+    returned_like,
+)
 from nulltta.models.tree import leaves, replaced
 from nulltta.prompts import EncodedPrompt
 
@@ -26,12 +35,14 @@ class StockCall:
     Attributes:
         none_for_empty: an empty negative prompt is given as None.
         conditioning: embeddings that stand for texts.
+        second: the pipeline evaluates no null branch of its own: a second call, for the negative prompt, stands for it.
     """
 
     pipeline: Any
     options: Mapping[str, Any]
     none_for_empty: bool = False
     conditioning: Conditioning = Conditioning()
+    second: bool = False
 
     @property
     def scale_name(self) -> str:
@@ -62,11 +73,30 @@ class StockCall:
         return {
             **given,
             "num_inference_steps": steps,
-            self.scale_name: SCALE,
+            # Of a pipeline without a null branch, the scale is an input of the denoiser: it keeps its default.
+            **({} if self.second else {self.scale_name: SCALE}),
             "output_type": "pt",
             "generator": torch.Generator().manual_seed(0),
             **self.options,
         }
+
+    def recorded(self, prompts: Sequence[str], negatives: Sequence[str], steps: int, watch: Watch) -> Recording:
+        """Make the call and return what was seen of it, with a null branch at each step.
+
+        Raises:
+            InvalidValue: if the call cannot be watched.
+        """
+        if not self.second:
+            return record(self.pipeline, self.arguments(prompts, negatives, steps), watch)
+        null = record(self.pipeline, self.arguments(negatives, negatives, steps), watch)
+        probes = [step.probe for step in null.steps]
+        alike = replace(watch, on_step=None if watch.on_step is None else lambda i, _: probes[i])
+        cond = record(self.pipeline, self.arguments(prompts, prompts, steps), alike)
+        for step, other in zip(null.steps, cond.steps, strict=True):
+            step.calls = [*step.calls, *other.calls]
+            step.model_output = step.model_output + SCALE * (other.model_output - step.model_output)
+        null.token_ids += cond.token_ids
+        return null
 
     def require_negatives(self, negatives: Sequence[str]) -> None:
         """Refuse negative prompts where the call takes none.
@@ -75,7 +105,7 @@ class StockCall:
             InvalidValue: if one of them is not empty.
         """
         texts = [negative for negative in negatives if not isinstance(negative, EncodedPrompt)]
-        if any(texts) and not self.has_negative:
+        if any(texts) and not self.has_negative and not self.second:
             raise InvalidValue(
                 f"must be empty: the call of {type(self.pipeline).__name__} takes none, its null text is its own",
                 field="negative_prompt",

@@ -16,6 +16,7 @@ from nulltta.algorithm.problem import Problem
 from nulltta.config import NullTTAConfig
 from nulltta.contracts import GuidedModel, Outcome, Reward, Step
 from nulltta.errors import InvalidValue
+from nulltta.models.nag import without_prompt
 from nulltta.null_text.exact import RowByRow
 from nulltta.null_text.identity import identity
 from nulltta.null_text.value import NullText
@@ -37,7 +38,8 @@ def null_texts(problem: Problem, outcome: Outcome, trace: Sequence[Step]) -> lis
         seed, candidates = None if release else problem.seeds[b], [int(indices[b]) for indices in chosen]
         found.append(
             NullText(
-                timesteps, [transform(null, row) for null in outcome.nulls], prompt, transform(problem.null, row),
+                timesteps, [transform(without_prompt(null), row) for null in outcome.nulls], prompt,
+                transform(without_prompt(problem.null), row),
                 {**common, "seed": problem.seeds[b]}, latents,
                 _KeptNoise(seed, timesteps, candidates, problem.config.num_particles, latents.shape),
                 outcome.candidates[b, outcome.selected[b]].cpu(),
@@ -80,7 +82,8 @@ def _batch(problem: Problem, outcome: Outcome, trace: Sequence[Step]) -> dict[st
     chosen = [greedy(outcome.initial_rewards), *(step.selected for step in trace[:-1]), outcome.selected]
     batch = {
         "candidates": particles,
-        "joint": all(problem.null[name].shape == tensor.shape for name, tensor in problem.cond.items()),
+        "joint": not problem.model.predicts_guided
+        and all(problem.null[name].shape == tensor.shape for name, tensor in problem.cond.items()),
         "rows": [int(indices[0]) for indices in chosen],
         "inner_steps": [len(step.inner_rewards) for step in trace],
     }

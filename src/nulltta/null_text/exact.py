@@ -9,7 +9,7 @@ also depend on where in memory a row begins.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -25,8 +25,11 @@ if TYPE_CHECKING:
 
 MAX_CANDIDATES = 1024
 """The most candidates that a file may claim: more would ask for memory, not for a replay."""
-SAMPLING = ("num_inference_steps", "guidance_scale", "eta")
-"""The settings that replay uses."""
+SAMPLING = (
+    "num_inference_steps", "guidance_scale", "eta", "guidance", "nag_scale", "nag_tau", "nag_alpha", "nag_norm",
+    "inner_steps",
+)  # fmt: skip
+"""The settings that replay uses, and those without which they would not be valid."""
 
 BatchPosition: TypeAlias = tuple[int, int]
 """The size of a batch, and a row of it."""
@@ -122,7 +125,7 @@ def recorded_config(about: Mapping[str, Any]) -> NullTTAConfig:
 
 def steps_of(model: GuidedModel, config: NullTTAConfig) -> list[NoiseStep]:
     """Return the model's denoising steps at the settings' T and η."""
-    return [replace(step, eta=config.eta) for step in model.schedule(config.num_inference_steps)]
+    return [step.with_eta(config.eta) for step in model.schedule(config.num_inference_steps)]
 
 
 def recording(null_text: NullText, model: GuidedModel, steps: Sequence[NoiseStep]) -> tuple[Tensor, Sequence[Tensor]]:

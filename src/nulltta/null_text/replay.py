@@ -16,6 +16,7 @@ from nulltta.config import NullTTAConfig
 from nulltta.contracts import Embedding, GuidedModel
 from nulltta.errors import DoesNotFit, InvalidValue
 from nulltta.models import load_model
+from nulltta.models.nag import with_guidance, without_prompt
 from nulltta.null_text.exact import BatchLayout, in_batch_of_copies, recorded_config, recording, steps_of
 from nulltta.null_text.first_version import renamed
 from nulltta.null_text.fitted import FittedNullText
@@ -62,16 +63,17 @@ def replay(
     if not shown:
         raise InvalidValue("is needed: the null text was fitted for all prompts", "prompt")
     config = config or recorded_config(null_text.about)
+    model = with_guidance(model, config)
     unused = shown if isinstance(shown, EncodedPrompt) else ""  # φ' takes the negative prompt's place
     cond, phi = model.encode([shown] * count, [unused] * count)
     steps = steps_of(model, config)
     device = next(iter(cond.values())).device
     if isinstance(learnt, NullText):
-        _require_shapes(learnt.null, phi)
-        phi = embeddings.copies(learnt.null, count, device)
+        _require_shapes(learnt.null, without_prompt(phi))
+        phi = {**phi, **embeddings.copies(learnt.null, count, device)}
 
     def null(i: int) -> Embedding:
-        return phi if plain else learnt.embedding(steps[i].timestep, phi, cond)
+        return phi if plain else {**phi, **learnt.embedding(steps[i].timestep, phi, cond)}
 
     if not exact:
         x = randomness.initial_latents(model, list(seeds), 1, len(steps))[:, 0].to(device)
@@ -92,6 +94,8 @@ def replay(
 
     def exact_branches(i: int, x: Tensor) -> tuple[Tensor, Tensor]:
         eps_null = in_batch_of_copies(layout.null(i), model.predict, x, steps[i], null(i))
+        if model.predicts_guided:
+            return eps_null, eps_null
         return eps_null, in_batch_of_copies(layout.cond(i), model.predict, x, steps[i], cond)
 
     def recorded_noise(i: int, x: Tensor) -> Tensor:

@@ -24,16 +24,18 @@ def stock_images(model: ObservedModel, prompt: str, negative: str, config: NullT
         model: the model of the pipeline.
         prompt: the prompt.
         negative: its negative prompt.
-        config: the number of steps and the guidance scale.
+        config: the number of steps and the guidance scale; under "nag" the call's own guidance is off.
         seed: of the run.
     """
     found, steps = model.found, config.num_inference_steps
     shape = (1, *found.drawn)
     noise = torch.randn(shape, generator=generator(seed, "initial", 0), dtype=torch.float32)
     call = model.stock.arguments([prompt], [negative], model.asked(steps))
+    off = 0.0 if found.rule == "from zero" else 1.0
+    scale = off if config.guidance == "nag" else config.guidance_scale
     model.pipeline.set_progress_bar_config(disable=True)
     with fixed_draws({found.place: noise}):
-        output = model.pipeline(**{**call, model.stock.scale_name: config.guidance_scale})
+        output = model.pipeline(**{**call, model.stock.scale_name: scale})
     return _images(output)
 
 
