@@ -104,7 +104,9 @@ class NearestRender:
             return torch.tensor(math.nan)
         if drawn.shape[1:] != image.shape:
             image = functional.interpolate(image[None], drawn.shape[-2:], mode="area")[0]
-        return -10 * (drawn.to(image) - image).square().flatten(1).mean(1).clamp(min=1e-10).min().log10().cpu()
+        errors = (drawn.to(image) - image).square().flatten(1).mean(1)
+        nearest: Tensor = -10 * errors.min().clamp(min=1e-10).log10().cpu()
+        return nearest
 
 
 def _scored(reward: Reward) -> Measure:
