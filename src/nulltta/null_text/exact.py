@@ -25,11 +25,10 @@ if TYPE_CHECKING:
 
 MAX_CANDIDATES = 1024
 """The most candidates that a file may claim: more would ask for memory, not for a replay."""
-SAMPLING = (
-    "num_inference_steps", "guidance_scale", "eta", "guidance", "nag_scale", "nag_tau", "nag_alpha", "nag_norm",
-    "inner_steps",
-)  # fmt: skip
-"""The settings that replay uses, and those without which they would not be valid."""
+SAMPLING = ("num_inference_steps", "guidance_scale", "eta")
+"""The settings that replay uses."""
+GUIDANCE = ("guidance", "nag_scale", "nag_tau", "nag_alpha", "nag_norm")
+"""Those that it uses too where the guidance is not classifier-free."""
 
 BatchPosition: TypeAlias = tuple[int, int]
 """The size of a batch, and a row of it."""
@@ -120,7 +119,14 @@ def recorded_config(about: Mapping[str, Any]) -> NullTTAConfig:
     config = about.get("config", {})
     if not isinstance(config, Mapping):
         raise InvalidValue("the null text's record of its settings makes no sense")
-    return NullTTAConfig(**{name: config[name] for name in SAMPLING if name in config})
+    given = {name: config[name] for name in (*SAMPLING, *GUIDANCE) if name in config}
+    return NullTTAConfig(**given, inner_steps=(0, 0))  # replay takes none, with which every guidance is valid
+
+
+def sampling_settings(config: NullTTAConfig) -> dict[str, Any]:
+    """Return the settings of a configuration that replay uses, by name."""
+    names = SAMPLING if config.guidance == "cfg" else (*SAMPLING, *GUIDANCE)
+    return {name: getattr(config, name) for name in names}
 
 
 def steps_of(model: GuidedModel, config: NullTTAConfig) -> list[NoiseStep]:

@@ -13,7 +13,7 @@ from nulltta.config import NullTTAConfig
 from nulltta.errors import InvalidValue
 from nulltta.evaluation.comparison import Score
 from nulltta.images import save_png, to_pil
-from nulltta.null_text.exact import SAMPLING
+from nulltta.null_text.exact import sampling_settings
 from nulltta.null_text.loading import AnyNullText
 from nulltta.runs import record
 from nulltta.runs.figures import save_figure
@@ -65,7 +65,7 @@ class ReplayWriter:
         learnt = {"prompt": null_text.prompt, "steps": len(null_text.timesteps), **null_text.about}
         about: dict[str, Any] = {
             "format": record.FORMAT, "command": shlex.join(request.command()), "null_text": learnt,
-            "config": {name: getattr(config, name) for name in SAMPLING},
+            "config": sampling_settings(config),
             "device": request.settings.device, "dtype": request.settings.dtype, "versions": record.versions(),
         }  # fmt: skip
         if request.exact:
