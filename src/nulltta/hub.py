@@ -19,8 +19,7 @@ def reachable() -> bool:
     It is asked once, and is given a few seconds. The hub's own functions ask for each file again and again before they
     give up, which takes a minute on a machine without a network. With HF_HUB_OFFLINE=1 it is not asked.
     """
-    from huggingface_hub import constants
-    from huggingface_hub.utils import get_session
+    from huggingface_hub import constants, get_session
 
     try:
         return bool(get_session().head(constants.ENDPOINT, timeout=_SECONDS).status_code < 500)

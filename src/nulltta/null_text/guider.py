@@ -50,7 +50,7 @@ class NullTextGuidance(ClassifierFreeGuidance):  # type: ignore[misc]  # diffuse
     ) -> None:
         super().__init__(guidance_scale=guidance_scale, **options)
         self.null_text = null_text
-        known = PLACES | dict(places or {})
+        known = {**PLACES, **(places or {})}
         if missing := set(null_text.paths) - known.keys():
             raise DoesNotFit(f"the guider's inputs have no known name for '{min(missing)}': give places")
         self.places = {path: known[path] for path in null_text.paths}

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from nulltta import hub
 from nulltta.errors import InvalidValue, first_line
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nulltta.null_text.fitted import FittedNullText
     from nulltta.null_text.value import NullText
 
-    Shared = NullText | FittedNullText
+    Shared: TypeAlias = NullText | FittedNullText
 
 
 def push(null_text: Shared, repo: str, *, licence: str, pictures: Mapping[str, Image], private: bool) -> str:
