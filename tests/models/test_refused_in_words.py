@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -135,6 +136,21 @@ def test_quantised_weights_that_do_not_change_their_type(pipeline: Any) -> None:
     pipeline.to = refuses
     with _refused(pipeline.unet, r"the pipeline does not move to torch.float16: Casting a quantized model"):
         load_model(pipeline, dtype=torch.float16)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("IFPipeline", r"it has no decoder \(vae\)"),
+        ("AmusedPipeline", r"it has no decoder \(vae\)"),
+        ("KandinskyV22PriorPipeline", r"it has no denoiser \(unet or transformer or transformer_2\)"),
+    ],
+)
+def test_a_class_without_a_part_that_is_watched(name: str, reason: str, tmp_path: Path) -> None:
+    """It is known from the index alone, so that nothing is downloaded or loaded."""
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": name}))
+    with pytest.raises(NullTTAError, match=f"{name} is not supported: {reason}"):
+        load_model(tmp_path)
 
 
 def test_the_embedded_model_is_none_of_these() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 
 from nulltta.errors import InvalidValue
 from nulltta.models.distilled import refuse_distilled_class
-from nulltta.models.recording import call_parameters, denoisers
+from nulltta.models.recording import DENOISERS, call_parameters, denoisers
 
 _RUNS_OWN = frozenset(
     {
@@ -37,6 +38,12 @@ def require_supported(name: str, kind: Any) -> None:
     for argument in ("prompt", "num_inference_steps"):
         if argument not in accepted:
             raise InvalidValue(f"{name} is not supported: its call has no {argument}")
+    parts = inspect.signature(kind.__init__).parameters
+    if any(part.kind is part.VAR_KEYWORD for part in parts.values()):
+        return  # a subclass that passes its parts on
+    for purpose, names in {"denoiser": DENOISERS, "scheduler": ("scheduler",), "decoder": ("vae",)}.items():
+        if not parts.keys() & set(names):
+            raise InvalidValue(f"{name} is not supported: it has no {purpose} ({' or '.join(names)})")
 
 
 def require_call(pipeline: Any, call: Mapping[str, Any]) -> None:
