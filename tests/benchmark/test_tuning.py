@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from nulltta.benchmark.difficulty import thirds
 from nulltta.benchmark.plan import Arm, Plan
 from nulltta.benchmark.run import JobSampler, WorkerMachine
 from nulltta.benchmark.store import ImageRow
+from nulltta.benchmark.timing import Clock
 from nulltta.benchmark.tune import GRID, MARGIN, at_edge, chosen, tuning_arms
 from nulltta.benchmark.tuned import TunedSettings, nearest, read_settings
 from nulltta.embedded.worlds import WORLDS
@@ -157,3 +159,10 @@ def test_the_settings_in_the_package_are_readable() -> None:
     for tuned in read_settings():
         assert set(tuned.settings) <= set(GRID)
         json.dumps(tuned.settings)
+
+
+def test_seconds_on_a_cpu_are_processor_time() -> None:
+    clock = Clock()
+    time.sleep(0.2)
+    spent = clock.spent(torch.device("cpu"))
+    assert spent.seconds < 0.15 < 0.2 <= spent.clock_seconds
