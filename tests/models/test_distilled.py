@@ -142,7 +142,7 @@ def test_a_consistency_models_own_step_draws_all_noise_anew(tmp_path: Path) -> N
     assert caught.value.field == "conventions"
 
 
-@pytest.mark.parametrize("steps", [1, 2, 4, 8])
+@pytest.mark.parametrize("steps", [1, 4])
 def test_the_presets_of_few_steps_take_them(steps: int, checkpoint: Path) -> None:
     config = NullTTAConfig.preset(f"{steps}-step", inner_steps=(1, 1))
     result = align(load_model(checkpoint, device="cpu"), "a cat", "brightness", config=config)
