@@ -60,7 +60,8 @@ def _tables(results: Mapping[str, Any]) -> Iterator[str]:
         for dtype in (dtype for dtype in dtypes if dtype in rows):
             yield f"| `{name}` | {dtype} | {' | '.join(_cell(rows[dtype], column) for column in columns)} |"
     for dtype in dtypes:
-        if waiting := [name for name, rows in accepted.items() if dtype not in rows]:
+        waiting = [name for name in results["cases"] if name not in refused and dtype not in classes.get(name, {})]
+        if waiting:
             yield f"\nNot measured yet in {dtype}: {', '.join(f'`{name}`' for name in waiting)}."
     refused |= results["refused"]
     yield f"\n### Refused, with the reason: {len(refused)} classes\n"

@@ -227,7 +227,8 @@ def saved() -> dict[str, Any]:
 def save(measured: Results) -> None:
     """Save the cells, and what they were measured with."""
     settings = {"steps": SETTINGS.num_inference_steps, "scale": SETTINGS.guidance_scale, "diffusers": diffusers_version}
-    about = {"settings": settings, "columns": list(COLUMNS), "dtypes": list(DTYPES)}
+    names = [case.name for case in CASES]
+    about = {"settings": settings, "columns": list(COLUMNS), "dtypes": list(DTYPES), "cases": names}
     with atomic(RESULTS) as temporary:
         temporary.write_text(json.dumps({**saved(), **about, "classes": measured}, indent=1) + "\n")
 
