@@ -22,8 +22,13 @@ def gated(images: Tensor, prompts: Sequence[str]) -> Tensor:
 def picky(images: Tensor, prompts: Sequence[str]) -> Tensor:
     """Return the brightness; fail for prompts that ask for it.
 
-    "boom" raises an error, "full" runs out of memory, and "nan" gives a score that is not finite.
+    "boom" raises an error, "full" runs out of memory, "exit" ends the thread as `sys.exit` does, "cuda" breaks the
+    device, and "nan" gives a score that is not finite.
     """
+    if any("exit" in prompt for prompt in prompts):
+        raise SystemExit("a secret")
+    if any("cuda" in prompt for prompt in prompts):
+        raise RuntimeError("CUDA error: device-side assert triggered")
     if any("boom" in prompt for prompt in prompts):
         raise LookupError(f"/home/operator/secret.txt does not list {prompts}")
     if any("full" in prompt for prompt in prompts):

@@ -25,12 +25,14 @@ MISTAKES: dict[str, tuple[Any, int, str | None, str, str]] = {
     "half a character as a name": (b'{"prompt": "a", "\\ud800": 1}', 400, None, "invalid_body", ""),
     "long negative prompt": (body(negative_prompt="a" * 2001), 400, "nulltta.negative_prompt", "invalid_value", ""),
     "unknown model": (body() | {"model": "gpt-image-2"}, 404, "model", "model_not_found", "'tiny'"),
-    "n=1000": (body() | {"n": 1000}, 400, "n", "invalid_value", "at most 4"),
+    "n=1000": (body() | {"n": 1000}, 400, "n", "invalid_value", "at most 10"),
     "n=0": (body() | {"n": 0}, 400, "n", "invalid_value", "greater than or equal to 1"),
     "n as text": (body() | {"n": "2"}, 400, "n", "invalid_value", "integer"),
-    "other size": (body() | {"size": "512x512"}, 400, "size", "invalid_value", "16x16"),
-    "other format": (body() | {"output_format": "webp"}, 400, "output_format", "invalid_value", "png"),
-    "without effect": (body() | {"style": "vivid"}, 400, "style", "unknown_parameter", "style"),
+    "other size": (body() | {"size": "512x511"}, 400, "size", "invalid_value", "16x16"),
+    "other format": (body() | {"output_format": "gif"}, 400, "output_format", "invalid_value", "png"),
+    "unknown parameter": (body() | {"magic": 1}, 400, "magic", "unknown_parameter", "magic"),
+    "empty reward": (body(reward=""), 400, "nulltta.reward", "invalid_value", "malformed"),
+    "empty method": (body(method=""), 400, "nulltta.method", "invalid_value", "null-tta, plain"),
     "stream of several": (body() | {"stream": True, "n": 2}, 400, "n", "invalid_value", "one image"),
     "stream by url": (
         body() | {"stream": True, "response_format": "url"}, 400, "response_format", "invalid_value", "b64_json",
@@ -129,8 +131,16 @@ def test_an_unknown_path_is_not_found(shared: Running, path: str) -> None:
 
 
 def test_a_wrong_method_is_refused(shared: Running) -> None:
-    status, answered, _ = ask(shared, None, "DELETE", "/v1/models")
+    status, answered, headers = ask(shared, None, "DELETE", "/v1/models")
     assert (status, answered["error"]["code"]) == (405, "method_not_allowed")
+    assert headers["allow"] == "GET"
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/v1/models", "/v1/rewards", "/metrics"])
+def test_head_is_answered_as_get_without_a_body(shared: Running, path: str) -> None:
+    status, content, headers = ask(shared, None, "HEAD", path)
+    assert (status, content) == (200, b"")
+    assert int(headers["content-length"]) > 0
 
 
 def test_a_server_without_keys_answers_only_to_loopback_hosts(start: Any) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -13,7 +16,7 @@ import pytest
 from nulltta.errors import InvalidValue, NullTTAError
 from nulltta.runs.network import is_loopback
 from nulltta.server.auth import VARIABLE, APIKeys, read_keys
-from nulltta.server.image_store import TemporaryImages
+from nulltta.server.image_store import StoredImages
 from nulltta.server.settings import ServerSettings
 
 from .serving import KEY, Running
@@ -28,9 +31,22 @@ def test_keys_come_from_a_file_or_else_the_environment(tmp_path: Path) -> None:
     assert read_keys(file, {VARIABLE: "ignored-0123456789"}) == (KEY, OTHER)
     assert read_keys(None, {VARIABLE: KEY}) == (KEY,)
     assert read_keys(None, {}) == ()
+    file.write_text(f"alice  {KEY}\n")
+    assert read_keys(file, {}) == (f"alice {KEY}",)
 
 
-@pytest.mark.parametrize("content", ["", "\n", "short\n", "with a space 0123456789\n", "ключ-0123456789abcdef\n"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "\n",
+        "short\n",
+        "with a space 0123456789\n",
+        "bob/eve 0123456789abcdef\n",
+        "bob short\n",
+        "ключ-0123456789abcdef\n",
+    ],
+)
 def test_a_source_without_a_usable_key_is_refused(tmp_path: Path, content: str) -> None:
     file = tmp_path / "keys"
     file.write_text(content)
@@ -50,9 +66,36 @@ def test_each_of_several_keys_is_accepted(start: Callable[..., Running]) -> None
     assert KEY not in repr(at.engine.settings)
 
 
+def test_a_changed_file_of_keys_is_read_again(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text(f"alice {KEY}\n")
+    keys = APIKeys(read_keys(file, {}), file)
+    file.write_text(f"alice {KEY}\nbob {OTHER}\n")
+    assert [keys.accept(f"Bearer {key}".encode()) for key in (KEY, OTHER)] == ["alice", "bob"]
+    file.write_text("short\n")  # half written: the keys before stay
+    assert keys.accept(f"Bearer {OTHER}".encode()) == "bob"
+    file.write_text(f"bob {OTHER}\n")
+    assert [keys.accept(f"Bearer {key}".encode()) for key in (KEY, OTHER)] == [None, "bob"]
+
+
+def test_a_request_is_logged_under_its_own_id_and_the_name_of_its_key(
+    start: Callable[..., Running], caplog: pytest.LogCaptureFixture
+) -> None:
+    at = start(keys=(f"alice {KEY}",))
+    with caplog.at_level(logging.INFO, "nulltta.server"):
+        _, _, headers = get(at, "/v1/models", **{"x-request-id": "trace-1:a.b"})
+        _, _, others = get(at, "/v1/models", **{"x-request-id": "two words"})
+    assert headers["x-request-id"] == "trace-1:a.b"
+    assert others["x-request-id"].startswith("req_")
+    logged = [record.fields for record in caplog.records if record.getMessage() == "request"]  # type: ignore[attr-defined]
+    assert next((each["request_id"], each["key"]) for each in logged) == ("trace-1:a.b", "alice")
+    assert KEY not in str(logged)
+
+
 def test_malformed_authorization_headers_are_refused() -> None:
     keys = APIKeys([KEY])
-    assert keys.accept(f"bearer  {KEY}".encode())
+    assert keys.accept(f"bearer  {KEY}".encode()) == hashlib.sha256(KEY.encode()).hexdigest()[:8]
+    assert APIKeys([f"alice {KEY}"]).accept(f"Bearer {KEY}".encode()) == "alice"
     assert not keys.accept(b"Bearer \xff\xfe")
     assert not keys.accept(b"")
     assert not APIKeys([]).accept(b"Bearer ")
@@ -79,20 +122,21 @@ def test_loopback_addresses_are_recognised() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"max_images": 0}, {"max_images": 9}, {"queue_size": 0}, {"timeout": 0}, {"timeout": float("inf")},
+        {"max_images": 0}, {"max_images": 11}, {"queue_size": 0}, {"timeout": 0}, {"timeout": float("inf")},
         {"port": 70000}, {"methods": ()}, {"grace": -1},
+        {"stall": 0}, {"public_url": "javascript:alert(1)"}, {"public_url": "pictures.example"}, {"aliases": ("",)},
     ],
 )  # fmt: skip
 def test_an_invalid_setting_is_named(wrong: dict[str, Any]) -> None:
     with pytest.raises(InvalidValue) as refused:
         ServerSettings(**wrong)
-    name = "batch_size" if wrong == {"max_images": 9} else next(iter(wrong))
+    name = "batch_size" if wrong == {"max_images": 11} else next(iter(wrong))
     assert str(refused.value).startswith(f"{name} must ")
 
 
 def test_images_expire_and_make_room() -> None:
     now = 0.0
-    images = TemporaryImages(lifetime=10, capacity=2, now=lambda: now)
+    images = StoredImages(lifetime=10, capacity=2, now=lambda: now)
     folder = images.folder
     assert folder.stat().st_mode & 0o777 == 0o700
     first, second = images.add(b"1"), images.add(b"2")
@@ -106,6 +150,21 @@ def test_images_expire_and_make_room() -> None:
     assert list(folder.iterdir()) == []
     images.close()
     assert not folder.exists()
+
+
+def test_images_in_a_folder_survive_a_kill(tmp_path: Path) -> None:
+    now = time.time()
+    folder = tmp_path / "new" / "images"
+    kept = [StoredImages(60, 10, folder).add(content) for content in (b"1", b"2")]
+    (folder / ".cut.partial").write_bytes(b"half")
+    (folder / "notes.txt").write_text("somebody else's")
+    again = StoredImages(60, 10, folder, now=lambda: now)
+    assert [again.find(name) for name in kept] == [b"1", b"2"]
+    again.close()
+    now += 61
+    assert again.find(kept[0]) is None
+    again.sweep()
+    assert [path.name for path in folder.iterdir()] == ["notes.txt"]
 
 
 def test_the_url_of_a_deleted_image_is_not_found(start: Callable[..., Running]) -> None:

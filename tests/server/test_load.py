@@ -36,6 +36,6 @@ def test_throughput_latency_and_memory_are_measured(start: Callable[..., Running
 
 
 def test_a_refused_request_counts_as_lost(start: Callable[..., Running]) -> None:
-    at = start(max_steps=3)  # the load test asks for four
+    at = start(max_steps=3, defaults={"num_inference_steps": 3})  # the load test asks for four
     with at.client() as client:
         assert load._timed(client, "a") is None

@@ -49,7 +49,7 @@ def image(answered: tuple[int, Any, Any]) -> str:
 def test_batching_requests_of_equal_settings_does_not_change_their_images(
     start: Start, closed_gate: threading.Event
 ) -> None:
-    at = start(batch_size=4)
+    at = start(batch_size=4, max_images=4)
     first = busy(at)
     together = [send(at, body(prompt, seed=seed)) for prompt, seed in (("a", 0), ("b", 5), ("c", 7))]
     waiting(at, 3)
@@ -76,7 +76,7 @@ def test_a_full_queue_says_when_to_retry(start: Start, closed_gate: threading.Ev
         waiting(at, count)
     status, answered, headers = ask(at, body("one too many"))
     assert (status, answered["error"]["type"], answered["error"]["code"]) == (429, "rate_limit_error", "queue_full")
-    assert int(headers["retry-after"]) >= 1
+    assert 1 <= int(headers["retry-after"]) < 120
     assert "x-should-retry" not in headers
     closed_gate.set()
     assert [answer(one)[0] for one in sent] == [200] * 3
@@ -106,7 +106,7 @@ def test_a_batch_that_nobody_waits_for_is_stopped(start: Start, closed_gate: thr
     at.until(lambda: not any(job.wanted for job in at.engine.worker.batch))
     closed_gate.set()
     at.until(lambda: at.metric("abandoned_batches_total") == 1)
-    assert at.metric("denoising_steps_total") == 1  # the step in progress
+    assert at.metric("denoising_steps_total") == 0  # it stopped before the next inner step
     assert ask(at, body())[0] == 200
 
 
@@ -145,7 +145,7 @@ def test_a_request_that_takes_too_long_times_out(start: Start, closed_gate: thre
     assert (status, answered["error"]["type"], answered["error"]["code"]) == (504, "server_error", "timeout")
     closed_gate.set()
     at.until(lambda: at.metric("abandoned_batches_total") == 1)
-    assert at.metric("denoising_steps_total") == 1
+    assert at.metric("denoising_steps_total") == 0
 
 
 @pytest.mark.filterwarnings("ignore:out of memory")  # the warning that rows are halved
@@ -193,7 +193,7 @@ def test_the_running_batch_is_stopped_after_the_grace_period(start: Start, close
     assert (status, answered["error"]["code"]) == (503, "stopping")
     closed_gate.set()
     at.thread.join(30)
-    assert at.metric("denoising_steps_total") == 1
+    assert at.metric("denoising_steps_total") == 0
 
 
 def test_the_probes_report_health_and_readiness(start: Start, closed_gate: threading.Event) -> None:

@@ -115,7 +115,7 @@ def test_two_replicas_give_the_images_of_align(cluster: str, checkpoint: Path, t
                 for _ in range(4):  # whichever replica answers
                     with urllib.request.urlopen(answer) as response:
                         assert_same(Image.open(response), image)
-            with pytest.raises(openai.BadRequestError, match="at most 4"):
+            with pytest.raises(openai.BadRequestError, match="at most 10"):
                 client.images.generate(prompt="a", n=1000)
             with pytest.raises(openai.APIStatusError, match="larger than 65536 bytes"):
                 client.images.generate(prompt="a" * 100_000)

@@ -83,6 +83,17 @@ def test_the_schema_has_every_setting(shared: Running) -> None:
     assert set(NullTTAConfig.__dataclass_fields__) < set(answered["components"]["schemas"]["Options"]["properties"])
 
 
+def test_the_schema_has_the_errors_the_key_and_the_upload(shared: Running) -> None:
+    answered = get(shared, "/openapi.json")[1]
+    for path, operations in answered["paths"].items():
+        for operation in operations.values():
+            assert "422" not in operation["responses"]
+            assert operation["responses"]["default"]["content"]["application/json"]["schema"]["$ref"].endswith("/Error")
+            assert ("security" in operation) == path.startswith(("/v1", "/metrics"))
+    upload = answered["paths"]["/v1/images/edits"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
+    assert upload["properties"]["image"]["format"] == "binary"
+
+
 def test_an_errors_message_is_logged_only_on_request(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "nulltta.server"):
         for quote in (False, True):
@@ -104,6 +115,21 @@ MISTAKES = {
     "unknown model": (["--model", "nonesuch"], "unknown model 'nonesuch'"),
     "unknown reward": (["--reward", "beauty"], "unknown reward 'beauty'"),
     "unknown method": (["--method", "magic"], "--method 'magic' is unknown"),
+    "no reward": (["--model", "some/model"], "--reward must name what clients may optimise on this model"),
+    "a toy reward": (["--reward", "clip"], "--reward 'clip' knows what the model 'embedded' draws"),
+    "limits below the defaults": (
+        ["--max-steps", "50"],
+        "--max-steps must be at least the default num_inference_steps",
+    ),
+    "a default above the limits": (["--default", "inner_steps=[5, 99]"], "--max-inner-steps must be at least"),
+    "an unknown default": (["--default", "num_steps=3"], "'num_steps'"),
+    "a bad default": (["--default", "guidance_scale=0.5"], "guidance_scale must be above 1"),
+    "a default of another type": (["--default", "num_inference_steps=many"], "--default num_inference_steps: "),
+    "no value": (["--default", "eta"], "--default must be FIELD=VALUE"),
+    "no config": (["--config", "{tmp}/none"], "cannot read '{tmp}/none'"),
+    "a typo in the config": (["--config", "{tmp}/typo.toml"], "unknown setting 'max_step': did you mean 'max_steps'?"),
+    "a word for a number in the config": (["--config", "{tmp}/word.toml"], "'many'"),
+    "no web address": (["--public-url", "javascript:alert(1)"], "--public-url must begin with http:// or https://"),
     "no images": (["--max-images", "0"], "--max-images must be"),
     "a batch too small": (["--batch-size", "2"], "--batch-size must be at least"),
     "a taken port": (["--port", "{taken}"], "Address already in use"),
@@ -117,10 +143,15 @@ def test_a_mistake_of_the_operator_is_refused_in_one_line(
 ) -> None:
     (tmp_path / "short").write_text("abc\n")
     (tmp_path / "good").write_text(f"{KEY}\n")
+    (tmp_path / "typo.toml").write_text("max_step = 3\n")
+    (tmp_path / "word.toml").write_text('max_images = "many"\n')
+    says = says.format(tmp=tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         given = [word.format(tmp=tmp_path, taken=port) for word in words]
-        assert says in refused(["serve", "--model", str(checkpoint), "--port", "0", *given], capsys)
+        usual = ["--model", str(checkpoint), "--port", "0", "--max-steps", "100"]
+        usual += [] if "clients may optimise" in says else ["--reward", "brightness"]
+        assert says in refused(["serve", *usual, *given], capsys)
 
 
 def test_a_missing_extra_says_the_install_line(

@@ -41,7 +41,7 @@ def answer(connection: HTTPConnection) -> tuple[int, Any, HTTPMessage]:
     content = response.read()
     connection.close()
     is_json = (response.headers["content-type"] or "").startswith("application/json")
-    return response.status, json.loads(content) if is_json else content, response.headers
+    return response.status, json.loads(content) if is_json and content else content, response.headers
 
 
 def ask(at: Running, *args: Any, **kwargs: Any) -> tuple[int, Any, HTTPMessage]:

@@ -30,7 +30,8 @@ for command in (
     align.align, fit.fit, export.export, diagnose.diagnose, replay.replay, batch.batch, serve.serve, ui.ui,
     doctor.doctor,
 ):  # fmt: skip
-    app.command()(command)
+    environment = {"auto_envvar_prefix": serve.ENVIRONMENT} if command is serve.serve else None
+    app.command(context_settings=environment)(command)
 app.add_typer(rewards.app, name="rewards")
 app.add_typer(bench.app, name="bench")
 

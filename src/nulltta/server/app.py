@@ -15,18 +15,22 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 
 from nulltta.rewards import REWARDS
+from nulltta.server.background import add_job_routes
+from nulltta.server.edits import MAX_FIELDS, MAX_FILES, read_edit
 from nulltta.server.engine import ServerEngine
 from nulltta.server.errors import APIError, from_http, from_validation
-from nulltta.server.image_store import ImageStore, TemporaryImages
-from nulltta.server.jobs import FinishedImages, ImageJob
-from nulltta.server.limits import size_name
+from nulltta.server.image_store import ImageStore, StoredImages
+from nulltta.server.limits import require_model, size_name
 from nulltta.server.middleware import add_middleware
+from nulltta.server.openapi import EDIT_FORM, IMAGES, describe
 from nulltta.server.responses import JobResponse
 from nulltta.server.schemas import GenerationRequest
 
 T = TypeVar("T")
 SWEEP_INTERVAL = 60.0
 """Seconds between two deletions of expired images."""
+STOP_WITHIN = 2.0
+"""Seconds that the worker has at the end to leave the evaluation in progress."""
 
 
 def create_app(engine: ServerEngine, images: ImageStore | None = None) -> FastAPI:
@@ -37,7 +41,7 @@ def create_app(engine: ServerEngine, images: ImageStore | None = None) -> FastAP
         images: the store for images that are sent as URLs, if several replicas share one; None for a store of its own.
     """
     settings = engine.settings
-    store = images or TemporaryImages(settings.url_lifetime, settings.max_urls)
+    store = images or StoredImages(settings.url_lifetime, settings.max_urls, settings.image_folder)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -47,7 +51,7 @@ def create_app(engine: ServerEngine, images: ImageStore | None = None) -> FastAP
         sweeper.cancel()
         engine.close()
         engine.abort()
-        await asyncio.to_thread(engine.worker.join)  # the worker finishes the denoising step in progress
+        await asyncio.to_thread(engine.worker.join, STOP_WITHIN)
         store.close()
 
     # The documentation pages are off because they load scripts from other hosts.
@@ -55,59 +59,77 @@ def create_app(engine: ServerEngine, images: ImageStore | None = None) -> FastAP
     add_middleware(app, settings, engine.metrics)
     for kind in (APIError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _error_response)
-    _add_image_routes(app, engine, store)
+    _add_image_routes(app, engine, store, shared=images is not None)
     _add_catalogue_routes(app, engine)
     _add_health_routes(app, engine, shared=images is not None)
+    describe(app, settings)
     return app
 
 
-def _add_image_routes(app: FastAPI, engine: ServerEngine, store: ImageStore) -> None:
-    """Add the route that samples images and the one that serves them by URL."""
+def _add_image_routes(app: FastAPI, engine: ServerEngine, store: ImageStore, *, shared: bool) -> None:
+    """Add the routes that sample images and the one that serves them by URL.
+
+    Args:
+        app: the application.
+        engine: the model and its queue.
+        store: where images by URL are.
+        shared: whether this server is one of several replicas.
+    """
     settings = engine.settings
 
-    @app.post("/v1/images/generations", response_model=None)
+    @app.post("/v1/images/generations", response_model=None, responses=IMAGES)
     async def generate(body: GenerationRequest, request: Request) -> Response | dict[str, Any]:
+        return await answer(body, request)
+
+    @app.post("/v1/images/edits", response_model=None, responses=IMAGES, openapi_extra=EDIT_FORM)
+    async def edit(request: Request) -> Response | dict[str, Any]:
+        async with request.form(max_files=MAX_FILES, max_fields=MAX_FIELDS) as form:
+            body = await read_edit(form)
+        return await answer(body, request)
+
+    async def answer(body: GenerationRequest, request: Request) -> Response | dict[str, Any]:
         job = engine.submit(body, request.state.request_id)
-        response = JobResponse(job, settings.name)
+        response = JobResponse(job, body, settings.name)
         if body.stream:
             return response.as_stream()
         try:
-            finished = await _unless_disconnected(request, _finished(job))
+            finished = await _unless_disconnected(request, job.finished())
         finally:
             job.cancel()
         if finished is None:
             return Response(status_code=499)  # the client is gone; the status is for the log
-        return await response.as_json(finished, _store_and_link(request) if body.response_format == "url" else None)
+        return await response.as_json(finished, link(request, body) if body.by_url else None)
 
-    def _store_and_link(request: Request) -> Callable[[bytes], str]:
+    def link(request: Request, body: GenerationRequest) -> Callable[[bytes], str]:
         base = (settings.public_url or str(request.base_url)).rstrip("/")
-        return lambda encoded: f"{base}/images/{store.add(encoded)}.png"
+        return lambda encoded: f"{base}/images/{store.add(encoded)}.{body.output_format}"
 
-    @app.get("/images/{name}.png")
-    def image(name: str) -> Response:
-        if (found := store.find(name)) is None:
+    if not shared:  # a job is known to the replica that it was submitted to
+        add_job_routes(app, engine, link)
+
+    @app.get("/images/{name}.{kind}", response_class=Response, responses={200: {"content": {"image/*": {}}}})
+    def image(name: str, kind: str) -> Response:
+        if kind not in ("png", "jpeg", "webp") or (found := store.find(name)) is None:
             raise APIError(404, "there is no such image, or it has expired", code="not_found")
-        return Response(found, media_type="image/png", headers={"cache-control": "private, no-store"})
+        return Response(found, media_type=f"image/{kind}", headers={"cache-control": "private, no-store"})
 
 
 def _add_catalogue_routes(app: FastAPI, engine: ServerEngine) -> None:
     """Add the routes that list the model and the rewards."""
     settings = engine.settings
-    model = {
-        "id": settings.name, "object": "model", "created": int(time.time()), "owned_by": "nulltta",
+    about = {
+        "object": "model", "created": int(time.time()), "owned_by": "nulltta",
         "nulltta": {"size": size_name(engine.size), "methods": list(settings.methods)},
     }  # fmt: skip
 
     @app.get("/v1/models")
     def models() -> dict[str, Any]:
-        return {"object": "list", "data": [model]}
+        return {"object": "list", "data": [{"id": name, **about} for name in settings.names]}
 
     @app.get("/v1/models/{name:path}")
     def one_model(name: str) -> dict[str, Any]:
-        if name != settings.name:
-            message = f"the model '{name}' does not exist: this server's model is '{settings.name}'"
-            raise APIError(404, message, code="model_not_found", param="model")
-        return model
+        require_model(name, settings)
+        return {"id": name, **about}
 
     @app.get("/v1/rewards")
     def rewards() -> dict[str, Any]:
@@ -117,17 +139,17 @@ def _add_catalogue_routes(app: FastAPI, engine: ServerEngine) -> None:
 def _add_health_routes(app: FastAPI, engine: ServerEngine, *, shared: bool) -> None:
     """Add the probes and Prometheus' metrics; shared: whether this server is one of several replicas."""
 
-    @app.get("/healthz")
+    @app.get("/healthz", responses={500: {"description": "only a new process helps"}})
     def healthz() -> Response:
-        alive = engine.worker.is_alive()
-        return JSONResponse({"status": "ok" if alive else "the worker has stopped"}, 200 if alive else 500)
+        reason = engine.health.dead()
+        return JSONResponse({"status": reason or "ok"}, 500 if reason else 200)
 
-    @app.get("/readyz")
+    @app.get("/readyz", responses={503: {"description": "the server should get no requests now"}})
     def readyz() -> Response:
-        reason = "the server is stopping" if engine.queue.closed else ""
+        reason = engine.unready()
         return JSONResponse({"status": reason or "ready"}, 503 if reason else 200)
 
-    @app.get("/metrics")
+    @app.get("/metrics", response_class=PlainTextResponse)
     def metrics() -> Response:
         if shared:
             message = "this is one of several replicas, whose metrics Ray exports together"
@@ -153,13 +175,6 @@ def _error_response(request: Request, error: Exception) -> Response:
         error = from_http(error, f"{request.method} {request.url.path}")
     assert isinstance(error, APIError)
     return error.response()
-
-
-async def _finished(job: ImageJob) -> FinishedImages:
-    """Wait for the job's images, passing over partial ones."""
-    while not isinstance(event := await job.next(within=job.timeout), FinishedImages):
-        pass
-    return event
 
 
 async def _unless_disconnected(request: Request, work: Coroutine[Any, Any, T]) -> T | None:

@@ -14,11 +14,19 @@ from collections import OrderedDict
 from nulltta.contracts import GuidedModel
 from nulltta.errors import InvalidValue
 from nulltta.runs.call import CallSettings
+from nulltta.runs.loading import under_their_flags
+from nulltta.server.errors import APIError
+from nulltta.server.limits import check_call
 from nulltta.server.schemas import GenerationRequest
+from nulltta.server.settings import ServerSettings
 
 _KEPT = 4
 """How many calls are remembered with what was found out about them."""
 _SIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})")
+_OPENAIS_SIZES = frozenset({
+    "256x256", "512x512", "1024x1024", "1536x1024", "1024x1536", "1792x1024", "1024x1792",
+})  # fmt: skip
+"""Sizes that OpenAI's clients send without having been asked for them."""
 _DATA_URL = re.compile(r"data:image/[a-z+]+;base64,")
 
 
@@ -49,16 +57,44 @@ class CalledModels:
             return self._known[call]
 
 
-def call_of(request: GenerationRequest, own_size: tuple[int, int]) -> CallSettings:
-    """Return the call that a request asks for; the default call for the model's own size.
+def drawn_call(
+    request: GenerationRequest, models: CalledModels, settings: ServerSettings, own_size: tuple[int, int]
+) -> CallSettings:
+    """Return the call that a request asks for, which the model can draw.
+
+    One of OpenAI's sizes that the model cannot draw is drawn in the model's own size, unless the server is strict.
+
+    Args:
+        request: the request.
+        models: the model.
+        settings: the operator's settings.
+        own_size: (width, height) of the model's own images.
 
     Raises:
-        InvalidValue: if the size or a picture is malformed, or a value is out of range.
+        InvalidValue: if the size or a picture is malformed, or the model's pipeline takes no such argument or value.
+        APIError: if the images would be larger than is allowed.
     """
+    try:
+        call = _call_of(request, request.size, own_size)
+        check_call(call, settings, own_size)
+        with under_their_flags(call):
+            models.of(call)
+    except (InvalidValue, APIError):
+        if settings.strict or request.size not in _OPENAIS_SIZES:
+            raise
+        call = _call_of(request, "auto", own_size)
+        check_call(call, settings, own_size)
+        with under_their_flags(call):
+            models.of(call)
+    return call
+
+
+def _call_of(request: GenerationRequest, size: str, own_size: tuple[int, int]) -> CallSettings:
+    """Return the call that a request asks for in a size; the default call for the model's own size."""
     options = request.nulltta
     width = height = None
-    if request.size not in ("auto", f"{own_size[0]}x{own_size[1]}"):
-        if (found := _SIZE.fullmatch(request.size)) is None:
+    if size not in ("auto", f"{own_size[0]}x{own_size[1]}"):
+        if (found := _SIZE.fullmatch(size)) is None:
             raise InvalidValue("must be WIDTHxHEIGHT, such as 768x512, or 'auto'", field="size")
         width, height = map(int, found.groups())
     return CallSettings(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -28,15 +28,16 @@ class APIError(Exception):
         param: the field of the request that is to blame, if a single one is.
         retry_after: the seconds to wait before asking again; None where asking again does not help, which clients
             are told.
+        headers: further headers of the response.
     """
 
     def __init__(
         self, status: int, message: str, *, code: str | None = None, param: str | None = None,
-        retry_after: float | None = None,
+        retry_after: float | None = None, headers: Mapping[str, str] | None = None,
     ) -> None:  # fmt: skip
         super().__init__(message)
         self.status, self.message, self.code, self.param = status, message, code, param
-        self.retry_after = retry_after
+        self.retry_after, self.headers = retry_after, headers or {}
 
     @property
     def type(self) -> str:
@@ -56,11 +57,12 @@ class APIError(Exception):
             headers = {"retry-after": str(max(1, math.ceil(self.retry_after)))}
         if self.status == 401:
             headers["www-authenticate"] = "Bearer"
+        headers |= self.headers
         content = json.dumps(self.body())  # in ASCII, since what it quotes may not be valid Unicode
         return Response(content, self.status, headers, media_type="application/json")
 
 
-def from_exception(error: Exception, request_id: str) -> APIError:
+def from_exception(error: BaseException, request_id: str) -> APIError:
     """Return what a client is told about an exception that ended its batch.
 
     Only the message of an `InvalidValue`, which is about the request itself, is passed on: other messages may hold
@@ -109,7 +111,8 @@ def from_validation(errors: Sequence[Any]) -> APIError:
 
 def from_http(error: HTTPException, request: str) -> APIError:
     """Return the error for an unknown route, a wrong method and the like; request: its method and path."""
-    return APIError(error.status_code, f"{error.detail}: {request}", code=HTTPStatus(error.status_code).name.lower())
+    code = HTTPStatus(error.status_code).name.lower()
+    return APIError(error.status_code, f"{error.detail}: {request}", code=code, headers=error.headers)
 
 
 def internal(request_id: str, status: int = 500) -> APIError:

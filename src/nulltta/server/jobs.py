@@ -107,6 +107,16 @@ class ImageJob:
         self.post(PartialImage(self._partials_posted, step, image.detach().cpu()))
         self._partials_posted += 1
 
+    async def finished(self) -> FinishedImages:
+        """Wait for the job's images, passing over partial ones.
+
+        Raises:
+            APIError: if the job failed or its time is up.
+        """
+        while not isinstance(event := await self.next(within=self.timeout), FinishedImages):
+            pass
+        return event
+
     async def next(self, within: float) -> PartialImage | FinishedImages | None:
         """Return the next event, or None if there is none within that many seconds.
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+from nulltta.config import NullTTAConfig
 from nulltta.errors import NullTTAError
 from nulltta.runs.call import CallSettings
 from nulltta.server.errors import APIError
@@ -11,24 +14,61 @@ from nulltta.server.schemas import GenerationRequest
 from nulltta.server.settings import ServerSettings
 
 
+class Excess(NamedTuple):
+    """A field of `NullTTAConfig` whose value is above the limit that a setting of the operator's sets."""
+
+    field: str
+    value: int
+    setting: str
+    limit: int
+
+
+def above_limits(config: NullTTAConfig, settings: ServerSettings) -> Excess | None:
+    """Return the first field of a configuration that asks for more work than is allowed."""
+    for field, value, setting in (
+        ("num_inference_steps", config.num_inference_steps, "max_steps"),
+        ("inner_steps", config.inner_steps[1], "max_inner_steps"),
+        ("num_particles", config.num_particles, "max_candidates"),
+        ("zeroth_order_samples", config.zeroth_order_samples, "max_candidates"),
+    ):
+        if value > (limit := getattr(settings, setting)):
+            return Excess(field, value, setting, limit)
+    return None
+
+
 def check_request(request: GenerationRequest, settings: ServerSettings) -> None:
     """Check everything in a request but its sampling settings.
 
     Raises:
-        APIError: if the request names another model, asks for more than is allowed, or combines options that
-            do not go together.
+        APIError: if the request names another model, asks for more than is allowed, combines options that do not go
+            together or, on a strict server, gives a value that has no effect.
     """
-    if request.model not in (None, settings.name):
-        message = f"the model '{request.model}' does not exist: this server's model is '{settings.name}'"
-        raise APIError(404, message, code="model_not_found", param="model")
+    if request.model is not None:
+        require_model(request.model, settings)
+    if settings.strict and request.style is not None:
+        raise APIError(400, "unknown parameter 'style'", code="unknown_parameter", param="style")
+    if settings.strict and request.quality != "auto":
+        raise _invalid("quality", "it has no effect here: leave it out, or give 'auto'")
     if request.stream and request.n > 1:
         raise _invalid("n", "a stream has one image")
     if request.stream and request.response_format == "url":
         raise _invalid("response_format", "a stream sends its image as b64_json")
-    _require_at_most(settings.max_images, "n", request.n)
+    if request.n > settings.max_images:
+        raise _invalid("n", f"at most {settings.max_images} here, not {request.n}")
     for name, text in ("prompt", request.prompt), ("nulltta.negative_prompt", request.nulltta.negative_prompt):
         if len(text) > settings.max_prompt:
             raise _invalid(name, f"{len(text)} characters are too many: at most {settings.max_prompt}")
+
+
+def require_model(name: str, settings: ServerSettings) -> None:
+    """Check that a name is one of the model's.
+
+    Raises:
+        APIError: if it is not.
+    """
+    if name not in settings.names:
+        message = f"the model '{name}' does not exist: this server's model is '{settings.name}'"
+        raise APIError(404, message, code="model_not_found", param="model")
 
 
 def check_job_settings(job: JobSettings, settings: ServerSettings, rewards: LoadedRewards) -> None:
@@ -37,11 +77,8 @@ def check_job_settings(job: JobSettings, settings: ServerSettings, rewards: Load
     Raises:
         APIError: if they ask for more work than is allowed, or for a reward or method that is not offered.
     """
-    config = job.config
-    _require_at_most(settings.max_steps, "nulltta.num_inference_steps", config.num_inference_steps)
-    _require_at_most(settings.max_inner_steps, "nulltta.inner_steps", config.inner_steps[1])
-    _require_at_most(settings.max_candidates, "nulltta.num_particles", config.num_particles)
-    _require_at_most(settings.max_candidates, "nulltta.zeroth_order_samples", config.zeroth_order_samples)
+    if (excess := above_limits(job.config, settings)) is not None:
+        raise _invalid(f"nulltta.{excess.field}", f"at most {excess.limit} here, not {excess.value}")
     if job.method not in settings.methods:
         known = ", ".join(settings.methods)
         raise _invalid("nulltta.method", f"'{job.method}' is not offered here: choose among {known}")
@@ -73,11 +110,6 @@ def check_call(call: CallSettings, settings: ServerSettings, size: tuple[int, in
 def size_name(size: tuple[int, int]) -> str:
     """Format (512, 768) as "512x768", width first."""
     return f"{size[0]}x{size[1]}"
-
-
-def _require_at_most(limit: int, name: str, value: int) -> None:
-    if value > limit:
-        raise _invalid(name, f"at most {limit} here, not {value}")
 
 
 def _invalid(param: str, message: str) -> APIError:

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import secrets
 import time
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nulltta.runs.network import is_loopback
@@ -25,19 +28,40 @@ PUBLIC_PATHS = ("/healthz", "/readyz", "/images/")
 """Paths that need no key: probes, and images, whose names are secrets."""
 BODY_TIMEOUT = 30.0
 """Seconds within which the body of a request must arrive."""
+_REQUEST_ID = re.compile(r"[\w.:-]{1,64}", re.ASCII)
 MAX_DISCARDED = 64 << 20
 """Bytes of a body above the limit that are read and discarded, so that its sender receives the error."""
 
 
 def add_middleware(app: FastAPI, settings: ServerSettings, metrics: ServerMetrics) -> None:
     """Add all middlewares to an application."""
-    app.add_middleware(BodyLimit, settings.max_body)
+    app.add_middleware(BodyLimit, settings.max_body, {"/v1/images/edits": settings.max_upload})
     app.add_middleware(Authentication, settings)
+    if settings.cors_origins:  # before authentication, because browsers ask for permission without the key
+        app.add_middleware(
+            CORSMiddleware, allow_origins=settings.cors_origins, allow_methods=("GET", "POST"),
+            allow_headers=("authorization", "content-type"), expose_headers=("x-request-id", "retry-after"),
+        )  # fmt: skip
     app.add_middleware(RequestLog, metrics, quote=settings.log_prompts)
+    app.add_middleware(HeadAsGet)
+
+
+class HeadAsGet:
+    """Answers HEAD as GET; the server below sends no body with it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle a request."""
+        await self.app({**scope, "method": "GET"} if scope.get("method") == "HEAD" else scope, receive, send)
 
 
 class RequestLog:
-    """Gives each request an id (x-request-id in the response), logs and counts it, and handles unexpected errors."""
+    """Gives each request an id, logs and counts it, and handles unexpected errors.
+
+    The id is the request's own x-request-id or a new one; the response has it too.
+    """
 
     def __init__(self, app: ASGIApp, metrics: ServerMetrics, *, quote: bool) -> None:
         self.app, self.metrics, self.quote = app, metrics, quote
@@ -47,7 +71,7 @@ class RequestLog:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         began, status = time.monotonic(), 0
-        request_id = f"req_{secrets.token_hex(12)}"
+        request_id = _given_id(scope) or f"req_{secrets.token_hex(12)}"
         scope.setdefault("state", {})["request_id"] = request_id
 
         async def send_with_headers(message: Message) -> None:
@@ -74,8 +98,8 @@ class RequestLog:
         self.metrics.request_seconds.labels(route).observe(seconds)
         level = logging.DEBUG if route in ("/healthz", "/readyz", "/metrics") else logging.INFO
         logs.write(
-            "request", level, request_id=request_id, method=scope["method"], route=route, status=status,
-            seconds=round(seconds, 3),
+            "request", level, request_id=request_id, key=scope["state"].get("key"), method=scope["method"],
+            route=route, status=status, seconds=round(seconds, 3),
         )  # fmt: skip
 
 
@@ -87,7 +111,7 @@ class Authentication:
     """
 
     def __init__(self, app: ASGIApp, settings: ServerSettings) -> None:
-        self.app, self.keys = app, APIKeys(settings.keys)
+        self.app, self.keys, self.hosts = app, APIKeys(settings.keys, settings.key_file), settings.allowed_hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request."""
@@ -100,29 +124,36 @@ class Authentication:
         if not self.keys:
             host = _host_name(headers.get(b"host", b"").decode("latin-1"))
             message = f"'{host}': without an API key this server answers to localhost and loopback addresses only"
-            return None if is_loopback(host) else APIError(403, message, code="forbidden_host")
+            return None if is_loopback(host) or host in self.hosts else APIError(403, message, code="forbidden_host")
         if scope["path"].startswith(PUBLIC_PATHS):
             return None
         if b"authorization" not in headers:
             message = "no API key: send it as 'Authorization: Bearer KEY'"
             return APIError(401, message, code="missing_api_key")
-        if not self.keys.accept(headers[b"authorization"]):
+        if (name := self.keys.accept(headers[b"authorization"])) is None:
             return APIError(401, "incorrect API key", code="invalid_api_key")
+        scope["state"]["key"] = name
         return None
 
 
 class BodyLimit:
-    """Reads a request's body before the application sees the request, and refuses one above `limit` bytes."""
+    """Reads a request's body before the application sees the request, and refuses one above a number of bytes.
 
-    def __init__(self, app: ASGIApp, limit: int) -> None:
-        self.app, self.limit = app, limit
+    Args:
+        app: the application.
+        limit: the number.
+        others: other numbers, by path.
+    """
+
+    def __init__(self, app: ASGIApp, limit: int, others: Mapping[str, int]) -> None:
+        self.app, self.limit, self.others = app, limit, others
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request."""
         if scope["type"] != "http" or scope["method"] not in ("POST", "PUT", "PATCH"):
             return await self.app(scope, receive, send)
         try:
-            body = await asyncio.wait_for(self._read(receive), BODY_TIMEOUT)
+            body = await asyncio.wait_for(self._read(receive, self.others.get(scope["path"], self.limit)), BODY_TIMEOUT)
         except TimeoutError:
             refusal = APIError(408, f"the body did not arrive within {BODY_TIMEOUT:g} s", code="timeout")
             return await refusal.response()(scope, receive, send)
@@ -135,18 +166,27 @@ class BodyLimit:
 
         return await self.app(scope, replay, send)
 
-    async def _read(self, receive: Receive) -> bytes:
-        body, size, more = b"", 0, True
+    async def _read(self, receive: Receive, limit: int) -> bytes:
+        body, size, more = bytearray(), 0, True
         while more and size <= MAX_DISCARDED:
             message = await receive()
             if message["type"] == "http.disconnect":
                 raise APIError(400, "the connection closed before the end of the body", code="invalid_body")
             chunk, more = message.get("body", b""), message.get("more_body", False)
             size += len(chunk)
-            body = body + chunk if size <= self.limit else b""
-        if size > self.limit:
-            raise APIError(413, f"the body is larger than {self.limit} bytes", code="body_too_large")
-        return body
+            if size <= limit:
+                body += chunk
+            else:
+                body.clear()
+        if size > limit:
+            raise APIError(413, f"the body is larger than {limit} bytes", code="body_too_large")
+        return bytes(body)
+
+
+def _given_id(scope: Scope) -> str | None:
+    """Return the id that a client gave its request in x-request-id; None if there is none or it is malformed."""
+    given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
+    return given if _REQUEST_ID.fullmatch(given) else None
 
 
 def _host_name(authority: str) -> str:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import logging
 import re
+import shutil
 import signal
 import sys
+import tempfile
+import threading
+import time
 from collections.abc import Callable
 from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nulltta.contracts import GuidedModel
@@ -18,7 +23,7 @@ from nulltta.runs.ray import connect, machines, require_ray, shares
 from nulltta.server import logs
 from nulltta.server.app import create_app
 from nulltta.server.engine import ServerEngine
-from nulltta.server.image_store import TemporaryImages
+from nulltta.server.image_store import StoredImages
 from nulltta.server.settings import ServerSettings
 
 if TYPE_CHECKING:
@@ -28,6 +33,8 @@ APPLICATION = "nulltta"
 """The name of Ray Serve's application."""
 EXTRA_REQUESTS = 16
 """Requests of a replica beyond those in its queue and its batch: probes, images by URL, requests to be refused."""
+POLL = 1.0
+"""Seconds between two questions of a replica whether the command is stopping."""
 LOGGING = {"enable_access_log": False}  # the access log would reveal the names of images
 _REASON = re.compile(r"(?:NullTTAError|InvalidValue|LoadError|DoesNotFit|MissingExtra|RewardError|OutOfMemory): (.+)")
 
@@ -84,7 +91,10 @@ class RayDeployment:
     def _serve(self, ray: Any, settings: ServerSettings, load: Callable[[], GuidedModel], port: int) -> None:
         _require_unused(ray.serve)
         logs.configure(quote=settings.log_prompts)
-        images = ray.remote(num_cpus=0)(TemporaryImages).remote(settings.url_lifetime, settings.max_urls)
+        # A folder of the driver's, so that an actor that is started again finds the images of the one that died.
+        folder = settings.image_folder or Path(tempfile.mkdtemp(prefix="nulltta-"))
+        actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=3)(SharedState)
+        images = actor.remote(settings.url_lifetime, settings.max_urls, folder)
         try:
             ray.serve.start(
                 proxy_location="HeadOnly", http_options={"host": settings.host, "port": port}, logging_config=LOGGING
@@ -96,9 +106,11 @@ class RayDeployment:
             signal.pause()
         except KeyboardInterrupt:
             logs.write("stopping", grace=settings.grace)
+            ray.get(images.stop.remote())
         finally:
             _stop(ray.serve)
-            ray.get(images.close.remote())
+            if settings.image_folder is None:
+                shutil.rmtree(folder, ignore_errors=True)
         logs.write("stopped")
 
     def _deployment(self, ray: Any, settings: ServerSettings) -> Any:
@@ -128,6 +140,7 @@ class ServerReplica:
     def __init__(self, settings: ServerSettings, load: Callable[[], GuidedModel], images: Any) -> None:
         logs.configure(quote=settings.log_prompts)
         self.engine, self.images = ServerEngine(load(), settings), SharedImages(images)
+        threading.Thread(target=self._close_when_told, daemon=True).start()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Return the application that handles the replica's requests."""
@@ -135,12 +148,32 @@ class ServerReplica:
 
     def check_health(self) -> None:
         """Raise RuntimeError if Ray Serve should replace this replica."""
-        if not self.engine.worker.is_alive():
-            raise RuntimeError("the worker has stopped")
+        if reason := self.engine.health.dead():
+            raise RuntimeError(reason)
+
+    def _close_when_told(self) -> None:
+        """Refuse the requests that wait as soon as the command is told to stop."""
+        while not self.images.stopping():
+            time.sleep(POLL)
+        self.engine.close()
+
+
+class SharedState(StoredImages):
+    """What the replicas of a deployment share: images by URL, and whether the command is stopping."""
+
+    _stopping = False
+
+    def stop(self) -> None:
+        """Note that the command is stopping."""
+        self._stopping = True
+
+    def stopping(self) -> bool:
+        """Return whether the command is stopping."""
+        return self._stopping
 
 
 class SharedImages:
-    """A `TemporaryImages` in a Ray actor, so that every replica finds the images of all replicas.
+    """A `SharedState` in a Ray actor, so that every replica finds the images of all replicas.
 
     Args:
         actor: the actor's handle.
@@ -159,6 +192,11 @@ class SharedImages:
     def find(self, name: str) -> bytes | None:
         """Return the image of a name; None if there is none or it has expired."""
         found: bytes | None = self._wait_for(self.actor.find.remote(name))
+        return found
+
+    def stopping(self) -> bool:
+        """Return whether the command is stopping."""
+        found: bool = self._wait_for(self.actor.stopping.remote())
         return found
 
     def sweep(self) -> None:

@@ -13,9 +13,10 @@ from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 from torch import Tensor
 
-from nulltta.images import png, to_pil
+from nulltta.server.encoding import encode
 from nulltta.server.errors import APIError
 from nulltta.server.jobs import FinishedImages, ImageJob
+from nulltta.server.schemas import GenerationRequest
 
 HEARTBEAT = 10.0
 """Seconds without an event after which a stream sends a comment, so that proxies keep the connection open."""
@@ -30,27 +31,28 @@ class JobResponse:
 
     Args:
         job: the job.
+        request: what its client asked for.
         model: the name of the model, as clients call it.
     """
 
-    def __init__(self, job: ImageJob, model: str) -> None:
-        self.job, self.model = job, model
+    def __init__(self, job: ImageJob, request: GenerationRequest, model: str) -> None:
+        self.job, self.request, self.model = job, request, model
 
     async def as_json(self, finished: FinishedImages, url: Callable[[bytes], str] | None = None) -> dict[str, Any]:
         """Return OpenAI's ImagesResponse.
 
         Args:
             finished: the images of the job.
-            url: stores a PNG and returns its URL; None to send the images inline as base64.
+            url: stores an encoded image and returns its URL; None to send the images inline as base64.
         """
         job, data = self.job, []
         for image, seed, score in zip(finished.images, job.seeds, finished.rewards, strict=True):
-            encoded = await run_in_threadpool(self._png, image, seed)
+            encoded = await run_in_threadpool(self._encode, image, seed)
             content = {"b64_json": _base64(encoded)} if url is None else {"url": await run_in_threadpool(url, encoded)}
             data.append({**content, "nulltta": {"seed": seed, "score": score}})
         return {
-            "created": int(time.time()), "background": "opaque", "output_format": "png",
-            "size": _size(finished.images), "data": data, "nulltta": job.settings.public(),
+            "created": int(time.time()), "background": "opaque", "output_format": self.request.output_format,
+            "size": _size(finished.images), "data": data, "usage": _NO_TOKENS, "nulltta": job.settings.public(),
         }  # fmt: skip
 
     def as_stream(self) -> EventStream:
@@ -78,17 +80,17 @@ class JobResponse:
 
     async def _event(self, kind: str, image: Tensor, fields: dict[str, Any]) -> str:
         name = f"image_generation.{kind}"
-        encoded = await run_in_threadpool(self._png, image, self.job.seeds[0])
+        encoded = await run_in_threadpool(self._encode, image, self.job.seeds[0])
         return _server_sent_event(name, {
             "type": name, "b64_json": _base64(encoded), "created_at": int(time.time()), "size": _size(image),
-            "quality": "auto", "background": "opaque", "output_format": "png", **fields,
+            "quality": "auto", "background": "opaque", "output_format": self.request.output_format, **fields,
         })  # fmt: skip
 
-    def _png(self, image: Tensor, seed: int) -> bytes:
-        """Encode an image (3, H, W) as a PNG whose text chunks record how it was made."""
-        negative = self.job.negative_prompt
+    def _encode(self, image: Tensor, seed: int) -> bytes:
+        """Encode an image (3, H, W) with a record of how it was made."""
+        negative, request = self.job.negative_prompt, self.request
         made = {"model": self.model, "seed": seed, "negative_prompt": negative, **self.job.settings.public()}
-        return png(to_pil(image[None])[0], {"prompt": self.job.prompt, "nulltta": json.dumps(made)})
+        return encode(image, request.output_format, request.output_compression, self.job.prompt, made)
 
 
 class EventStream(StreamingResponse):
@@ -100,7 +102,9 @@ class EventStream(StreamingResponse):
     """
 
     def __init__(self, events: AsyncIterator[str], on_end: Callable[[], None]) -> None:
-        super().__init__(events, media_type="text/event-stream", headers={"cache-control": "no-store"})
+        super().__init__(
+            events, media_type="text/event-stream", headers={"cache-control": "no-store", "x-accel-buffering": "no"}
+        )
         self.on_end = on_end
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -16,6 +18,9 @@ from nulltta.server import logs
 from nulltta.server.app import create_app
 from nulltta.server.engine import ServerEngine
 from nulltta.server.settings import ServerSettings
+
+INTERRUPTED = 128 + signal.SIGINT
+"""The exit code after a second Ctrl-C."""
 
 
 class GracefulServer(uvicorn.Server):
@@ -45,6 +50,9 @@ class GracefulServer(uvicorn.Server):
 def serve(settings: ServerSettings, load: Callable[[], GuidedModel]) -> None:
     """Serve until SIGTERM or Ctrl-C; return when no request is in progress any more.
 
+    Where the worker is still in an evaluation of the model after that, or a second Ctrl-C leaves no time, the process
+    ends here: Python cannot shut down beside a thread that computes.
+
     Args:
         settings: the operator's settings.
         load: loads the model.
@@ -62,6 +70,10 @@ def serve(settings: ServerSettings, load: Callable[[], GuidedModel]) -> None:
         )  # fmt: skip
         listener.listen(2048)
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+        server = GracefulServer(engine)
         with suppress(KeyboardInterrupt):  # uvicorn raises it again once it has stopped
-            GracefulServer(engine).run(sockets=[listener])
-        logs.write("stopped")
+            server.run(sockets=[listener])
+        logs.write("stopped", worker="still busy" if engine.worker.is_alive() else None)
+        if engine.worker.is_alive():
+            sys.stderr.flush()
+            os._exit(INTERRUPTED if server.force_exit else 0)

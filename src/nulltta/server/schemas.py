@@ -1,6 +1,6 @@
 """The request of `POST /v1/images/generations`: OpenAI's fields, and this package's own under `nulltta`.
 
-A field of OpenAI's that has no effect here accepts only the values that describe what happens anyway. Other fields are
+Fields of OpenAI's that have no effect here accept OpenAI's values, which a strict server refuses. Other fields are
 refused by name.
 """
 
@@ -93,14 +93,22 @@ class GenerationRequest(StrictModel):
     model: Text | None = None
     n: Annotated[Whole, Field(ge=1)] = 1
     size: Text = "auto"
-    response_format: Literal["b64_json", "url"] = "b64_json"
+    response_format: Literal["b64_json", "url"] | None = None
     stream: bool = False
     partial_images: Annotated[Whole, Field(ge=0, le=3)] = 0
-    quality: Literal["auto"] = "auto"
+    quality: Literal["auto", "standard", "hd", "low", "medium", "high"] = "auto"
+    style: Literal["vivid", "natural"] | None = None
     background: Literal["auto", "opaque"] = "auto"
-    output_format: Literal["png"] = "png"
-    output_compression: Literal[100] = 100
+    output_format: Literal["png", "jpeg", "webp"] = "png"
+    output_compression: Annotated[Whole, Field(ge=0, le=100)] = 100
     moderation: Literal["auto", "low"] = "auto"
     user: str | None = None
     safety_identifier: str | None = None
     nulltta: Options = Field(default_factory=Options)
+
+    @property
+    def by_url(self) -> bool:
+        """Whether images are sent as URLs: by default for the names of OpenAI's models that do so."""
+        if self.response_format is None:
+            return (self.model or "").startswith("dall-e") and not self.stream
+        return self.response_format == "url"
