@@ -16,6 +16,7 @@ from nulltta.algorithm.budget import spent
 from nulltta.benchmark.counting import counted
 from nulltta.models.attention import AttentionGuidance, guided
 from nulltta.models.nag import with_guidance
+from nulltta.testing import ModelContract
 
 from ..tiny_families import FAMILIES
 from ..tiny_pipelines import PIPELINES
@@ -245,3 +246,17 @@ def test_a_run_costs_the_evaluations_that_its_budget_counts(sd: Any, guidance: A
     with counted(sd) as found:
         align(sd, "a cat", "brightness", config=config)
     assert found.total == spent(config)
+
+
+def test_a_method_that_exchanges_the_branches_is_refused(sd: Any) -> None:
+    with pytest.raises(NullTTAError, match="exchanges the two branches") as caught:
+        align(sd, "a cat", "brightness", config=NAG, method="prompt-embedding")
+    assert caught.value.field == "guidance"
+
+
+class TestAttentionGuided(ModelContract):
+    """The contract of models, one prediction being guided already."""
+
+    @pytest.fixture
+    def model(self, sd: Any) -> Any:
+        return with_guidance(sd, NAG)
