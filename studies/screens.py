@@ -1,5 +1,7 @@
 """How does the web page look? Screenshots of it in a real browser, before, during and after a run, and replaying.
 
+They are taken on a phone, a laptop, a wide screen and in the dark.
+
     python studies/screens.py
 
 The script writes docs/images/ui-*.png. It needs Gradio, Playwright and Chromium: pip install 'nulltta[ui]' playwright,
@@ -8,28 +10,31 @@ apt install chromium. The page's tests visit it in the same way.
 
 from __future__ import annotations
 
+import io
 import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
+from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from nulltta.ui.app import launch
+from nulltta.ui.app import PageAccess, launch
 from nulltta.ui.engine import PageEngine
 
 IMAGES = Path(__file__).parent.parent / "docs" / "images"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 DEVICES: dict[str, dict[str, Any]] = {
     "laptop": {"viewport": {"width": 1366, "height": 768}},
+    "wide": {"viewport": {"width": 1920, "height": 1080}},
+    "dark": {"viewport": {"width": 1366, "height": 768}, "color_scheme": "dark"},
     "phone": {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True},
 }
 PATIENCE = 120_000  # milliseconds
-REWARD = "0.7*clip + 0.3*colourfulness"
 
 
 @contextmanager
@@ -39,7 +44,7 @@ def served(engine: PageEngine) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with tempfile.TemporaryDirectory() as folder:
-        made = launch(engine, Path(folder), "127.0.0.1", port)
+        made = launch(engine, Path(folder), PageAccess(port=port))
         yield f"http://127.0.0.1:{port}/"
         made.close(verbose=False)
 
@@ -73,29 +78,29 @@ def downloaded(page: Any, name: str, folder: Path) -> Path:
     return path
 
 
-def shoot(page: Any, device: str, folder: Path) -> None:
-    """Take screenshots before, during and after a run, and of a replay of its null text, which goes into `folder`."""
+def shoot(page: Any, device: str) -> None:
+    """Take screenshots before, during and after a run and, on a laptop, of a replay of its null text."""
 
     def keep(moment: str, **options: Any) -> None:
-        page.wait_for_timeout(1500)  # until animations have ended
-        page.screenshot(path=IMAGES / f"ui-{device}-{moment}.png", **options)
+        taken = page.screenshot(**options)
+        with Image.open(io.BytesIO(taken)) as picture:  # in 256 colours, a third of the size
+            picture.convert("RGB").quantize(256).save(IMAGES / f"ui-{device}-{moment}.png", optimize=True)
 
-    page.wait_for_selector("#align")
+    page.wait_for_selector(".first")
+    page.wait_for_timeout(6000)  # the recorded run has been played
     keep("before")
-    page.locator("#reward textarea").fill(REWARD)
+    page.locator("[data-reward=colourfulness] [type=checkbox]").check()
     page.locator("#align").click()
     page.wait_for_selector("#status:has-text('Step 20')")
-    page.screenshot(path=IMAGES / f"ui-{device}-during.png")
+    keep("during")
     page.wait_for_selector("#status:has-text('Done')")
-    keep("after", full_page=True, **({"clip": _from(page, "#answers")} if device == "phone" else {}))
-    file = downloaded(page, "null-text", folder)
-    page.get_by_role("tab", name="Replay").click()
-    page.locator("#file input[type=file]").set_input_files(file)
-    page.wait_for_selector("#file .file-preview")
-    page.locator("#replay-reward textarea").fill("clip")
-    page.locator("#replay").click()
-    page.wait_for_selector("#replayed img >> nth=7")
-    keep("replay", full_page=True)
+    page.wait_for_timeout(1500)  # until animations have ended
+    keep("after", full_page=True, **({"clip": _from(page, "#answer")} if device == "phone" else {}))
+    if device == "laptop":
+        page.locator("#replay-this").click()
+        page.wait_for_selector("#replayed img >> nth=7")
+        page.wait_for_timeout(1500)
+        keep("replay")
 
 
 def _from(page: Any, selector: str) -> dict[str, float]:
@@ -108,12 +113,12 @@ def _from(page: Any, selector: str) -> dict[str, float]:
     return {"x": 0, "y": top - 8, "width": width, "height": height - top + 8}
 
 
-def main() -> None:
+def main(devices: Annotated[list[str] | None, typer.Argument(help="All of them by default.")] = None) -> None:
     """Take the screenshots that the documentation shows."""
-    with served(PageEngine(["embedded"])) as url, browser() as chromium, tempfile.TemporaryDirectory() as folder:
-        for device in DEVICES:
+    with served(PageEngine(["embedded"])) as url, browser() as chromium:
+        for device in devices or DEVICES:
             with visit(chromium, url, device) as page:
-                shoot(page, device, Path(folder))
+                shoot(page, device)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import socket
 
 import pytest
 
@@ -26,3 +27,26 @@ def test_listening_beyond_loopback_needs_a_password(
     assert main(["ui", "--host", "0.0.0.0"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert PASSWORD in line
+
+
+def test_a_taken_port_is_reported_before_the_model_loads(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        assert main(["ui", "--port", str(taken.getsockname()[1])]) == 2
+    (line,) = capsys.readouterr().err.splitlines()  # there is no line on loading
+    assert "cannot listen" in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--model", "some/model"], "--reward is needed for some/model"),
+        (["--frame-ancestors", "'self'; script-src *"], "--frame-ancestors must be addresses"),
+    ],
+)
+def test_a_page_that_could_not_be_used_does_not_start(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["ui", *arguments]) == 2
+    assert says in capsys.readouterr().err

@@ -25,7 +25,7 @@ def request_of(engine: PageEngine, config: NullTTAConfig):  # type: ignore[no-un
 
     def made(**changes: object) -> AlignRequest:
         settings = {"config": config, "reward": "brightness", "model": engine.models[0]}
-        own = {"prompts": ["a cat"], "save_null_text": "exact", "seed": 4}
+        own = {"prompts": ["a cat"], "save_null_text": "exact", "seed": 4, "own_seeds": (), "prompts_file": None}
         shared = settings | {name: value for name, value in changes.items() if name not in own}
         asked = own | {name: value for name, value in changes.items() if name in own}
         return AlignRequest(**asked, settings=RunSettings(**shared))  # type: ignore[arg-type]

@@ -10,7 +10,9 @@ NAME = f"{__name__}:fragile"
 
 
 def fragile(images: Tensor, prompts: Sequence[str]) -> Tensor:
-    """Return the brightness; raise an error for prompts that say "boom"."""
+    """Return the brightness; raise an error for prompts that say "boom", and leave Python for "exit"."""
     if any("boom" in prompt for prompt in prompts):
         raise LookupError("no such thing")
+    if any("exit" in prompt for prompt in prompts):
+        raise SystemExit("no way")
     return images.mean((1, 2, 3))

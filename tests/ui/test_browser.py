@@ -19,7 +19,7 @@ from . import fragile
 pytest.importorskip("gradio", reason="needs the extra ui")
 pytest.importorskip("playwright", reason="needs Playwright: pip install playwright")
 screens = runpy.run_path(str(Path(__file__).parents[2] / "studies" / "screens.py"))
-CHROMIUM, DEVICES = screens["CHROMIUM"], screens["DEVICES"]
+CHROMIUM = screens["CHROMIUM"]
 browser, downloaded, served, visit = (screens[name] for name in ("browser", "downloaded", "served", "visit"))
 
 pytestmark = [
@@ -27,6 +27,38 @@ pytestmark = [
     pytest.mark.filterwarnings("default"),  # Gradio's and uvicorn's own
 ]
 SHORT = {"num inference steps": 3, "inner steps: n_min": 1, "inner steps: n_max": 1, "num particles": 2}
+FAULTS = """() => {
+    const luminance = ([r, g, b]) => [r, g, b].map(v => v / 255).map(v => v <= 0.04045 ? v / 12.92
+        : ((v + 0.055) / 1.055) ** 2.4).reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+    const numbers = colour => (colour.match(/[\\d.]+/g) ?? []).map(Number);
+    const behind = element => {
+        for (let at = element; at; at = at.parentElement) {
+            const [r, g, b, a = 1] = numbers(getComputedStyle(at).backgroundColor);
+            if (a > 0.99 && r !== undefined) return [r, g, b];
+        }
+        return [255, 255, 255];
+    };
+    const seen = element => element.checkVisibility({checkOpacity: true, checkVisibilityCSS: true})
+        && element.getBoundingClientRect().width > 1;
+    const faults = [];
+    for (const element of document.querySelectorAll(".gradio-container *")) {
+        if (!seen(element)) continue;
+        const text = [...element.childNodes].filter(node => node.nodeType === 3).map(node => node.data.trim()).join("");
+        const [r, g, b] = numbers(getComputedStyle(element).color);
+        if (text && !element.closest(":disabled, .disabled, svg")) {
+            const [bright, dark] = [luminance([r, g, b]), luminance(behind(element))].sort((x, y) => y - x);
+            const contrast = (bright + 0.05) / (dark + 0.05);
+            if (contrast < 4.5) faults.push(`contrast ${contrast.toFixed(2)} of "${text.slice(0, 40)}"`);
+        }
+        const named = element.alt || element.closest("button");
+        if (element.tagName === "IMG" && !named) faults.push("an image without alt text");
+        const box = element.getBoundingClientRect();
+        if (element.matches("#ask button, #answers button, a.button, select") && (box.height < 24 || box.width < 24)) {
+            faults.push(`a target of ${box.width}×${box.height}: ${element.outerHTML.slice(0, 80)}`);
+        }
+    }
+    return faults;
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -41,57 +73,77 @@ def chromium() -> Iterator[Any]:
         yield started
 
 
-@pytest.fixture(params=list(DEVICES))
+@pytest.fixture(params=["laptop", "phone"])
 def page(request: pytest.FixtureRequest, chromium: Any, url: str) -> Iterator[Any]:
     """Visit the page, and check that it raises no error, does not scroll sideways and asks no other server."""
     errors, asked = [], []
     with visit(chromium, "about:blank", request.param) as page:
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("request", lambda sent: asked.append(sent.url))
+        page.on("response", lambda got: errors.append(f"{got.status} {got.url}") if got.status >= 500 else None)
+        page.set_default_timeout(45_000)
         page.goto(url)
-        page.wait_for_selector("#align")
+        page.wait_for_selector(".better")
+        page.wait_for_function("document.body.classList.contains('reward-as-text')")  # the test's reward has a source
         yield page
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "it scrolls sideways"
         assert errors == []
         assert [place for place in asked if not place.startswith((url, "data:", "blob:"))] == []
 
 
+on_a_laptop = pytest.mark.parametrize("page", ["laptop"], indirect=True)
+
+
 def align(page: Any, prompts: str = "a cat", reward: str = "brightness", **settings: float) -> None:
     page.locator("#prompts textarea").fill(prompts)
     page.locator("#reward textarea").fill(reward)
+    if not page.get_by_label("num particles").first.is_visible():
+        page.locator("#more button").first.click()
     for label, value in {**SHORT, **settings}.items():
         page.get_by_label(label).first.fill(str(value))
-    page.locator("#align").click()
+    page.locator("#prompts textarea").press("Control+Enter")
 
 
-def drop(page: Any, file: Path) -> None:
-    page.get_by_role("tab", name="Replay").click()
-    page.locator("#file input[type=file]").set_input_files(file)
-    page.wait_for_selector("#file .file-preview")
-    page.locator("#replay").click()
-
-
-def test_a_run_its_files_and_its_replay(page: Any, tmp_path: Path) -> None:
-    align(page, prompts="a cat\na dog", reward="0.7*brightness + 0.3*colourfulness")
-    page.wait_for_selector("#history .thumbnail-item >> nth=1")
-    assert page.locator("#weight-0").is_visible()
-    assert page.locator("#scores tbody tr").count() == 3  # the sum, and its two parts
-    assert page.locator("#candidates img").count() == 2
+def done(page: Any) -> None:
+    page.wait_for_selector("#status:has-text('Done'), #status .error")
     assert "Done" in page.locator("#status").inner_text()
+    page.wait_for_selector("#align:enabled")
+
+
+def test_a_run_its_files_its_replay_and_a_reload(page: Any, tmp_path: Path) -> None:
+    boxes = [page.locator(f"#{name}").bounding_box() for name in ("prompts", "reward", "align", "status")]
+    if page.viewport_size["width"] < 700:
+        assert [box["y"] for box in boxes] == sorted(box["y"] for box in boxes)
+    align(page, prompts="a cat\na dog", reward="0.7*brightness + 0.3*colourfulness", Seed=7)
+    done(page)
+    page.wait_for_selector("#history .thumbnail-item >> nth=1")
+    assert page.locator("#scores tbody tr").count() == 3  # the sum, and its two parts
+    assert page.locator("#how .candidates img").count() == 2
     assert page.locator("#status").bounding_box()["y"] < 300  # a phone has scrolled to it
+    assert page.evaluate(FAULTS) == []
 
     with Image.open(downloaded(page, "image", tmp_path)) as image:
         assert image.text["prompt"] == "a cat"
+        assert Path(image.filename).name == "a-cat-seed-7.png"
     file = downloaded(page, "null-text", tmp_path)
     assert NullText.load(file).prompt == "a cat"
-    page.locator("#history .thumbnail-item").nth(1).click()
-    page.wait_for_selector("#scores caption:has-text('a dog')")
+    page.locator("#grid .thumbnail-item").nth(1).click()
+    page.wait_for_selector("#answer p:has-text('a dog')")
     record = json.loads(downloaded(page, "record", tmp_path).read_text())
     assert [result["prompt"] for result in record["results"]] == ["a cat", "a dog"]
 
-    drop(page, file)
+    page.locator("#replay-this").click()
     page.wait_for_selector("#replayed img >> nth=7")  # four seeds, plain and replay
-    assert "“a cat”" in page.locator("#replay-status").inner_text()
+    assert "“a dog”" in page.locator("#replay-status").inner_text()
+
+    page.reload()
+    page.wait_for_selector("#history .thumbnail-item >> nth=1")
+    assert page.locator("#prompts textarea").input_value() == "a cat\na dog"
+    page.locator("#prompts textarea").fill("something else")
+    page.locator("#history .thumbnail-item").first.click()
+    page.wait_for_selector("#scores tbody tr")
+    page.wait_for_function("document.querySelector('#prompts textarea').value === 'a cat\\na dog'")
+    assert page.locator("#seed input").input_value() == "7"
 
 
 def test_stop_keeps_the_best_so_far(page: Any) -> None:
@@ -105,27 +157,94 @@ def test_stop_keeps_the_best_so_far(page: Any) -> None:
     assert page.locator("#align").is_enabled()
 
 
+@on_a_laptop
 def test_a_mistake_is_shown_in_one_line_and_the_page_still_works(page: Any, tmp_path: Path) -> None:
     mistakes: list[tuple[dict[str, Any], str]] = [  # each message must differ from the one before
-        ({"reward": "os:system"}, "not offered"), ({"reward": "clapp"}, "clapp"),
-        ({"reward": "clip +"}, "malformed"), ({"prompts": " "}, "no prompt"), ({"seed": -1}, "seed must be"),
+        ({"reward": "os:system"}, "not offered"), ({"reward": "clapp"}, "clapp"), ({"reward": "hpsv3"}, "hpsv3"),
+        ({"reward": "clip +"}, "malformed"), ({"prompts": " "}, "no prompt"), ({"Seed": -1}, "seed must be"),
         ({"num particles": 2.5}, "num_particles must be"),
         ({"num particles": 2, "num inference steps": 10**9}, "at most on a page"),
         ({"prompts": "boom", "reward": fragile.NAME}, "LookupError"),
+        ({"prompts": "exit", "reward": fragile.NAME}, "SystemExit"),
     ]  # fmt: skip
     for settings, says in mistakes:
-        align(page, **{"seed": 0, **settings})
+        align(page, **{"Seed": 0, **settings})
         page.wait_for_selector(f"#status .error:has-text('{says}')")
         page.wait_for_selector("#align:enabled")
     (tmp_path / "holiday.safetensors").write_bytes(b"no")
-    drop(page, tmp_path / "holiday.safetensors")
+    page.get_by_role("tab", name="Replay").click()
+    page.locator("#file input[type=file]").set_input_files(tmp_path / "holiday.safetensors")
+    page.wait_for_selector("#file .file-preview")
+    page.locator("#replay").click()
     page.wait_for_selector("#replay-status .error:has-text('holiday.safetensors')")
 
 
-def test_moving_a_slider_rewrites_the_expression(page: Any) -> None:
-    page.locator("#reward textarea").fill("0.7*brightness + 0.3*colourfulness")
-    number = page.locator("#weight-1 input[type=number]")
-    number.wait_for()
-    number.fill("0.5")
+@on_a_laptop
+def test_chips_weights_and_the_text_of_the_reward_are_one(page: Any) -> None:
+    text = page.locator("#reward textarea")
+    text.fill("brightness")
+    colour, bright = (page.locator(f"[data-reward={name}]") for name in ("colourfulness", "brightness"))
+    assert bright.locator("[type=checkbox]").is_checked()
+    colour.locator("[type=checkbox]").check()
+    assert text.input_value() == "brightness + 0.3*colourfulness"
+    bar, number = colour.locator("[type=range]"), colour.locator("[type=number]")
+    bar.press("ArrowRight")
+    bar.press("ArrowRight")
+    assert (text.input_value(), number.input_value()) == ("brightness + 0.4*colourfulness", "0.4")
+    number.fill("7")
     number.press("Tab")
-    page.wait_for_function("document.querySelector('#reward textarea').value.endsWith('0.5*colourfulness')")
+    assert (text.input_value(), bar.input_value()) == ("brightness + 7*colourfulness", "7")
+    number.fill("1e9")
+    assert "between -100 and 100" in page.locator(".refused").inner_text()
+    number.press("Tab")
+    page.wait_for_function("document.querySelector('[data-reward=colourfulness] [type=number]').value === '7'")
+    assert text.input_value() == "brightness + 7*colourfulness"
+    text.fill("z(brightness)")
+    assert "written as text" in page.locator(".refused").inner_text()
+    text.fill("brightness - 0.5*colourfulness")
+    assert (number.input_value(), page.locator(".refused").is_visible()) == ("-0.5", False)
+    colour.locator("[type=checkbox]").uncheck()
+    assert text.input_value() == "brightness"
+
+
+@on_a_laptop
+def test_several_pictures_are_compared_by_keyboard_varied_and_restored(page: Any, tmp_path: Path) -> None:
+    align(page, Seed=3)
+    done(page)
+    page.locator("#vary").click()  # four pictures, of the seeds that follow
+    page.wait_for_selector("#grid .thumbnail-item >> nth=3")
+    done(page)
+    assert "of 4 (Vendi score)" in page.locator("#diversity").inner_text()
+    record = json.loads(downloaded(page, "record", tmp_path).read_text())
+    assert [result["seed"] for result in record["results"]] == [4, 5, 6, 7]
+
+    plain, aligned = page.locator("#pair .plain"), page.locator("#pair .aligned")
+    assert plain.bounding_box()["x"] + plain.bounding_box()["width"] <= aligned.bounding_box()["x"]
+    page.locator("[name=compare]").first.press("ArrowRight")
+    assert plain.bounding_box()["x"] == aligned.bounding_box()["x"]
+    page.locator("#pair .at").press("Home")
+    assert "100%" in plain.locator("img").evaluate("image => getComputedStyle(image).clipPath")
+    page.locator("[name=compare]").nth(1).press("ArrowRight")
+    assert not plain.is_visible()
+    page.locator("#pair .hold").focus()
+    page.keyboard.down("Space")
+    assert plain.is_visible()
+    page.keyboard.up("Space")
+    assert not plain.is_visible()
+
+    picture = downloaded(page, "image", tmp_path)
+    page.locator("#prompts textarea").fill("something else")
+    page.locator("#restore input[type=file]").set_input_files(picture)
+    page.wait_for_function("document.querySelector('#prompts textarea').value === 'a cat'")
+    assert page.locator("#seed input").input_value() == "4"
+
+
+def test_texts_stand_out_in_the_dark_too_and_idle_tabs_hold_no_connection(chromium: Any, url: str) -> None:
+    open_streams = []
+    with visit(chromium, "about:blank", "dark") as page:
+        page.on("request", lambda sent: open_streams.append(sent.url) if "heartbeat" in sent.url else None)
+        page.goto(url)
+        page.wait_for_selector(".better")
+        page.wait_for_timeout(500)
+        assert page.evaluate(FAULTS) == []
+        assert open_streams == []  # six idle tabs would use up the browser's connections to one server

@@ -44,12 +44,12 @@ def test_unchanged_controls_are_the_models_preset(model: str) -> None:
     ("name", "value"),
     [
         ("inner_steps", (2, 3)), ("num_inference_steps", 7), ("eta", 0.5), ("annealing", "0.01"), ("annealing", "auto"),
-        ("budget", 4000), ("prior_weight", 0.5), ("conventions", "exact"),
+        ("budget", 4000), ("prior_weight", "0.5"), ("kl_target", "2"), ("conventions", "exact"),
     ],
 )  # fmt: skip
 def test_changed_controls_reach_the_run(name: str, value: object) -> None:
     got = getattr(changed("embedded", **{name: value}), name)
-    assert got == (float(value) if value == "0.01" else value)
+    assert got == (float(value) if value in ("0.01", "0.5", "2") else value)
 
 
 def test_a_default_that_depends_on_another_setting_follows_it() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import pickle
 import re
 import threading
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,79 +15,104 @@ import torch
 from PIL import Image
 
 from nulltta import NullText, NullTTAError
+from nulltta.images import to_pil
 from nulltta.null_text.fitted import FittedNullText
 from nulltta.null_text.forms import ConstantForm, free_shapes
 from nulltta.null_text.identity import identity
+from nulltta.runs.prompt_file import read_rows
 from nulltta.runs.request import AlignRequest
 from nulltta.ui import history, show
 from nulltta.ui.engine import PageEngine
-from nulltta.ui.history import HistoryEntry
+from nulltta.ui.history import SIDE, HistoryEntry, RunLibrary
 from nulltta.ui.replay import replayed
 from nulltta.ui.run import PageRun
 
 RequestOf = Callable[..., AlignRequest]
 
 
-def kept(engine: PageEngine, request: AlignRequest, root: Path, steps: int | None = None) -> HistoryEntry:
+@pytest.fixture
+def library(tmp_path: Path) -> RunLibrary:
+    """Return a library of runs in a folder of its own."""
+    return RunLibrary(tmp_path)
+
+
+def kept(engine: PageEngine, request: AlignRequest, library: RunLibrary, steps: int | None = None) -> HistoryEntry:
     """Make a run, stopped after so many steps, and return its entry."""
     stop = threading.Event()
     page_run = PageRun(engine, request, stop)
     for taken, _ in enumerate(page_run, 1):
         if taken == steps:
             stop.set()
-    return history.keep(page_run.finished, root)
+    return library.keep(page_run.finished, {"seed": request.seed}, show.done(page_run.finished))
 
 
 def test_a_run_keeps_the_files_that_the_command_line_writes(
-    engine: PageEngine, request_of: RequestOf, tmp_path: Path
+    engine: PageEngine, request_of: RequestOf, library: RunLibrary, tmp_path: Path
 ) -> None:
-    entry = kept(engine, request_of(prompts=["a cat", "../../etc/passwd"]), tmp_path)
-    record = json.loads(Path(entry.result()).read_text())
+    entry = kept(engine, request_of(prompts=["a cat", "../../etc/passwd"]), library)
+    record = json.loads(Path(entry.record).read_text())
     assert record["status"] == "finished"
     assert str(tmp_path) not in json.dumps(record)  # the folder on the server is not revealed
-    assert all((entry.folder / name).is_file() for result in record["results"] for name in result["files"].values())
-    assert sorted(p.name for p in entry.folder.iterdir()) == ["000", "001", "contact-sheet.png", "result.json"]
-    with Image.open(str(entry.file(1, "aligned.png"))) as image:
-        assert image.text["prompt"] == "../../etc/passwd"
-        small = image.size
-    assert [picture.size for picture in entry.pair(1)] == [(history.SIDE, history.SIDE)] * 2
-    assert small < (history.SIDE, history.SIDE)
-    assert NullText.load(str(entry.file(1, "null-text.safetensors"))).prompt == "../../etc/passwd"
-    drawn = re.findall(r"<figcaption>([\d.]+)<", show.candidates(entry.finished, 0))
-    assert len(drawn) == 2
-    assert drawn == sorted(drawn, reverse=True)
+    written = {name for result in record["results"] for name in result["files"].values()}
+    with zipfile.ZipFile(entry.archive) as archive:
+        assert {*written, "result.json", "contact-sheet.png"} == set(archive.namelist())
+    shown = entry.pictures[1]
+    with Image.open(shown.files["aligned"]) as image:
+        assert image.text["prompt"] == "../../etc/passwd"  # type: ignore[attr-defined]
+        assert "nulltta align" in image.text["command"]  # type: ignore[attr-defined]
+        assert image.size == (SIDE, SIDE)  # enlarged
+    assert NullText.load(shown.files["null text"]).prompt == "../../etc/passwd"
+    assert len(shown.candidates) == 2
+    assert shown.candidates[0][1] >= shown.candidates[1][1]
+    assert "../../etc/passwd" in show.answer(entry, 1)
 
 
-def test_a_stopped_run_has_its_picture_and_says_so(engine: PageEngine, request_of: RequestOf, tmp_path: Path) -> None:
-    entry = kept(engine, request_of(), tmp_path, steps=1)
-    assert json.loads(Path(entry.result()).read_text())["status"] == "interrupted"
-    assert entry.file(0, "aligned.png")
-    assert entry.file(0, "null-text.safetensors") is None
-    assert "Stopped after 1 of 3 steps" in show.done(entry.finished)
-
-
-def test_a_session_keeps_its_last_runs_and_finds_them_by_thumbnail(
-    engine: PageEngine, request_of: RequestOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_several_pictures_of_a_prompt_are_recorded_with_their_seeds(
+    engine: PageEngine, request_of: RequestOf, library: RunLibrary
 ) -> None:
-    monkeypatch.setattr(history, "MAX_RUNS", 2)
-    entries = [kept(engine, request_of(prompts=["a cat", "a dog"], seed=seed), tmp_path, steps=1) for seed in range(3)]
-    past: list[HistoryEntry] = []
-    for entry in entries:
-        past = history.added(past, entry)
-    assert past == entries[1:]
-    assert [entry.folder.exists() for entry in entries] == [False, True, True]
-    assert len(history.thumbnails(past)) == 4
-    assert history.place(past, 0) == (entries[2], 0)
-    assert history.place(past, 3) == (entries[1], 1)
+    asked = request_of(prompts=["a cat", "a cat"], own_seeds=[4, 5], prompts_file=Path("prompts.jsonl"))
+    entry = kept(engine, asked, library)
+    assert [picture.seed for picture in entry.pictures] == [4, 5]
+    assert "different pictures of 2" in show.answer(entry, 0)
+    with zipfile.ZipFile(entry.archive) as archive:
+        archive.extract("prompts.jsonl", entry.folder)
+    assert [row.seed for row in read_rows([], entry.folder / "prompts.jsonl")] == [4, 5]
+    assert "--prompts prompts.jsonl" in json.loads(Path(entry.record).read_text())["command"]
+
+
+def test_a_stopped_run_has_its_picture_and_says_so(
+    engine: PageEngine, request_of: RequestOf, library: RunLibrary
+) -> None:
+    entry = kept(engine, request_of(), library, steps=1)
+    assert json.loads(Path(entry.record).read_text())["status"] == "interrupted"
+    assert set(entry.pictures[0].files) == {"plain", "aligned", "thumbnail"}
+    assert "Stopped after 1 of 3 steps" in entry.said
+
+
+def test_runs_hold_no_tensors_and_the_oldest_files_are_deleted(
+    engine: PageEngine, request_of: RequestOf, library: RunLibrary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history, "MAX_KEPT", 1)
+    entries = [kept(engine, request_of(prompts=["a cat", "a dog"], seed=seed), library, steps=1) for seed in range(2)]
+    names = [entry.name for entry in entries]
+    assert library.find([*names, "../..", None, 7]) == entries[1:]
+    assert [entry.folder.exists() for entry in entries] == [False, True]
+    assert len(history.thumbnails(entries)) == 4
+    assert history.place(entries, 0) == (entries[1], 0)
+    assert history.place(entries, 3) == (entries[0], 1)
+    assert len(pickle.dumps(entries[1])) < 20_000  # paths and numbers
+    monkeypatch.setattr(history, "MAX_AGE", 0.0)
+    assert library.find(names) == []
 
 
 def test_a_downloaded_null_text_replays_its_picture(engine: PageEngine, request_of: RequestOf, tmp_path: Path) -> None:
-    entry = kept(engine, request_of(), tmp_path)
-    file = entry.file(0, "null-text.safetensors")
+    entry = kept(engine, request_of(), RunLibrary(tmp_path))
+    file = entry.pictures[0].files["null text"]
     asked = {"model": engine.models[0], "prompt": "", "reward": "brightness"}
     again = replayed(engine, file, seeds="", exact=True, **asked)
     assert "differs" in again.words
-    assert torch.allclose(again.images[0], entry.finished.comparisons[0].aligned, atol=1e-6)
+    with Image.open(entry.folder / "run" / "aligned.png") as recorded:
+        assert to_pil(again.images)[0].tobytes() == recorded.tobytes()
     assert not torch.equal(again.plain, again.images)
     others = replayed(engine, file, seeds="0,3", exact=False, **asked)
     assert [[caption.split(":")[0] for caption in pair] for pair in others.captions] == [

@@ -14,11 +14,12 @@ from PIL import Image
 
 import nulltta
 from nulltta import NullTTAConfig, NullTTAError
+from nulltta.evaluation.evidence import pixel_features
 from nulltta.runs.call import CallSettings
 from nulltta.runs.request import AlignRequest
-from nulltta.ui.engine import MAX_PROMPTS, PageEngine
-from nulltta.ui.events import call_settings
-from nulltta.ui.run import PageRun
+from nulltta.ui.engine import MAX_PICTURES, PageEngine
+from nulltta.ui.form import call_settings
+from nulltta.ui.run import PageRun, diversity
 
 RequestOf = Callable[..., AlignRequest]
 
@@ -77,10 +78,28 @@ def test_a_visitor_cannot_name_a_file_or_ask_for_a_poster(engine: PageEngine, re
             list(PageRun(engine, request_of(**settings), threading.Event()))
 
 
-def test_time_left_falls_with_the_work_done(engine: PageEngine, request_of: RequestOf) -> None:
+def test_progress_follows_the_work_and_leaves_some_for_plain_sampling(
+    engine: PageEngine, request_of: RequestOf
+) -> None:
     seen = list(PageRun(engine, request_of(), threading.Event()))
-    assert seen[0].seconds_left > 0
-    assert seen[-1].seconds_left == 0
+    shares = [progress.share for progress in seen]
+    assert 0 < shares[0] < shares[-1] < 1
+    assert seen[0].seconds_left > seen[-1].seconds_left > 0
+
+
+def test_a_prompt_that_was_cut_is_noted(engine: PageEngine, request_of: RequestOf) -> None:
+    page_run = PageRun(engine, request_of(prompts=["cat " * 100]), threading.Event())
+    assert "cut off" in next(iter(page_run)).notes[0]
+
+
+def test_several_seeds_of_a_prompt_have_a_diversity(engine: PageEngine, request_of: RequestOf) -> None:
+    several = request_of(prompts=["a cat", "a cat", "a dog"], own_seeds=[0, 1, 0])
+    page_run = PageRun(engine, several, threading.Event())
+    list(page_run)
+    assert list(page_run.finished.diversity) == ["a cat"]
+    assert all(1 <= score <= 2 for score in page_run.finished.diversity["a cat"])
+    same = [page_run.finished.comparisons[0]] * 2
+    assert diversity(same, pixel_features)["a cat"] == pytest.approx((1, 1))
 
 
 def test_stop_keeps_each_prompts_best_clean_estimate(engine: PageEngine, request_of: RequestOf) -> None:
@@ -111,8 +130,9 @@ def test_a_run_stopped_before_its_first_step_keeps_nothing(engine: PageEngine, r
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"prompts": ["a cat"] * (MAX_PROMPTS + 1)}, "too many"), ({"prompts": ["a" * 5000]}, "too long"),
+        ({"prompts": ["a cat"] * (MAX_PICTURES + 1)}, "too many"), ({"prompts": ["a" * 5000]}, "too long"),
         ({"model": "/etc"}, "not offered"), ({"reward": "os:system"}, "not offered"),
+        ({"reward": "hpsv3"}, "not offered"), ({"reward": "brightness + clip"}, "does not know the pictures of"),
         ({"config": NullTTAConfig(num_inference_steps=10**9)}, "num_inference_steps must be 1000 at most"),
         ({"config": NullTTAConfig(num_particles=10_000)}, "num_particles must be 64 at most"),
         ({"config": NullTTAConfig(inner_steps=(1, 10**9))}, "inner_steps must be 1000 at most"),
@@ -124,6 +144,13 @@ def test_requests_beyond_the_offer_or_the_limits_are_refused_before_sampling(
 ) -> None:
     with pytest.raises(NullTTAError, match=says):
         list(PageRun(engine, request_of(**changes), threading.Event()))
+
+
+def test_rewards_are_offered_if_their_files_are_here_and_they_know_the_model(engine: PageEngine) -> None:
+    offered = {row.name for row in engine.offered(engine.models[0])}
+    assert {"brightness", "colourfulness"} <= offered
+    assert offered.isdisjoint({"hpsv3", "clip", "clip-b"})  # 16.6 GB; the embedded model's scorers
+    assert {"clip", "clip-b"} <= {row.name for row in engine.offered("embedded")}
 
 
 def test_a_page_that_cannot_sample_does_not_start(checkpoint: Path) -> None:

@@ -7,6 +7,7 @@ import io
 import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from threading import Event
 
 import pytest
@@ -18,8 +19,10 @@ from nulltta.evaluation.comparison import Comparison, Score
 from nulltta.runs.request import AlignRequest
 from nulltta.ui import show
 from nulltta.ui.engine import PageEngine
+from nulltta.ui.history import ShownPicture
 from nulltta.ui.plots import reward_curve
 from nulltta.ui.run import PageRun
+from nulltta.ui.wording import duration, file_name, headline
 
 TRACE = [
     Step(0, 9.0, torch.tensor([[0.0], [1.0]]), torch.tensor([[2.0, 1.0]]), torch.tensor([0]), torch.zeros(1)),
@@ -63,25 +66,49 @@ def test_previews_are_embedded_in_the_page_and_prompts_are_escaped(
     sources = re.findall(r'src="([^"]*)"', html)
     assert len(sources) == 2
     with Image.open(io.BytesIO(base64.b64decode(sources[0].removeprefix("data:image/webp;base64,")))) as picture:
-        assert picture.size == (progress.preview.shape[3], progress.preview.shape[2])
+        assert picture.size == (256, 256)  # of 16×16, enlarged
     assert "Step 1 of 3" in show.under_way(progress)
 
 
 def test_scores_show_gains_and_dashes() -> None:
     scores = {"clip": Score(0.5, 0.75, "target"), "<b>": Score(math.nan, math.nan)}
-    image = torch.zeros(3, 1, 1)
-    table = show.score_table(Comparison("a <cat>", 0, image, image, scores, [], torch.empty(0)))
+    shown = ShownPicture("a <cat>", 0, {}, scores, "", 0.25, "", [])
+    table = show.scores(shown)
     assert "a &lt;cat&gt;" in table
     assert '<td class="up">+0.250</td>' in table
     assert "&lt;b&gt;" in table
     assert "<td>–</td>" in table
 
 
+def test_the_headline_names_the_target_the_second_judge_and_the_facts() -> None:
+    scores = {
+        "0.7*clip + z": Score(0.888, 0.932, "target"), "clip": Score(0.9, 1.0, "component"),
+        "clip-b": Score(0.8, 0.843), "facts": Score(0.75, 1.0), "other": Score(math.nan, math.nan),
+    }  # fmt: skip
+    image = torch.zeros(3, 1, 1)
+    words = headline(Comparison("a cat", 0, image, image, scores, [], torch.empty(0)))
+    assert words == "0.7*clip + z 0.888 → 0.932 · clip-b +0.043 · facts 0.750 → 1.000"
+
+
+def test_files_are_saved_under_names_that_say_what_they_show() -> None:
+    assert file_name("Two foxes, on a <blue> background", 7, ".png") == "two-foxes-on-a-blue-background-seed-7.png"
+    assert file_name("../../etc", 0, ".png") == "etc-seed-0.png"
+    assert file_name("…", 0, ".zip") == "nulltta-seed-0.zip"
+
+
+def test_the_range_of_the_curve_is_that_of_the_curve_and_of_plain_sampling() -> None:
+    first = Step(0, 9.0, torch.empty(0, 1), torch.tensor([[0.5, -90.0]]), torch.tensor([0]), torch.zeros(1))
+    drawn = reward_curve([first, replace(TRACE[1], index=1)], plain=0.25, initial=[-50.0])
+    assert "<span>4.000</span><span>0.250</span>" in drawn
+    assert points(re.findall(r'd="(M[^"]*)"', drawn)[-1])[0][0] > 0  # steps that are not optimised are on the line
+    assert all(0 <= y <= 100 for _, y in points(drawn))
+
+
 @pytest.mark.parametrize(("seconds", "words"), [(0.4, "0 s"), (59, "59 s"), (125, "2 min 5 s"), (3780, "1 h 3 min")])
 def test_durations_are_written_in_words(seconds: float, words: str) -> None:
-    assert show.duration(seconds) == words
+    assert duration(seconds) == words
 
 
 def test_an_error_is_shown_in_one_line() -> None:
-    assert show.status("what\n was <wrong>", "error").count("\n") == 0
+    assert "what was &lt;wrong&gt;" in show.status("what\n was <wrong>", "error")
     assert "&lt;wrong&gt;" in show.status("<wrong>")

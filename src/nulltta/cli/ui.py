@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from importlib.util import find_spec
 from typing import Annotated
 
@@ -11,7 +12,7 @@ import typer
 from nulltta.cli.flags import Device, Dtype, Offload
 from nulltta.cli.messages import quiet
 from nulltta.errors import InvalidValue, MissingExtra
-from nulltta.runs.network import is_loopback
+from nulltta.runs.network import bind, is_loopback
 
 PASSWORD = "NULLTTA_UI_PASSWORD"
 
@@ -22,12 +23,24 @@ def ui(
         typer.Option(help="'embedded', a diffusers directory or a hub id; may be repeated, to offer several."),
     ] = None,
     reward: Annotated[
-        str, typer.Option(help="The reward that the page starts with; only its sources may be used there.")
-    ] = "clip",
+        str | None,
+        typer.Option(
+            help="The reward that the page starts with; only its sources may be used there. "
+            "For the embedded model it is clip if none is given."
+        ),
+    ] = None,
     host: Annotated[
         str, typer.Option(help=f"The address to listen on; one that other machines reach needs {PASSWORD}.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="The port to listen on.", min=1, max=65535)] = 7860,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(help="A further name under which the page is reached, as behind a proxy; may be repeated."),
+    ] = None,
+    frame_ancestors: Annotated[
+        str, typer.Option(help="Which pages may embed this one: \"'self'\", or addresses separated by spaces.")
+    ] = "'none'",
+    browser: Annotated[bool, typer.Option("--browser", help="Open the page in a browser.")] = False,
     device: Device = None,
     dtype: Dtype = None,
     offload: Offload = "none",
@@ -40,9 +53,19 @@ def ui(
         )
     if find_spec("gradio") is None:
         raise MissingExtra("nulltta ui", "gradio", "ui")
+    if any(character in frame_ancestors for character in ";,\r\n"):
+        raise InvalidValue("must be addresses separated by spaces", "frame_ancestors")
+    models = model or ["embedded"]
+    if reward is None and models[0] != "embedded":
+        raise InvalidValue(f"is needed for {models[0]}: `nulltta rewards` lists the known ones", "reward")
+    bind(host, port).close()  # a taken port is reported before the model loads
     with quiet():
-        from nulltta.ui.app import serve
+        print(f"loading {', '.join(models[:1])}", file=sys.stderr, flush=True)
+        from nulltta.ui.app import PageAccess, serve
         from nulltta.ui.engine import PageEngine
 
-        engine = PageEngine(model or ["embedded"], reward, device, dtype, offload)
-        serve(engine, host=host, port=port, password=password)
+        access = PageAccess(
+            host=host, port=port, password=password, allowed_hosts=allow_host or (), frame_ancestors=frame_ancestors,
+            open_browser=browser,
+        )  # fmt: skip
+        serve(PageEngine(models, reward or "clip", device, dtype, offload), access)

@@ -78,7 +78,7 @@ def _stated(shown: Sequence[SettingControl], values: Sequence[Any]) -> dict[str,
             continue
         if given is None or given == "":
             raise InvalidValue(f"{control.label} is empty: give {control.help}")
-        value = number_or_word(given) if control.kind == "text" else given
+        value = number_or_word(given) if isinstance(given, str) and control.kind != "words" else given
         if control.kind == "whole" and isinstance(value, float) and value.is_integer():
             value = int(value)  # browsers have one kind of number
         stated[control.name] = value if control.place is None else (*stated.get(control.name, ()), value)

@@ -1,226 +1,123 @@
-"""What happens on the page. Each handler returns the components that change, with their new values."""
+"""Running and replaying. Each handler returns the components that change, with their new values."""
 
 from __future__ import annotations
 
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Iterator
+from typing import Any
 
 import gradio as gr
 
-from nulltta.config import NullTTAConfig
-from nulltta.errors import InvalidValue, NullTTAError, first_line
-from nulltta.runs.request import AlignRequest, RunSettings
-from nulltta.ui import history, page, show
-from nulltta.ui.controls import settings
-from nulltta.ui.engine import PageEngine
-from nulltta.ui.history import HistoryEntry
+from nulltta.errors import NullTTAError, first_line
+from nulltta.ui import page, presets, show
+from nulltta.ui.form import UPLOADS, request_of
 from nulltta.ui.replay import replayed
 from nulltta.ui.run import PageRun
-from nulltta.ui.weights import MAX_SLIDERS, sliders, weighed, with_term
+from nulltta.ui.wiring import HEAVY, LIGHT, PageWiring, Updates, chosen, names_of, shown_run
 
 SCROLL_TO_RESULTS = """() => {
-    const answers = document.getElementById("answers");
-    if (answers.getBoundingClientRect().top > innerHeight / 2) answers.scrollIntoView();
+    const status = document.getElementById("status");
+    if (status.getBoundingClientRect().top > innerHeight / 2) status.scrollIntoView();
 }"""  # on a telephone the results are below the controls
-Updates = dict[Any, Any]
-CALL = ("width", "height", "num_frames", "strength", "image", "mask")
-"""The settings of the pipeline's own call, in the order of the page's controls for them."""
-
-_LIGHT: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-_HEAVY: dict[str, Any] = {
-    "concurrency_limit": 1, "concurrency_id": "model", "show_progress": "hidden", "api_visibility": "private",
-}  # fmt: skip
 
 
 class StopSignals:
-    """One signal per session, which is set to stop the session's run."""
+    """One signal per visitor, which is set to stop the visitor's run."""
 
     def __init__(self) -> None:
         self._signals: dict[str, threading.Event] = {}
 
+    def renewed(self, request: gr.Request) -> threading.Event:
+        """Return a fresh signal for a request's visitor."""
+        signal = self._signals[str(request.session_hash)] = threading.Event()
+        return signal
+
     def of(self, request: gr.Request) -> threading.Event:
-        """Return the signal of a request's session."""
-        return self._signals.setdefault(str(request.session_hash), threading.Event())
+        """Return the signal of a request's visitor."""
+        return self._signals.get(str(request.session_hash)) or self.renewed(request)
 
-    def close(self, request: gr.Request) -> None:
-        """Stop the run of a session that has ended."""
-        if stop := self._signals.pop(str(request.session_hash), None):
-            stop.set()
+    def forget(self, request: gr.Request) -> None:
+        """Forget a visitor whose run has ended."""
+        self._signals.pop(str(request.session_hash), None)
 
 
-def wire_run(
-    engine: PageEngine, folder: Path, ask: page.RequestPanel, outcome: page.ResultPanel, runs: gr.State
-) -> StopSignals:
-    """Connect the buttons that start and stop a run; return the signals that stop runs."""
-    stops = StopSignals()
-    buttons = [ask.start, outcome.stop]
+def wire_run(on: PageWiring) -> None:
+    """Connect the buttons that start and stop a run."""
+    ask, outcome, stops = on.ask, on.outcome, StopSignals()
+    buttons = [ask.start, outcome.stop, ask.fields["preset"]]
 
     def wait(request: gr.Request) -> Updates:
-        stops.of(request).clear()
+        stops.renewed(request)
         return {
             ask.start: gr.Button(interactive=False), outcome.stop: gr.Button(visible=True, interactive=True),
-            outcome.status: show.status("Waiting for the model."), outcome.live: "",
+            outcome.status: show.status("Waiting for the model."), outcome.live: "", outcome.first: "",
             outcome.results: gr.Column(visible=False),
         }  # fmt: skip
 
-    def work(
-        request: gr.Request, past: list[HistoryEntry], prompts: str, reward: str, seed: Any, model: str, negative: str,
-        form: Literal["small", "exact"], *others: Any,
-    ) -> Iterator[Updates]:  # fmt: skip
+    def work(request: gr.Request, kept: Any, *given: Any) -> Iterator[Updates]:
         try:
-            of_call, values = others[: len(CALL)], others[len(CALL) :]
-            config = settings(ask.controls, values, model)
-            shared = RunSettings(config=config, model=model, reward=reward, **call_settings(of_call))
-            asked = AlignRequest(
-                prompts=[line.strip() for line in prompts.splitlines() if line.strip()], settings=shared,
-                seed=_whole(seed), negative_prompt=negative, save_null_text=form,
-            )  # fmt: skip
-            page_run = PageRun(engine, asked, stops.of(request))
+            form = dict(zip(ask.fields, given, strict=True))
+            asked = request_of(form, ask.controls)
+            page_run = PageRun(on.engine, asked, stops.of(request))
             for progress in page_run:
                 yield {outcome.status: show.under_way(progress), outcome.live: show.live(asked, progress)}
-            past = history.added(past, history.keep(page_run.finished, folder))
-            yield {
-                outcome.status: show.done(page_run.finished), outcome.live: "", runs: past,
-                outcome.past: gr.Gallery(history.thumbnails(past), visible=True), **_chosen(outcome, past[-1], 0),
-            }  # fmt: skip
-        except Exception as error:
+            finished, said = page_run.finished, show.done(page_run.finished)
+            entry = on.library.keep(finished, {k: v for k, v in form.items() if k not in UPLOADS}, said)
+            yield {outcome.live: "", **chosen(on, [*names_of(kept), entry.name], entry, 0)}
+        except (Exception, SystemExit) as error:  # whatever a reward raises, the page goes on
             yield {outcome.status: show.status(_message(error), "error"), outcome.live: ""}
+        finally:
+            stops.forget(request)
+
+    def end(model: str, pictures: Any) -> Updates:
+        return {
+            ask.start: gr.Button(interactive=True), outcome.stop: gr.Button(visible=False),
+            ask.fields["preset"]: gr.Radio(choices=presets.choices(model, on.engine.paces[model], int(pictures or 1))),
+        }  # fmt: skip
 
     def stop(request: gr.Request) -> Updates:
         stops.of(request).set()
-        return {outcome.stop: gr.Button(interactive=False)}
+        return {
+            outcome.stop: gr.Button(interactive=False),
+            outcome.status: show.status("Stopping after this denoising step; the best picture so far is kept."),
+        }
 
-    shown = [runs, *_answers(outcome), outcome.status, outcome.live, outcome.past]
-    asked = [ask.prompts, ask.reward, ask.seed, ask.model, ask.negative, ask.form, *ask.of_call, *ask.settings]
-    begun = ask.start.click(wait, None, [*buttons, *shown], **_LIGHT).then(None, js=SCROLL_TO_RESULTS)
-    ended = begun.then(work, [runs, *asked], shown, **_HEAVY)
-    ended.then(lambda: [gr.Button(interactive=True), gr.Button(visible=False)], None, buttons, **_LIGHT)
-    outcome.stop.click(stop, None, outcome.stop, **_LIGHT)
-    return stops
-
-
-def wire_reward(ask: page.RequestPanel) -> None:
-    """Connect the expression with the sliders of its weights."""
-
-    def moved(expression: str, *weights: float) -> str:
-        return weighed(expression, weights) if sliders(expression) else expression
-
-    def shown(expression: str) -> list[gr.Slider]:
-        found = sliders(expression)
-        return [page.slider(found[i] if i < len(found) else None) for i in range(MAX_SLIDERS)]
-
-    ask.reward.change(shown, ask.reward, list(ask.weights), **_LIGHT)
-    for weight in ask.weights:
-        # `input` also hears of typed numbers and keys, which `release` does not.
-        weight.input(moved, [ask.reward, *ask.weights], ask.reward, trigger_mode="always_last", **_LIGHT)
-    ask.add.input(
-        lambda expression, name: [with_term(expression, name) if name else expression, ""],
-        [ask.reward, ask.add], [ask.reward, ask.add], **_LIGHT,
-    )  # fmt: skip
+    shown = [*on.answers, outcome.status, outcome.live]
+    begun = ask.start.click(wait, None, [*buttons, *shown], **LIGHT).then(None, js=SCROLL_TO_RESULTS)
+    ended = begun.then(work, [on.runs, *on.fields], shown, show_progress_on=outcome.status, **HEAVY)
+    ended.then(end, [ask.fields["model"], ask.fields["pictures"]], buttons, **LIGHT)
+    outcome.stop.click(stop, None, [outcome.stop, outcome.status], **LIGHT)
 
 
-def wire_model(ask: page.RequestPanel) -> None:
-    """Show the preset of another model when it is chosen."""
-
-    def preset(name: str) -> list[Any]:
-        return [control.value(NullTTAConfig.preset(name)) for control in ask.controls]
-
-    ask.model.change(preset, ask.model, list(ask.settings), **_LIGHT)
-
-
-def wire_results(outcome: page.ResultPanel, runs: gr.State) -> None:
-    """Show the run of a thumbnail that is clicked, and the prompt that is chosen."""
-    shown_run = gr.State(-1)  # counted from the end of the history
-
-    def bring(past: list[HistoryEntry], event: gr.SelectData) -> Updates:
-        entry, b = history.place(past, int(event.index))
-        return {shown_run: past.index(entry) - len(past), **_chosen(outcome, entry, b)}
-
-    def choose(past: list[HistoryEntry], back: int, label: str) -> Updates:
-        entry = past[back]
-        return _chosen(outcome, entry, _labels(entry).index(label))
-
-    outcome.past.select(bring, runs, [shown_run, *_answers(outcome)], **_LIGHT)
-    outcome.which.input(choose, [runs, shown_run, outcome.which], _answers(outcome), **_LIGHT)
-    runs.change(lambda: -1, None, shown_run, **_LIGHT)
-
-
-def wire_replay(engine: PageEngine, replay: page.ReplayPanel) -> None:
-    """Connect the button that replays a file."""
+def wire_replay(on: PageWiring, replay: page.ReplayPanel, tabs: gr.Tabs) -> None:
+    """Connect the buttons that replay a file, and the null text of the run that is shown."""
 
     def work(file: str | None, prompt: str, seeds: str, exact: bool, model: str, reward: str) -> Iterator[Updates]:
         yield {replay.status: show.status("Sampling."), replay.pictures: ""}
         try:
-            made = replayed(engine, file, model=model, prompt=prompt, seeds=seeds, exact=exact, reward=reward)
-        except Exception as error:
+            made = replayed(on.engine, file, model=model, prompt=prompt, seeds=seeds, exact=exact, reward=reward)
+        except (Exception, SystemExit) as error:
             yield {replay.status: show.status(_message(error), "error")}
         else:
             yield {replay.status: show.status(made.words), replay.pictures: show.replays(made)}
 
+    def bring(kept: Any) -> Updates:
+        entry, b = shown_run(on, kept)
+        return {
+            tabs: gr.Tabs(selected="replay"), replay.file: entry.pictures[b].files.get("null text"),
+            replay.model: entry.form["model"], replay.prompt: "", replay.exact: False,
+        }  # fmt: skip
+
     asked = [replay.file, replay.prompt, replay.seeds, replay.exact, replay.model, replay.reward]
-    replay.start.click(work, asked, [replay.status, replay.pictures], **_HEAVY)
+    shown = [replay.status, replay.pictures]
+    heavy = {**HEAVY, "show_progress_on": replay.status}
+    replay.start.click(work, asked, shown, **heavy)
+    filled = [tabs, replay.file, replay.model, replay.prompt, replay.exact]
+    on.outcome.replay.click(bring, on.runs, filled, **LIGHT).then(work, asked, shown, **heavy)
 
 
-def _answers(outcome: page.ResultPanel) -> list[Any]:
-    """Return the components that `_chosen` fills."""
-    return [
-        outcome.results, outcome.which, outcome.pair, outcome.scores, outcome.image, outcome.record, outcome.null_text,
-        outcome.curve, outcome.candidates,
-    ]  # fmt: skip
-
-
-def _chosen(outcome: page.ResultPanel, entry: HistoryEntry, b: int) -> Updates:
-    """Show one prompt of a run."""
-    comparison, labels = entry.finished.comparisons[b], _labels(entry)
-    return {
-        outcome.results: gr.Column(visible=True),
-        outcome.which: gr.Dropdown(labels, value=labels[b], visible=len(labels) > 1),
-        outcome.pair: gr.ImageSlider(entry.pair(b)),
-        outcome.scores: show.score_table(comparison),
-        outcome.image: _download(entry.file(b, "aligned.png")),
-        outcome.record: _download(entry.result()),
-        outcome.null_text: _download(entry.file(b, "null-text.safetensors")),
-        outcome.curve: show.curve_of(comparison),
-        outcome.candidates: show.candidates(entry.finished, b),
-    }
-
-
-def _download(file: str | None) -> gr.DownloadButton:
-    return gr.DownloadButton(value=file, interactive=file is not None)
-
-
-def _labels(entry: HistoryEntry) -> Sequence[str]:
-    """Return the prompts of a run, numbered because two may be the same."""
-    return [f"{b + 1}. {comparison.prompt}" for b, comparison in enumerate(entry.finished.comparisons)]
-
-
-def call_settings(given: Sequence[Any]) -> dict[str, Any]:
-    """Return the settings of the pipeline's call that were given, in the order of `CALL`.
-
-    A browser has one kind of number.
-
-    Raises:
-        InvalidValue: if a picture is not one that was uploaded.
-    """
-    found = {name: value for name, value in zip(CALL, given, strict=True) if value not in (None, "", b"")}
-    for name in ("image", "mask"):
-        if not isinstance(found.get(name, b""), bytes):  # a visitor may not name a file
-            raise InvalidValue("must be an uploaded picture", field=name)
-    whole = {name: int(found[name]) for name in CALL[:3] if name in found and float(found[name]).is_integer()}
-    return found | whole
-
-
-def _whole(seed: Any) -> int:
-    """Return a seed from a browser, which has one kind of number."""
-    if seed is None or not 0 <= float(seed) < 2**63 or float(seed) != int(seed):
-        raise InvalidValue(f"must be a whole number, 0 or more and below 2^63, not {seed}", field="seed")
-    return int(seed)
-
-
-def _message(error: Exception) -> str:
+def _message(error: BaseException) -> str:
     """Return one line on an error. An unexpected one, which a model or a reward may raise, is also printed in full."""
     if isinstance(error, NullTTAError):
         return str(error)

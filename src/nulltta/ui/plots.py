@@ -1,5 +1,7 @@
 """The curve of the reward as SVG, drawn again after every denoising step.
 
+Its range is that of the curve and of plain sampling; candidates far outside would press both flat, and are left out.
+
 The drawing is stretched to the available width, but its strokes and dots are not. The labels are HTML beside the
 drawing, so that they have the same size on a telephone and on a large screen.
 """
@@ -31,11 +33,11 @@ def reward_curve(
     """
     prompts = trace[0].candidate_rewards.shape[0]
     courses = [course(trace, initial, b) for b in range(prompts)]
-    lines = [reward for reward, _, _, _ in courses]
-    spots = courses[0][1] if prompts == 1 else []
+    lines = [_line(reward, chosen) for reward, _, chosen, _ in courses]
     width = courses[0][2][-1][0] + sum(max(1, count) for count in ahead)
-    values = [y for points in (*lines, spots) for _, y in points] + ([] if plain is None else [plain])
+    values = [y for points in lines for _, y in points] + ([] if plain is None else [plain])
     frame = _PlotScale(width, min(values), max(values))
+    spots = [spot for spot in courses[0][1] if frame.holds(spot[1])] if prompts == 1 else []
     parts = [f'<path class="spots" d="{frame.dots(spots)}"/>']
     if plain is not None:
         parts.append(f'<path class="plain" style="stroke:{colour(0, 1)}" d="M0 {frame.y(plain):.2f}H100"/>')
@@ -45,7 +47,8 @@ def reward_curve(
     dashes = "" if plain is None else "<span>dashed: plain</span>"
     return (
         f'<figure class="curve"><div class="ends"><span>{number(max(values))}</span><span>{number(min(values))}</span>'
-        '</div><svg viewBox="0 0 100 100" preserveAspectRatio="none" role="img" aria-label="reward">'
+        '</div><svg viewBox="0 0 100 100" preserveAspectRatio="none" role="img" '
+        f'aria-label="reward from {number(lines[0][0][1])} to {number(lines[0][-1][1])}">'
         f"{''.join(parts)}</svg><figcaption><span>reward, {inner}</span>{dashes}</figcaption></figure>"
     )
 
@@ -63,11 +66,20 @@ def colour(b: int, prompts: int) -> str:
     return "var(--color-accent)" if prompts == 1 else COLOURS[b % len(COLOURS)]
 
 
+def _line(reward: Points, chosen: Points) -> Points:
+    """Return the reward at every inner step, and that of the selected candidate after every denoising step."""
+    return sorted({**dict(chosen), **dict(reward)}.items())
+
+
 class _PlotScale:
     """Maps (inner step, reward) to the drawing's 100 × 100 units, with a margin above and below."""
 
     def __init__(self, width: float, low: float, high: float) -> None:
-        self.width, self.low, self.height = max(1.0, width), low, (high - low) or 1.0
+        self.width, self.low, self.high, self.height = max(1.0, width), low, high, (high - low) or 1.0
+
+    def holds(self, y: float) -> bool:
+        """Return whether a value lies within the range."""
+        return self.low <= y <= self.high
 
     def x(self, x: float) -> float:
         return 100 * x / self.width
@@ -76,6 +88,7 @@ class _PlotScale:
         return 96 - 92 * (y - self.low) / self.height
 
     def line(self, points: Points) -> str:
+        """Return the path through points."""
         return "M" + "L".join(f"{self.x(x):.2f} {self.y(y):.2f}" for x, y in points)
 
     def dots(self, points: Points) -> str:

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from nulltta.algorithm.budget import by_step
+from nulltta.algorithm.budget import planned
 from nulltta.algorithm.problem import Problem
 from nulltta.algorithm.streams import MethodRun
 from nulltta.alignment import METHODS, as_result
+from nulltta.config import NullTTAConfig
 from nulltta.contracts import Outcome, Step
 from nulltta.errors import InvalidValue
 from nulltta.evaluation.comparison import Comparison, compare
-from nulltta.runs.request import AlignRequest
-from nulltta.ui.engine import PageEngine
+from nulltta.evaluation.evidence import Features
+from nulltta.evaluation.measures import vendi_score
+from nulltta.runs.request import AlignRequest, RunSettings
+from nulltta.ui.engine import PageEngine, PreparedRun
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +34,17 @@ class RunProgress:
         trace: the steps so far, without previews.
         preview: (B, 3, H, W), the clean estimates of the selected candidates.
         steps: the number of denoising steps, T.
-        seconds_left: the estimated time until the aligned images are finished; plain sampling follows.
+        share: the share of the work that is done, from 0 to 1; plain sampling and scoring are part of it.
+        seconds_left: the estimated time until the result is shown.
+        notes: what the visitor should know: words that the model does not know, a prompt that was cut.
     """
 
     trace: Sequence[Step]
     preview: Tensor
     steps: int
+    share: float
     seconds_left: float
+    notes: Sequence[str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +58,9 @@ class FinishedRun:
         candidate_rewards: (B, K), their rewards.
         stopped_after: the number of denoising steps after which the run was stopped; None if it was not.
         seconds: the time from the first step to the last measurement.
+        notes: what the visitor should know.
+        diversity: by prompt, where several pictures of it were made: the Vendi scores of the plain and of the aligned
+            pictures, the effective number of different ones.
     """
 
     request: AlignRequest
@@ -58,6 +69,8 @@ class FinishedRun:
     candidate_rewards: Tensor
     stopped_after: int | None
     seconds: float
+    notes: Sequence[str] = ()
+    diversity: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 class PageRun:
@@ -89,26 +102,57 @@ class PageRun:
 
     def __iter__(self) -> Iterator[RunProgress]:
         began = time.perf_counter()
-        loaded, problem = self._engine.prepare(self._request)
+        prepared = self._engine.prepare(self._request)
+        loaded = prepared.loaded
         request = replace(self._request, settings=loaded.settings)
-        outcome, trace, stopped = yield from _until(self._stop, problem)
-        result = as_result(problem, outcome, trace)
+        outcome, trace, stopped = yield from _until(self._stop, prepared)
+        comparisons = compare(as_result(prepared.problem, outcome, trace), loaded.measures)
         self.finished = FinishedRun(
-            request, compare(result, loaded.measures), outcome.candidates.cpu(), outcome.rewards.cpu(),
-            len(trace) if stopped else None, time.perf_counter() - began,
+            request, comparisons, outcome.candidates.cpu(), outcome.rewards.cpu(), len(trace) if stopped else None,
+            time.perf_counter() - began, prepared.notes, diversity(comparisons, prepared.features),
         )  # fmt: skip
 
 
-def _until(stop: threading.Event, problem: Problem) -> Generator[RunProgress, None, tuple[Outcome, list[Step], bool]]:
+def warm_up(engine: PageEngine) -> None:
+    """Make a short run of the first model, so that the page knows from the start how long runs take."""
+    config = NullTTAConfig.preset(engine.models[0], num_inference_steps=8, inner_steps=(1, 2))
+    settings = RunSettings(config=config, model=engine.models[0], reward=engine.reward)
+    for _ in PageRun(engine, AlignRequest(prompts=["a fox"], settings=settings), threading.Event()):
+        pass
+
+
+@torch.no_grad()
+def diversity(comparisons: Sequence[Comparison], features: Features) -> dict[str, tuple[float, float]]:
+    """Return the Vendi scores of the plain and of the aligned pictures of each prompt that has several."""
+    found: dict[str, tuple[float, float]] = {}
+    for prompt in dict.fromkeys(comparison.prompt for comparison in comparisons):
+        group = [comparison for comparison in comparisons if comparison.prompt == prompt]
+        if len(group) > 1:
+            images = torch.stack([c.plain for c in group] + [c.aligned for c in group])  # (2N, [F,] 3, H, W)
+            seen = features(images.flatten(0, -4)).float().cpu().view(2 * len(group), -1)
+            plain, aligned = functional.normalize(seen, dim=-1).double().view(2, len(group), -1).numpy()
+            found[prompt] = vendi_score(plain), vendi_score(aligned)
+    return found
+
+
+def _until(
+    stop: threading.Event, prepared: PreparedRun
+) -> Generator[RunProgress, None, tuple[Outcome, list[Step], bool]]:
     """Yield the progress of the method; return its outcome, its trace, and whether it was stopped."""
-    work, best, began = by_step(problem.config), _BestSoFar(problem), time.perf_counter()
+    problem, pace = prepared.problem, prepared.pace
+    counts, prompts = planned(problem.config), len(problem.prompts)
+    best, began = _BestSoFar(problem), time.perf_counter()
     with closing(MethodRun(METHODS["null-tta"](problem), problem)) as method_run:
         if not stop.is_set():
-            for step in method_run:
-                preview = best.update(step)
-                done = sum(work[: len(method_run.trace)])
-                seconds_left = (time.perf_counter() - began) * (sum(work) / done - 1)
-                yield RunProgress(list(method_run.trace), preview, len(work), seconds_left)
+            last = began
+            for taken, step in enumerate(method_run, start=1):
+                preview, now = best.update(step), time.perf_counter()
+                pace.observe(now - last, problem.config, prompts, counts[taken - 1])
+                expected = pace.of_steps(problem.config, prompts)
+                left = sum(expected[taken:])
+                share = (now - began) / (now - began + left)
+                yield RunProgress(list(method_run.trace), preview, len(counts), share, left, prepared.notes)
+                last = time.perf_counter()
                 if stop.is_set():
                     break
             else:

@@ -1,132 +1,145 @@
-"""Results as HTML. Text from users is escaped, and images are embedded."""
+"""Runs as HTML. Text from users is escaped by the templates."""
 
 from __future__ import annotations
 
 import base64
 import io
-from html import escape
+from urllib.parse import quote
 
+from markupsafe import Markup
 from torch import Tensor
 
 from nulltta.algorithm.budget import planned
 from nulltta.display.formatting import number, sign, signed
-from nulltta.evaluation.comparison import Comparison, Score
+from nulltta.evaluation.comparison import Score
 from nulltta.images import to_pil
+from nulltta.runs.figures import upscaled
 from nulltta.runs.request import AlignRequest
+from nulltta.ui.history import HistoryEntry, ShownPicture
 from nulltta.ui.plots import colour, legend, reward_curve
 from nulltta.ui.replay import ReplayedImages
 from nulltta.ui.run import FinishedRun, RunProgress
+from nulltta.ui.templates import render
+from nulltta.ui.wording import duration, file_name
 
 MAX_PREVIEW_SIZE = 512
 """The largest size in pixels of an embedded image, since previews are sent after every step."""
 
 
-def status(words: str, kind: str = "", share: float | None = None) -> str:
+def status(words: str, kind: str = "", share: float | None = None, notes: tuple[str, ...] = ()) -> str:
     """Return one line of text.
 
     Args:
         words: the text.
         kind: "error" for an error.
         share: the length of a progress bar, from 0 to 1; None for no bar.
+        notes: lines below, on what the visitor should know.
     """
-    bar = "" if share is None else f'<progress max="1" value="{share:.3f}"></progress>'
-    line = escape(" ".join(words.split()))
-    role = "alert" if kind == "error" else "status"
-    return f'<div class="status {kind}" role="{role}"><p>{line}</p>{bar}</div>'
+    return render("status.html", words=" ".join(words.split()), kind=kind, share=share, notes=notes)
 
 
 def under_way(progress: RunProgress) -> str:
     """Return a line with the step, the reward and the time left."""
     first, now = progress.trace[0], progress.trace[-1]
     before, after = (float(s.selected_rewards.mean()) for s in (first, now))
-    done = len(progress.trace)
-    left = f"{duration(progress.seconds_left)} left" if done < progress.steps else "plain sampling follows"
-    words = f"Step {done} of {progress.steps} · reward {number(before)} → {number(after)} · {left}"
-    return status(words, share=done / progress.steps)
+    words = (
+        f"Step {len(progress.trace)} of {progress.steps} · reward {number(before)} → {number(after)} · "
+        f"{duration(progress.seconds_left)} left"
+    )
+    return status(words, share=progress.share, notes=tuple(progress.notes))
 
 
 def live(request: AlignRequest, progress: RunProgress) -> str:
-    """Return the clean estimate per prompt, and the curve of the reward."""
+    """Return the clean estimate of each picture, and the curve of the reward."""
     ahead = planned(request.settings.config)[len(progress.trace) :]
     prompts = request.prompts
-    pictures = "".join(
-        f'<img src="{data_uri(progress.preview[b : b + 1])}" alt="{escape(prompt)}" '
-        f'style="--c:{colour(b, len(prompts))}">'
-        for b, prompt in enumerate(prompts)
-    )
-    return (
-        f'<div class="live"><div class="previews">{pictures}</div>'
-        f"<div>{reward_curve(progress.trace, ahead)}{legend(prompts)}</div></div>"
-    )
+    return render(
+        "live.html",
+        pictures=[
+            (data_uri(progress.preview[b : b + 1]), prompt, colour(b, len(prompts)))
+            for b, prompt in enumerate(prompts)
+        ],
+        step=len(progress.trace), curve=Markup(reward_curve(progress.trace, ahead)), legend=Markup(legend(prompts)),
+    )  # fmt: skip
 
 
 def done(finished: FinishedRun) -> str:
-    """Return the line at the end of a run."""
+    """Return the words at the end of a run."""
     kept = "" if finished.stopped_after is None else (
         f"Stopped after {finished.stopped_after} of {finished.request.settings.config.num_inference_steps} steps: "
         "the best clean estimate so far is kept, and there is no null text. "
     )  # fmt: skip
-    return status(f"{kept}Done in {duration(finished.seconds)}.")
+    return f"{kept}Done in {duration(finished.seconds)}."
 
 
-def curve_of(comparison: Comparison) -> str:
-    """Return the curve of one prompt's reward over the whole run, with that of plain sampling."""
-    plain = next(iter(comparison.scores.values())).plain
-    return reward_curve(comparison.trace, (), plain, comparison.initial_rewards.tolist())
+def answer(entry: HistoryEntry, b: int) -> str:
+    """Return the result of one picture: the headline, both images and the downloads."""
+    shown = entry.pictures[b]
+    downloads = [
+        ("image", "Download", shown.files["aligned"], file_name(shown.prompt, shown.seed, ".png")),
+        ("null-text", "Null text", shown.files.get("null text"), file_name(shown.prompt, shown.seed, ".safetensors")),
+        ("record", "result.json", entry.record, file_name(shown.prompt, shown.seed, ".json")),
+        ("all", "Everything (zip)", entry.archive, f"nulltta-{entry.name}.zip"),
+    ]
+    return render(
+        "answer.html", shown=shown, plain=address(shown.files["plain"]), aligned=address(shown.files["aligned"]),
+        diversity=_diversity(entry, shown.prompt),
+        downloads=[(name, label, address(path), saved) for name, label, path, saved in downloads if path],
+    )  # fmt: skip
 
 
-def candidates(finished: FinishedRun, b: int) -> str:
-    """Return the last candidates of prompt b with their rewards, best first."""
-    rewards, images = finished.candidate_rewards[b], finished.candidates[b]
-    figures = (_figure(images[k], number(float(rewards[k]))) for k in rewards.argsort(descending=True).tolist())
-    words = "the best clean estimate" if finished.stopped_after else "the last step's candidates and their rewards"
-    return f'<p class="said">{words}</p><div class="candidates">{"".join(figures)}</div>'
+def scores(shown: ShownPicture) -> str:
+    """Return a table with one row per measure."""
+    rows = [_row(name, score) for name, score in shown.scores.items()]
+    return render("scores.html", prompt=shown.prompt, rows=rows)
+
+
+def how(entry: HistoryEntry, b: int) -> str:
+    """Return the curve of one picture's reward over the whole run, and the last candidates, best first."""
+    shown = entry.pictures[b]
+    stopped = entry.said.startswith("Stopped")
+    return render(
+        "how.html", curve=Markup(shown.curve), prompt=shown.prompt,
+        words="the best clean estimate" if stopped else "the last step's candidates and their rewards",
+        candidates=[(address(path), number(reward)) for path, reward in shown.candidates],
+    )  # fmt: skip
 
 
 def replays(made: ReplayedImages) -> str:
     """Return the images of plain sampling and of replay, in pairs."""
-    figures = (
-        _figure(image, caption)
+    figures = [
+        (data_uri(image[None]), caption)
         for images, captions in zip(zip(made.plain, made.images, strict=True), made.captions, strict=True)
         for image, caption in zip(images, captions, strict=True)
-    )
-    return f'<div class="replays">{"".join(figures)}</div>'
+    ]
+    return render("replays.html", figures=figures)
 
 
-def _figure(image: Tensor, caption: str) -> str:
-    return f'<figure><img src="{data_uri(image[None])}" alt=""><figcaption>{escape(caption)}</figcaption></figure>'
-
-
-def score_table(comparison: Comparison) -> str:
-    """Return a table with one row per measure."""
-    rows = "".join(_row(name, score) for name, score in comparison.scores.items())
-    head = "<tr><th>measure</th><th>plain</th><th>aligned</th><th>gain</th></tr>"
-    caption = f"<caption>{escape(comparison.prompt)}</caption>"
-    return f'<table class="scores">{caption}<thead>{head}</thead><tbody>{rows}</tbody></table>'
-
-
-def _row(name: str, score: Score) -> str:
-    direction, gained = ("", "up", "down")[sign(score.gain)], signed(score.gain)
-    return (
-        f'<tr class="{score.role.replace(" ", "-")}"><th>{escape(name)} <small>{score.role}</small></th>'
-        f"<td>{number(score.plain)}</td><td>{number(score.aligned)}</td>"
-        f'<td class="{direction}">{gained}</td></tr>'
-    )
-
-
-def duration(seconds: float) -> str:
-    """Format a duration as "8 s", "2 min 5 s" or "1 h 3 min"."""
-    whole = max(0, round(seconds))
-    if whole < 60:
-        return f"{whole} s"
-    hours, minutes = divmod(whole // 60, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {whole % 60} s"
+def address(path: str) -> str:
+    """Return the URL of a file of the page, relative to the page."""
+    return f"./gradio_api/file={quote(path)}"
 
 
 def data_uri(image: Tensor) -> str:
     """Encode an image (1, 3, H, W) as a data URI, which needs no request of its own."""
-    picture = to_pil(image)[0]
+    picture = upscaled(to_pil(image)[0], MAX_PREVIEW_SIZE // 2)
     picture.thumbnail((MAX_PREVIEW_SIZE, MAX_PREVIEW_SIZE))
     buffer = io.BytesIO()
-    picture.save(buffer, format="WEBP", quality=90)
+    picture.save(buffer, format="WEBP", quality=85)
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _row(name: str, score: Score) -> dict[str, str]:
+    return {
+        "name": name, "role": score.role, "plain": number(score.plain), "aligned": number(score.aligned),
+        "gain": signed(score.gain), "direction": ("", "up", "down")[sign(score.gain)],
+    }  # fmt: skip
+
+
+def _diversity(entry: HistoryEntry, prompt: str) -> str:
+    """Return a line on how different the pictures of a prompt are; "" if there is one picture."""
+    if prompt not in entry.diversity:
+        return ""
+    plain, aligned = entry.diversity[prompt]
+    count = sum(picture.prompt == prompt for picture in entry.pictures)
+    return f"{aligned:.1f} different pictures of {count} (Vendi score); plain {plain:.1f}"
