@@ -10,7 +10,6 @@ apt install chromium. The page's tests visit it in the same way.
 
 from __future__ import annotations
 
-import io
 import shutil
 import socket
 import tempfile
@@ -20,7 +19,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from nulltta.ui.app import PageAccess, launch
@@ -82,14 +80,11 @@ def shoot(page: Any, device: str) -> None:
     """Take screenshots before, during and after a run and, on a laptop, of a replay of its null text."""
 
     def keep(moment: str, **options: Any) -> None:
-        taken = page.screenshot(**options)
-        with Image.open(io.BytesIO(taken)) as picture:  # in 256 colours, a third of the size
-            picture.convert("RGB").quantize(256).save(IMAGES / f"ui-{device}-{moment}.png", optimize=True)
+        page.screenshot(path=IMAGES / f"ui-{device}-{moment}.png", **options)
 
     page.wait_for_selector(".first")
     page.wait_for_timeout(6000)  # the recorded run has been played
     keep("before")
-    page.locator("[data-reward=colourfulness] [type=checkbox]").check()
     page.locator("#align").click()
     page.wait_for_selector("#status:has-text('Step 20')")
     keep("during")

@@ -133,9 +133,9 @@ def test_a_run_stopped_before_its_first_step_keeps_nothing(engine: PageEngine, r
         ({"prompts": ["a cat"] * (MAX_PICTURES + 1)}, "too many"), ({"prompts": ["a" * 5000]}, "too long"),
         ({"model": "/etc"}, "not offered"), ({"reward": "os:system"}, "not offered"),
         ({"reward": "hpsv3"}, "not offered"), ({"reward": "brightness + clip"}, "does not know the pictures of"),
-        ({"config": NullTTAConfig(num_inference_steps=10**9)}, "num_inference_steps must be 1000 at most"),
+        ({"config": NullTTAConfig(num_inference_steps=9_999)}, "num_inference_steps must be 1000 at most"),
         ({"config": NullTTAConfig(num_particles=10_000)}, "num_particles must be 64 at most"),
-        ({"config": NullTTAConfig(inner_steps=(1, 10**9))}, "inner_steps must be 1000 at most"),
+        ({"config": NullTTAConfig(inner_steps=(1, 9_999))}, "inner_steps must be 1000 at most"),
         ({"config": NullTTAConfig(num_inference_steps=1000, inner_steps=(900, 900))}, "evaluations are too many"),
     ],
 )  # fmt: skip
