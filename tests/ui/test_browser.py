@@ -138,7 +138,7 @@ def test_a_run_its_files_its_replay_and_a_reload(page: Any, tmp_path: Path) -> N
 
     page.reload()
     page.wait_for_selector("#history .thumbnail-item >> nth=1")
-    assert page.locator("#prompts textarea").input_value() == "a cat\na dog"
+    page.wait_for_function("document.querySelector('#prompts textarea').value === 'a cat\\na dog'")
     page.locator("#prompts textarea").fill("something else")
     page.locator("#history .thumbnail-item").first.click()
     page.wait_for_selector("#scores tbody tr")
