@@ -15,6 +15,7 @@ from nulltta import NullTTAConfig, NullTTAError, align, load_model
 
 from ..single_file import save_single_file
 from ..tiny import stable_diffusion
+from ..tiny_families import save_flux
 
 SHORT = NullTTAConfig(num_inference_steps=2, inner_steps=(1, 1), num_particles=2, guidance_scale=3.0)
 
@@ -179,6 +180,45 @@ def test_a_quantised_denoiser_is_aligned_with_a_gradient_and_stays_quantised(che
     )
     torch.testing.assert_close(plain.images, stock, rtol=0, atol=1e-4)
     assert pipeline.unet.get_submodule("mid_block.attentions.0.transformer_blocks.0.attn1.to_q").weight is weight
+
+
+def _save_gguf(transformer: Any, path: Path) -> None:
+    """Write the weights in 8 bits, and in float32 where a row does not divide into GGUF's blocks of 32."""
+    import gguf
+
+    writer = gguf.GGUFWriter(path, "flux")
+    for name, value in transformer.state_dict().items():
+        array = value.numpy()
+        if value.dim() == 2 and value.shape[1] % 32 == 0:
+            kind = gguf.GGMLQuantizationType.Q8_0
+            writer.add_tensor(name, gguf.quants.quantize(array, kind), raw_dtype=kind)
+        else:
+            writer.add_tensor(name, array)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def test_a_transformer_of_a_gguf_file_is_aligned_with_a_gradient_and_stays_quantised(tmp_path: Path) -> None:
+    pytest.importorskip("gguf")
+    from diffusers import FluxPipeline, FluxTransformer2DModel, GGUFQuantizationConfig
+
+    folder, file = save_flux(tmp_path / "model"), tmp_path / "flux.gguf"
+    full = FluxPipeline.from_pretrained(folder)
+    _save_gguf(full.transformer, file)
+    transformer = FluxTransformer2DModel.from_single_file(
+        file, config=str(folder), subfolder="transformer", dtype=torch.float32,
+        quantization_config=GGUFQuantizationConfig(compute_dtype=torch.float32),
+    )  # fmt: skip
+    call = {"height": 16, "width": 16}
+    model = load_model(FluxPipeline.from_pretrained(folder, transformer=transformer), **call)
+    result = align(model, "a cat", brightness, config=SHORT)
+    assert float(result.trace[0].kl) > 0
+    stored = [part.weight.dtype for part in transformer.modules() if isinstance(part, torch.nn.Linear)]
+    assert torch.uint8 in stored
+    near = align(load_model(full, **call), "a cat", brightness, config=SHORT)
+    torch.testing.assert_close(result.images, near.images, rtol=0, atol=0.02)
 
 
 PLAIN = NullTTAConfig(num_inference_steps=2, inner_steps=(1, 1), num_particles=1, guidance_scale=3.0, eta=0.0)
