@@ -189,7 +189,8 @@ def test_the_public_names_are_fixed_and_importing_them_does_not_import_torch() -
     assert nulltta.__all__ == [
         "CleanLatents", "Diagnosis", "DoesNotFit", "EncodedPrompt", "GuidedModel", "InvalidValue", "LatentReward",
         "LoadError", "MissingExtra", "NullTTAConfig", "NullTTAError", "NullText", "OutOfMemory", "Outcome", "Problem",
-        "Result", "Reward", "RewardError", "Step", "Stream", "align", "diagnose", "load_model",
+        "Result", "Reward", "RewardError", "Step", "Stream", "align", "budget", "diagnose", "load_model", "replay",
+        "rewards",
     ]  # fmt: skip
     assert all(getattr(nulltta, name) is not None for name in nulltta.__all__)
     code = "import sys, nulltta; sys.exit('torch' in sys.modules)"
