@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from torch import Tensor
@@ -14,6 +15,10 @@ from nulltta.files import atomic
 
 if TYPE_CHECKING:
     from PIL import Image
+
+ImageFormat = Literal["png", "jpeg", "webp"]
+FRAMES_PER_SECOND = 8
+_IMAGE_DESCRIPTION = 0x010E  # the EXIF tag
 
 
 def to_pil(images: Tensor) -> list[Image.Image]:
@@ -28,6 +33,16 @@ def to_pil(images: Tensor) -> list[Image.Image]:
 
     pixels = images.detach().float().clamp(0, 1).mul(255).round().permute(0, 2, 3, 1).cpu().numpy()
     return [Image.fromarray(image) for image in pixels.astype(np.uint8)]
+
+
+def opaque(image: Image.Image) -> Image.Image:
+    """Return a picture as RGB, what is transparent in it on white: the colours beneath are not meant to be seen."""
+    from PIL import Image
+
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    layer = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
 
 
 def png(image: Image.Image, text: Mapping[str, str] | None = None) -> bytes:
@@ -45,6 +60,44 @@ def png(image: Image.Image, text: Mapping[str, str] | None = None) -> bytes:
     file = BytesIO()
     image.save(file, format="PNG", pnginfo=chunks)
     return file.getvalue()
+
+
+def encoded(image: Image.Image, form: ImageFormat, text: Mapping[str, str] | None = None) -> bytes:
+    """Encode an image as PNG, JPEG or WebP.
+
+    Args:
+        image: the image.
+        form: the format.
+        text: notes by keyword: text chunks of a PNG, and JSON in the image description (EXIF) of the others.
+    """
+    if form == "png":
+        return png(image, text)
+    exif = image.getexif()
+    exif[_IMAGE_DESCRIPTION] = json.dumps(dict(text or {}))
+    file = BytesIO()
+    image.save(file, format=form, quality=95, exif=exif)
+    return file.getvalue()
+
+
+def save_image(image: Image.Image, path: Path, form: ImageFormat, text: Mapping[str, str] | None = None) -> None:
+    """Write an image as `encoded` encodes it, whole or not at all.
+
+    Raises:
+        OSError: if the file cannot be written.
+    """
+    with atomic(path) as temporary:
+        temporary.write_bytes(encoded(image, form, text))
+
+
+def save_gif(frames: Sequence[Image.Image], path: Path) -> None:
+    """Write the frames of a video as an animation that repeats, `FRAMES_PER_SECOND`, whole or not at all.
+
+    Raises:
+        OSError: if the file cannot be written.
+    """
+    with atomic(path) as temporary:
+        duration = 1000 // FRAMES_PER_SECOND
+        frames[0].save(temporary, "GIF", save_all=True, append_images=frames[1:], duration=duration, loop=0)
 
 
 def save_png(image: Image.Image, path: Path, text: Mapping[str, str] | None = None) -> None:

@@ -149,7 +149,7 @@ def test_prompts_in_batches_give_what_they_give_alone(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "prompts.txt"
-    file.write_text("\n../../b\n\n  c\n", encoding="utf-8-sig")
+    file.write_text("# the second and third\n../../b\n\n  c\n", encoding="utf-8-sig")
     out, alone = tmp_path / "many", tmp_path / "alone"
     assert main([*arguments(checkpoint, out, "a"), "--prompts", str(file), "--batch-size", "2"]) == 0
     assert main(arguments(checkpoint, alone, "c")) == 0
@@ -247,7 +247,7 @@ MISTAKES = {
 def test_a_mistake_is_refused_in_one_line_and_leaves_no_files(
     words: list[str], expected: str, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "empty.txt").write_text(" \n")
+    (tmp_path / "empty.txt").write_text(" \n# nothing\n")
     (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x80")
     before = sorted(tmp_path.rglob("*"))
     given = [word.format(tmp=tmp_path) for word in words]
@@ -414,13 +414,32 @@ def test_a_real_ctrl_c_leaves_complete_files(checkpoint: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("method", ["plain", "best-of-n", "fk", "reno", "prompt-embedding"])
-def test_every_method_can_be_run_and_is_reported(method: str, checkpoint: Path, tmp_path: Path) -> None:
+def test_every_method_can_be_run_and_is_reported(
+    method: str, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / method
     assert main([*arguments(checkpoint, out, "a cat"), "--method", method, "--micro-batch", "1"]) == 0
     record = json.loads((out / "result.json").read_text())
     assert record["arguments"]["method"] == method
     assert "--method" in record["command"]
-    assert (out / "trace.png").exists()
+    shown = capsys.readouterr()
+    if method == "plain":  # nothing was aligned, and nothing scored on the way
+        assert sorted(path.name for path in out.iterdir()) == ["plain.png", "result.json"]
+        assert "align" not in shown.out + shown.err
+    else:
+        assert (out / "trace.png").exists()
+
+
+@pytest.mark.parametrize("form", ["jpeg", "webp"])
+def test_other_formats_hold_their_command_too(form: str, checkpoint: Path, tmp_path: Path) -> None:
+    words = [*arguments(checkpoint, tmp_path, "ein Kätzchen"), "--method", "plain", "--image-format", form]
+    assert main(words) == 0
+    with Image.open(tmp_path / f"plain.{form}") as image:
+        assert image.format == form.upper()
+        note = json.loads(image.getexif()[0x010E])
+    assert note["prompt"] == "ein Kätzchen"
+    assert shlex.split(note["command"])[-2:] == ["--", "ein Kätzchen"]
+    assert f"--image-format {form}" in note["command"]
 
 
 def test_the_doctor_estimates_what_a_run_takes(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:

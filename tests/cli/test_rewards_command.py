@@ -75,7 +75,7 @@ def test_pictures_on_the_command_line_share_one_prompt(folder: Path, capsys: pyt
 def test_a_folder_is_scored_by_its_table(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table, out = tmp_path / "prompts.csv", tmp_path / "new" / "scores.csv"
     table.write_text('file,prompt,of\nc.png,"a café, red",x\na.png,a fox,y\nb.png,two foxes,z\n')
-    assert main(["rewards", "score", str(folder), "--prompts", str(table), "--reward", "clip", "--out", str(out)]) == 0
+    assert main(["rewards", "score", str(folder), "--table", str(table), "--reward", "clip", "--out", str(out)]) == 0
     assert capsys.readouterr() == ("", "")
     rows = list(csv.DictReader(io.StringIO(out.read_text(encoding="utf-8"))))
     assert [(row["file"], row["prompt"]) for row in rows] == [
@@ -91,16 +91,16 @@ def test_a_folder_is_scored_by_its_table(folder: Path, tmp_path: Path, capsys: p
 A = "{folder}/a.png"
 MISTAKES = {
     "no prompt": ([A], "--prompt is missing: say what the pictures should show"),
-    "no table": (["{folder}", "--prompts", "{tmp}/none.csv"], "--prompts: cannot read prompts from '{tmp}/none.csv'"),
+    "no table": (["{folder}", "--table", "{tmp}/none.csv"], "--table: cannot read prompts from '{tmp}/none.csv'"),
     "empty prompt": ([A, "--prompt", " "], "a prompt is empty"),
     "bytes": ([A, "--prompt", "\udcff"], "UTF-8"),
     "absent": ([A, "{folder}/e.png", "--prompt", "x"], "e.png': there is no such file"),
     "a folder": (["{folder}", "--prompt", "x"], "is a folder"),
     "both": (
-        ["{folder}", "--prompt", "x", "--prompts", "{tmp}/good.csv"],
+        ["{folder}", "--prompt", "x", "--table", "{tmp}/good.csv"],
         "--prompt is for all pictures: give it or a CSV file",
     ),
-    "no folder": ([A, "--prompts", "{tmp}/good.csv"], "one folder"),
+    "no folder": ([A, "--table", "{tmp}/good.csv"], "one folder"),
     "unknown reward": (
         [A, "--prompt", "x", "--reward", "brightnes"],
         "--reward: unknown reward 'brightnes': did you mean 'brightness'",
@@ -114,8 +114,8 @@ MISTAKES = {
     "device": ([A, "--prompt", "x", "--device", "abacus"], "--device 'abacus'"),
     "batch size": ([A, "--prompt", "x", "--batch-size", "0"], "--batch-size must be a whole number, 1 or more"),
     "no picture": (["{tmp}/good.csv", A, "--prompt", "x"], "cannot read image '{tmp}/good.csv'"),
-    "cut short": (["{folder}", "--prompts", "{tmp}/good.csv"], "d.png': it is not an image"),
-    "columns": (["{folder}", "--prompts", "{tmp}/columns.csv"], "needs the columns file and prompt"),
+    "cut short": (["{folder}", "--table", "{tmp}/good.csv"], "d.png': it is not an image"),
+    "columns": (["{folder}", "--table", "{tmp}/columns.csv"], "needs the columns file and prompt"),
     "out is a picture": ([A, "--prompt", "x", "--out", "{folder}/a.png"], "is one of the pictures: give another file"),
     "out is a folder": ([A, "--prompt", "x", "--out", "{tmp}"], "is a folder"),
     "out is in a file": ([A, "--prompt", "x", "--out", "{tmp}/good.csv/scores.csv"], "--out: cannot write to"),

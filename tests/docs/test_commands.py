@@ -1,4 +1,4 @@
-"""The command line accepts the commands in the documentation."""
+"""The command line accepts the commands in the documentation, and those of the first pages run."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import typer
 
-from nulltta.cli import app
+from nulltta.cli import main
+from nulltta.cli.commands import app
 
-from .pages import PAGES, ROOT, commands, name
+from .pages import PAGES, ROOT, blocks, commands, name
 
 _NULLTTA = re.compile(r"^(?:\.venv/bin/|(?:[A-Z_]+=\S+ )+)?nulltta ")
 _PLACEHOLDERS = re.compile(r"\[[^\]]*\]|\.\.\.")
@@ -44,6 +45,22 @@ def _parse(words: list[str]) -> None:
         if not rest:  # a group that does something by itself
             return
         _, command, rest = command.resolve_command(context, rest)
+
+
+SHORT = ["--num-inference-steps", "2", "--inner-steps", "1", "1", "--num-particles", "1"]
+ENDLESS = ("serve", "ui")
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/quickstart.md"])
+def test_the_commands_of_the_first_pages_run_one_after_another(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "prompts.jsonl").write_text("".join(blocks(ROOT / page, "json")), encoding="utf-8")
+    typed = [words for words in _typed(ROOT / page) if words[0] not in ENDLESS and "pickscore" not in words]
+    assert typed
+    for command, *words in typed:
+        assert main([command, *(SHORT if command in ("align", "batch") else []), *words]) == 0, words
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

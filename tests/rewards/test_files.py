@@ -94,3 +94,15 @@ def test_an_unreadable_table_is_named(tmp_path: Path) -> None:
     for name, says in (("absent", "No such file"), ("latin", "it is not UTF-8 text")):
         with pytest.raises(NullTTAError, match=rf"cannot read prompts from '.*{name}\.csv': {says}"):
             read_prompts(tmp_path / f"{name}.csv", tmp_path)
+
+
+def test_what_is_transparent_is_scored_as_white_not_by_its_hidden_colour(tmp_path: Path) -> None:
+    hidden = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
+    hidden.paste((0, 0, 255, 255), (0, 0, 8, 4))
+    hidden.save(tmp_path / "hidden.png")
+    half = Image.new("LA", (8, 8), (0, 51))
+    half.save(tmp_path / "half.png")
+    seen = read_image(tmp_path / "hidden.png")
+    assert seen[:, 0, 0].tolist() == [0, 0, 1]
+    assert seen[:, 7, 0].tolist() == [1, 1, 1]
+    assert read_image(tmp_path / "half.png")[:, 0, 0].tolist() == pytest.approx([0.8] * 3, abs=0.01)

@@ -64,6 +64,7 @@ def test_gains_are_coloured_by_their_sign() -> None:
     assert area(figures.comparison_picture(flat), up) == 0
 
 
+@pytest.mark.filterwarnings("ignore:no installed font has")
 @pytest.mark.parametrize("prompt", AWKWARD)
 def test_any_prompt_can_be_drawn(prompt: str, tmp_path: Path) -> None:
     plain_width = figures.comparison_picture(comparison()).width

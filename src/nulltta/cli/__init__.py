@@ -5,77 +5,43 @@ Nothing heavy is imported before a command needs it, so that `--help` and mistak
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
-import traceback
 from collections.abc import Sequence
-from typing import Annotated
 
-import typer
-
-from nulltta import __version__
-from nulltta.cli import align, batch, bench, diagnose, doctor, export, fit, replay, rewards, serve, ui
-from nulltta.cli.messages import describe, say
-from nulltta.cli.usage import describe_usage
-from nulltta.errors import NullTTAError
-
-USAGE_ERROR = 2
-
-app = typer.Typer(
-    help="Test-time alignment of text-to-image diffusion models by null-text optimisation.",
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-for command in (
-    align.align, fit.fit, export.export, diagnose.diagnose, replay.replay, batch.batch, serve.serve, ui.ui,
-    doctor.doctor,
-):  # fmt: skip
-    environment = {"auto_envvar_prefix": serve.ENVIRONMENT} if command is serve.serve else None
-    app.command(context_settings=environment)(command)
-app.add_typer(rewards.app, name="rewards")
-app.add_typer(bench.app, name="bench")
+INTERRUPTED = 130
+"""The exit code after Ctrl-C."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
     The code is 0 after success, 2 after a mistake of the user's, 1 after another failure, and 130 after Ctrl-C. An
-    error is one line on stderr; the word --debug anywhere before a "--" adds the traceback.
+    error is one line on stderr. Anywhere before a "--", the word --debug adds the traceback, --quiet leaves out
+    progress and warnings, and --verbose adds what is done meanwhile.
 
     Args:
         argv: the words of the command line; those of the process if None.
     """
-    words, debug = _without_debug(sys.argv[1:] if argv is None else argv)
     try:
-        return int(app(words, prog_name="nulltta", standalone_mode=False) or 0)
-    except typer.TyperException as error:
-        if message := describe_usage(error):
-            say("error", message)
-        return USAGE_ERROR
-    except NullTTAError as error:
-        if debug:
-            traceback.print_exception(error)
-        say("error", describe(error))
-        return error.exit_code
+        if argv is None:
+            for stream in (sys.stdout, sys.stderr):
+                stream.reconfigure(errors="replace")  # type: ignore[union-attr] # of a terminal that knows ASCII only
+        from nulltta.cli.commands import run  # Ctrl-C may come during this already
 
-
-def _without_debug(argv: Sequence[str]) -> tuple[list[str], bool]:
-    """Return the words of a command line without --debug, and whether it was among them."""
-    end = argv.index("--") if "--" in argv else len(argv)
-    words = [word for i, word in enumerate(argv) if word != "--debug" or i > end]
-    return words, len(words) < len(argv)
-
-
-@app.callback(invoke_without_command=True)
-def _nulltta(
-    context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
-    debug: Annotated[  # noqa: ARG001 - read by `main`, so that it may stand anywhere
-        bool, typer.Option("--debug", help="Print the traceback of an error too; with any command.")
-    ] = False,
-) -> None:
-    if version:
-        print(f"nulltta {__version__}")
-        raise typer.Exit
-    if context.invoked_subcommand is None:
-        print(context.get_help())
+        code = run(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        print("interrupted: nothing was written", file=sys.stderr)
+        code = INTERRUPTED
+    except OSError as error:
+        code = 1
+        if not isinstance(error, BrokenPipeError):  # whoever closed the pipe has seen enough
+            where = "cannot write to the standard output" if error.filename is None else f"'{error.filename}'"
+            print(f"error: {where}: {error.strerror or error}", file=sys.stderr)
+        if argv is None:  # what is left in the buffer would fail again at the end of the process
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if argv is None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second Ctrl-C ends the process without another word
+    return code

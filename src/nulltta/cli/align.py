@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 
 import typer
 
+from nulltta.cli import INTERRUPTED
 from nulltta.cli.flags import NegativePrompt, OutFolder, Overwrite, PromptsFile, Seed, Seeds, refuse_numbers, run_flags
-from nulltta.cli.messages import INTERRUPTED, quiet
+from nulltta.cli.messages import quiet
 from nulltta.errors import InvalidValue
 from nulltta.runs.prompt_file import read_rows
 from nulltta.runs.request import AlignRequest, RunSettings, unused_folder
@@ -32,6 +33,10 @@ def align(
             help="Save what was learnt for `nulltta replay`: small, or exact to include the noise of this run.",
         ),
     ] = None,
+    image_format: Annotated[
+        Literal["png", "jpeg", "webp"],
+        typer.Option(metavar="FORMAT", help="Format of the pictures: png, jpeg or webp; figures are PNG."),
+    ] = AlignRequest.image_format,
     out: OutFolder = None,
     overwrite: Overwrite = False,
 ) -> None:
@@ -41,7 +46,7 @@ def align(
         raise InvalidValue("holds prompts with seeds of their own: give no other prompts beside it", field="prompts")
     request = AlignRequest.of_rows(
         read_rows(prompts or [], prompts_file), prompts_file, seeds, settings=settings, seed=seed,
-        negative_prompt=negative_prompt, save_null_text=save_null_text,
+        negative_prompt=negative_prompt, save_null_text=save_null_text, image_format=image_format,
         out=unused_folder() if out is None else out, overwrite=overwrite,
     )  # fmt: skip
     with quiet():

@@ -14,6 +14,7 @@ import typer
 
 from nulltta.cli.flags import run_flags
 from nulltta.cli.messages import INTERRUPTED, quiet, say
+from nulltta.display import terminal
 from nulltta.errors import InvalidValue
 from nulltta.runs.request import RunSettings
 
@@ -132,10 +133,9 @@ class _Lines:
 
 @contextmanager
 def _meter() -> Iterator[ProgressDisplay]:
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    console = Console(stderr=True)
+    console = terminal.notes()
     if not console.is_terminal:
         yield _Lines()
         return

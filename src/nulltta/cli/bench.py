@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nulltta.cli.flags import BatchSize, Device, Dtype, Model, config_flags
-from nulltta.cli.messages import INTERRUPTED, quiet, say
+from nulltta.cli import INTERRUPTED
+from nulltta.cli.flags import BatchSize, Device, Dtype, Guidance, Model, Steps, config_flags
+from nulltta.cli.messages import quiet, say
+from nulltta.display import terminal
 from nulltta.errors import InvalidValue, blaming
 from nulltta.runs.prompt_file import read_prompts
 
@@ -53,8 +55,6 @@ Settings = Annotated[
 ]
 Workers = Annotated[int, typer.Option(help="Number of processes that sample in parallel.")]
 Threads = Annotated[int, typer.Option(help="Threads per worker; 0 divides the cores among the workers.")]
-Steps = Annotated[int | None, typer.Option(help="T: number of denoising steps (the model's preset)")]
-Guidance = Annotated[float | None, typer.Option(help="s: scale of classifier-free guidance (the model's preset)")]
 
 
 @app.command()
@@ -275,7 +275,6 @@ def _sample(plan: Plan, store: BenchmarkFolder, machine: WorkerMachine) -> None:
 @contextmanager
 def _bar(store: BenchmarkFolder) -> Iterator[Any]:
     """Show a progress bar over all images; yields a function from a plan to the callback for finished rows."""
-    from rich.console import Console
 
     from nulltta.display.progress import progress_bar
 
@@ -283,7 +282,7 @@ def _bar(store: BenchmarkFolder) -> Iterator[Any]:
 
         def on_plan(plan: Plan) -> OnRows:
             bar = stack.enter_context(
-                progress_bar(Console(stderr=True), "sampling", "images")
+                progress_bar(terminal.notes(), "sampling", "images")
             )  # no bar before there is a plan
             task = bar.add_task("", total=plan.images, completed=len(store.rows()))
             return lambda rows: bar.advance(task, len(rows))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from nulltta.cli.flags import Device, Dtype, MicroBatch, Model, Preset, Reward, RewardSource
+from nulltta.cli.flags import Device, Dtype, Guidance, MicroBatch, Model, Preset, Reward, RewardSource, Steps
 from nulltta.cli.messages import quiet
 from nulltta.config import FormName, NullTTAConfig
 from nulltta.config.presets import require_preset
@@ -45,12 +45,8 @@ def fit(
     validate_every: Annotated[int, typer.Option(help="Updates between validations.")] = FitSettings.validate_every,
     seed: Annotated[int, typer.Option(help="The seed of all draws.")] = FitSettings.seed,
     preset: Preset = None,
-    num_inference_steps: Annotated[
-        int | None, typer.Option(help="Number of denoising steps (default: the model's preset)")
-    ] = None,
-    guidance_scale: Annotated[
-        float | None, typer.Option(help="Scale of guidance, above 1 (default: the model's preset)")
-    ] = None,
+    num_inference_steps: Steps = None,
+    guidance_scale: Guidance = None,
     prior_weight: Annotated[
         float | None, typer.Option(help="λ2: weight of the null text's prior (default: the model's preset)")
     ] = None,

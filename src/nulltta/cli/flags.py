@@ -78,6 +78,10 @@ def _of_call(text: str, **options: Any) -> Any:
     return typer.Option(help=text, rich_help_panel=CALL, show_default=False, **options)
 
 
+Steps = Annotated[int | None, typer.Option(help="T: number of denoising steps (default: the model's preset)")]
+Guidance = Annotated[
+    float | None, typer.Option(help="s: scale of classifier-free guidance, above 1 (default: the model's preset)")
+]
 Seed = Annotated[int, typer.Option(help="The seed of the initial noise, the same for every prompt without its own.")]
 Seeds = Annotated[
     str | None,
@@ -88,7 +92,8 @@ PromptsFile = Annotated[
     Path | None,
     typer.Option(
         "--prompts", metavar="FILE",
-        help="More prompts, one per line; in a .jsonl file objects with prompt, negative_prompt and seed.",
+        help="More prompts, one per line but for lines that begin with #; in a .jsonl file objects with prompt, "
+        "negative_prompt and seed.",
     ),
 ]  # fmt: skip
 

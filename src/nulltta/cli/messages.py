@@ -10,15 +10,19 @@ from contextlib import contextmanager
 
 import typer
 
+from nulltta.cli import INTERRUPTED
+from nulltta.display import terminal
 from nulltta.errors import InvalidValue, NullTTAError
 from nulltta.runs.request import flag
 
-INTERRUPTED = 130
-"""The exit code after Ctrl-C."""
-
 
 def say(kind: str, message: str) -> None:
-    """Print a message on one line of stderr: `say("error", "what\\nwas wrong")` prints "error: what was wrong"."""
+    """Print a message on one line of stderr: `say("error", "what\\nwas wrong")` prints "error: what was wrong".
+
+    Under --quiet, warnings and notes are left out.
+    """
+    if terminal.are_quiet() and kind in ("note", "warning"):
+        return
     print(f"{kind}: {' '.join(message.split())}", file=sys.stderr)
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from nulltta.cli import INTERRUPTED
 from nulltta.cli.flags import (
     BatchSize,
     Device,
@@ -19,7 +20,7 @@ from nulltta.cli.flags import (
     RewardSource,
     call_flags,
 )
-from nulltta.cli.messages import INTERRUPTED, quiet
+from nulltta.cli.messages import quiet
 from nulltta.runs.prompt_file import read_prompts
 from nulltta.runs.request import ModelSettings, ReplayRequest, unused_folder
 

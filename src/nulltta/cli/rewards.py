@@ -41,14 +41,14 @@ def _rewards(
 def score(
     images: Annotated[
         list[Path],
-        typer.Argument(metavar="IMAGE...", help="The pictures; with --prompts, the folder that they are in."),
+        typer.Argument(metavar="IMAGE...", help="The pictures; with --table, the folder that they are in."),
     ],
     reward: Annotated[
         list[str], typer.Option(help="A name or a sum, as for `nulltta align`; may be repeated, for a column each.")
     ],
     reward_source: RewardSource = None,
     prompt: Annotated[str | None, typer.Option(help="What the pictures should show.")] = None,
-    prompts: Annotated[
+    table: Annotated[
         Path | None,
         typer.Option(metavar="CSV", help="A table with the columns file and prompt, one line per picture."),
     ] = None,
@@ -68,7 +68,7 @@ def score(
 
         run(
             ScoreRequest(
-                images=images, prompt=prompt, prompts=prompts, rewards=reward, reward_source=reward_source, out=out,
+                images=images, prompt=prompt, table=table, rewards=reward, reward_source=reward_source, out=out,
                 batch_size=batch_size, device=device, dtype=dtype,
             )
         )  # fmt: skip

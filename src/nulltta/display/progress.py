@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from nulltta.contracts import OnStep, Step
 from nulltta.display.formatting import SHORT_NAME, number
+from nulltta.display.terminal import notes
 
 
 def progress_bar(console: Console, verb: str, unit: str, *, transient: bool = False) -> Progress:
@@ -27,7 +28,7 @@ def progress_bar(console: Console, verb: str, unit: str, *, transient: bool = Fa
 
 
 @contextmanager
-def progress(console: Console, reward: str, batches: int, steps: int) -> Iterator[OnStep]:
+def progress(console: Console, reward: str, batches: int, steps: int, *, verb: str = "aligning") -> Iterator[OnStep]:
     """Show a progress bar over the steps of all batches; yields the `on_step` to call after each step.
 
     Beside the bar is the mean reward of the batch's selected clean estimates, at its first step and now.
@@ -37,8 +38,9 @@ def progress(console: Console, reward: str, batches: int, steps: int) -> Iterato
         reward: the name of the reward.
         batches: the number of batches.
         steps: the number of steps of each, see `nulltta.alignment.expected_steps`.
+        verb: what is done.
     """
-    with progress_bar(console, "aligning", "steps") as bar:
+    with progress_bar(console, verb, "steps") as bar:
         task, course = bar.add_task("", total=batches * steps), _RewardCourse(reward)
 
         def on_step(step: Step) -> None:
@@ -63,7 +65,7 @@ def watched(show: bool | None, reward: str, steps: int) -> AbstractContextManage
         reward: the name of the reward.
         steps: how many steps are expected.
     """
-    console = Console(stderr=True)
+    console = notes()
     if show is False or (show is None and not in_notebook() and not console.is_terminal):
         return nullcontext(_nothing)
     return _in_notebook(reward, steps) if in_notebook() else progress(console, reward, 1, steps)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from nulltta.contracts import Reward
 from nulltta.errors import InvalidValue, first_line
+from nulltta.images import opaque
 from nulltta.rewards.compose import parts
 from nulltta.scoring import score
 
@@ -23,6 +24,8 @@ SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", 
 def read_image(path: Path) -> Tensor:
     """Read an image as RGB pixels (3, H, W) in [0, 1], turned upright; of an animation, read the first frame.
 
+    What is transparent is read as white.
+
     Raises:
         InvalidValue: if the file does not exist, is not an image, is truncated, or has more than 8 bits per channel.
     """
@@ -31,7 +34,7 @@ def read_image(path: Path) -> Tensor:
     try:
         with Image.open(path) as image:
             deep = image.mode.startswith(("I", "F"))
-            pixels = np.array(ImageOps.exif_transpose(image).convert("RGB"))
+            pixels = np.array(opaque(ImageOps.exif_transpose(image)))
     except FileNotFoundError as error:
         raise InvalidValue(f"cannot read image '{path}': there is no such file") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:

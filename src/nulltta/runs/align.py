@@ -8,6 +8,7 @@ from dataclasses import replace
 from rich.console import Console
 
 from nulltta.alignment import expected_steps
+from nulltta.display import terminal
 from nulltta.display.progress import print_line, progress
 from nulltta.evaluation.comparison import compare
 from nulltta.evaluation.diagnosis import FEWEST
@@ -32,7 +33,7 @@ def run(request: AlignRequest) -> bool:
         OutOfMemory: if memory runs out; the prompts finished before stay in the folder.
         KeyboardInterrupt: after a Ctrl-C before any prompt was finished.
     """
-    notes, clock = Console(stderr=True), _Clock()
+    notes, clock = terminal.notes(), _Clock()
     require_free(request.out, overwrite=request.overwrite)
     with notes.status("loading model and rewards"):
         loaded = load(request.settings)
@@ -40,12 +41,17 @@ def run(request: AlignRequest) -> bool:
     writer = AlignWriter(request)
     prompts, size = request.prompts, request.settings.batch_size
     seeds, negatives = request.seeds, request.negative_prompts
-    enough = len(set(prompts)) >= FEWEST  # for a diagnosis
+    enough = len(set(prompts)) >= FEWEST and not request.is_plain  # for a diagnosis
     features = features_of(loaded.model.name, loaded.settings.device) if enough else None
     clock.lap("loading")
     batches = [slice(i, i + size) for i in range(0, len(prompts), size)]
     steps = expected_steps(request.settings.method, request.settings.config)
-    with closing(writer), progress(notes, loaded.reward.name, len(batches), steps) as on_step:
+    with (
+        closing(writer),
+        progress(
+            notes, loaded.reward.name, len(batches), steps, verb="sampling" if request.is_plain else "aligning"
+        ) as on_step,
+    ):
         for batch in batches:
             result = loaded.align(prompts[batch], seed=seeds[batch], negative_prompt=negatives[batch], on_step=on_step)
             comparisons = compare(result, loaded.measures)
@@ -55,13 +61,14 @@ def run(request: AlignRequest) -> bool:
             clock.lap("examining")
             writer.add(comparisons, clock.seconds)
             clock.lap("writing")
-    Console().print(*score_tables(writer.finished, writer.unit))
+    Console().print(*score_tables(writer.finished, writer.unit, is_plain=request.is_plain))
     if writer.diagnosis is not None:
         Console().print(*diagnosis_section(writer.diagnosis))
     if not writer.folder.complete:
         print_line(notes, f"interrupted: {writer.folder}")
         return False
-    picture = request.out / ("comparison.png" if len(prompts) == 1 else "contact-sheet.png")
+    single = f"plain.{request.image_format}" if request.is_plain else "comparison.png"
+    picture = request.out / (single if len(prompts) == 1 else "contact-sheet.png")
     print_line(Console(), f"look at {picture}; all settings and scores are in {request.out / 'result.json'}")
     return True
 

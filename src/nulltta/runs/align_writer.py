@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from PIL.Image import Image
 from nulltta.evaluation.comparison import Comparison, Score
 from nulltta.evaluation.diagnosis import FEWEST, Diagnosis, diagnosis_of
 from nulltta.evaluation.evidence import Picture
-from nulltta.images import save_png, to_pil
+from nulltta.images import save_gif, save_image, save_png, to_pil
 from nulltta.runs import figures, record
 from nulltta.runs.folder import RunFolder, Status
 from nulltta.runs.request import AlignRequest
@@ -42,6 +42,7 @@ class AlignWriter:
         about = {**record.of_request(request), "seconds": {}, "unfinished": list(request.prompts)}
         about |= {} if repeatable and request.is_one_command else {"command": None}
         self._repeatable = repeatable
+        self._shown = ("plain",) if request.is_plain else ("plain", "aligned")
         self.unit = "prompts" if len(set(request.prompts)) == len(request.prompts) else "pictures"
         self.folder = RunFolder(path or request.out, about, len(request.prompts), self.unit)
         self.finished: list[tuple[str, Mapping[str, Score]]] = []
@@ -92,18 +93,25 @@ class AlignWriter:
         note = {"prompt": comparison.prompt, "seed": str(comparison.seed)}
         if self._repeatable:
             note["command"] = shlex.join(self._request.of_prompt(index).command())
-        pictures: dict[str, Callable[[], Image]] = {
-            "plain": lambda: to_pil(comparison.plain[None])[0],
-            "aligned": lambda: to_pil(comparison.aligned[None])[0],
-            "comparison": lambda: figures.comparison_picture(comparison),
-        }
-        for name, picture in pictures.items():
-            save_png(picture(), folder / f"{name}.png", note)
-        figures.save_figure(figures.trace_figure(comparison), folder / "trace.png")
+        files: dict[str, str] = {}
+
+        def path(name: str, suffix: str) -> Path:
+            files[name] = str(Path(inside, f"{name.removesuffix(' video')}.{suffix}"))
+            return self.folder.path / files[name]
+
+        form = self._request.image_format
+        for name in self._shown:
+            image = getattr(comparison, name)
+            save_image(to_pil(image[None])[0], path(name, form), form, note)
+            if image.dim() == 4:
+                save_gif(to_pil(image), path(f"{name} video", "gif"))
+        if len(self._shown) > 1:
+            save_png(figures.comparison_picture(comparison), path("comparison", "png"), note)
+        if figures.has_course(comparison):
+            figures.save_figure(figures.trace_figure(comparison), path("trace", "png"))
         if inside:
-            self._cells.append(figures.contact_cell(comparison, self._title(comparison)))
-        files = {name: str(Path(inside, f"{name}.png")) for name in (*pictures, "trace")}
-        if (form := self._request.save_null_text) and comparison.null_text is not None:
+            self._cells.append(figures.contact_cell(comparison, self._title(comparison), self._shown))
+        if (kept := self._request.save_null_text) and comparison.null_text is not None:
             files["null text"] = str(Path(inside, "null-text.safetensors"))
-            comparison.null_text.save(self.folder.path / files["null text"], noise=form == "exact")
+            comparison.null_text.save(self.folder.path / files["null text"], noise=kept == "exact")
         return record.of_comparison(comparison, files)

@@ -108,7 +108,7 @@ class CallSettings:
 
 
 def read_picture(source: str | bytes, field: str) -> Image.Image:
-    """Return a picture as RGB, upright.
+    """Return a picture as RGB, upright, what is transparent in it on white.
 
     Args:
         source: the path of a file, or the contents of one.
@@ -119,6 +119,8 @@ def read_picture(source: str | bytes, field: str) -> Image.Image:
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
+    from nulltta.images import opaque
+
     name = f"'{source}'" if isinstance(source, str) else "the uploaded file"
     try:
         with Image.open(Path(source) if isinstance(source, str) else io.BytesIO(source), formats=FORMATS) as picture:
@@ -127,7 +129,7 @@ def read_picture(source: str | bytes, field: str) -> Image.Image:
                     f"is too large: {name} has {picture.width}×{picture.height} pixels of {MAX_PICTURE:,} at most",
                     field=field,
                 )
-            return ImageOps.exif_transpose(picture).convert("RGB")
+            return opaque(ImageOps.exif_transpose(picture))
     except InvalidValue:
         raise
     except UnidentifiedImageError as error:

@@ -14,6 +14,7 @@ from rich.console import Console
 from torch import Tensor
 
 from nulltta.contracts import Reward
+from nulltta.display import terminal
 from nulltta.display.progress import print_line
 from nulltta.errors import InvalidValue
 from nulltta.evaluation.comparison import Comparison, Role, Score
@@ -63,7 +64,7 @@ def run(request: DiagnoseRequest) -> Diagnosis:
         LoadError: if a reward does not load.
         RewardError: if a reward fails.
     """
-    notes = Console(stderr=True)
+    notes = terminal.notes()
     runs = [read_run(folder) for folder in request.folders]
     settings = _common(runs, request.folders)
     refuse_unwritable(request.folders[0])

@@ -9,7 +9,6 @@ from typing import Any
 
 import psutil
 import torch
-from rich.console import Console
 from torch import Tensor
 
 from nulltta.algorithm.budget import evaluations, of_inner_step
@@ -18,6 +17,7 @@ from nulltta.algorithm.objective import Objective, predict_branches
 from nulltta.alignment import make_problem
 from nulltta.config import NullTTAConfig
 from nulltta.contracts import CleanLatents, GuidedModel, Reward
+from nulltta.display import terminal
 from nulltta.runs.loading import load, usable_device
 from nulltta.runs.request import RunSettings
 from nulltta.scoring import score_latents
@@ -83,7 +83,7 @@ def examine(settings: RunSettings) -> tuple[Machine, dict[str, str | None], Esti
         LoadError: if the model or the reward does not load.
         OutOfMemory: if the model does not fit into memory.
     """
-    machine, notes = describe(usable_device(settings.device)), Console(stderr=True)
+    machine, notes = describe(usable_device(settings.device)), terminal.notes()
     with notes.status("loading model and rewards"):
         loaded = load(settings)
     started = loaded.start is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from itertools import accumulate
@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from nulltta.display.formatting import number, sign, signed
 from nulltta.evaluation.comparison import Comparison
 from nulltta.images import to_pil
+from nulltta.runs.fonts import font_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,14 +39,22 @@ def upscaled(image: Image.Image, side: int) -> Image.Image:
 def comparison_picture(comparison: Comparison) -> Image.Image:
     """Draw the plain and the aligned image side by side, below the prompt and above their scores."""
     plain, aligned = (upscaled(to_pil(image[None])[0], SIDE) for image in (comparison.plain, comparison.aligned))
-    return _pair(comparison, plain, aligned, text=max(11, round(plain.width / 17)))
+    return _panels(comparison, {"plain": plain, "aligned": aligned}, text=max(11, round(plain.width / 17)))
 
 
-def contact_cell(comparison: Comparison, title: str | None = None) -> Image.Image:
-    """Draw a small `comparison_picture`, below its prompt or a title; its width depends on the images' size alone."""
-    images = (to_pil(image[None])[0] for image in (comparison.plain, comparison.aligned))
-    plain, aligned = (image.resize(_scaled(image, CELL_SIDE / min(image.size)), LANCZOS) for image in images)
-    return _pair(replace(comparison, prompt=title or comparison.prompt), plain, aligned, text=11)
+def contact_cell(
+    comparison: Comparison, title: str | None = None, names: Sequence[str] = ("plain", "aligned")
+) -> Image.Image:
+    """Draw a small `comparison_picture`, whose width depends on the size of the images alone.
+
+    Args:
+        comparison: the images and their scores.
+        title: what stands above them; the prompt if None.
+        names: which of the two images are drawn.
+    """
+    images = {name: to_pil(getattr(comparison, name)[None])[0] for name in names}
+    small = {name: image.resize(_scaled(image, CELL_SIDE / min(image.size)), LANCZOS) for name, image in images.items()}
+    return _panels(replace(comparison, prompt=title or comparison.prompt), small, text=11)
 
 
 def contact_sheet(cells: Sequence[Image.Image]) -> Image.Image:
@@ -64,6 +73,7 @@ def contact_sheet(cells: Sequence[Image.Image]) -> Image.Image:
 def trace_figure(comparison: Comparison) -> Figure:
     """Plot the reward over all inner steps, with the candidates of each denoising step, above the KL divergence."""
     from matplotlib.figure import Figure
+    from matplotlib.font_manager import FontProperties
 
     figure = Figure(figsize=(9, 5.5), dpi=110, layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
@@ -74,7 +84,8 @@ def trace_figure(comparison: Comparison) -> Figure:
     upper.scatter(*_columns(chosen), s=20, color="#cf222e", zorder=3, label="selected")
     upper.axhline(score.plain, color=GREY, linestyle="--", linewidth=1, label="plain sampling's image")
     upper.set_ylabel(_shortened(target, 48), parse_math=False)
-    upper.set_title(_shortened(comparison.prompt, 100), parse_math=False, fontsize=11)
+    font = FontProperties(fname=str(font_file(comparison.prompt)), size=11)
+    upper.set_title(_shortened(comparison.prompt, 100), parse_math=False, fontproperties=font)
     upper.legend(fontsize=8, loc="best")
     lower.plot(*_columns(kl), color="#8250df", marker=".", linewidth=1)
     lower.set_ylabel("KL (nats)")
@@ -83,6 +94,12 @@ def trace_figure(comparison: Comparison) -> Figure:
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.25)
     return figure
+
+
+def has_course(comparison: Comparison) -> bool:
+    """Return whether a run scored anything on its way, so that there is something to plot."""
+    *rewards, _ = course(comparison.trace, comparison.initial_rewards.tolist())
+    return any(rewards)
 
 
 def save_figure(figure: Figure, path: Path) -> None:
@@ -131,18 +148,20 @@ def _columns(points: Points) -> tuple[list[float], list[float]]:
     return [x for x, _ in points], [y for _, y in points]
 
 
-def _pair(comparison: Comparison, plain: Image.Image, aligned: Image.Image, text: int) -> Image.Image:
-    """Draw two images with their captions, in letters of `text` pixels."""
-    margin, line = text, round(1.45 * text)
-    width = plain.width + aligned.width + 3 * margin
-    title = _wrapped(comparison.prompt, _font(text), width - 2 * margin, lines=3)
+def _panels(comparison: Comparison, images: Mapping[str, Image.Image], text: int) -> Image.Image:
+    """Draw images of one size side by side with their names and scores, in letters of `text` pixels."""
+    margin, line, font = text, round(1.45 * text), _font(text, text=comparison.prompt)
+    wide, high = next(iter(images.values())).size
+    width = len(images) * (wide + margin) + margin
+    title = _wrapped(comparison.prompt, font, width - 2 * margin, lines=3)
     top = margin + line * len(title) + margin // 2
-    bottom = top + plain.height + margin // 2
+    bottom = top + high + margin // 2
     picture = Image.new("RGB", (width, bottom + line * (1 + len(comparison.scores)) + margin), "white")
     draw = ImageDraw.Draw(picture)
     for row, words in enumerate(title):
-        draw.text((margin, margin + row * line), words, INK, _font(text))
-    for left, image, name in ((margin, plain, "plain"), (2 * margin + plain.width, aligned, "aligned")):
+        draw.text((margin, margin + row * line), words, INK, font)
+    for place, (name, image) in enumerate(images.items()):
+        left = margin + place * (wide + margin)
         picture.paste(image, (left, top))
         draw.text((left, bottom), name, INK, _font(text, bold=True))
         for row, (measure, score) in enumerate(comparison.scores.items(), start=1):
@@ -163,13 +182,14 @@ def _caption(
     draw.text((at[0] + round(font.getlength(words)), at[1]), gained, UP if sign(gain) > 0 else DOWN, font)
 
 
-@cache
-def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """Return DejaVu Sans, which is installed with matplotlib and covers Latin, Greek, Cyrillic and more."""
-    import matplotlib
+def _font(size: int, bold: bool = False, text: str = "") -> ImageFont.FreeTypeFont:
+    """Return a font of a size that has the letters of a text."""
+    return _opened(font_file(text, bold=bold), size)
 
-    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name), size)
+
+@cache
+def _opened(file: Path, size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(str(file), size)
 
 
 def _wrapped(words: str, font: ImageFont.FreeTypeFont, width: int, lines: int) -> list[str]:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nulltta.algorithm.memory import MicroBatch
+from nulltta.display import terminal
 from nulltta.display.formatting import number, signed
 from nulltta.display.progress import print_line, progress_bar
 from nulltta.evaluation.bootstrap import Gain
@@ -36,7 +37,7 @@ def run(request: FitRequest) -> None:
         OutOfMemory: if memory runs out.
         KeyboardInterrupt: after Ctrl-C; the state is kept.
     """
-    notes = Console(stderr=True)
+    notes = terminal.notes()
     with as_error(request.out):
         request.out.parent.mkdir(parents=True, exist_ok=True)
     with notes.status("loading the model and the rewards"):

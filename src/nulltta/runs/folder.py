@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import secrets
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -15,6 +16,7 @@ from nulltta.files import as_error
 from nulltta.runs import record
 from nulltta.runs.interrupts import interrupts_deferred
 
+_LOG = logging.getLogger(__name__)
 Status = Literal["running", "finished", "interrupted", "failed"]
 
 
@@ -68,6 +70,7 @@ class RunFolder:
                 self._started = True
             yield self._record
             record.save({**self._record, "status": status}, self.path / "result.json")
+        _LOG.info("%s", self)
 
     def __str__(self) -> str:
         return f"{self.finished} of {self._expected} {self._unit} are finished and in '{self.path}'"
@@ -100,7 +103,8 @@ def closing(writer: Writer) -> Iterator[None]:
     except KeyboardInterrupt:
         if not folder.finished:
             raise
-        writer.close("finished" if folder.complete else "interrupted")
+        with suppress(KeyboardInterrupt):  # a second Ctrl-C takes effect when all is written
+            writer.close("finished" if folder.complete else "interrupted")
     except NullTTAError as error:
         if not folder.finished:
             raise

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from PIL.Image import Image
 
+from nulltta.runs.fonts import font_file
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -36,6 +38,7 @@ def grid_figure(cells: Sequence[Cell]) -> Figure:
         cells: the cells of at least one seed, with those of one prompt next to each other.
     """
     from matplotlib.figure import Figure
+    from matplotlib.font_manager import FontProperties
 
     blocks = [
         block[i : i + COLUMNS]
@@ -50,7 +53,8 @@ def grid_figure(cells: Sequence[Cell]) -> Figure:
     size = (max(columns * width + 0.5, 4.5), len(blocks) * (len(names) * height + 0.75))
     figure = Figure(figsize=size, dpi=110, layout="constrained")
     for part, block in zip(figure.subfigures(len(blocks), 1, squeeze=False)[:, 0], blocks, strict=True):
-        part.suptitle(shorten(block[0].prompt, int(13 * size[0]), placeholder=" …"), fontsize=9, parse_math=False)
+        title = shorten(block[0].prompt, int(13 * size[0]), placeholder=" …")
+        part.suptitle(title, fontproperties=FontProperties(fname=str(font_file(title)), size=9), parse_math=False)
         axes = part.subplots(len(names), columns, squeeze=False)
         for row, name in enumerate(names):
             for axis, cell in zip(axes[row], block, strict=False):

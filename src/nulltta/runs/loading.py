@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -27,6 +29,7 @@ from nulltta.rewards.expression import names, parse, with_source
 from nulltta.runs.call import CallSettings
 from nulltta.runs.request import ModelSettings, RunSettings
 
+_LOG = logging.getLogger(__name__)
 Settings = TypeVar("Settings", bound=ModelSettings)
 
 
@@ -145,12 +148,16 @@ def load_model(settings: ModelSettings) -> GuidedModel:
         LoadError: if the model does not load.
     """
     settings, call = resolved(settings), settings.arguments()
+    began = time.monotonic()
     with under_their_flags(settings), blaming("model"):
-        return models.load_model(
+        model = models.load_model(
             settings.model, device=settings.device, dtype=getattr(torch, str(settings.dtype)),
             base_model=settings.base_model, tiny_decoder=settings.tiny_decoder, compile=settings.compile,
             offload=settings.offload, **call,
         )  # fmt: skip
+    seconds = time.monotonic() - began
+    _LOG.info("model '%s' on %s in %s, loaded in %.1f s", settings.model, settings.device, settings.dtype, seconds)
+    return model
 
 
 @contextmanager
@@ -174,8 +181,11 @@ def load_reward(expression: str, device: torch.device | str | None = None, dtype
         LoadError: if its weights do not load.
         OutOfMemory: if they do not fit into memory.
     """
+    began = time.monotonic()
     with quiet_libraries(), out_of_memory_as_error(f"load '{expression}' in half precision (reward_dtype)"):
-        return rewards.load(expression, device=device, dtype=dtype)
+        reward = rewards.load(expression, device=device, dtype=dtype)
+    _LOG.info("reward '%s', loaded in %.1f s", expression, time.monotonic() - began)
+    return reward
 
 
 def resolved(settings: Settings) -> Settings:

@@ -31,7 +31,7 @@ class PromptRow:
 
 
 def read_rows(given: Sequence[str], file: Path | None, argument: str | None = "prompts") -> list[PromptRow]:
-    """Return the given prompts, then those of a file; blank lines are skipped.
+    """Return the given prompts, then those of a file; blank lines and those that begin with # are skipped.
 
     A file whose name ends in .jsonl has one JSON object per line, with "prompt" and, where wanted, "negative_prompt"
     and "seed". Any other file has one prompt per line. `argument` is the argument that names the file, for errors.
@@ -47,6 +47,7 @@ def read_rows(given: Sequence[str], file: Path | None, argument: str | None = "p
     except (OSError, UnicodeDecodeError) as error:
         reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
         raise InvalidValue(f"'{file}' cannot be read: {reason}", argument) from error
+    lines = ["" if line.lstrip().startswith("#") else line for line in lines]
     if not any(line.strip() for line in lines):
         raise InvalidValue(f"'{file}' holds no prompts: write one per line", argument)
     structured = file.suffix == ".jsonl"

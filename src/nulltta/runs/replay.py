@@ -14,6 +14,7 @@ from torch import Tensor
 
 from nulltta.config import NullTTAConfig
 from nulltta.contracts import GuidedModel, Reward
+from nulltta.display import terminal
 from nulltta.display.progress import print_line
 from nulltta.errors import InvalidValue, blaming, out_of_memory_as_error
 from nulltta.evaluation.comparison import Score
@@ -47,7 +48,7 @@ def run(request: ReplayRequest) -> bool:
         OutOfMemory: if memory runs out; the pictures finished before stay in the folder.
         KeyboardInterrupt: after a Ctrl-C before any picture was finished.
     """
-    began, notes = time.perf_counter(), Console(stderr=True)
+    began, notes = time.perf_counter(), terminal.notes()
     require_free(request.out, overwrite=request.overwrite)
     file = located(request.file)
     null_text = None if is_bare(file) else loading.load(file)

@@ -11,7 +11,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any, Literal
 
-from nulltta.config import NullTTAConfig, whole
+from nulltta.config import NullTTAConfig, one_of, whole
 from nulltta.config.settings import LARGEST_SEED, MOST
 from nulltta.errors import InvalidValue
 from nulltta.prompts import require_prompt, require_prompts, require_text
@@ -103,6 +103,7 @@ class AlignRequest:
             entry per picture then.
         prompts_file: the file that prompts with their own seeds or negative prompts came from.
         save_null_text: whether to keep what was learnt: "small", or "exact" with the noise of the run.
+        image_format: "png", "jpeg" or "webp", of the pictures themselves; figures are PNG.
         out: the folder for pictures and result.json.
         overwrite: whether the results of another run in that folder may be replaced.
 
@@ -119,11 +120,13 @@ class AlignRequest:
     seed_range: str | None = None
     prompts_file: Path | None = None
     save_null_text: Literal["small", "exact"] | None = None
+    image_format: Literal["png", "jpeg", "webp"] = "png"
     out: Path = Path("out")
     overwrite: bool = False
 
     def __post_init__(self) -> None:
         require_prompts(self.prompts)
+        one_of(self, "image_format", ("png", "jpeg", "webp"))
         require_text(self.negative_prompt, "a negative prompt")
         whole(self, "seed", at_least=0, at_most=LARGEST_SEED)
 
@@ -173,6 +176,11 @@ class AlignRequest:
         )  # fmt: skip
 
     @property
+    def is_plain(self) -> bool:
+        """Whether the pictures are sampled plainly, so that there is nothing to compare."""
+        return self.settings.method == "plain"
+
+    @property
     def is_one_command(self) -> bool:
         """Whether a single command line can ask for this: prompts of different seeds need a file to come from."""
         in_words = not self.own_negatives and (self.seed_range is not None or not self.own_seeds)
@@ -181,6 +189,7 @@ class AlignRequest:
     def command(self) -> list[str]:
         """Return the command line that asks for this, every setting spelt out."""
         own = {name: getattr(self, name) for name in ("seed", "negative_prompt", "save_null_text", "out")}
+        own |= {} if self.image_format == "png" else {"image_format": self.image_format}
         prompts, from_file = self.prompts, bool(self.own_seeds or self.own_negatives)
         if self.seed_range is not None:
             own |= {"seed": None, "seeds": self.seed_range}

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from rich.progress import track
 
 from nulltta.config import whole
 from nulltta.config.settings import MOST
 from nulltta.contracts import Reward
+from nulltta.display import terminal
 from nulltta.errors import InvalidValue, blaming
 from nulltta.files import as_error, atomic
 from nulltta.prompts import require_prompt, require_text
@@ -34,10 +34,10 @@ class ScoreRequest:
     """What `nulltta rewards score` is asked for.
 
     Attributes:
-        images: the pictures, or with `prompts` the one folder that they are in.
+        images: the pictures, or with `table` the one folder that they are in.
         rewards: names or expressions.
         prompt: what all pictures should show.
-        prompts: a CSV file with the columns file and prompt, instead of `prompt`.
+        table: a CSV file with the columns file and prompt, instead of `prompt`.
         reward_source: where the weights of a single reward given by name are.
         out: the CSV file to write; None for standard output.
         batch_size: how many pictures are scored at a time.
@@ -51,7 +51,7 @@ class ScoreRequest:
     images: Sequence[Path]
     rewards: Sequence[str]
     prompt: str | None = None
-    prompts: Path | None = None
+    table: Path | None = None
     reward_source: str | None = None
     out: Path | None = None
     batch_size: int = 8
@@ -70,7 +70,7 @@ def run(request: ScoreRequest) -> None:
         LoadError: if a reward does not load.
         RewardError: if a reward fails.
     """
-    notes = Console(stderr=True)
+    notes = terminal.notes()
     pictures = _pictures(request)
     if request.out is not None:
         with blaming("out"):
@@ -85,28 +85,28 @@ def run(request: ScoreRequest) -> None:
         score_files(loaded, pictures, batch_size=request.batch_size), "scoring", len(pictures),
         console=notes, transient=True, disable=not notes.is_terminal,
     )  # fmt: skip
-    rows = [(path.name if request.prompts else str(path), prompt, scores) for path, prompt, scores in scored]
+    rows = [(path.name if request.table else str(path), prompt, scores) for path, prompt, scores in scored]
     _write(rows, request.out)
 
 
 def _pictures(request: ScoreRequest) -> list[tuple[Path, str]]:
     """Return each picture with its prompt."""
-    if request.prompts is not None:
+    if request.table is not None:
         if request.prompt is not None:
-            raise InvalidValue("is for all pictures: give it or a CSV file (prompts), not both", field="prompt")
+            raise InvalidValue("is for all pictures: give it or a CSV file (table), not both", field="prompt")
         if len(request.images) != 1 or not request.images[0].is_dir():
             given = " ".join(map(str, request.images))
-            raise InvalidValue(f"goes with one folder of pictures, not '{given}'", field="prompts")
-        with blaming("prompts"):
-            return read_prompts(request.prompts, request.images[0])
+            raise InvalidValue(f"goes with one folder of pictures, not '{given}'", field="table")
+        with blaming("table"):
+            return read_prompts(request.table, request.images[0])
     prompt = request.prompt
     if prompt is None:
-        raise InvalidValue("is missing: say what the pictures should show, or give --prompts", "prompt")
+        raise InvalidValue("is missing: say what the pictures should show, or give --table", "prompt")
     require_prompt(prompt)
     for image in request.images:
         require_text(str(image), "a file's name")
         if image.is_dir():
-            raise InvalidValue(f"'{image}' is a folder: give its pictures, or a CSV file with their prompts (prompts)")
+            raise InvalidValue(f"'{image}' is a folder: give its pictures, or a CSV file with their prompts (table)")
         if not image.exists():
             raise InvalidValue(f"cannot read image '{image}': there is no such file")
     return [(image, prompt) for image in request.images]

@@ -19,25 +19,29 @@ from nulltta.evaluation.diagnosis import Diagnosis
 from nulltta.evaluation.verdict import MeasureFinding
 
 
-def score_tables(rows: Sequence[tuple[str, Mapping[str, Score]]], unit: str = "prompts") -> list[Table]:
+def score_tables(
+    rows: Sequence[tuple[str, Mapping[str, Score]]], unit: str = "prompts", *, is_plain: bool = False
+) -> list[Table]:
     """Return the tables of an aligned run, from the scores of each picture: for several, their gains and the means.
 
     Args:
         rows: the title and the scores of each picture.
         unit: what the pictures are of, in the plural.
+        is_plain: whether the pictures were sampled plainly, so that there is no gain.
     """
     if len(rows) == 1:
-        return [_means(rows[0][0], [rows[0][1]])]
-    return [_gains(rows), _means(f"mean of {len(rows)} {unit}", [scores for _, scores in rows])]
+        return [_means(rows[0][0], [rows[0][1]], is_plain=is_plain)]
+    means = _means(f"mean of {len(rows)} {unit}", [scores for _, scores in rows], is_plain=is_plain)
+    return [means] if is_plain else [_gains(rows), means]
 
 
-def _means(title: str, scores: Sequence[Mapping[str, Score]]) -> Table:
+def _means(title: str, scores: Sequence[Mapping[str, Score]], *, is_plain: bool) -> Table:
     """Return a table with a row per measure: means over the prompts for which it is defined."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column(Text(title, "bold"), overflow="fold")
-    for heading in ("plain", "aligned", "gain"):
+    for heading in ("plain",) if is_plain else ("plain", "aligned", "gain"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("role", style="dim", no_wrap=True)
+    table.add_column("" if is_plain else "role", style="dim", no_wrap=True)
     for name, first in scores[0].items():
         known = [prompt[name] for prompt in scores if not math.isnan(prompt[name].gain)]
         plain, aligned, gain = (
@@ -45,7 +49,8 @@ def _means(title: str, scores: Sequence[Mapping[str, Score]]) -> Table:
             for values in ([s.plain for s in known], [s.aligned for s in known], [s.gain for s in known])
         )
         label = Text(f"  {name}" if first.role == "component" else name)
-        table.add_row(label, number(plain), number(aligned), _gain(gain), first.role)
+        values = (number(plain),) if is_plain else (number(plain), number(aligned), _gain(gain))
+        table.add_row(label, *values, "" if is_plain else first.role)
     return table
 
 
@@ -84,7 +89,7 @@ def gain_table(samples: Sequence[tuple[str, Mapping[str, Score]]]) -> Table:
         gain, interval = float(np.mean(after) - np.mean(before)), "–"
         if len(units) > 1:
             found = paired_gain(before, after, np.random.default_rng(0))
-            interval = f"{found.low:+.3f} to {found.high:+.3f}"
+            interval = f"{signed(found.low)} to {signed(found.high)}"
         means = (number(float(np.mean(values))) for values in (before, after))
         table.add_row(Text(name), *means, _gain(gain), interval)
     return table
@@ -111,7 +116,7 @@ def diagnosis_rows(diagnosis: Diagnosis) -> list[tuple[str, str, str, str, str]]
     rows: list[tuple[str, str, str, str, str]] = []
     for each in (*diagnosis.measures, texture):
         gain = each.gain
-        shown = ("–", "–") if gain is None else (signed(gain.mean), f"{gain.low:+.3f} to {gain.high:+.3f}")
+        shown = ("–", "–") if gain is None else (signed(gain.mean), f"{signed(gain.low)} to {signed(gain.high)}")
         joint = "" if each.role == "target" or math.isnan(each.joint_fall) else f"{each.joint_fall:.0%}"
         rows.append((each.name, *shown, joint, each.role if each is not texture else "texture"))
     return rows
