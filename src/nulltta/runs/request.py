@@ -177,8 +177,8 @@ class AlignRequest:
 
     @property
     def is_plain(self) -> bool:
-        """Whether the pictures are sampled plainly, so that there is nothing to compare."""
-        return self.settings.method == "plain"
+        """Whether the pictures are sampled plainly from the negative prompt, so that there is nothing to compare."""
+        return self.settings.method == "plain" and self.settings.start is None
 
     @property
     def is_one_command(self) -> bool:
