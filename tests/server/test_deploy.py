@@ -11,7 +11,7 @@ import pytest
 import typer
 import yaml
 
-from nulltta.cli import app
+from nulltta.cli.commands import app
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 

@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if argv is None:
             for stream in (sys.stdout, sys.stderr):
-                stream.reconfigure(errors="replace")  # type: ignore[attr-defined] # of a terminal that knows ASCII only
+                stream.reconfigure(errors="replace")  # type: ignore[union-attr] # of a terminal that knows ASCII only
         from nulltta.cli.commands import run  # Ctrl-C may come during this already
 
         code = run(sys.argv[1:] if argv is None else argv)

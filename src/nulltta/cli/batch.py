@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from nulltta.cli import INTERRUPTED
 from nulltta.cli.flags import run_flags
-from nulltta.cli.messages import INTERRUPTED, quiet, say
+from nulltta.cli.messages import quiet, say
 from nulltta.display import terminal
 from nulltta.errors import InvalidValue
 from nulltta.runs.request import RunSettings
