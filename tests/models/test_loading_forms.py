@@ -153,6 +153,7 @@ def test_what_is_cut_off_counts_every_vector_of_a_textual_inversion(checkpoint: 
         load_model(pipeline).encode(["<style> and <style> seen from above"], [""])
 
 
+# torchao is not among the development packages: wherever it is installed, every import of diffusers takes longer.
 @pytest.mark.parametrize("library", ["torchao", "optimum.quanto"])
 def test_a_quantised_denoiser_is_aligned_with_a_gradient_and_stays_quantised(checkpoint: Path, library: str) -> None:
     pytest.importorskip(library)

@@ -163,6 +163,13 @@ def test_a_truncated_body_is_not_sampled(start: Any) -> None:
     assert at.metric("denoising_steps_total") == 0
 
 
+def test_many_headers_in_one_packet_are_refused(shared: Running) -> None:
+    headers = b"".join(b"X-%d: 1\r\n" % i for i in range(10_000))
+    with socket.create_connection(("127.0.0.1", shared.port), timeout=60) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n" + headers + b"\r\n")
+        assert connection.recv(64).startswith((b"HTTP/1.1 431", b"HTTP/1.1 400"))  # 400: it came in pieces
+
+
 def test_an_endless_header_is_cut_off(shared: Running) -> None:
     """Even where httptools is installed (Ray needs it), which has no limit and which uvicorn would prefer."""
     with socket.create_connection(("127.0.0.1", shared.port), timeout=60) as connection:

@@ -1,4 +1,4 @@
-"""What every request passes through, from the outside in: `RequestLog`, `Authentication`, `BodyLimit`.
+"""What every request passes through, from the outside in: `RequestLog`, `HeaderLimit`, `Authentication`, `BodyLimit`.
 
 These are plain ASGI middlewares because Starlette's base class hides a client's disconnection from the routes.
 """
@@ -28,6 +28,8 @@ PUBLIC_PATHS = ("/healthz", "/readyz", "/images/")
 """Paths that need no key: probes, and images, whose names are secrets."""
 BODY_TIMEOUT = 30.0
 """Seconds within which the body of a request must arrive."""
+MAX_HEADERS = 100
+"""The largest number of headers of a request; the parser limits the size of those that arrive in pieces only."""
 _REQUEST_ID = re.compile(r"[\w.:-]{1,64}", re.ASCII)
 MAX_DISCARDED = 64 << 20
 """Bytes of a body above the limit that are read and discarded, so that its sender receives the error."""
@@ -42,6 +44,7 @@ def add_middleware(app: FastAPI, settings: ServerSettings, metrics: ServerMetric
             CORSMiddleware, allow_origins=settings.cors_origins, allow_methods=("GET", "POST"),
             allow_headers=("authorization", "content-type"), expose_headers=("x-request-id", "retry-after"),
         )  # fmt: skip
+    app.add_middleware(HeaderLimit)
     app.add_middleware(RequestLog, metrics, quote=settings.log_prompts)
     app.add_middleware(HeadAsGet)
 
@@ -101,6 +104,20 @@ class RequestLog:
             "request", level, request_id=request_id, key=scope["state"].get("key"), method=scope["method"],
             route=route, status=status, seconds=round(seconds, 3),
         )  # fmt: skip
+
+
+class HeaderLimit:
+    """Refuses a request with more than `MAX_HEADERS` headers."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle a request."""
+        if scope["type"] == "http" and len(scope["headers"]) > MAX_HEADERS:
+            refusal = APIError(431, f"a request has at most {MAX_HEADERS} headers", code="too_many_headers")
+            return await refusal.response()(scope, receive, send)
+        return await self.app(scope, receive, send)
 
 
 class Authentication:
