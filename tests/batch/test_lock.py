@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from nulltta.batch.folder import BatchFolder
 from nulltta.batch.storage import LocalStorage
 from nulltta.errors import InvalidValue
 
@@ -68,3 +69,19 @@ def test_the_lock_file_of_a_used_folder_stays_the_same_file(tmp_path: Path) -> N
         pass
     assert lock.stat().st_ino == first
     assert written(folder.path) == {}
+
+
+def test_what_a_batch_has_not_written_stays_in_its_folder(tmp_path: Path) -> None:
+    own = [tmp_path / "scores" / "000001.parquet", tmp_path / "rows" / "ab" / ".row.json.0.partial"]
+    others = [tmp_path / "scores" / "mine.csv", tmp_path / ".draft.partial", tmp_path / "plans" / ".draft.partial"]
+    for file in (*own, *others):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    (tmp_path / ".git" / "refs").mkdir(parents=True)
+    folder = BatchFolder.at(tmp_path)
+    with folder.locked():
+        folder.remove_parts()
+    assert not any(file.exists() for file in own)
+    assert not (tmp_path / "rows").exists()
+    assert all(file.exists() for file in others)
+    assert (tmp_path / ".git" / "refs").is_dir()

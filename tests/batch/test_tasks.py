@@ -134,6 +134,11 @@ def test_a_rows_name_follows_what_its_pipeline_is_called_with_and_not_where_it_r
     Image.new("RGB", (8, 8), "blue").save(picture)
     names |= {name(image=str(picture)), name(mask=str(picture))}
     assert len(names) == 1 + len(changes) + 2
+    learnt = tmp_path / "null.safetensors"  # a fit writes its file at every best validation
+    learnt.write_bytes(b"1")
+    first = name(start=str(learnt))
+    learnt.write_bytes(b"2")
+    assert len({name(), first, name(start=str(learnt))}) == 3
     same: list[dict[str, Any]] = [{"device": "cuda"}, {"offload": "model"}, {"compile": True}, {"batch_size": 2}]
     assert {name(**change) for change in (*same, {"micro_batch": 1})} == {name()}
 

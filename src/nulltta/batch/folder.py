@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from nulltta.batch.storage import Storage, Writer, digest, storage_at
 from nulltta.batch.tasks import RowFailure, RowTask
+from nulltta.errors import first_line
 
 if TYPE_CHECKING:
     from nulltta.evaluation.comparison import Comparison
@@ -147,7 +148,7 @@ class BatchFolder:
 
     def remove_parts(self) -> None:
         """Delete what `write_part` has written."""
-        self.storage.remove("scores")
+        self.storage.remove("scores/[0-9][0-9][0-9][0-9][0-9][0-9].parquet")
 
     def write_table(self, tasks: Iterable[RowTask]) -> None:
         """Write scores.parquet with one row per finished row, in the order of the tasks; remove it if there is none.
@@ -175,7 +176,11 @@ class BatchFolder:
         try:
             record: Record = json.loads(self.storage.read(_file("rows", task, "json")))
             return record if {"scores", "settings", "image", "null_text"} <= record.keys() else None
-        except (OSError, ValueError, AttributeError):
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, AttributeError) as error:
+            message = f"row {task.row} is not in the table, because its record cannot be read: {first_line(error)}"
+            warnings.warn(message, stacklevel=2)
             return None
 
     def _write_text(self, name: str, text: str) -> None:

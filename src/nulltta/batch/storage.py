@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, TextIO, TypeAlias
@@ -19,6 +20,9 @@ from nulltta.files import as_error, atomic
 
 Writer: TypeAlias = Callable[[Path], object]
 """Writes a file to a path of this machine."""
+FOLDERS = ("images", "null_texts", "rows", "scores")
+FILES = ("scores.parquet", "errors.jsonl")
+"""What a batch writes in its folder, which may hold other things too; those are left alone."""
 
 
 class Storage(Protocol):
@@ -41,8 +45,8 @@ class Storage(Protocol):
         """
         ...
 
-    def remove(self, name: str) -> None:
-        """Delete a file or a folder with all that it holds, if it exists."""
+    def remove(self, pattern: str) -> None:
+        """Delete the files whose names match a pattern, which has wildcards in its last part only."""
         ...
 
     def reachable(self) -> bool:
@@ -122,11 +126,14 @@ class RemoteStorage:
         contents: bytes = system.cat_file(f"{root}/{name}")
         return contents
 
-    def remove(self, name: str) -> None:
-        """Delete a file or a folder."""
+    def remove(self, pattern: str) -> None:
+        """Delete the files that match a pattern."""
         system, root = self._files
-        with suppress(FileNotFoundError):
-            system.rm(f"{root}/{name}", recursive=True)
+        folder, _, last = f"{root}/{pattern}".rpartition("/")
+        with self._named(), suppress(FileNotFoundError):
+            for file in system.ls(folder, detail=False):
+                if fnmatchcase(str(file).rpartition("/")[2], last):
+                    system.rm_file(file)
 
     def reachable(self) -> bool:
         """Return True: an address is the same everywhere."""
@@ -175,16 +182,10 @@ class LocalStorage:
         """Return the contents of a file."""
         return (self.path / name).read_bytes()
 
-    def remove(self, name: str) -> None:
-        """Delete a file or a folder."""
-        path = self.path / name
-        if path.is_dir():
-            for inner in path.iterdir():
-                self.remove(f"{name}/{inner.name}")
-            with suppress(OSError):
-                path.rmdir()
-        else:
-            path.unlink(missing_ok=True)
+    def remove(self, pattern: str) -> None:
+        """Delete the files that match a pattern."""
+        for file in self.path.glob(pattern):
+            file.unlink(missing_ok=True)
 
     def reachable(self) -> bool:
         """Return whether this machine sees the folder."""
@@ -203,8 +204,7 @@ class LocalStorage:
             lock = self._lock()
         try:
             with as_error(self.path):
-                for left in self.path.glob("**/.*.partial"):  # by a run that was killed
-                    left.unlink(missing_ok=True)
+                self._remove_unfinished()
             yield
         finally:
             self._remove_empty(missing)
@@ -241,9 +241,17 @@ class LocalStorage:
                 return lock
             lock.close()
 
+    def _remove_unfinished(self) -> None:
+        """Delete the files that a run was writing when it was killed."""
+        inside = (file for name in FOLDERS for file in (self.path / name).rglob(".*.partial"))
+        beside = (file for name in FILES for file in self.path.glob(f".{name}.*.partial"))
+        for left in (*inside, *beside):
+            left.unlink(missing_ok=True)
+
     def _remove_empty(self, created: Sequence[Path]) -> None:
-        """Remove empty subfolders, and the created folders if they hold nothing but the lock file."""
-        for folder in sorted((path for path in self.path.rglob("*") if path.is_dir()), reverse=True):
+        """Remove a batch's empty folders, and the created ones if they hold nothing but the lock file."""
+        inside = (path for name in FOLDERS for path in (self.path / name, *(self.path / name).rglob("*")))
+        for folder in sorted((path for path in inside if path.is_dir()), reverse=True):
             with suppress(OSError):  # it is not empty
                 folder.rmdir()
         if self.path in created and [entry.name for entry in self.path.iterdir()] == [".lock"]:

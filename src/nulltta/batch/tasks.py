@@ -108,15 +108,18 @@ def tasks(
 def _shared(settings: RunSettings) -> dict[str, Any]:
     """Return what determines the files of all rows beside a row's own request, in JSON's types.
 
-    These are the precisions, the decoder of inner steps, the sources of weights and the arguments of the pipeline's
-    call, pictures by their contents. The device, offloading, compilation and the sizes of batches are not among them:
-    they do not change the pictures, so a batch that ran out of memory can be continued under others.
+    These are the precisions, the decoder of inner steps, the sources of weights, and the arguments of the pipeline's
+    call. Pictures and the file of a null text to start from are told by their contents. The device, offloading,
+    compilation and the sizes of batches are not among them: they do not change the pictures, so a batch that ran out
+    of memory can be continued under others.
     """
     optional = {
         "base_model": _place(settings.base_model), "reward_source": _place(settings.reward_source),
         "reward_dtype": settings.reward_dtype,
     }  # fmt: skip
     given = {name: value for name, value in optional.items() if value is not None}
+    if settings.start is not None and Path(settings.start).is_file():
+        given["start_contents"] = hashlib.blake2b(Path(settings.start).read_bytes(), digest_size=16).hexdigest()
     always = {"dtype": settings.dtype, "tiny_decoder": _place(settings.tiny_decoder)}
     return {**always, **given, **settings.contents()}
 
