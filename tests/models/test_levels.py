@@ -164,19 +164,14 @@ def test_stochastic_sampling_leaves_the_levels_as_they_are() -> None:
         ("FlowMatchEulerDiscreteScheduler", {"shift": 2.0, "use_karras_sigmas": True}),
         ("FlowMatchEulerDiscreteScheduler", {"shift": 2.0, "use_exponential_sigmas": True}),
         ("FlowMatchEulerDiscreteScheduler", {"shift": 2.0, "use_beta_sigmas": True}),
-        ("FlowMatchLCMScheduler", {"shift": 3.0}),
     ],
 )
-def test_a_flow_model_is_sampled_as_by_its_pipeline_or_refused(
+def test_a_flow_model_is_sampled_as_by_its_pipeline(
     name: str, config: dict[str, Any], flow_pipeline: Any
 ) -> None:
     flow = {"prediction_type": "flow_prediction"} if config.get("use_flow_sigmas") else {}
     flow_pipeline.scheduler = _scheduler(name, **flow, **config)
     settings = NullTTAConfig(num_inference_steps=4, guidance_scale=4.0, eta=0.0, num_particles=1)
-    if name == "FlowMatchLCMScheduler":
-        with pytest.raises(NullTTAError, match="scheduler is FlowMatchLCMScheduler"):
-            nulltta.load_model(flow_pipeline)
-        return
     model: Any = nulltta.load_model(flow_pipeline)
     ours = align(model, "a cat", "brightness", config=settings, seed=2, method="plain").images
     torch.testing.assert_close(ours, stock_images(model, "a cat", "", settings, seed=2), rtol=0, atol=2e-5)

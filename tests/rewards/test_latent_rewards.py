@@ -35,7 +35,7 @@ def test_every_method_gives_what_it_gives_for_the_same_reward_of_images(method: 
     direct, model = Direct(load(nearness)), Counting(Gaussian())
     steps: list[Any] = []
     ours = align(model, prompts, direct, config=CONFIG, seed=seeds, method=method, on_step=steps.append)
-    passes = {"dno": len(ours.trace), "reno": len(ours.trace), "shared-null": 2}  # each ends in images
+    passes = {"dno": len(ours.trace), "reno": len(ours.trace), "shared-null": 2, "lidar": 2}  # each ends in images
     assert model.decodings == {"without": passes.get(method, 1)}
     expected = align(Gaussian(), prompts, nearness, config=CONFIG, seed=seeds, method=method)
     assert torch.equal(ours.images, expected.images)

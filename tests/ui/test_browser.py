@@ -153,7 +153,7 @@ def test_stop_keeps_the_best_so_far(page: Any) -> None:
     page.locator("#stop").click()
     page.wait_for_selector("#status:has-text('Stopped after')")
     page.wait_for_selector("#pair img")
-    assert not page.locator("#stop").is_visible()
+    page.wait_for_selector("#stop", state="hidden")
     assert page.locator("#align").is_enabled()
 
 
