@@ -9,11 +9,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from nulltta import NullTTAConfig
+from nulltta.batch.ray_engine import RayEngineFactory
 from nulltta.cli import main
 from nulltta.runs.ray import shares
+from nulltta.runs.request import RunSettings
 
 from .tables import MANY, arguments, require_each_row_once, table_of, written
 
@@ -34,6 +39,26 @@ from .tables import MANY, arguments, require_each_row_once, table_of, written
 )
 def test_a_worker_takes_a_gpu_or_its_share_of_the_cpus(nodes, workers, device, expected) -> None:
     assert shares(nodes, workers, device) == expected
+
+
+@pytest.mark.parametrize(("given", "here"), [("user/repo", False), ("null.safetensors", True)])
+def test_a_null_text_is_a_file_or_else_a_hub_id(
+    given: str, here: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("null.safetensors").touch()
+    used: list[RunSettings] = []
+    ray = SimpleNamespace(exceptions=SimpleNamespace(RayError=OSError), shutdown=lambda: None)
+    replaced = {
+        "require_ray": lambda _: ray, "connect": lambda *_: None, "machines": lambda _: [{"CPU": 1.0}],
+        "_outcomes": lambda *given: used.append(given[2][0]) or iter(()),
+    }  # fmt: skip
+    for name, stand_in in replaced.items():
+        monkeypatch.setattr(f"nulltta.batch.ray_engine.{name}", stand_in)
+    settings: Any = RunSettings(config=NullTTAConfig(), start=given)
+    folder: Any = None
+    assert list(RayEngineFactory()(settings, folder)([], lambda *_: None)) == []
+    assert used[0].start == (str(tmp_path / given) if here else given)
 
 
 def test_without_ray_the_error_says_what_to_install(

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 from typing import Any
 
 import pytest
+from starlette.types import Message, Receive, Scope, Send
 
-from .serving import KEY, Running
+import nulltta
+from nulltta.server.middleware import BodyLimit
+
+from .serving import KEY, Running, running
 from .wire import ask, body, get, send
 
 MISTAKES: dict[str, tuple[Any, int, str | None, str, str]] = {
@@ -152,6 +157,39 @@ def test_a_server_without_keys_answers_only_to_loopback_hosts(start: Any) -> Non
     for host in ("evil.example", "127.0.0.1.evil.example", "localhost@evil.example", "[", ""):
         status, answered, _ = get(at, "/v1/models", **usual, host=host)
         assert (status, answered["error"]["code"]) == (403, "forbidden_host")
+
+
+def test_a_server_without_keys_refuses_the_pages_of_other_sites(tiny: nulltta.GuidedModel) -> None:
+    """A page can send a form to any address without asking, and its upload would be sampled."""
+    given = {"authorization": None, "content-type": "multipart/form-data; boundary=x"}
+    with running(tiny, cors_origins=("https://app.example",), allowed_hosts=("MyBox.local",)) as at:
+        for origin in ("https://evil.example", "https://localhost.evil.example", "https://app.example.evil", "null"):
+            status, answered, _ = ask(at, b"--x--", "POST", "/v1/images/edits", {**given, "origin": origin})
+            assert (status, answered["error"]["code"]) == (403, "forbidden_origin")
+        for origin in ("https://app.example", "http://localhost:3000", "http://[::1]", None):
+            status, answered, _ = ask(at, b"--x--", "POST", "/v1/images/edits", {**given, "origin": origin})
+            assert (status, answered["error"]["param"]) == (400, "image")
+        assert get(at, "/v1/models", authorization=None, host="mybox.LOCAL:8000")[0] == 200
+
+
+def test_a_limit_above_what_is_discarded_keeps_the_whole_body(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nulltta.server.middleware.MAX_DISCARDED", 4)
+    chunks = iter([{"body": b"abc", "more_body": True}] * 3 + [{"body": b"d"}])
+    found: list[Message] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        del scope, send
+        found.append(await receive())
+
+    async def receive() -> Message:
+        return {"type": "http.request", **next(chunks)}
+
+    async def send(message: Message) -> None:
+        raise AssertionError(message)
+
+    limit = BodyLimit(app, 10, {})
+    asyncio.run(limit({"type": "http", "method": "POST", "path": "/"}, receive, send))
+    assert found[0]["body"] == b"abcabcabcd"
 
 
 def test_a_truncated_body_is_not_sampled(start: Any) -> None:

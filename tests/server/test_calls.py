@@ -99,6 +99,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str | None, str]] = {
     "half a picture": (body(image=_uploaded()[0][:40]), "nulltta.image", ""),
     "a GIF": (body(image=_uploaded(kind="GIF")[0]), "nulltta.image", "must be a picture (PNG"),
     "a bomb": (body(image=_uploaded((5000, 5000), "1")[0]), "nulltta.image", "is too large"),
+    "a large picture": (body(image=_uploaded((32, 24))[0]), "nulltta.image", "32x24: this model draws 16x16"),
     "a mask alone": (body(mask=_uploaded()[0]), None, ""),
 }
 

@@ -6,10 +6,13 @@ import asyncio
 import base64
 import io
 import json
+import struct
 import urllib.request
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import httpx
 import openai
 import pytest
 from PIL import Image
@@ -162,6 +165,20 @@ def test_a_mistaken_edit_is_refused_by_name(at: Running, given: dict[str, Any], 
         client.images.edit(prompt="a", **given)
     assert refused.value.status_code == (400 if param else 413)
     assert refused.value.param == param
+
+
+def test_a_malformed_form_is_refused_by_name(at: Running) -> None:
+    huge = bytearray(encoded(Image.new("RGBA", (8, 8))))
+    huge[16:24] = struct.pack(">II", 60_000, 60_000)
+    huge[29:33] = struct.pack(">I", zlib.crc32(huge[12:29]))
+    for fields, param in (
+        ({"mask": ("m.png", bytes(huge))}, "mask"),
+        ({"nulltta[seed]": (None, b"5"), "nulltta[seed][]": (None, b"6")}, "nulltta.seed"),
+        ({"nulltta": (None, b"[" * 200_000)}, "nulltta"),
+    ):
+        files = {"prompt": (None, b"a"), "image": ("i.png", encoded(Image.new("RGB", (8, 8)))), **fields}
+        sent = httpx.post(f"{at.url}/v1/images/edits", files=files, headers={"authorization": f"Bearer {KEY}"})
+        assert (sent.status_code, sent.json()["error"]["param"]) == (400, param)
 
 
 def test_a_page_of_an_allowed_origin_may_use_the_server(at: Running) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -15,6 +17,7 @@ import pytest
 
 from nulltta.errors import InvalidValue, NullTTAError
 from nulltta.runs.network import is_loopback
+from nulltta.server.app import _sweep
 from nulltta.server.auth import VARIABLE, APIKeys, read_keys
 from nulltta.server.image_store import StoredImages
 from nulltta.server.settings import ServerSettings
@@ -76,6 +79,15 @@ def test_a_changed_file_of_keys_is_read_again(tmp_path: Path) -> None:
     assert keys.accept(f"Bearer {OTHER}".encode()) == "bob"
     file.write_text(f"bob {OTHER}\n")
     assert [keys.accept(f"Bearer {key}".encode()) for key in (KEY, OTHER)] == [None, "bob"]
+
+
+def test_a_key_withdrawn_between_reading_and_starting_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text(f"{KEY}\n{OTHER}\n")
+    read = read_keys(file, {})
+    file.write_text(f"{OTHER}\n")
+    keys = APIKeys(read, file)
+    assert [bool(keys.accept(f"Bearer {key}".encode())) for key in (KEY, OTHER)] == [False, True]
 
 
 def test_a_request_is_logged_under_its_own_id_and_the_name_of_its_key(
@@ -165,6 +177,30 @@ def test_images_in_a_folder_survive_a_kill(tmp_path: Path) -> None:
     assert again.find(kept[0]) is None
     again.sweep()
     assert [path.name for path in folder.iterdir()] == ["notes.txt"]
+
+
+def test_expired_images_are_deleted_although_an_earlier_sweep_failed(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("nulltta.server.app.SWEEP_INTERVAL", 0)
+    store, swept = StoredImages(10, 2), threading.Event()
+    errors = iter([OSError("the disk is gone")])
+
+    def sweep() -> None:
+        if error := next(errors, None):
+            raise error
+        swept.set()
+
+    async def sweep_twice() -> None:
+        sweeper = asyncio.create_task(_sweep(store))
+        assert await asyncio.to_thread(swept.wait, 30)
+        sweeper.cancel()
+
+    monkeypatch.setattr(store, "sweep", sweep)
+    with caplog.at_level(logging.ERROR, "nulltta.server"):
+        asyncio.run(sweep_twice())
+    assert [record.getMessage() for record in caplog.records] == ["sweep"]
+    store.close()
 
 
 def test_the_url_of_a_deleted_image_is_not_found(start: Callable[..., Running]) -> None:

@@ -68,10 +68,13 @@ def test_a_size_and_an_uploaded_picture_are_those_of_the_models_call(
 def test_a_visitor_cannot_name_a_file_or_ask_for_a_poster(engine: PageEngine, request_of: RequestOf) -> None:
     with pytest.raises(NullTTAError, match="image must be an uploaded picture"):
         call_settings([None, None, None, None, "/etc/passwd", None])
+    poster = io.BytesIO()
+    Image.new("1", (3000, 3000)).save(poster, "PNG")
     for settings, said in (
         ({"width": 10_000, "height": 10_000}, "100,000,000 pixels are too many for a page"),
         ({"num_frames": 3}, "num_frames is not an argument of"),
         ({"image": b"no picture"}, "image must be a picture"),
+        ({"image": poster.getvalue()}, "9,000,000 pixels are too many for a page"),
         ({"height": 17, "width": 16}, "divisible by 8"),
     ):
         with pytest.raises(NullTTAError, match=said):

@@ -47,6 +47,8 @@ class RayEngineFactory:
         connect(ray, self.address)
         if Path(settings.model).is_dir():
             settings = replace(settings, model=str(Path(settings.model).absolute()))
+        if settings.start is not None and Path(settings.start).exists():
+            settings = replace(settings, start=str(Path(settings.start).absolute()))
         workers, share = shares(machines(ray), self.workers, settings.device)
 
         def engine(work: Iterable[Sequence[RowTask]], on_advance: OnAdvance) -> Iterator[BatchOutcome]:

@@ -186,7 +186,7 @@ def serve(
     """Serve images over HTTP, with the interface of OpenAI's images API."""
     with blaming("api_key_file"):
         keys = read_keys(api_key_file, os.environ)
-    if start is not None:
+    if start is not None and Path(start).exists():  # else it is a hub id
         start = str(Path(start).absolute())  # a replica may have another current directory
     offered = ServerSettings.methods if start is None else ServerSettings.methods[::-1]
     if missing := [library for library in LIBRARIES if find_spec(library) is None]:

@@ -107,6 +107,21 @@ class CallSettings:
         return key, text
 
 
+def picture_size(source: str | bytes) -> tuple[int, int]:
+    """Return (width, height) of a picture from its header alone; (0, 0) if `read_picture` will refuse the picture.
+
+    Args:
+        source: the path of a file, or the contents of one.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(Path(source) if isinstance(source, str) else io.BytesIO(source), formats=FORMATS) as picture:
+            return picture.size
+    except Exception:  # of a damaged header, whatever its decoder raises
+        return 0, 0
+
+
 def read_picture(source: str | bytes, field: str) -> Image.Image:
     """Return a picture as RGB, upright, what is transparent in it on white.
 

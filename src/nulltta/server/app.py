@@ -15,6 +15,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 
 from nulltta.rewards import REWARDS
+from nulltta.server import logs
 from nulltta.server.background import add_job_routes
 from nulltta.server.edits import MAX_FIELDS, MAX_FILES, read_edit
 from nulltta.server.engine import ServerEngine
@@ -196,7 +197,10 @@ async def _disconnected(request: Request) -> None:
 
 
 async def _sweep(store: ImageStore) -> None:
-    """Delete expired images from time to time."""
+    """Delete expired images from time to time; an error is logged, and the next time may succeed."""
     while True:
         await asyncio.sleep(SWEEP_INTERVAL)
-        await asyncio.to_thread(store.sweep)
+        try:
+            await asyncio.to_thread(store.sweep)
+        except Exception as error:
+            logs.failure("sweep", error, quote=False)

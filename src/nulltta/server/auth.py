@@ -61,7 +61,8 @@ class APIKeys:
     """
 
     def __init__(self, keys: Sequence[str], file: Path | None = None) -> None:
-        self._file, self._seen = file, _state(file)
+        self._file = file
+        self._seen: tuple[int, int, int] | None = None  # the first request reads the file, which may have changed since
         self._names = _named(keys)
 
     def __bool__(self) -> bool:

@@ -39,7 +39,7 @@ async def read_edit(form: FormData) -> GenerationRequest:
                 raise APIError(400, f"unknown parameter '{plain}'", code="unknown_parameter", param=plain)
             files[plain].append(await value.read())
         elif found := _OPTION.fullmatch(name):
-            options[found[1]] = [*options.get(found[1], []), _value(value)] if found[2] else _value(value)
+            options[found[1]] = [*_list(options, found[1]), _value(value)] if found[2] else _value(value)
         elif name == "nulltta":
             options |= _json_object(value)
         else:
@@ -60,8 +60,16 @@ async def read_edit(form: FormData) -> GenerationRequest:
 def _value(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):  # the latter of thousands of nested lists
         return text
+
+
+def _list(options: dict[str, Any], name: str) -> list[Any]:
+    """Return the items of a list that have been given so far."""
+    if not isinstance(found := options.get(name, []), list):
+        param = f"nulltta.{name}"
+        raise APIError(400, f"'{param}': it is given as a value and as a list", code="invalid_value", param=param)
+    return found
 
 
 def _json_object(text: str) -> dict[str, Any]:
@@ -79,7 +87,7 @@ def _white_where_transparent(contents: bytes) -> bytes:
             if mask.width * mask.height > 1 << 24:
                 raise ValueError
             alpha = mask.convert("RGBA").getchannel("A")
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError) as error:
         message = "'mask': it must be a PNG or WebP whose transparent parts are to be painted anew"
         raise APIError(400, message, code="invalid_value", param="mask") from error
     file = BytesIO()

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from nulltta.config import NullTTAConfig
 from nulltta.errors import NullTTAError
-from nulltta.runs.call import CallSettings
+from nulltta.runs.call import CallSettings, picture_size
 from nulltta.server.errors import APIError
 from nulltta.server.jobs import JobSettings
 from nulltta.server.rewards import LoadedRewards
@@ -89,7 +89,7 @@ def check_job_settings(job: JobSettings, settings: ServerSettings, rewards: Load
 
 
 def check_call(call: CallSettings, settings: ServerSettings, size: tuple[int, int]) -> None:
-    """Check that the images of a request are not too large.
+    """Check that the images of a request are not too large, of which an uploaded picture may set the size.
 
     Args:
         call: what the model's pipeline is to be called with.
@@ -101,10 +101,14 @@ def check_call(call: CallSettings, settings: ServerSettings, size: tuple[int, in
     """
     own, frames = size[0] * size[1], call.num_frames or 1
     most = settings.max_pixels or 2 * own
-    asked = (call.width or size[0]) * (call.height or size[1])
-    if (call.width or call.num_frames) and asked * frames > most:
-        blamed = "size" if asked > most else "nulltta.num_frames"
-        raise _invalid(blamed, f"this model draws {size_name(size)}, and at most {most} pixels here")
+    width, height = call.width or size[0], call.height or size[1]
+    if started := call.image is not None and not call.width:  # most pipelines then draw in the size of the picture
+        width, height = picture_size(call.image or b"")
+    asked = width * height
+    if (call.width or call.num_frames or started) and asked * frames > most:
+        blamed = "nulltta.num_frames" if asked <= most else "nulltta.image" if started else "size"
+        found = f"the picture is too large with {size_name((width, height))}: " if blamed == "nulltta.image" else ""
+        raise _invalid(blamed, f"{found}this model draws {size_name(size)}, and at most {most} pixels here")
 
 
 def size_name(size: tuple[int, int]) -> str:

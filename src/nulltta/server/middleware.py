@@ -121,14 +121,17 @@ class HeaderLimit:
 
 
 class Authentication:
-    """Requires an API key or, on a server without keys, a loopback address in the Host header.
+    """Requires an API key or, on a server without keys, a loopback address in the Host and Origin headers.
 
-    The second rule keeps web pages out: a page can make its visitor's browser send requests to a loopback address, but
-    under the page's own host name.
+    The second rule keeps web pages out, which can make their visitor's browser send requests to a loopback address.
+    Such a request names the page's own host: as its Host if that name was pointed at the address, else as its Origin,
+    which a browser sends even with the forms that need no permission. A request without an Origin is no page's.
     """
 
     def __init__(self, app: ASGIApp, settings: ServerSettings) -> None:
-        self.app, self.keys, self.hosts = app, APIKeys(settings.keys, settings.key_file), settings.allowed_hosts
+        self.app, self.keys = app, APIKeys(settings.keys, settings.key_file)
+        self.hosts = {host.lower() for host in settings.allowed_hosts}
+        self.origins = settings.cors_origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request."""
@@ -140,8 +143,12 @@ class Authentication:
         headers = dict(scope["headers"])
         if not self.keys:
             host = _host_name(headers.get(b"host", b"").decode("latin-1"))
-            message = f"'{host}': without an API key this server answers to localhost and loopback addresses only"
-            return None if is_loopback(host) or host in self.hosts else APIError(403, message, code="forbidden_host")
+            if not is_loopback(host) and host.lower() not in self.hosts:
+                message = f"'{host}': without an API key this server answers to localhost and loopback addresses only"
+                return APIError(403, message, code="forbidden_host")
+            if b"origin" in headers and not self._is_welcome(headers[b"origin"].decode("latin-1")):
+                return APIError(403, "requests from other web sites are refused", code="forbidden_origin")
+            return None
         if scope["path"].startswith(PUBLIC_PATHS):
             return None
         if b"authorization" not in headers:
@@ -151,6 +158,11 @@ class Authentication:
             return APIError(401, "incorrect API key", code="invalid_api_key")
         scope["state"]["key"] = name
         return None
+
+    def _is_welcome(self, origin: str) -> bool:
+        """Return whether pages of an origin may use a server without keys; those of "null" may not."""
+        allowed = origin in self.origins or "*" in self.origins
+        return allowed or is_loopback(_host_name(origin.partition("://")[2]))
 
 
 class BodyLimit:
@@ -185,7 +197,7 @@ class BodyLimit:
 
     async def _read(self, receive: Receive, limit: int) -> bytes:
         body, size, more = bytearray(), 0, True
-        while more and size <= MAX_DISCARDED:
+        while more and size <= max(limit, MAX_DISCARDED):
             message = await receive()
             if message["type"] == "http.disconnect":
                 raise APIError(400, "the connection closed before the end of the body", code="invalid_body")

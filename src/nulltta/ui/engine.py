@@ -17,6 +17,7 @@ from nulltta.evaluation.measures import held_out_measures
 from nulltta.rewards.allowed import parse_allowed
 from nulltta.rewards.catalogue import ListedReward, catalogue
 from nulltta.rewards.expression import Name, names, parse
+from nulltta.runs.call import picture_size
 from nulltta.runs.loading import LoadedRun, load_model, load_reward, resolved, under_their_flags
 from nulltta.runs.request import AlignRequest, ModelSettings
 from nulltta.ui.pace import Pace, work_of
@@ -152,7 +153,10 @@ def require_feasible(request: AlignRequest) -> None:
     if (longest := max(map(len, (*prompts, request.negative_prompt)))) > MAX_PROMPT_LENGTH:
         raise InvalidValue(f"a prompt of {longest} characters is too long: {MAX_PROMPT_LENGTH} at most")
     settings = request.settings
-    pixels = (settings.width or 1) * (settings.height or 1) * (settings.num_frames or 1)
+    width, height = settings.width or 1, settings.height or 1
+    if settings.image is not None and not settings.width:  # most pipelines then draw in the size of the picture
+        width, height = picture_size(settings.image)
+    pixels = width * height * (settings.num_frames or 1)
     if pixels > MAX_PIXELS:
         raise InvalidValue(f"{pixels:,} pixels are too many for a page: {MAX_PIXELS:,} at most, frames included")
     for name, most in MAX_SETTINGS.items():
