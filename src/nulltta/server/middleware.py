@@ -161,8 +161,8 @@ class Authentication:
 
     def _is_welcome(self, origin: str) -> bool:
         """Return whether pages of an origin may use a server without keys; those of "null" may not."""
-        allowed = origin in self.origins or "*" in self.origins
-        return allowed or is_loopback(_host_name(origin.partition("://")[2]))
+        host = _host_name(origin.partition("://")[2])
+        return origin in self.origins or "*" in self.origins or host in self.hosts or is_loopback(host)
 
 
 class BodyLimit:
