@@ -16,6 +16,7 @@ from nulltta.null_text.fitted import FittedNullText
 from nulltta.null_text.forms import PromptForm, free_shapes
 from nulltta.null_text.identity import identity
 from nulltta.null_text.replay import replay
+from nulltta.null_text.start import started
 from nulltta.testing import Gaussian, nearness
 
 CONFIG = NullTTAConfig(
@@ -52,6 +53,13 @@ def test_what_is_not_optimised_is_a_replay(kind: str, config: NullTTAConfig, lea
         without = replay(model, start, prompt=prompt, seeds=[seed], plain=True)
         torch.testing.assert_close(result.baseline[b], without[0])
         assert not torch.allclose(result.images[b], without[0], atol=1e-3)
+
+
+def test_the_mask_comes_from_the_null_text(learnt: NullText) -> None:
+    problem = nulltta.align(Gaussian(), ["red", "green"], nearness, config=CONFIG, method="plain").problem
+    ours = replace(problem, null={**problem.null, "mask": torch.tensor([[1, 0], [1, 0]])})
+    masked = replace(learnt, values=[{**value, "mask": torch.tensor([1, 1])} for value in learnt.values])
+    assert torch.equal(started(ours, masked)(0)["mask"], torch.ones(2, 2, dtype=torch.long))
 
 
 def test_what_is_learnt_beyond_the_start_is_carried_from_step_to_step() -> None:

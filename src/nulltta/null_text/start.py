@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TypeAlias
 
-from nulltta.algorithm.embeddings import free
 from nulltta.algorithm.problem import NullPath, Problem
 from nulltta.contracts import Embedding
 from nulltta.errors import DoesNotFit, InvalidValue
@@ -48,7 +47,7 @@ def started(problem: Problem, given: AnyStart) -> NullPath:
     timesteps = [step.timestep for step in problem.schedule()]
 
     def null(index: int) -> Embedding:
-        return {**problem.null, **free(learnt.embedding(timesteps[index], problem.null, problem.cond))}
+        return {**problem.null, **learnt.embedding(timesteps[index], problem.null, problem.cond)}
 
     if (theirs := free_shapes(null(0))) != (ours := free_shapes(problem.null)):
         raise DoesNotFit(f"the null text does not fit this model: its tensors are {theirs}, the model's {ours}")
