@@ -90,6 +90,14 @@ def test_a_shared_null_text_averages_only_the_steps_that_were_optimised() -> Non
     torch.testing.assert_close(shared.null_text[0].values[0]["mean"], optimised)
 
 
+def test_a_budget_is_for_what_a_shared_null_text_is_learnt_with() -> None:
+    config = replace(SHORT, budget=34)  # one inner step, at the last denoising step
+    learnt, shared = (
+        align(Gaussian(), "red", nearness, config=config, method=method) for method in ("null-tta", "shared-null")
+    )
+    torch.testing.assert_close(shared.null_text[0].values[0]["mean"], learnt.null_text[0].values[-1]["mean"])
+
+
 def test_alignment_continues_from_a_null_text_given_at_the_start() -> None:
     problem = align(Gaussian(), "red", nearness, config=SHORT, method="plain").problem
     start = {"mean": torch.tensor([[0.3, -0.1, 0.2]])}
