@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import nulltta
-from nulltta import DoesNotFit, InvalidValue, LoadError, NullText, NullTTAConfig
+from nulltta import DoesNotFit, EncodedPrompt, InvalidValue, LoadError, NullText, NullTTAConfig
 from nulltta.null_text import loading
 from nulltta.null_text.fitted import FittedNullText
 from nulltta.null_text.forms import FORMS, free_shapes
@@ -68,6 +68,15 @@ def test_what_the_forms_depend_on(model: Any) -> None:
     assert not torch.allclose(shift["prompt"][1][0], shift["prompt"][1][1])
 
 
+def test_the_zeros_that_pad_a_text_change_nothing() -> None:
+    form = FORMS["prompt"]({"text": (4, 3)}, 1)
+    for parameter in form.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0))
+    null, cond = torch.zeros(1, 4, 3), torch.ones(1, 2, 3)
+    alone, padded = (form(0, {"text": null}, {"text": each})["text"] for each in (cond, torch.cat([cond, 0 * cond], 1)))
+    torch.testing.assert_close(padded, alone)
+
+
 @pytest.mark.parametrize("form", ["constant", "steps", "prompt"])
 def test_in_a_stock_pipeline_each_prompt_of_a_batch_gets_its_own(model: Any, form: Any) -> None:
     from diffusers import StableDiffusionPipeline
@@ -98,6 +107,12 @@ def test_plain_replay_is_plain_sampling(model: Any) -> None:
                             config=NullTTAConfig(num_inference_steps=4, guidance_scale=4.0, eta=0.0, num_particles=1),
                             seed=3)  # fmt: skip
     torch.testing.assert_close(plain, aligned.images)
+
+
+def test_an_encoded_prompt_is_replayed_like_its_text(model: Any) -> None:
+    embeds = model.pipeline.encode_prompt("a cat", "cpu", 1, False)[0]
+    encoded = replay(model, made(model), prompt=EncodedPrompt("a cat", prompt_embeds=embeds), seeds=[3])
+    torch.testing.assert_close(encoded, replay(model, made(model), prompt="a cat", seeds=[3]), rtol=0, atol=1e-5)
 
 
 def test_a_file_of_one_kind_is_not_read_as_the_other(model: Any, tmp_path: Path) -> None:

@@ -186,7 +186,7 @@ class _Network(nn.Module):
     """Δ_l = W_2 gelu(W_1 c_l + W_3 mean(c) + p_l + s_t) for each token l; for a vector, that without p_l and the mean.
 
     The last layer starts at zero. A prompt's embedding with fewer tokens than the null text's is filled up with zeros,
-    and one with more is cut, for c_l; the mean is of all its tokens.
+    and one with more is cut, for c_l; the mean is of all its tokens but zeros.
     """
 
     def __init__(self, shape: Sequence[int], steps: int) -> None:
@@ -207,7 +207,8 @@ class _Network(nn.Module):
         else:
             fitting = cond[:, : self.tokens]
             fitting = nn.functional.pad(fitting, (0, 0, 0, self.tokens - fitting.shape[1]))
-            mean = self.of_mean(cond.mean(1, keepdim=True))
+            real = (cond != 0).any(-1, keepdim=True).sum(1, keepdim=True).clamp(min=1)  # a batch is padded with zeros
+            mean = self.of_mean(cond.sum(1, keepdim=True) / real)
             hidden = self.of_token(fitting) + mean + self.position + self.step[index]
         shift: Tensor = self.out(nn.functional.gelu(hidden))
         return shift

@@ -64,7 +64,8 @@ def replay(
         raise InvalidValue("is needed: the null text was fitted for all prompts", "prompt")
     config = config or recorded_config(null_text.about)
     model = with_guidance(model, config)
-    unused = shown if isinstance(shown, EncodedPrompt) else ""  # φ' takes the negative prompt's place
+    # φ' takes the negative prompt's place; a fitted one counts from that of the empty prompt.
+    unused = shown if isinstance(shown, EncodedPrompt) and isinstance(learnt, NullText) else ""
     cond, phi = model.encode([shown] * count, [unused] * count)
     steps = steps_of(model, config)
     device = next(iter(cond.values())).device
