@@ -36,11 +36,13 @@ Wrapper = Callable[[Callable[..., Tensor], dict[str, Any]], Tensor]
 
 
 def require_known(null_text: Any) -> None:
-    """Refuse a null text with tensors that ComfyUI has no place for.
+    """Refuse a null text with tensors that ComfyUI has no place for, or for another guidance than classifier-free.
 
     Raises:
-        DoesNotFit: if it has one.
+        DoesNotFit: if it is one.
     """
+    if getattr(null_text, "about", {}).get("config", {}).get("guidance", "cfg") != "cfg":
+        raise DoesNotFit("the null text was learnt under normalized attention guidance: use apply or replay")
     if unknown := set(null_text.paths) - PLACES.keys():
         raise DoesNotFit(f"ComfyUI has no place for the null text's '{min(unknown)}': use it in diffusers")
 

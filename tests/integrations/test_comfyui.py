@@ -207,3 +207,9 @@ def test_in_a_real_comfyui() -> None:
                          text=True, check=False)  # fmt: skip
     assert run.returncode == 0, run.stderr
     assert "the same" in run.stdout
+
+
+def test_a_null_text_of_another_guidance_is_refused() -> None:
+    row = {"encoder_hidden_states": torch.zeros(3, 4)}
+    with pytest.raises(DoesNotFit, match="normalized attention guidance"):
+        unconditional.require_known(NullText([1.0], [row], "a", row, {"config": {"guidance": "nag"}}))

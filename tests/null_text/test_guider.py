@@ -57,6 +57,8 @@ def test_what_does_not_fit_is_refused() -> None:
     other = {"words": torch.zeros(3, 4)}
     with pytest.raises(DoesNotFit, match="'words': give places"):
         NullTextGuidance(NullText([1.0], [other], "a", other))
+    with pytest.raises(DoesNotFit, match="normalized attention guidance"):
+        NullTextGuidance(NullText([1.0], [row], "a", row, {"config": {"guidance": "nag"}}))
     assert NullTextGuidance(NullText([1.0], [other], "a", other), places={"words": "prompt_embeds"}).places
 
 

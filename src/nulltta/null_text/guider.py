@@ -38,7 +38,8 @@ class NullTextGuidance(ClassifierFreeGuidance):  # type: ignore[misc]  # diffuse
         options: further arguments of diffusers' `ClassifierFreeGuidance`.
 
     Raises:
-        DoesNotFit: if there is no name for one of the null text's tensors.
+        DoesNotFit: if there is no name for one of the null text's tensors, or it was learnt under normalized
+            attention guidance.
     """
 
     def __init__(
@@ -49,6 +50,8 @@ class NullTextGuidance(ClassifierFreeGuidance):  # type: ignore[misc]  # diffuse
         **options: Any,
     ) -> None:
         super().__init__(guidance_scale=guidance_scale, **options)
+        if null_text.about.get("config", {}).get("guidance", "cfg") != "cfg":
+            raise DoesNotFit("the null text was learnt under normalized attention guidance: use apply or replay")
         self.null_text = null_text
         known = {**PLACES, **(places or {})}
         if missing := set(null_text.paths) - known.keys():
