@@ -28,7 +28,7 @@ class DATE:
     with the first. The form of the update, ρ·g/‖g‖ at a tenth of the steps, is that of a summary of the paper; which
     steps the paper updates, its ρ, and whether ‖g‖ is taken over all tokens as here were not verified.
 
-    Cost per prompt with m updates: 2m denoiser branches with gradient and 2T without, of which m are those under the
+    Cost per prompt with m updates: m denoiser branches with gradient and 2T without, of which m are those under the
     moved embedding; m decodings and scores with gradient, 1 without.
 
     Attributes:
