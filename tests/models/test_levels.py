@@ -166,9 +166,7 @@ def test_stochastic_sampling_leaves_the_levels_as_they_are() -> None:
         ("FlowMatchEulerDiscreteScheduler", {"shift": 2.0, "use_beta_sigmas": True}),
     ],
 )
-def test_a_flow_model_is_sampled_as_by_its_pipeline(
-    name: str, config: dict[str, Any], flow_pipeline: Any
-) -> None:
+def test_a_flow_model_is_sampled_as_by_its_pipeline(name: str, config: dict[str, Any], flow_pipeline: Any) -> None:
     flow = {"prediction_type": "flow_prediction"} if config.get("use_flow_sigmas") else {}
     flow_pipeline.scheduler = _scheduler(name, **flow, **config)
     settings = NullTTAConfig(num_inference_steps=4, guidance_scale=4.0, eta=0.0, num_particles=1)
