@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-
-import torch
+from dataclasses import dataclass
 
 from nulltta.algorithm.problem import Problem
-from nulltta.algorithm.views import look, preview
-from nulltta.baselines.particles import guided_view, move, require_gradient
+from nulltta.baselines.particles import along_slope
 from nulltta.config import number
-from nulltta.contracts import Outcome, Step, Stream
-from nulltta.scoring import require_slope
+from nulltta.contracts import Stream
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,18 +30,5 @@ class DPS:
     def __post_init__(self) -> None:
         number(self, "scale")
 
-    @torch.no_grad()
     def __call__(self, problem: Problem) -> Stream:
-        p, B = problem, len(problem.prompts)
-        require_gradient(p)
-        x = initial = p.latents[:, :1]
-        first = torch.zeros(B, dtype=torch.long)
-        for i, step in enumerate(p.schedule()):
-            view = look(p, x, step, gradient=True)
-            if i == 0:
-                require_slope(p.reward, view.slope)
-            mean, std = move(p, x, guided_view(p, view), step)
-            x = mean + self.scale * view.slope + std * p.noise(i, step, x[:, 0], 1)
-            yield replace(Step.unscored(i, step.timestep, B, preview(p, view, first)), inner_rewards=view.rewards.T)
-        view = look(p, x, None)
-        return Outcome(view.images, view.rewards, first, initial[:, 0], latents=view.x0)
+        return along_slope(problem, lambda mean, std, z, slope: mean + self.scale * slope + std * z)

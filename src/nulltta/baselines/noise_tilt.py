@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from nulltta.algorithm.problem import Problem
-from nulltta.algorithm.views import look, preview
-from nulltta.baselines.particles import guided_view, move, require_gradient
+from nulltta.baselines.particles import along_slope
 from nulltta.config import number
-from nulltta.contracts import Outcome, Step, Stream
+from nulltta.contracts import Stream
 from nulltta.errors import InvalidValue
-from nulltta.scoring import require_slope
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,23 +40,14 @@ class NoiseTilt:
         if self.strength > 1:
             raise InvalidValue(f"must lie between 0 and 1, not {self.strength:g}", "strength")
 
-    @torch.no_grad()
     def __call__(self, problem: Problem) -> Stream:
-        p, B, rho = problem, len(problem.prompts), self.strength
-        require_gradient(p)
-        x = initial = p.latents[:, :1]
-        first = torch.zeros(B, dtype=torch.long)
-        for i, step in enumerate(p.schedule()):
-            view = look(p, x, step, gradient=True)
-            if i == 0:
-                require_slope(p.reward, view.slope)
-            mean, std = move(p, x, guided_view(p, view), step)
-            z = p.noise(i, step, x[:, 0], 1)
-            tilted = (1 - rho**2) ** 0.5 * z + rho * gaussian_ranks(view.slope.flatten(0, 1)).view_as(z)
-            x = mean + std * tilted
-            yield replace(Step.unscored(i, step.timestep, B, preview(p, view, first)), inner_rewards=view.rewards.T)
-        view = look(p, x, None)
-        return Outcome(view.images, view.rewards, first, initial[:, 0], latents=view.x0)
+        rho = self.strength
+
+        def advance(mean: Tensor, std: float, z: Tensor, slope: Tensor) -> Tensor:
+            tilted: Tensor = (1 - rho**2) ** 0.5 * z + rho * gaussian_ranks(slope.flatten(0, 1)).view_as(z)
+            return mean + std * tilted
+
+        return along_slope(problem, advance)
 
 
 def gaussian_ranks(values: Tensor) -> Tensor:

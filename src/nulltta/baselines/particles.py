@@ -5,6 +5,9 @@ N counts the samples or particles of one prompt; all B·N go through the network
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -12,10 +15,10 @@ from nulltta.algorithm import randomness
 from nulltta.algorithm.embeddings import take
 from nulltta.algorithm.objective import predict_branches
 from nulltta.algorithm.problem import Problem
-from nulltta.algorithm.views import View
-from nulltta.contracts import NoiseStep
+from nulltta.algorithm.views import View, look, preview
+from nulltta.contracts import NoiseStep, Outcome, Step, Stream
 from nulltta.errors import InvalidValue
-from nulltta.scoring import require_differentiable
+from nulltta.scoring import require_differentiable, require_slope
 
 
 def require_gradient(p: Problem) -> None:
@@ -70,3 +73,27 @@ def move(p: Problem, x: Tensor, eps: Tensor, step: NoiseStep) -> tuple[Tensor, f
     """Return the mean of x_{t−1}, (B, N, C, h, w), and its standard deviation for x and ε̃ of the same shape."""
     mean, std = p.model.step_distribution(x.flatten(0, 1), eps.flatten(0, 1), step)
     return mean.view_as(x), std
+
+
+@torch.no_grad()
+def along_slope(p: Problem, advance: Callable[[Tensor, float, Tensor, Tensor], Tensor]) -> Stream:
+    """Sample one latent per prompt, with ∇_{x_t} r(D(x̂0(x_t))) at hand in each step.
+
+    Args:
+        p: the problem.
+        advance: maps the step's mean and standard deviation, its noise and that gradient to x_{t−1}; tensors are
+            (B, 1, C, h, w).
+    """
+    B = len(p.prompts)
+    require_gradient(p)
+    x = initial = p.latents[:, :1]
+    first = torch.zeros(B, dtype=torch.long)
+    for i, step in enumerate(p.schedule()):
+        view = look(p, x, step, gradient=True)
+        if i == 0:
+            require_slope(p.reward, view.slope)
+        mean, std = move(p, x, guided_view(p, view), step)
+        x = advance(mean, std, p.noise(i, step, x[:, 0], 1), view.slope)
+        yield replace(Step.unscored(i, step.timestep, B, preview(p, view, first)), inner_rewards=view.rewards.T)
+    view = look(p, x, None)
+    return Outcome(view.images, view.rewards, first, initial[:, 0], latents=view.x0)
