@@ -168,6 +168,13 @@ def test_a_report_without_a_difference_says_tie_however_narrow_an_interval_is(pa
     assert {family.verdict(noise, "null-tta", f"m{k}") for k in range(40)} == {"tie"}
 
 
+def test_a_sure_difference_survives_a_thousand_comparisons(panel: Panel) -> None:
+    many = [replace(panel) for _ in range(75)]
+    family = ComparisonFamily(many)
+    assert len(family) > 1000
+    assert family.verdict(many[0], "null-tta", "clip") == "win"
+
+
 def test_the_vendi_score_needs_two_draws() -> None:
     def row(prompt: int, seed: int, vector: tuple[float, float]) -> ImageRow:
         scores: Mapping[str, float | None] = {"clip": 1.0}

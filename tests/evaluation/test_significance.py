@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nulltta.evaluation.significance import holm, sign_test
+from nulltta.evaluation.significance import holm, sign_test, sign_tests
 
 
 def test_holm_multiplies_by_what_is_left_and_keeps_the_order() -> None:
@@ -17,3 +17,9 @@ def test_holm_multiplies_by_what_is_left_and_keeps_the_order() -> None:
 def test_the_sign_test_of_equal_differences_is_that_of_coin_tosses() -> None:
     assert sign_test(np.ones(8)) == pytest.approx(2 / 2**8, rel=0.15)
     assert sign_test([1.0, -1.0]) == 1.0
+
+
+def test_several_sign_tests_are_those_of_each_alone() -> None:
+    differences = np.random.default_rng(1).normal(0.2, 1.0, size=(12, 3))
+    together = sign_tests(differences, draws=15_000)
+    assert together.tolist() == [sign_test(column, draws=15_000) for column in differences.T]

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
+
+import numpy as np
 
 from nulltta.benchmark.analysis import OURS, PLAIN, Panel
 from nulltta.benchmark.contenders import ABLATIONS, RIVALS, SWEEPS
-from nulltta.evaluation.significance import holm, sign_test
+from nulltta.evaluation.significance import holm, sign_tests
 
 Verdict = Literal["win", "tie", "loss"]
 LEVEL = 0.05
 """The adjusted p-value below which a difference counts."""
+DRAWS_PER_COMPARISON = 200
+"""Random signs per comparison of a family; the smallest adjusted p-value that can be found is 1 over this number."""
+
+_Comparison = tuple[int, str, str, str]  # the panel's id, the contender, the measure, what it is compared with
 
 
 class ComparisonFamily:
@@ -26,14 +32,14 @@ class ComparisonFamily:
 
     def __init__(self, panels: Sequence[Panel]) -> None:
         self._panels = panels  # keeps the ids valid
-        known = [
-            ((id(panel), *pair), sign_test(values))
+        differences = {
+            (id(panel), *pair): values
             for panel in panels
             for pair in _pairs(panel)
             if len(values := panel.differences(*pair)) > 1
-        ]
-        adjusted = holm([p for _, p in known])
-        self._adjusted = {key: p for (key, _), p in zip(known, adjusted, strict=True)}
+        }
+        p_values = _sign_tests(differences)
+        self._adjusted = dict(zip(p_values, holm(list(p_values.values())), strict=True))
 
     def __len__(self) -> int:
         """Return the number of comparisons."""
@@ -49,6 +55,23 @@ class ComparisonFamily:
         if gain is None or self.p(panel, name, measure, over) >= LEVEL:
             return "tie"
         return "win" if gain.mean > 0 else "loss"
+
+
+def _sign_tests(differences: Mapping[_Comparison, Sequence[float]]) -> dict[_Comparison, float]:
+    """Return the p-value of each comparison, from enough draws for the smallest to survive the correction.
+
+    A p-value is at least 1/(1 + draws), and Holm's method multiplies the smallest by the number of comparisons.
+    """
+    draws = max(20_000, DRAWS_PER_COMPARISON * len(differences))
+    by_length: dict[int, list[_Comparison]] = {}
+    for key, values in differences.items():
+        by_length.setdefault(len(values), []).append(key)
+    found = {
+        key: p
+        for keys in by_length.values()
+        for key, p in zip(keys, sign_tests(np.array([differences[key] for key in keys]).T, draws), strict=True)
+    }
+    return {key: float(found[key]) for key in differences}
 
 
 def _pairs(panel: Panel) -> Iterable[tuple[str, str, str]]:
