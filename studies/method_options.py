@@ -8,9 +8,8 @@ arm, in hundredths of each scorer, paired by prompt, with 95% bootstrap interval
 studies/results/method_options.json; an arm that the file holds already, with the same settings, is not run again.
 
 `Variant` is Null-TTA's loop with the options that the package does not have: normalised gradient steps in place of
-Adam, noise that is tilted along the reward's gradient (the gradient with respect to x̂0, from the backward pass of the
-last inner step), several candidates at some of the denoising steps only, and an objective that looks several denoising
-steps ahead at early ones.
+Adam, several candidates at some of the denoising steps only, φ' held within its bound after every inner step, and an
+objective that looks several denoising steps ahead at early ones.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -41,10 +40,11 @@ from nulltta.algorithm.optimiser import GradientAscent, ascend
 from nulltta.algorithm.problem import Problem
 from nulltta.algorithm.randomness import own_seed
 from nulltta.algorithm.sampling import null_tta
+from nulltta.algorithm.tilt import tilted
 from nulltta.algorithm.trust_region import within
-from nulltta.algorithm.views import look, predicted, preview
+from nulltta.algorithm.views import clean_slope, look, predicted, preview
 from nulltta.baselines import DPS
-from nulltta.baselines.noise_tilt import NoiseTilt, gaussian_ranks
+from nulltta.baselines.noise_tilt import NoiseTilt
 from nulltta.benchmark.contenders import filled
 from nulltta.benchmark.counting import counted
 from nulltta.benchmark.repeated import BestOf
@@ -110,12 +110,10 @@ class Held:
 
 @dataclass(frozen=True, kw_only=True)
 class Ahead(Objective):
-    """J whose clean estimate is taken after further deterministic denoising steps under φ', at the noise levels
-    `further`; it keeps the reward's gradient with respect to that estimate in `seen`."""
+    """J whose clean estimate is taken after deterministic denoising steps under φ' to the noise levels `further`."""
 
     cond: Embedding
     further: Sequence[NoiseStep] = ()
-    seen: dict[str, Tensor] = field(default_factory=dict)
 
     def __call__(self, null: Embedding) -> Terms:
         watched = replace(self, model=_Watched(self, null))
@@ -123,7 +121,7 @@ class Ahead(Objective):
 
 
 class _Watched(ModelWrapper):
-    """A model whose clean estimate looks ahead, and whose gradient is kept."""
+    """A model whose clean estimate looks ahead."""
 
     def __init__(self, ahead: Ahead, null: Embedding) -> None:
         super().__init__(ahead.model)
@@ -139,8 +137,6 @@ class _Watched(ModelWrapper):
                 self.ahead.config.guidance_scale,
             )
             x0, step = self.model.predict_x0(x, eps, following), following
-        if x0.requires_grad:
-            x0.register_hook(partial(self.ahead.seen.__setitem__, "slope"))  # type: ignore[no-untyped-call]
         return x0
 
 
@@ -150,7 +146,6 @@ class Variant:
 
     Attributes:
         normalised: take normalised gradient steps instead of Adam's.
-        tilt: ρ of the noise's tilt; 0 for none. Steps without inner steps are not tilted.
         choose: (from, to), the share of the denoising steps at which `num_particles` candidates are drawn; one
             elsewhere.
         ahead: how many denoising steps the objective looks ahead, itself included.
@@ -161,7 +156,6 @@ class Variant:
     """
 
     normalised: bool = False
-    tilt: float = 0.0
     choose: tuple[float, float] = (0.0, 1.0)
     ahead: int = 1
     until: float = 0.0
@@ -203,9 +197,8 @@ class Variant:
                 null, eps, kl = within(objective, null, eps, cfg.kl_target)
             mean, std = p.model.step_distribution(x, p.model.guide(eps, eps_cond, s), step)
             noise = p.noise(i, step, x, K)
-            if self.tilt and n:
-                w = gaussian_ranks(objective.seen["slope"])[:, None]
-                noise = (1 - self.tilt**2) ** 0.5 * noise + self.tilt * w
+            if cfg.noise_tilt and n and std > 0:
+                noise = tilted(noise, clean_slope(p, x, step, eps, eps_cond), cfg.noise_tilt)
             latents = mean[:, None] + std * noise
             view = look(p, latents, steps[i + 1] if i + 1 < T else None, null)
             selected = greedy(view.rewards)
@@ -254,17 +247,17 @@ EARLY: dict[str, Any] = {"num_inference_steps": 10, "optimise_between": (0.3, 1.
 ARMS: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
     "the preset, tuned": ({}, {}),
     "K = 1": ({"num_particles": 1}, {}),
-    "K = 1, tilt 0.3": ({"num_particles": 1}, {"tilt": 0.3}),
-    "K = 2, tilt 0.3": ({}, {"tilt": 0.3}),
-    "K = 1, tilt 0.3, held within 2 nats": (HELD, {"tilt": 0.3, "hold": True}),
+    "K = 1, tilt 0.3": ({"num_particles": 1, "noise_tilt": 0.3}, {}),
+    "K = 2, tilt 0.3": ({"noise_tilt": 0.3}, {}),
+    "K = 1, tilt 0.3, held within 2 nats": ({**HELD, "noise_tilt": 0.3}, {"hold": True}),
     "T = 10, normalised, held within 2 nats, K = 1, tilt 0.3": (
-        {**NEXT, **HELD}, {"normalised": True, "tilt": 0.3, "hold": True},
+        {**NEXT, **HELD, "noise_tilt": 0.3}, {"normalised": True, "hold": True},
     ),
-    "T = 10, K = 1, tilt 0.3": ({"num_particles": 1, "num_inference_steps": 10}, {"tilt": 0.3}),
-    "K = 1, tilt 0.3, window 0.3 to 1": ({"num_particles": 1, "optimise_between": (0.3, 1.0)}, {"tilt": 0.3}),
+    "T = 10, K = 1, tilt 0.3": ({"num_particles": 1, "num_inference_steps": 10, "noise_tilt": 0.3}, {}),
+    "K = 1, tilt 0.3, window 0.3 to 1": ({"num_particles": 1, "optimise_between": (0.3, 1.0), "noise_tilt": 0.3}, {}),
     "T = 10, normalised, kl_target 2, K = 1": (NEXT, {"normalised": True}),
     "window 0.3 to 0.8": ({"optimise_between": (0.3, 0.8)}, {}),
-    "K = 1, tilt 0.5": ({"num_particles": 1}, {"tilt": 0.5}),
+    "K = 1, tilt 0.5": ({"num_particles": 1, "noise_tilt": 0.5}, {}),
     "T = 10": ({"num_inference_steps": 10}, {}),
     "T = 10, window 0.3 to 1": (EARLY, {}),
     "T = 10, window 0.3 to 1, 2 steps ahead until 0.6": (EARLY, {"ahead": 2, "until": 0.6}),

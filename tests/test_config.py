@@ -18,7 +18,7 @@ def test_defaults_are_published_except_for_zeroth_order_directions() -> None:
         "reward_weight": None, "kl_weight": 0.002, "prior_weight": None, "prior_variance": 0.01, "annealing": 0.008,
         "learning_rate": 0.01, "eta": 1.0, "conventions": "paper", "gradient": "auto",
         "zeroth_order_samples": 4, "zeroth_order_radius": 0.1, "zeroth_order_directions": "cma",
-        "inner_decoder": "full", "optimise_between": (0.0, 1.0), "kl_target": None,
+        "inner_decoder": "full", "optimise_between": (0.0, 1.0), "kl_target": None, "noise_tilt": 0.0,
         "budget": 0,
     }  # fmt: skip
 

@@ -9,8 +9,8 @@ from torch import Tensor
 from nulltta import NullTTAConfig, align
 from nulltta.algorithm.sampling import plain
 from nulltta.algorithm.streams import MethodRun
+from nulltta.algorithm.tilt import gaussian_ranks
 from nulltta.baselines import DATE, BestOfN, LiDAR, NoiseTilt
-from nulltta.baselines.noise_tilt import gaussian_ranks
 from nulltta.contracts import Embedding, NoiseStep
 from nulltta.testing import Gaussian, nearness
 

@@ -22,8 +22,9 @@ from nulltta.algorithm.memory import MicroBatch
 from nulltta.algorithm.objective import Objective
 from nulltta.algorithm.optimiser import GradientAscent, StartAscent, ascend
 from nulltta.algorithm.problem import Problem
+from nulltta.algorithm.tilt import tilted
 from nulltta.algorithm.trust_region import within
-from nulltta.algorithm.views import both_predicted, decoded, look, predicted, preview
+from nulltta.algorithm.views import both_predicted, clean_slope, decoded, look, predicted, preview, require_tilt
 from nulltta.contracts import Embedding, GuidedModel, NoiseStep, Outcome, Step, Stream
 from nulltta.errors import InvalidValue
 from nulltta.scoring import greedy, pick, require_differentiable, require_slope
@@ -89,9 +90,12 @@ def null_tta(problem: Problem) -> Stream:
     p, cfg, s = problem, problem.config, problem.config.guidance_scale
     K, release = cfg.num_particles, cfg.conventions == "release"
     gamma = schedules.annealing_coefficient(cfg.annealing, cfg.num_inference_steps)
+    if cfg.noise_tilt:
+        require_tilt(p)
     ascent, counts, steps = _start_ascent(p), planned(cfg, started=p.start is not None), p.schedule()
     start = p.start or (lambda _: p.null)
     null, nulls = start(0), []  # φ'; what it learns beyond its start is carried over from step to step
+    kept = []  # the noise of the selected candidates, where it is not the seed's own
     moved, learnt = p.start is not None, False
 
     view = look(p, p.latents, steps[0], null, allow_nan=release)  # 1. K initial latents
@@ -118,16 +122,21 @@ def null_tta(problem: Problem) -> Stream:
         nulls.append(null)
 
         mean, std = p.model.step_distribution(x, p.model.guide(eps, eps_cond, s), step)  # 2c. K candidates x_{t−1}
-        latents = mean[:, None] + std * p.noise(i, step, x, K)
+        noise = p.noise(i, step, x, K)
+        if cfg.noise_tilt and n and std > 0:
+            noise = tilted(noise, clean_slope(p, x, step, eps, eps_cond), cfg.noise_tilt)
+        latents = mean[:, None] + std * noise
         if i + 1 < len(steps):
             null = _carried(null, start(i), start(i + 1)) if learnt else start(i + 1)
         view = look(p, latents, steps[i + 1] if i + 1 < len(steps) else None, null, allow_nan=release)
         selected = greedy(view.rewards)
         x, eps, eps_cond = (pick(values, selected) for values in (latents, view.eps_null, view.eps_cond))
+        if cfg.noise_tilt:
+            kept.append(pick(noise, selected))
         yield Step(i, step.timestep, inner_rewards, view.rewards, selected, kl.cpu(), preview(p, view, selected))
 
     best = greedy(view.rewards)  # 3.
-    return Outcome(view.images, view.rewards, best, initial, initial_rewards, nulls, view.x0)
+    return Outcome(view.images, view.rewards, best, initial, initial_rewards, nulls, view.x0, kept)
 
 
 def _carried(null: Embedding, before: Embedding, after: Embedding) -> Embedding:

@@ -14,8 +14,8 @@ from nulltta.algorithm.memory import MicroBatch
 from nulltta.algorithm.objective import predict_branches
 from nulltta.algorithm.problem import Problem
 from nulltta.contracts import CleanLatents, Embedding, GuidedModel, NoiseStep
-from nulltta.errors import RewardError
-from nulltta.scoring import pick, require_graph, score_latents
+from nulltta.errors import InvalidValue, RewardError
+from nulltta.scoring import pick, require_differentiable, require_graph, score_latents
 
 
 class View(NamedTuple):
@@ -112,6 +112,39 @@ def clean_latents(p: Problem, x: Tensor, step: NoiseStep | None, eps_null: Tenso
     if step is not None:
         x = p.model.predict_x0(x, p.model.guide(eps_null, eps_cond, p.config.guidance_scale), step)
     return CleanLatents(x, step, p.model.decode)
+
+
+def require_tilt(p: Problem) -> None:
+    """Check that the noise can be tilted.
+
+    Raises:
+        InvalidValue: if the reward or the decoder has no gradient, or the model computes in float16.
+    """
+    require_differentiable(p.reward, "noise_tilt needs one: set it to 0")
+    if p.model.dtype == torch.float16:
+        raise InvalidValue("needs a model in bfloat16 or float32: gradients underflow in float16", "noise_tilt")
+    if not (p.model.differentiable or p.reward.reads_latents):
+        raise InvalidValue("must be 0: images that this model decodes carry no gradient", "noise_tilt")
+
+
+def clean_slope(p: Problem, x: Tensor, step: NoiseStep, eps_null: Tensor, eps_cond: Tensor) -> Tensor:
+    """Return ∇_{x̂0} r(D(x̂0)) at latents (B, C, h, w), one per prompt.
+
+    It goes through the decoder of the inner steps and the reward, and not through the denoiser.
+
+    Raises:
+        RewardError: if the reward fails, or it or its gradient is not finite.
+    """
+
+    def of(rows: Tensor) -> Tensor:
+        x0 = clean_latents(p, x[rows], step, eps_null[rows], eps_cond[rows]).x0.detach()
+        with torch.enable_grad():
+            clean = CleanLatents(x0.requires_grad_(), step, partial(p.model.decode, detail=p.config.inner_decoder))
+            rewards = score_latents(p.reward, clean, [p.prompts[row] for row in rows.tolist()])
+            return reward_gradient(p, rewards, x0)
+
+    memory = MicroBatch(p.memory.rows, p.model.enable_checkpointing)
+    return torch.cat(memory.map(of, len(x)))
 
 
 def preview(p: Problem, view: View, selected: Tensor) -> Callable[[], Tensor]:

@@ -8,7 +8,7 @@ import torch
 
 from nulltta.algorithm.problem import Problem
 from nulltta.algorithm.views import look
-from nulltta.baselines.particles import initial_latents, move, predict, refuse_kl_target
+from nulltta.baselines.particles import initial_latents, move, predict, refuse_null_text_settings
 from nulltta.config import whole
 from nulltta.contracts import Outcome, Step, Stream
 from nulltta.scoring import greedy, pick
@@ -35,7 +35,7 @@ class BestOfN:
     @torch.no_grad()
     def __call__(self, problem: Problem) -> Stream:
         p, (B, N) = problem, (len(problem.prompts), self.samples)
-        refuse_kl_target(p)
+        refuse_null_text_settings(p)
         x = initial = initial_latents(p, N)
         for i, step in enumerate(p.schedule()):
             mean, std = move(p, x, predict(p, x, step), step)

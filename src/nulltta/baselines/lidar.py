@@ -10,7 +10,7 @@ from torch import Tensor
 from nulltta.algorithm import randomness
 from nulltta.algorithm.problem import Problem
 from nulltta.algorithm.views import look
-from nulltta.baselines.particles import move, predict, refuse_kl_target
+from nulltta.baselines.particles import move, predict, refuse_null_text_settings
 from nulltta.config import number, whole
 from nulltta.contracts import NoiseStep, Outcome, Step, Stream
 
@@ -56,7 +56,7 @@ class LiDAR:
     @torch.no_grad()
     def __call__(self, problem: Problem) -> Stream:
         p, B, N = problem, len(problem.prompts), self.samples
-        refuse_kl_target(p)
+        refuse_null_text_settings(p)
         short = replace(p, config=replace(p.config, num_inference_steps=self.lookahead_steps, eta=0.0))
         x = starts = _own_starts(short, N)
         for step in short.schedule():

@@ -25,20 +25,24 @@ def require_gradient(p: Problem) -> None:
     """Check that a gradient can be taken through the model and the reward, and that nothing concerns a null text.
 
     Raises:
-        InvalidValue: if the reward has no gradient, the model computes in float16, or there is a `kl_target`.
+        InvalidValue: if the reward has no gradient, the model computes in float16, or a setting concerns a null text.
     """
     require_differentiable(p.reward, "this method needs one; null-tta, best-of-n and fk do without")
     if p.model.dtype == torch.float16:
         raise InvalidValue("this method's gradients underflow in float16: load the model in bfloat16 or float32")
-    refuse_kl_target(p)
+    refuse_null_text_settings(p)
 
 
-def refuse_kl_target(p: Problem) -> None:
-    """Check that there is no `kl_target`, which would do nothing without a null text.
+def refuse_null_text_settings(p: Problem) -> None:
+    """Check that there is neither a `kl_target` nor a `noise_tilt`, which belong to the method that learns a null text.
 
     Raises:
         InvalidValue: if there is one.
     """
+    if p.config.noise_tilt:
+        raise InvalidValue(
+            "tilts the noise of null-tta's steps: set it to 0 or use the method noise-tilt", "noise_tilt"
+        )
     if p.config.kl_target is not None:
         raise InvalidValue("bounds what a null text does, and this method learns none: leave it out", "kl_target")
 

@@ -16,7 +16,14 @@ from torch import Tensor
 from nulltta.algorithm import schedules
 from nulltta.algorithm.problem import Problem
 from nulltta.algorithm.views import View, look, preview
-from nulltta.baselines.particles import guided_view, initial_latents, move, predict, refuse_kl_target, require_gradient
+from nulltta.baselines.particles import (
+    guided_view,
+    initial_latents,
+    move,
+    predict,
+    refuse_null_text_settings,
+    require_gradient,
+)
 from nulltta.baselines.resampling import RESAMPLING, resampled
 from nulltta.config import number, one_of, whole
 from nulltta.contracts import NoiseStep, Outcome, Step, Stream
@@ -169,7 +176,7 @@ class FKSteering:
     def sample(self, problem: Problem) -> Generator[Step, None, Weighted]:
         """Yield the steps and return the weighted particles, of which `__call__` keeps one."""
         p, (B, N) = problem, (len(problem.prompts), self.particles)
-        refuse_kl_target(p)
+        refuse_null_text_settings(p)
         steps = p.schedule()
         times = {round(time * len(steps)) for time in self.times} - {0, len(steps)}
 

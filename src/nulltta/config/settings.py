@@ -70,6 +70,9 @@ class NullTTAConfig:
             0 <= from < to <= 1.
         kl_target: the most that φ' may move the distribution of a denoising step, in nats of the exact KL divergence;
             above 0. After the inner steps φ' is drawn back towards φ as far as that takes. None for no bound.
+        noise_tilt: ρ, how far the noise of an optimised denoising step is tilted along the reward's gradient with
+            respect to the clean estimate (arXiv 2606.18066): 0 for not at all, 1 for the whitened gradient alone. It
+            takes no further denoiser evaluation, and one backward pass through the decoder per step.
         budget: the most denoiser evaluations per prompt; inner steps are cut in proportion to keep it. An inner step
             counts two, forward and backward. 0 for no limit.
 
@@ -101,6 +104,7 @@ class NullTTAConfig:
     inner_decoder: Detail = _option("full", "full or tiny: the decoder of the inner steps")
     optimise_between: tuple[float, float] = _option((0.0, 1.0), "from to: share of the denoising steps to optimise")
     kl_target: float | None = _option(None, "most nats by which the null text may move a denoising step")
+    noise_tilt: float = _option(0.0, "ρ: how far a step's noise is tilted along the reward's gradient, 0 to 1")
     budget: int = _option(0, "most denoiser evaluations per prompt; 0 for no limit")
 
     def __post_init__(self) -> None:
@@ -110,7 +114,7 @@ class NullTTAConfig:
         whole(self, "num_particles", at_least=1, at_most=MOST)
         whole(self, "budget", at_least=0)
         self._check_inner_steps()
-        for name in ("kl_weight", "learning_rate", "guidance_scale", "nag_scale", "nag_tau", "nag_alpha"):
+        for name in ("kl_weight", "learning_rate", "guidance_scale", "nag_scale", "nag_tau", "nag_alpha", "noise_tilt"):
             number(self, name)
         for name in ("reward_weight", "prior_weight"):
             if getattr(self, name) is not None:
@@ -126,6 +130,7 @@ class NullTTAConfig:
             number(self, "eta", or_else=" or 'auto'")
         if self.eta != "auto" and self.eta > 1:
             raise InvalidValue(f"must lie between 0 and 1, not {self.eta:g}", "eta")
+        self._check_tilt()
         shares = self.optimise_between
         if len(shares) != 2 or not 0 <= shares[0] < shares[1] <= 1:
             raise InvalidValue(
@@ -158,6 +163,12 @@ class NullTTAConfig:
             raise InvalidValue(f"must be 1 or more, not {self.nag_tau:g}", "nag_tau")
         if self.nag_alpha > 1:
             raise InvalidValue(f"must lie between 0 and 1, not {self.nag_alpha:g}", "nag_alpha")
+
+    def _check_tilt(self) -> None:
+        if self.noise_tilt > 1:
+            raise InvalidValue(f"must lie between 0 and 1, not {self.noise_tilt:g}", "noise_tilt")
+        if self.noise_tilt and self.conventions == "release":
+            raise InvalidValue("must be 0 under the conventions of the release, which does not have it", "noise_tilt")
 
     @property
     def branches(self) -> tuple[int, int]:

@@ -72,6 +72,8 @@ class Outcome:
         nulls: φ' at each denoising step, each with first dimension B; empty for methods that learn none.
         latents: (B, K, C, h, w), what the candidates were decoded from; None if the method does not return them, so
             that a reward that reads latents cannot score its candidates again.
+        noise: (B, C, h, w) per denoising step, the noise that was kept; empty if it is what the seed gives the
+            selected candidate.
     """
 
     candidates: Tensor
@@ -81,6 +83,7 @@ class Outcome:
     initial_rewards: Tensor | None = None
     nulls: Sequence[Embedding] = ()
     latents: Tensor | None = None
+    noise: Sequence[Tensor] = ()
 
 
 Stream: TypeAlias = Generator[Step, None, Outcome]

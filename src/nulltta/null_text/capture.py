@@ -36,12 +36,13 @@ def null_texts(problem: Problem, outcome: Outcome, trace: Sequence[Step]) -> lis
         row, latents = partial(_row, b), outcome.initial_latents[b].cpu()
         release = problem.config.conventions == "release"
         seed, candidates = None if release else problem.seeds[b], [int(indices[b]) for indices in chosen]
+        drawn = _KeptNoise(seed, timesteps, candidates, problem.config.num_particles, latents.shape)
         found.append(
             NullText(
                 timesteps, [transform(without_prompt(null), row) for null in outcome.nulls], prompt,
                 transform(without_prompt(problem.null), row),
                 {**common, "seed": problem.seeds[b]}, latents,
-                _KeptNoise(seed, timesteps, candidates, problem.config.num_particles, latents.shape),
+                [row(noise) for noise in outcome.noise] or drawn,
                 outcome.candidates[b, outcome.selected[b]].cpu(),
             )
         )  # fmt: skip
