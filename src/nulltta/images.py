@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from torch import Tensor
@@ -33,6 +34,19 @@ def to_pil(images: Tensor) -> list[Image.Image]:
 
     pixels = images.detach().float().clamp(0, 1).mul(255).round().permute(0, 2, 3, 1).cpu().numpy()
     return [Image.fromarray(image) for image in pixels.astype(np.uint8)]
+
+
+def digest(picture: Any) -> str | None:
+    """Return a hash of the pixels of a PIL image, a tensor or an array, or of a list of them; None for other values."""
+    if isinstance(picture, list | tuple):
+        each = [digest(one) for one in picture]
+        return None if not each or None in each else "".join(map(str, each))
+    if isinstance(picture, Tensor):
+        picture = picture.detach().cpu().double().numpy()
+    if not (isinstance(picture, np.ndarray) or hasattr(picture, "getpixel")):
+        return None
+    pixels = np.asarray(picture)
+    return hashlib.blake2b(repr(pixels.shape).encode() + pixels.tobytes(), digest_size=12).hexdigest()
 
 
 def opaque(image: Image.Image) -> Image.Image:

@@ -194,6 +194,11 @@ def test_a_fitted_null_text_is_sampled_at_the_cost_of_a_plain_sample(model: Any,
         result = align(model, ["a cat", "a dog"], "colourfulness", config=config, method=method)
     assert (evaluations.forward, evaluations.backward, chosen.budget) == (2 * 2 * T, 0, "")
     assert not torch.equal(result.images, result.baseline)
+    unmoved = replace(config, inner_steps=(0, 0), num_particles=1)
+    started = align(model, ["a cat", "a dog"], "colourfulness", config=unmoved, start=file)
+    nats = torch.stack([step.kl for step in started.trace]).sum(0)
+    torch.testing.assert_close(method.nats(result.problem), nats, rtol=1e-3, atol=1e-6)
+    assert bool((nats > 0).all())
     with pytest.raises(NullTTAError, match=rf"no file of form '{form}' for 'jpeg' was given \(--fitted\)"):
         arm(name, 0, "", replace(task, target="jpeg"))
 

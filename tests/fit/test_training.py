@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 import nulltta
@@ -129,6 +131,14 @@ def test_the_state_of_another_fit_or_a_damaged_one_is_refused(model: Any, tmp_pa
         drained(problem(model), state)
 
 
+def test_the_state_of_a_fit_to_another_picture_is_refused(model: Any, tmp_path: Path) -> None:
+    pictures = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
+    first, second = (model.called(image=picture, strength=1.0) for picture in pictures)
+    drained(problem(first, settings=settings(updates=1)), tmp_path / "state")
+    with pytest.raises(LoadError, match="the state of another fit"):
+        drained(problem(second, settings=settings(updates=1)), tmp_path / "state")
+
+
 def test_a_guard_that_keeps_falling_ends_the_fit(model: Any) -> None:
     choices = settings(updates=60, validate_every=2, learning_rate=0.02)
     null_text, steps = drained(problem(model, settings=choices, guards={"darkness": darkness}))
@@ -141,6 +151,8 @@ def test_what_cannot_be_fitted_is_refused(model: Any) -> None:
         FitProblem(model, nulltta.rewards.load("jpeg"), ["a"], ["b", "c"], CONFIG)
     with pytest.raises(InvalidValue, match="2 prompts or more"):
         FitProblem(model, Custom(brightness, "brightness"), ["a"], ["b"], CONFIG)
+    with pytest.raises(InvalidValue, match="kl_target is for test-time alignment"):
+        FitProblem(model, Custom(brightness, "brightness"), ["a"], ["b", "c"], replace(CONFIG, kl_target=1.0))
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 import nulltta
-from nulltta import DoesNotFit, EncodedPrompt, InvalidValue, LoadError, NullText, NullTTAConfig
+from nulltta import DoesNotFit, EncodedPrompt, InvalidValue, LoadError, NullText, NullTTAConfig, rewards
+from nulltta.fit.settings import FitSettings
+from nulltta.fit.training import FitProblem
 from nulltta.null_text import loading
 from nulltta.null_text.fitted import FittedNullText
 from nulltta.null_text.forms import FORMS, free_shapes
@@ -18,6 +22,7 @@ from nulltta.null_text.identity import identity
 from nulltta.null_text.replay import replay
 
 from ..tiny import save_stable_diffusion
+from ..tiny_families import save_sdxl
 
 CONFIG = NullTTAConfig(num_inference_steps=4, guidance_scale=4.0, eta=0.0)
 
@@ -38,6 +43,11 @@ def made(model: Any, form: Any = "prompt") -> FittedNullText:
     about = {"model": identity(model), "form": form, "where": model.placement(4),
              "config": {"num_inference_steps": 4, "guidance_scale": 4.0, "eta": 0.0}}  # fmt: skip
     return FittedNullText(timesteps, shift.requires_grad_(False), (1, 4), about)
+
+
+def metadata_of(path: Path) -> dict[str, str]:
+    with safe_open(path, framework="pt") as file:
+        return dict(file.metadata())
 
 
 @pytest.mark.parametrize("form", ["constant", "steps", "prompt"])
@@ -94,6 +104,46 @@ def test_in_a_stock_pipeline_each_prompt_of_a_batch_gets_its_own(model: Any, for
     assert float((theirs - stock(prompts, **call).images).abs().max()) > 1e-3
 
 
+@pytest.fixture(scope="module")
+def sdxl(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    from diffusers import DDIMScheduler
+
+    loaded = nulltta.load_model(save_sdxl(tmp_path_factory.mktemp("sdxl") / "sdxl"), device="cpu")
+    loaded.pipeline.scheduler = DDIMScheduler(clip_sample=False)
+    return loaded
+
+
+@pytest.mark.parametrize("guidance", ["cfg", "nag"])
+def test_sdxl_without_a_negative_prompt_counts_from_the_null_embedding_of_the_fit(
+    sdxl: Any, tmp_path: Path, guidance: Any
+) -> None:
+    config = NullTTAConfig(num_inference_steps=2, guidance_scale=4.0, guidance=guidance, conventions="exact")
+    problem = FitProblem(sdxl, rewards.load("brightness"), ["a cat"], ["a", "b"], config, FitSettings(form="constant"))
+    _, null = problem.model.encode([""], [""])
+    shift = FORMS["constant"](free_shapes(null), 2).requires_grad_(False)
+    for parameter in shift.parameters():
+        parameter.data = 0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0))
+    problem.null_text(shift).save(tmp_path / "n.safetensors")
+    pipeline, scale = sdxl.pipeline, 4.0 if guidance == "cfg" else 0.0
+    latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+
+    def sampled(**call: Any) -> torch.Tensor:
+        return pipeline(["a cat", "a dog"], num_inference_steps=2, guidance_scale=scale, latents=latents,
+                        output_type="latent", **call).images  # fmt: skip
+
+    plain = sampled(negative_prompt=["", ""])
+    with FittedNullText.load(tmp_path / "n.safetensors", sdxl).apply(pipeline):
+        without, empty = sampled(), sampled(negative_prompt=["", ""])
+        torch.testing.assert_close(without, empty, rtol=0, atol=1e-3)
+        assert float((empty - plain).abs().max()) > 0.01
+        if guidance == "cfg":
+            assert float((sampled(negative_prompt=["red"] * 2) - empty).abs().max()) > 1e-4
+    alone = load_file(tmp_path / "n.safetensors")  # as files were before φ was held in them
+    save_file({name: tensor for name, tensor in alone.items() if not name.startswith("null.")},
+              tmp_path / "old.safetensors", metadata_of(tmp_path / "n.safetensors"))  # fmt: skip
+    assert FittedNullText.load(tmp_path / "old.safetensors", sdxl).null == {}
+
+
 def test_replay_needs_a_prompt_and_has_no_noise(model: Any) -> None:
     with pytest.raises(InvalidValue, match="fitted"):
         replay(model, made(model))
@@ -127,13 +177,9 @@ def test_a_file_of_one_kind_is_not_read_as_the_other(model: Any, tmp_path: Path)
      {"form": "words"}, {"timesteps": []}, {"timesteps": "x"}, {"between": [1]}],
 )  # fmt: skip
 def test_a_file_that_lies_is_refused_in_one_line(model: Any, tmp_path: Path, lie: dict[str, Any]) -> None:
-    from safetensors import safe_open
-    from safetensors.torch import save_file
-
     path = tmp_path / "n.safetensors"
     made(model).save(path)
-    with safe_open(path, framework="pt") as file:
-        metadata, tensors = dict(file.metadata()), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    metadata, tensors = metadata_of(path), load_file(path)
     metadata["about"] = json.dumps({**json.loads(metadata["about"]), **lie})
     save_file(tensors, path, metadata)
     with pytest.raises(LoadError) as refused:

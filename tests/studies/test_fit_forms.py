@@ -18,8 +18,8 @@ def test_no_prompt_is_both_trained_and_tested_on(study: Callable[[str], ModuleTy
     forms = study("fit_forms")
     forms.write_prompts(tmp_path)
     training, validation = ((tmp_path / f"{name}.txt").read_text().splitlines() for name in ("train", "validation"))
-    tested = grammar.test_prompts(forms.TEST_PROMPTS)
-    assert len({*training, *validation, *tested}) == 2048 + 48 + 64
+    tested = grammar.test_prompts(150)  # more than the benchmark reports
+    assert len({*training, *validation, *tested}) == 2048 + 48 + 150
     kinds = [(len(facts.objects), facts.count) for facts in map(grammar.parse, validation)]
     assert {(1, 1), (1, 2), (1, 3), (2, 2)} == set(kinds)
 

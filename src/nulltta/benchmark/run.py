@@ -18,6 +18,7 @@ import torch
 from nulltta.algorithm.randomness import own_seed
 from nulltta.alignment import align
 from nulltta.benchmark.counting import counted
+from nulltta.benchmark.fitted import FittedSampling
 from nulltta.benchmark.measures import Measures
 from nulltta.benchmark.plan import Plan, SamplingJob
 from nulltta.benchmark.store import BenchmarkFolder, ImageRow
@@ -96,7 +97,10 @@ class JobSampler:
             raise NullTTAError(f"{job.arm.name}, target '{job.arm.target}', prompt '{prompts[0]}': {error}") from error
         n, (spent, clock) = len(prompts), began.spent(images.device)
         scores, features = self.measures(images, prompts), self.measures.packed_features(images)
-        nats = torch.stack([step.kl.float() for step in result.trace]).sum(0).tolist()
+        if isinstance(method, FittedSampling):  # outside of what is counted and timed
+            nats = method.nats(result.problem).tolist()
+        else:
+            nats = torch.stack([step.kl.float() for step in result.trace]).sum(0).tolist()
         return [
             ImageRow(
                 job.arm.key, number, job.seed, spent / n, clock / n,

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from nulltta.algorithm import randomness, schedules
+from nulltta.algorithm.embeddings import free
 from nulltta.algorithm.gradients import ESTIMATORS, GradientEstimator, finite_rows, in_micro_batches
 from nulltta.algorithm.memory import ANY_RUN, MicroBatch
 from nulltta.algorithm.objective import Objective
@@ -87,7 +88,8 @@ class FitProblem:
         memory: how many rows go through the networks at once.
 
     Raises:
-        InvalidValue: if the reward has no gradient or reads latents, or there are fewer than two validation prompts.
+        InvalidValue: if the reward has no gradient or reads latents, a `kl_target` is set, or there are fewer than two
+            validation prompts.
     """
 
     model: GuidedModel
@@ -103,6 +105,8 @@ class FitProblem:
     def __post_init__(self) -> None:
         require_differentiable(self.reward, "fit a null text for a reward that has one")
         require_pictures(self.reward, "the validation of a fit")
+        if self.config.kl_target is not None:
+            raise InvalidValue("is for test-time alignment: leave it out, or raise kl_weight", "kl_target")
         object.__setattr__(self, "model", with_guidance(self.model, self.config))
         if len(self.validation) < 2:
             raise InvalidValue("needs 2 prompts or more, to compare plain and fitted pictures", "validation")
@@ -122,7 +126,16 @@ class FitProblem:
 
     def null_text(self, form: Form, **about: Any) -> FittedNullText:
         """Return a form as a null text that says how it was made."""
-        return FittedNullText([step.timestep for step in self.steps], form, self.span, {**self.about, **about})
+        timesteps = [step.timestep for step in self.steps]
+        return FittedNullText(timesteps, form, self.span, {**self.about, **about}, self.held_null)
+
+    @cached_property
+    def held_null(self) -> Embedding:
+        """φ without a batch dimension, where the pipeline's calls have zeros in its place by default; else empty."""
+        if not self.about.get("where", {}).get("zeros"):
+            return {}
+        _, null = self.model.encode([""], [""])
+        return {name: rows[0].cpu() for name, rows in free(null).items()}
 
     @cached_property
     def about(self) -> dict[str, Any]:
@@ -295,7 +308,8 @@ class _Training:
 
     def _fingerprint(self) -> str:
         """Return what must agree for a fit to go on: everything but the number of validations."""
-        same = {**self.problem.about, "validation": list(self.problem.validation), "guards": list(self.problem.guards)}
+        p = self.problem
+        same = {**p.about, "validation": list(p.validation), "guards": list(p.guards), "dtype": str(p.model.dtype)}
         return hashlib.blake2b(json.dumps(same, sort_keys=True, default=str).encode(), digest_size=12).hexdigest()
 
     def save(self, path: Path) -> None:

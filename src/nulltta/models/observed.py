@@ -13,6 +13,7 @@ from torch import Tensor
 
 from nulltta.contracts import Embedding, GuidedModel, NoiseStep
 from nulltta.errors import InvalidValue, NullTTAError, first_line, is_out_of_memory
+from nulltta.images import digest
 from nulltta.models import conditioning, distilled, guidance, observation, prompts, proof, steps
 from nulltta.models.attention import ImageTokens
 from nulltta.models.checks import refuse_unusable, require_call
@@ -294,8 +295,9 @@ class ObservedModel(GuidedModel):
 
         joint: the branches are rows of one call; null_first: the null branch comes first; time: the path of an
         argument that tells the denoiser the time, and its value at each step; call: the call's plain arguments;
-        second: the calls have no null branch; axes: which dimension holds an argument's rows; repeats: how many of them
-        belong to one image; aliases: which of the denoiser's paths those of the network beside it repeat.
+        pictures: hashes of its pictures; second: the calls have no null branch; zeros: a call without a negative prompt
+        has zeros there; axes: which dimension holds an argument's rows; repeats: how many of them belong to one image;
+        aliases: which of the denoiser's paths those of the network beside it repeat.
         """
         found = self.found
         path, values = clock(self._timeline(num_inference_steps).steps)
@@ -310,6 +312,10 @@ class ObservedModel(GuidedModel):
             where["aliases"] = dict(found.aliases)
         if self.stock.second:
             where["second"] = True
+        if getattr(self.pipeline.config, "force_zeros_for_empty_prompt", False):
+            where["zeros"] = True
+        if pictures := {name: hashed for name, value in self.stock.options.items() if (hashed := digest(value))}:
+            where["pictures"] = pictures
         return where
 
     # Layouts

@@ -55,7 +55,7 @@ def attention_guided(null_text: Applicable, pipeline: Any, *, exact: bool) -> It
         )
     null = None
     if not null_text.prompt:  # a fitted one counts from φ, which the call does not encode
-        _, null = load_model(pipeline, **where.get("call", {})).encode([""], [""])
+        null = null_text.null or _encoded_null(pipeline, where)
     with ExitStack() as undo:
         for denoiser in denoisers(pipeline).values():
             watch = GuidedReplacement(null_text, where, denoiser, guidance_of(config), null)
@@ -66,6 +66,12 @@ def attention_guided(null_text: Applicable, pipeline: Any, *, exact: bool) -> It
             undo.enter_context(overruled(pipeline, "prepare_latents", begun))
             undo.enter_context(overruled(pipeline.scheduler, "step", stepped))
         yield
+
+
+def _encoded_null(pipeline: Any, where: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return φ of the empty prompt, without a batch dimension."""
+    _, null = load_model(pipeline, **where.get("call", {})).encode([""], [""])
+    return {path: rows[0] for path, rows in null.items()}
 
 
 class GuidedReplacement(Replacement):
@@ -117,7 +123,7 @@ class GuidedReplacement(Replacement):
         cond = {path: rows[path] for path in self.null_text.paths if path in rows}
         null = cond
         if self.null is not None:
-            null = {path: [self.null[path][0]] * len(value) for path, value in cond.items()}
+            null = {path: [self.null[path]] * len(value) for path, value in cond.items()}
         learnt = self.null_text.rows(self.index, null, cond)
         put = {path: [value.to(cond[path][0]) for value in values] for path, values in learnt.items()}
         return {path: rows if isinstance(cond[path], list) else torch.stack(rows) for path, rows in put.items()}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,14 +16,12 @@ from nulltta.algorithm import schedules
 from nulltta.contracts import Embedding
 from nulltta.errors import DoesNotFit, InvalidValue, LoadError, first_line
 from nulltta.files import as_error, atomic
-from nulltta.null_text import file, sharing
+from nulltta.null_text import file
 from nulltta.null_text.apply import applied
 from nulltta.null_text.forms import FORMS, Form
 from nulltta.null_text.identity import require_fit
+from nulltta.null_text.sharing import Shareable
 from nulltta.null_text.sources import located
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 FORMAT = "nulltta fitted null text 1"
 MAX_NUMBERS = 2**31
@@ -31,7 +29,7 @@ MAX_NUMBERS = 2**31
 
 
 @dataclass(frozen=True, slots=True)
-class FittedNullText:
+class FittedNullText(Shareable):
     """A null text for all prompts: φ'_t(c) = φ + Δ_t(c).
 
     Attributes:
@@ -40,12 +38,15 @@ class FittedNullText:
         between: (first, end), the denoising steps at which φ' differs from φ.
         about: how it was made, in JSON's types: "model" (its identity), "form", "reward", "config", "prompts" (a hash
             and their number), "fit" (the settings), "validation" (gains with intervals), "versions", "licence".
+        null: the φ at which it was fitted, without a batch dimension, where the pipeline takes zeros in the place of φ
+            when it is called without a negative prompt, as SDXL's does; empty where it does not.
     """
 
     timesteps: Sequence[float]
     form: Form
     between: tuple[int, int]
     about: Mapping[str, Any]
+    null: Embedding = field(default_factory=dict)
 
     @property
     def prompt(self) -> str:
@@ -78,12 +79,25 @@ class FittedNullText:
     def at(self, index: int, null: Embedding, cond: Embedding) -> dict[str, Tensor]:
         """Return φ' of B prompts at a denoising step by its index, with the gradient of Δ.
 
-        Δ's weights move to the embeddings' device, where they stay.
+        Δ's weights move to the embeddings' device, where they stay. Rows of φ that are zeros are those of a pipeline
+        that was given no negative prompt: Δ is counted from the φ at which it was fitted.
         """
         self.form.require(null)
         self.form.to(next(iter(null.values())).device)
+        if self.null:
+            null = self._without_zeros(null)
         first, end = self.between
         return self.form(index, null, cond) if first <= index < end else dict(null)
+
+    def _without_zeros(self, null: Embedding) -> Embedding:
+        """Return φ with the φ of the fit in the rows in which all tensors are zeros."""
+        given = torch.stack([null[name].flatten(1).any(1) for name in self.null]).any(0)  # (B,)
+
+        def mended(name: str, rows: Tensor) -> Tensor:
+            kept = given.view(-1, *[1] * (rows.dim() - 1))
+            return torch.where(kept, rows, self.null[name].to(rows))
+
+        return {name: mended(name, rows) if name in self.null else rows for name, rows in null.items()}
 
     @property
     def paths(self) -> Sequence[str]:
@@ -131,7 +145,7 @@ class FittedNullText:
         require_fit(self.about, model)
 
     def save(self, path: str | Path, *, licence: str = "") -> None:
-        """Write the file completely or not at all: Δ's weights, and "about" as JSON in the metadata.
+        """Write the file completely or not at all: Δ's weights, φ if it is held, and "about" as JSON in the metadata.
 
         Args:
             path: the file.
@@ -144,6 +158,7 @@ class FittedNullText:
 
         path = Path(path)
         tensors = {f"shift.{name}": tensor.cpu().contiguous() for name, tensor in self.form.state_dict().items()}
+        tensors |= {f"null.{name}": tensor.cpu().contiguous() for name, tensor in self.null.items()}
         for name, tensor in tensors.items():
             if not bool(tensor.isfinite().all()):
                 raise InvalidValue(f"the fitted null text's '{name}' is not finite: it cannot be saved")
@@ -157,25 +172,6 @@ class FittedNullText:
         metadata = {"format": FORMAT, "about": json.dumps({**self.about, **made}, ensure_ascii=False, default=str)}
         with as_error(path), atomic(path) as temporary:
             temporary.write_bytes(save(file.GUARD | tensors, metadata))
-
-    def push_to_hub(
-        self, repo: str, *, licence: str = "", pictures: Mapping[str, Image] | None = None, private: bool = False
-    ) -> str:
-        """Upload it to the Hugging Face Hub, with a model card that says how it was made and what it gained.
-
-        Args:
-            repo: the repository, as in "user/repo"; it is made if there is none.
-            licence: the licence under which it may be used, such as "cc0-1.0"; what `about` says by default.
-            pictures: pictures for the card, by what they show.
-            private: whether only its owner can see the repository, where it is made.
-
-        Returns:
-            The repository's address.
-
-        Raises:
-            InvalidValue: if the repository's name is not of that form, or the hub refuses.
-        """
-        return sharing.push(self, repo, licence=licence, pictures=pictures or {}, private=private)
 
     @classmethod
     def load(cls, path: str | Path, model: Any = None) -> FittedNullText:
@@ -209,11 +205,16 @@ class FittedNullText:
         shapes = {str(name): tuple(map(int, shape)) for name, shape in about.pop("shapes").items()}
         if not shapes or sum(map(_numbers, shapes.values())) * max(1, len(timesteps)) > MAX_NUMBERS:
             raise ValueError("its shapes make no sense")
-        weights = {n.removeprefix("shift."): t.float() for n, t in tensors.items() if n.startswith("shift.")}
-        if not all(bool(tensor.isfinite().all()) for tensor in weights.values()):
+        weights, null = (
+            {name.removeprefix(part): tensor.float() for name, tensor in tensors.items() if name.startswith(part)}
+            for part in ("shift.", "null.")
+        )
+        if not all(bool(tensor.isfinite().all()) for tensor in (*weights.values(), *null.values())):
             raise ValueError("it holds numbers that are not finite")
+        if null and {name: tuple(tensor.shape) for name, tensor in null.items()} != shapes:
+            raise ValueError("the null embedding has other tensors than the shifts")
         form = FORMS[about["form"]].of_weights(shapes, len(timesteps), weights)
-        return cls(timesteps, form.eval().requires_grad_(False), (first, end), about)
+        return cls(timesteps, form.eval().requires_grad_(False), (first, end), about, null)
 
 
 def _stacked(rows: Any) -> Tensor:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from nulltta import hub
 from nulltta.errors import InvalidValue, first_line
@@ -22,12 +22,33 @@ if TYPE_CHECKING:
     Shared: TypeAlias = NullText | FittedNullText
 
 
-def push(null_text: Shared, repo: str, *, licence: str, pictures: Mapping[str, Image], private: bool) -> str:
-    """Upload a null text with its model card and return the repository's address.
+class Shareable:
+    """A null text that can be uploaded."""
 
-    Raises:
-        InvalidValue: if the repository's name is not of the form "user/repo", or the hub refuses.
-    """
+    __slots__ = ()
+
+    def push_to_hub(
+        self, repo: str, *, licence: str = "", pictures: Mapping[str, Image] | None = None, private: bool = False
+    ) -> str:
+        """Upload it to the Hugging Face Hub, with a model card that says how it was made and what is known of its gain.
+
+        Args:
+            repo: the repository, as in "user/repo"; it is made if there is none.
+            licence: the licence under which it may be used, such as "cc0-1.0"; what `about` says by default.
+            pictures: pictures for the card, by what they show; its own, where it holds one, is shown without asking.
+            private: whether only its owner can see the repository, where it is made.
+
+        Returns:
+            The repository's address.
+
+        Raises:
+            InvalidValue: if the repository's name is not of that form, or the hub refuses.
+        """
+        return _push(cast("Shared", self), repo, licence=licence, pictures=pictures or {}, private=private)
+
+
+def _push(null_text: Shared, repo: str, *, licence: str, pictures: Mapping[str, Image], private: bool) -> str:
+    """Upload a null text with its model card and return the repository's address."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
@@ -14,19 +14,17 @@ from nulltta.algorithm import embeddings, schedules
 from nulltta.contracts import Embedding
 from nulltta.display.notebook import image_html, table_html
 from nulltta.images import to_pil
-from nulltta.null_text import bare, file, sharing
+from nulltta.null_text import bare, file
 from nulltta.null_text.apply import applied
 from nulltta.null_text.identity import require_fit
+from nulltta.null_text.sharing import Shareable
 from nulltta.null_text.sources import located
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 _SHOWN = {"model": "model_name", "reward": "reward", "seed": "seed", "licence": "licence"}
 
 
 @dataclass(frozen=True, slots=True)
-class NullText:
+class NullText(Shareable):
     """The learnt null text of one prompt.
 
     Attributes:
@@ -126,25 +124,6 @@ class NullText:
             DoesNotFit: if the noise is wanted and the null text holds none.
         """
         file.write(self, Path(path), noise=noise, rank=rank, licence=licence)
-
-    def push_to_hub(
-        self, repo: str, *, licence: str = "", pictures: Mapping[str, Image] | None = None, private: bool = False
-    ) -> str:
-        """Upload it to the Hugging Face Hub, with a model card that says how it was made.
-
-        Args:
-            repo: the repository, as in "user/repo"; it is made if there is none.
-            licence: the licence under which it may be used, such as "cc0-1.0"; what `about` says by default.
-            pictures: pictures for the card, by what they show; its own, where it holds one, is shown without asking.
-            private: whether only its owner can see the repository, where it is made.
-
-        Returns:
-            The repository's address.
-
-        Raises:
-            InvalidValue: if the repository's name is not of that form, or the hub refuses.
-        """
-        return sharing.push(self, repo, licence=licence, pictures=pictures or {}, private=private)
 
     @classmethod
     def load(cls, path: str | Path, model: Any = None) -> NullText:
