@@ -12,7 +12,10 @@ import pytest
 from PIL import Image
 
 from nulltta import NullText
+from nulltta.embedded.grammar import unknown_words
 from nulltta.ui.engine import PageEngine
+from nulltta.ui.first import EXAMPLES, starters
+from nulltta.ui.templates import asset
 
 from . import fragile
 
@@ -201,6 +204,12 @@ def test_chips_weights_and_the_text_of_the_reward_are_one(page: Any) -> None:
     assert text.input_value() == "brightness + 7*colourfulness"
     text.fill("z(brightness)")
     assert "written as text" in page.locator(".refused").inner_text()
+    colour.locator("[type=checkbox]").check()  # what was written stays
+    assert text.input_value() == "z(brightness) + 0.3*colourfulness"
+    number.fill("2")
+    assert text.input_value() == "z(brightness) + 2*colourfulness"
+    colour.locator("[type=checkbox]").uncheck()
+    assert text.input_value() == "z(brightness)"
     text.fill("brightness - 0.5*colourfulness")
     assert (number.input_value(), page.locator(".refused").is_visible()) == ("-0.5", False)
     colour.locator("[type=checkbox]").uncheck()
@@ -237,6 +246,64 @@ def test_several_pictures_are_compared_by_keyboard_varied_and_restored(page: Any
     page.locator("#restore input[type=file]").set_input_files(picture)
     page.wait_for_function("document.querySelector('#prompts textarea').value === 'a cat'")
     assert page.locator("#seed input").input_value() == "4"
+
+
+def test_two_visitors_take_turns_and_the_tabs_of_one_share_a_history(chromium: Any, url: str) -> None:
+    with visit(chromium, url, "laptop") as first, visit(chromium, url, "laptop") as second:
+        for page in first, second:
+            page.wait_for_selector(".better")
+        align(first, **{"num inference steps": 100})
+        first.wait_for_selector("#live .previews img")
+        align(second, prompts="a dog")
+        second.wait_for_selector("#status:has-text('queue')")  # its place
+        first.locator("#stop").click()
+        done(second)
+        first.wait_for_selector("#history .thumbnail-item")
+
+        tab = second.context.new_page()  # another one of the second visitor's
+        tab.goto(url)
+        tab.wait_for_selector("#history .thumbnail-item")
+        assert tab.locator("#history .thumbnail-item").count() == 1
+        align(tab, prompts="a fox")
+        done(tab)
+        tab.wait_for_selector("#history .thumbnail-item >> nth=1")
+        second.locator("#history .thumbnail-item").first.click()  # drawn before the other tab's run
+        second.wait_for_selector("#answer p:has-text('a dog')")
+        second.wait_for_selector("#history .thumbnail-item >> nth=1")
+        assert first.locator("#history .thumbnail-item").count() == 1
+
+
+@on_a_laptop
+def test_the_dice_draw_a_seed(page: Any) -> None:
+    seed, drawn = page.locator("#seed input"), set()
+    for _ in range(2):
+        before = seed.input_value()
+        page.locator("#dice").click()
+        page.wait_for_function("before => document.querySelector('#seed input').value !== before", arg=before)
+        drawn.add(int(seed.input_value()))
+    assert len(drawn) == 2
+    assert all(0 <= number < 2**31 for number in drawn)
+
+
+def test_words_and_examples_write_the_prompt(chromium: Any) -> None:
+    """The pickers are shown with the embedded model only, which these tests do not load."""
+    with visit(chromium, "about:blank", "laptop") as page:
+        page.set_content(f"<div id=prompts><textarea></textarea></div>{starters()}<script>{asset('page.js')}</script>")
+        prompt = page.locator("#prompts textarea")
+        page.locator("[data-prompt]").nth(1).click()
+        assert prompt.input_value() == EXAMPLES[1]
+        page.locator(".words summary").click()
+        page.get_by_label("background").select_option(label="on a blue background")
+        thing, second = page.get_by_label("thing", exact=True), page.get_by_label("second thing")
+        thing.select_option(label="fox")
+        second.select_option("a rose")
+        assert prompt.input_value().startswith("a fox and a rose on a blue background, ")
+        page.get_by_label("number of things").select_option(index=1)
+        assert prompt.input_value().startswith("two foxes on a blue background, ")
+        assert second.is_disabled()
+        page.get_by_label("style").select_option("noto")
+        assert prompt.input_value() == "two foxes on a blue background, noto style"
+        assert unknown_words(prompt.input_value(), "cpu") == []
 
 
 def test_texts_stand_out_in_the_dark_too_and_idle_tabs_hold_no_connection(chromium: Any, url: str) -> None:

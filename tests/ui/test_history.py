@@ -43,7 +43,7 @@ def kept(engine: PageEngine, request: AlignRequest, library: RunLibrary, steps: 
     for taken, _ in enumerate(page_run, 1):
         if taken == steps:
             stop.set()
-    return library.keep(page_run.finished, {"seed": request.seed}, show.done(page_run.finished))
+    return library.keep(page_run.finished, {"seed": request.seed}, show.done(page_run.finished), "a browser")
 
 
 def test_a_run_keeps_the_files_that_the_command_line_writes(
@@ -94,15 +94,15 @@ def test_runs_hold_no_tensors_and_the_oldest_files_are_deleted(
 ) -> None:
     monkeypatch.setattr(history, "MAX_KEPT", 1)
     entries = [kept(engine, request_of(prompts=["a cat", "a dog"], seed=seed), library, steps=1) for seed in range(2)]
-    names = [entry.name for entry in entries]
-    assert library.find([*names, "../..", None, 7]) == entries[1:]
+    assert [library.find(name) for name in (entries[0].name, entries[1].name, "../..")] == [None, entries[1], None]
+    assert library.of_browser("a browser") == entries[1:]
+    assert library.of_browser("another") == []
     assert [entry.folder.exists() for entry in entries] == [False, True]
     assert len(history.thumbnails(entries)) == 4
-    assert history.place(entries, 0) == (entries[1], 0)
-    assert history.place(entries, 3) == (entries[0], 1)
+    assert history.places(entries) == [(entries[i].name, b) for i in (1, 0) for b in (0, 1)]
     assert len(pickle.dumps(entries[1])) < 20_000  # paths and numbers
     monkeypatch.setattr(history, "MAX_AGE", 0.0)
-    assert library.find(names) == []
+    assert library.of_browser("a browser") == []
 
 
 def test_a_downloaded_null_text_replays_its_picture(engine: PageEngine, request_of: RequestOf, tmp_path: Path) -> None:

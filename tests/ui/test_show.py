@@ -22,7 +22,7 @@ from nulltta.ui.engine import PageEngine
 from nulltta.ui.history import ShownPicture
 from nulltta.ui.plots import reward_curve
 from nulltta.ui.run import PageRun
-from nulltta.ui.wording import duration, file_name, headline
+from nulltta.ui.wording import better, duration, file_name, headline
 
 TRACE = [
     Step(0, 9.0, torch.tensor([[0.0], [1.0]]), torch.tensor([[2.0, 1.0]]), torch.tensor([0]), torch.zeros(1)),
@@ -87,7 +87,13 @@ def test_the_headline_names_the_target_the_second_judge_and_the_facts() -> None:
     }  # fmt: skip
     image = torch.zeros(3, 1, 1)
     words = headline(Comparison("a cat", 0, image, image, scores, [], torch.empty(0)))
-    assert words == "0.7*clip + z 0.888 → 0.932 · clip-b +0.043 · facts 0.750 → 1.000"
+    assert words == "0.7*clip + z 0.888 → 0.932 · second judge clip-b +0.043 · facts 0.750 → 1.000"
+
+
+def test_rewards_are_described_in_plain_words_where_there_are_some() -> None:
+    assert all(better(name, "") for name in ("clip", "clip-b", "jpeg", "pickscore", "aesthetic"))
+    assert better("brightness", "the mean pixel") == "lighter"
+    assert better("mine:warmth", "a summary") == "a summary"
 
 
 def test_files_are_saved_under_names_that_say_what_they_show() -> None:

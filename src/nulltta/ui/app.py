@@ -26,6 +26,8 @@ from nulltta.ui.wiring import PageWiring
 
 LARGEST_UPLOAD = "512mb"
 """Null texts of the largest models, with their noise, are smaller."""
+PHONE = "@media (max-width: 700px) { .gradio-container .app { padding: 8px !important; } }"
+"""A rule for what surrounds the page, which Gradio would restrict to what is inside."""
 USER = "nulltta"
 """The user name that goes with the password."""
 
@@ -94,7 +96,7 @@ def launch(engine: PageEngine, folder: Path, access: PageAccess) -> gr.Blocks:
             ssr_mode=False, auth=None if access.password is None else (USER, access.password),
             auth_message=f"The user name is {USER}.", max_file_size=LARGEST_UPLOAD, footer_links=[], run_history=False,
             enable_monitoring=False, theme=theme(), css=asset("page.css"),
-            head=f"<script>{asset('page.js')}</script>",
+            head=f"<style>{PHONE}</style><script>{asset('page.js')}</script>",
             app_kwargs={"middleware": [guard], "docs_url": None, "redoc_url": None},
         )  # fmt: skip
     except OSError as error:
@@ -111,7 +113,9 @@ def build(engine: PageEngine, folder: Path) -> gr.Blocks:
     with gr.Blocks(title="nulltta", analytics_enabled=False, delete_cache=(3600, 86400)) as made:
         gr.HTML("<h1>nulltta</h1><p>Better pictures by your own measure of better.</p>", elem_id="title")
         secret = secrets.token_hex(8)
-        runs = gr.BrowserState({"names": [], "shown": None}, storage_key="nulltta-runs", secret=secret)
+        browser = gr.BrowserState(None, storage_key="nulltta-browser", secret=secret)
+        # A gr.State would be kept by the server, for which Gradio holds a connection of every tab open.
+        shown = gr.BrowserState(None, storage_key="nulltta-shown", secret=secret)
         form = gr.BrowserState(None, storage_key="nulltta-form", secret=secret)
         with gr.Tabs() as tabs:
             with gr.Tab("Align", id="align"), gr.Row(elem_id="columns"):
@@ -121,7 +125,7 @@ def build(engine: PageEngine, folder: Path) -> gr.Blocks:
                     outcome = page.result_panel(engine)
             with gr.Tab("Replay", id="replay"):
                 replay = page.replay_panel(engine)
-        wiring = PageWiring(engine, RunLibrary(folder), ask, outcome, runs, form)
+        wiring = PageWiring(engine, RunLibrary(folder), ask, outcome, browser, shown, form)
         events.wire_run(wiring)
         form_events.wire_form(wiring)
         form_events.wire_history(wiring, made.load)

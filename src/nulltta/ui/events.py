@@ -14,7 +14,7 @@ from nulltta.ui import page, presets, show
 from nulltta.ui.form import UPLOADS, request_of
 from nulltta.ui.replay import replayed
 from nulltta.ui.run import PageRun
-from nulltta.ui.wiring import HEAVY, LIGHT, PageWiring, Updates, chosen, names_of, shown_run
+from nulltta.ui.wiring import HEAVY, LIGHT, PageWiring, Updates, browser_of, chosen, run_shown
 
 SCROLL_TO_RESULTS = """() => {
     const status = document.getElementById("status");
@@ -63,8 +63,9 @@ def wire_run(on: PageWiring) -> None:
             for progress in page_run:
                 yield {outcome.status: show.under_way(progress), outcome.live: show.live(asked, progress)}
             finished, said = page_run.finished, show.done(page_run.finished)
-            entry = on.library.keep(finished, {k: v for k, v in form.items() if k not in UPLOADS}, said)
-            yield {outcome.live: "", **chosen(on, [*names_of(kept), entry.name], entry, 0)}
+            browser = browser_of(kept)
+            entry = on.library.keep(finished, {k: v for k, v in form.items() if k not in UPLOADS}, said, browser)
+            yield {outcome.live: "", **chosen(on, browser, entry, 0)}
         except (Exception, SystemExit) as error:  # whatever a reward raises, the page goes on
             yield {outcome.status: show.status(_message(error), "error"), outcome.live: ""}
         finally:
@@ -85,7 +86,7 @@ def wire_run(on: PageWiring) -> None:
 
     shown = [*on.answers, outcome.status, outcome.live]
     begun = ask.start.click(wait, None, [*buttons, *shown], **LIGHT).then(None, js=SCROLL_TO_RESULTS)
-    ended = begun.then(work, [on.runs, *on.fields], shown, show_progress_on=outcome.status, **HEAVY)
+    ended = begun.then(work, [on.browser, *on.fields], shown, show_progress_on=outcome.status, **HEAVY)
     ended.then(end, [ask.fields["model"], ask.fields["pictures"]], buttons, **LIGHT)
     outcome.stop.click(stop, None, [outcome.stop, outcome.status], **LIGHT)
 
@@ -102,8 +103,8 @@ def wire_replay(on: PageWiring, replay: page.ReplayPanel, tabs: gr.Tabs) -> None
         else:
             yield {replay.status: show.status(made.words), replay.pictures: show.replays(made)}
 
-    def bring(kept: Any) -> Updates:
-        entry, b = shown_run(on, kept)
+    def bring(shown_here: Any) -> Updates:
+        entry, b = run_shown(on, shown_here)
         return {
             tabs: gr.Tabs(selected="replay"), replay.file: entry.pictures[b].files.get("null text"),
             replay.model: entry.form["model"], replay.prompt: "", replay.exact: False,
@@ -114,7 +115,7 @@ def wire_replay(on: PageWiring, replay: page.ReplayPanel, tabs: gr.Tabs) -> None
     heavy = {**HEAVY, "show_progress_on": replay.status}
     replay.start.click(work, asked, shown, **heavy)
     filled = [tabs, replay.file, replay.model, replay.prompt, replay.exact]
-    on.outcome.replay.click(bring, on.runs, filled, **LIGHT).then(work, asked, shown, **heavy)
+    on.outcome.replay.click(bring, on.shown, filled, **LIGHT).then(work, asked, shown, **heavy)
 
 
 def _message(error: BaseException) -> str:

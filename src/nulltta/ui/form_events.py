@@ -10,8 +10,8 @@ from nulltta.config import NullTTAConfig
 from nulltta.errors import NullTTAError
 from nulltta.ui import page, presets, show
 from nulltta.ui.form import UPLOADS, form_of_picture
-from nulltta.ui.history import place, thumbnails
-from nulltta.ui.wiring import IN_BROWSER, LIGHT, PageWiring, Updates, chosen, filled, names_of, shown_run
+from nulltta.ui.history import places, thumbnails
+from nulltta.ui.wiring import IN_BROWSER, LIGHT, PageWiring, Updates, browser_of, chosen, filled, run_shown
 
 DRAW_CHIPS = "() => window.nulltta.drawChips()"
 DRAW_SEED = "() => Math.floor(Math.random() * 2 ** 31)"
@@ -75,33 +75,38 @@ def wire_history(on: PageWiring, opened: Any) -> None:
     remembered = [name for name in on.ask.fields if name not in UPLOADS]
 
     def restore(kept: Any, values: Any) -> Updates:
-        entries = on.library.find(names_of(kept))
-        updates: Updates = {on.outcome.past: gr.Gallery(thumbnails(entries), visible=bool(entries))}
+        browser = browser_of(kept)
+        entries = on.library.of_browser(browser)
+        updates: Updates = {
+            on.browser: browser, on.shown: {"listed": places(entries), "picture": None},
+            on.outcome.past: gr.Gallery(thumbnails(entries), visible=bool(entries)),
+        }  # fmt: skip
         if isinstance(values, list) and len(values) == len(remembered):
             updates |= filled(on, dict(zip(remembered, values, strict=True)))
         return updates
 
-    def bring(kept: Any, event: gr.SelectData) -> Updates:
-        entry, b = place(on.library.find(names_of(kept)), int(event.index))
-        return chosen(on, names_of(kept), entry, b) | filled(on, entry.form)
+    def bring(kept: Any, shown: Any, event: gr.SelectData) -> Updates:
+        entry, b = run_shown(on, shown, int(event.index))  # another tab may have made runs since
+        return chosen(on, browser_of(kept), entry, b) | filled(on, entry.form)
 
-    def choose(kept: Any, event: gr.SelectData) -> Updates:
-        entry, _ = shown_run(on, kept)
-        return chosen(on, names_of(kept), entry, int(event.index))
+    def choose(kept: Any, shown: Any, event: gr.SelectData) -> Updates:
+        entry, _ = run_shown(on, shown)
+        return chosen(on, browser_of(kept), entry, int(event.index))
 
-    def reuse(kept: Any) -> Updates:
-        return filled(on, shown_run(on, kept)[0].form)
+    def reuse(shown: Any) -> Updates:
+        return filled(on, run_shown(on, shown)[0].form)
 
-    def vary(kept: Any) -> Updates:
-        entry, b = shown_run(on, kept)
+    def vary(shown: Any) -> Updates:
+        entry, b = run_shown(on, shown)
         seen = [picture.seed for picture in entry.pictures]
         changes = {"prompts": entry.pictures[b].prompt, "seed": max(seen) + 1, "pictures": 4}
         return filled(on, {**entry.form, **changes})
 
     out = on.outcome
-    opened(restore, [on.runs, on.form], [out.past, *on.fields], **LIGHT).then(None, js=DRAW_CHIPS)
-    shown = [*on.answers, out.status, *on.fields]
-    out.past.select(bring, on.runs, shown, **LIGHT)
-    out.grid.select(choose, on.runs, shown, **LIGHT)
-    out.reuse.click(reuse, on.runs, on.fields, **LIGHT)
-    out.vary.click(vary, on.runs, on.fields, **LIGHT).then(None, js=ALIGN)
+    restored = [on.browser, on.shown, out.past, *on.fields]
+    opened(restore, [on.browser, on.form], restored, **LIGHT).then(None, js=DRAW_CHIPS)
+    changed = [*on.answers, out.status, *on.fields]
+    out.past.select(bring, [on.browser, on.shown], changed, **LIGHT)
+    out.grid.select(choose, [on.browser, on.shown], changed, **LIGHT)
+    out.reuse.click(reuse, on.shown, on.fields, **LIGHT)
+    out.vary.click(vary, on.shown, on.fields, **LIGHT).then(None, js=ALIGN)

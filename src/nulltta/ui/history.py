@@ -26,7 +26,7 @@ from nulltta.ui.run import FinishedRun
 from nulltta.ui.wording import headline
 
 MAX_RUNS = 24
-"""The number of runs that a browser keeps."""
+"""The number of runs that are shown to a browser."""
 MAX_KEPT = 256
 """The number of runs that the server keeps, of all visitors together."""
 MAX_AGE = 23 * 3600.0
@@ -66,6 +66,7 @@ class HistoryEntry:
 
     Attributes:
         name: names the run; nobody can guess it.
+        browser: the id of the browser that asked for it.
         folder: the files that `nulltta align` would have written, and those that the page shows.
         pictures: one per prompt and seed.
         form: what the visitor had filled in, by the name of the control.
@@ -76,6 +77,7 @@ class HistoryEntry:
     """
 
     name: str
+    browser: str
     folder: Path
     pictures: Sequence[ShownPicture]
     form: Mapping[str, Any]
@@ -96,7 +98,7 @@ class HistoryEntry:
 
 
 class RunLibrary:
-    """The runs of all visitors. A browser keeps the names of its own.
+    """The runs of all visitors. The tabs of a browser share its runs.
 
     Args:
         root: the folder that runs are written to.
@@ -105,7 +107,7 @@ class RunLibrary:
     def __init__(self, root: Path) -> None:
         self._root, self._entries, self._lock = root, dict[str, HistoryEntry](), threading.Lock()
 
-    def keep(self, finished: FinishedRun, form: Mapping[str, Any], said: str) -> HistoryEntry:
+    def keep(self, finished: FinishedRun, form: Mapping[str, Any], said: str, browser: str) -> HistoryEntry:
         """Write the files of a run, and delete those of runs beyond `MAX_KEPT` or older than `MAX_AGE`.
 
         Raises:
@@ -121,7 +123,9 @@ class RunLibrary:
             lines = (json.dumps({"prompt": prompt, "seed": seed}, ensure_ascii=False) for prompt, seed in rows)
             (folder / "run" / file.name).write_text("\n".join(lines) + "\n", encoding="utf-8")
         pictures = [_shown(finished, b, folder) for b in range(len(finished.comparisons))]
-        entry = HistoryEntry(name, folder, pictures, form, said, finished.notes, finished.diversity, time.monotonic())
+        entry = HistoryEntry(
+            name, browser, folder, pictures, form, said, finished.notes, finished.diversity, time.monotonic()
+        )
         _archive(folder / "run", Path(entry.archive))
         with self._lock:
             self._entries[name] = entry
@@ -131,10 +135,16 @@ class RunLibrary:
             shutil.rmtree(old.folder, ignore_errors=True)
         return entry
 
-    def find(self, names: Sequence[Any]) -> list[HistoryEntry]:
-        """Return those runs of these names that are still kept."""
-        found = (self._entries.get(name) for name in names if isinstance(name, str))
-        return [entry for entry in found if entry is not None and not _is_expired(entry)]
+    def find(self, name: str) -> HistoryEntry | None:
+        """Return the run of a name; None if it is not kept any longer."""
+        entry = self._entries.get(name)
+        return None if entry is None or _is_expired(entry) else entry
+
+    def of_browser(self, browser: str) -> list[HistoryEntry]:
+        """Return the last `MAX_RUNS` runs of a browser, the latest last."""
+        with self._lock:
+            found = [each for each in self._entries.values() if each.browser == browser and not _is_expired(each)]
+        return found[-MAX_RUNS:]
 
 
 def thumbnails(entries: Sequence[HistoryEntry]) -> list[tuple[str, str]]:
@@ -144,10 +154,9 @@ def thumbnails(entries: Sequence[HistoryEntry]) -> list[tuple[str, str]]:
     ]
 
 
-def place(entries: Sequence[HistoryEntry], index: int) -> tuple[HistoryEntry, int]:
-    """Return the run of a thumbnail and the index of its picture."""
-    places = [(entry, b) for entry in reversed(entries) for b in range(len(entry.pictures))]
-    return places[index]
+def places(entries: Sequence[HistoryEntry]) -> list[tuple[str, int]]:
+    """Return the name of the run of each thumbnail and the index of its picture."""
+    return [(entry.name, b) for entry in reversed(entries) for b in range(len(entry.pictures))]
 
 
 def _is_expired(entry: HistoryEntry) -> bool:

@@ -15,7 +15,7 @@ from nulltta.ui.engine import PageEngine
 from nulltta.ui.first import EXAMPLES, first_view, starters
 from nulltta.ui.form import name_of
 from nulltta.ui.templates import render
-from nulltta.ui.wording import duration
+from nulltta.ui.wording import better, duration
 
 WELCOME = "The picture appears here while it is sampled, beside plain sampling from the same noise when it is finished."
 WELCOME_BACK = (
@@ -113,18 +113,19 @@ def request_panel(engine: PageEngine) -> RequestPanel:
         with gr.Row(elem_id="seed-row"):
             fields["seed"] = gr.Number(0, label="Seed", min_width=100, elem_id="seed")
             dice = gr.Button("⚄ Roll", elem_id="dice", min_width=80)
-            fields["pictures"] = gr.Radio([1, 2, 4, 8], value=1, label="Pictures", min_width=180, elem_id="pictures")
+        fields["pictures"] = gr.Radio([1, 2, 4, 8], value=1, label="Pictures per prompt", elem_id="pictures")
         with gr.Accordion("Expert", open=False, elem_id="more"):
             fields |= _expert(engine, shown, config)
         picture = gr.File(
-            label="Drop a picture of ours to restore its settings", file_types=[".png"], height=110, elem_id="restore"
+            label="Drop a picture of ours to restore its settings", file_types=[".png"], height=132, elem_id="restore"
         )
     return RequestPanel(fields, shown, start, dice, chips, examples, picture)
 
 
 def chips_of(engine: PageEngine, model: str) -> str:
     """Return the rewards that a model can be aligned with, as chips."""
-    return render("chips.html", rewards=[row for row in engine.offered(model) if row.name != "target-colour"])
+    rows = [row for row in engine.offered(model) if row.name != "target-colour"]
+    return render("chips.html", rewards=[(row.name, better(row.name, row.summary), row.summary) for row in rows])
 
 
 def first_label(engine: PageEngine) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +11,11 @@ import gradio as gr
 
 from nulltta.ui import page, show
 from nulltta.ui.engine import PageEngine
-from nulltta.ui.history import MAX_RUNS, HistoryEntry, RunLibrary, thumbnails
+from nulltta.ui.history import HistoryEntry, RunLibrary, places, thumbnails
 
 Updates = dict[Any, Any]
+ID_LENGTH = 32
+"""The number of characters in the id of a browser."""
 LIGHT: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 """How handlers run that need no model."""
 IN_BROWSER: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
@@ -32,7 +35,8 @@ class PageWiring:
         library: the finished runs.
         ask: the controls of a request.
         outcome: the progress and the result of a run.
-        runs: what the browser keeps of its runs: their names, and which picture is shown.
+        browser: the secret id that a browser keeps, of which the library knows the runs of all its tabs.
+        shown: what a tab shows: the places of the thumbnails, and that of the picture, as `history.places` has them.
         form: what the browser keeps of the form: the values of the controls.
     """
 
@@ -40,7 +44,8 @@ class PageWiring:
     library: RunLibrary
     ask: page.RequestPanel
     outcome: page.ResultPanel
-    runs: gr.BrowserState
+    browser: gr.BrowserState
+    shown: gr.BrowserState
     form: gr.BrowserState
 
     @property
@@ -52,16 +57,19 @@ class PageWiring:
     def answers(self) -> list[Any]:
         """The components that show the picture of a run."""
         out = self.outcome
-        return [self.runs, out.results, out.answer, out.scores, out.how, out.grid, out.replay, out.past, out.first]
+        return [
+            self.browser, self.shown, out.results, out.answer, out.scores, out.how, out.grid, out.replay, out.past,
+            out.first,
+        ]  # fmt: skip
 
 
-def chosen(on: PageWiring, names: Sequence[str], entry: HistoryEntry, b: int) -> Updates:
-    """Show one picture of a run."""
-    out, entries = on.outcome, on.library.find(names[-MAX_RUNS:])
+def chosen(on: PageWiring, browser: str, entry: HistoryEntry, b: int) -> Updates:
+    """Show one picture of a run, and the thumbnails of all runs of its browser."""
+    out, entries = on.outcome, on.library.of_browser(browser)
     several = len(entry.pictures) > 1
     grid = [(picture.files["thumbnail"], f"{picture.gain:+.3f}") for picture in entry.pictures] if several else []
     return {
-        on.runs: {"names": [each.name for each in entries], "shown": [entry.name, b]},
+        on.browser: browser, on.shown: {"listed": places(entries), "picture": (entry.name, b)},
         out.results: gr.Column(visible=True), out.answer: show.answer(entry, b),
         out.scores: show.scores(entry.pictures[b]), out.how: show.how(entry, b),
         out.grid: gr.Gallery(grid, visible=several), out.first: "",
@@ -76,20 +84,27 @@ def filled(on: PageWiring, form: Mapping[str, Any]) -> Updates:
     return {on.ask.fields[name]: value for name, value in form.items() if name in on.ask.fields}
 
 
-def names_of(kept: Any) -> list[str]:
-    """Return the names of the runs that the browser keeps; what it sends is not trusted."""
-    names = kept.get("names") if isinstance(kept, dict) else None
-    return [name for name in names if isinstance(name, str)][-MAX_RUNS:] if isinstance(names, list) else []
+def browser_of(kept: Any) -> str:
+    """Return the id that a browser keeps, or a new one if what it sends is not an id."""
+    return kept if isinstance(kept, str) and len(kept) == ID_LENGTH else secrets.token_hex(ID_LENGTH // 2)
 
 
-def shown_run(on: PageWiring, kept: Any) -> tuple[HistoryEntry, int]:
-    """Return the run that is shown and the index of its picture.
+def run_shown(on: PageWiring, shown: Any, index: int | None = None) -> tuple[HistoryEntry, int]:
+    """Return a run and the index of its picture.
+
+    Args:
+        on: what the handlers refer to.
+        shown: what the tab shows; what a browser sends is not trusted.
+        index: which of the thumbnails; None for the picture.
 
     Raises:
         gr.Error: if the server does not keep it any longer.
     """
-    name, b = kept["shown"] if isinstance(kept, dict) and isinstance(kept.get("shown"), list) else (None, 0)
-    entries = on.library.find([name])
-    if not entries:
+    try:
+        name, b = shown["picture"] if index is None else shown["listed"][index]
+    except (TypeError, KeyError, IndexError, ValueError):
+        name, b = "", 0
+    entry = on.library.find(name) if isinstance(name, str) else None
+    if entry is None or b not in range(len(entry.pictures)):
         raise gr.Error("the server does not keep this run any longer", print_exception=False)
-    return entries[0], min(int(b), len(entries[0].pictures) - 1)
+    return entry, b

@@ -3,7 +3,10 @@
 (() => {
   "use strict";
   const HEAVIEST = 100; // the largest weight, either way
-  const TERM = /\s*([+-])?\s*(?:(\d+\.?\d*(?:e[+-]?\d+)?|\.\d+)\s*\*\s*)?([a-z][\w.]*(?:-[a-z][\w.]*)*(?::#[0-9a-f]{6})?)/iy;
+  const NUMBER = String.raw`\d+\.?\d*(?:e[+-]?\d+)?|\.\d+`;
+  const NAME = String.raw`[a-z][\w.]*(?:-[a-z][\w.]*)*`;
+  const TOKEN = new RegExp(String.raw`\s*(?:${NUMBER}|${NAME}(?::(?:"[^"]*"|[^\s()+*,"]+))?|([-+*(),]))`, "iy");
+  const TERM = new RegExp(`^(?:(${NUMBER})\\s*\\*\\s*)?(${NAME}(?::#[0-9a-f]{6})?)$`, "i");
 
   const one = (selector, within = document) => within.querySelector(selector);
   const all = (selector, within = document) => [...within.querySelectorAll(selector)];
@@ -17,27 +20,34 @@
 
   // ---- rewards ----
 
-  /** Return [[name, weight], ...] of a plain sum, or null for an expression that chips cannot show. */
+  /** Split a sum into its terms: {name, weight} or, of what a chip cannot show, {text, weight} with a weight of ±1. */
   function termsOf(text) {
     const terms = [];
-    let at = 0;
-    while (text.slice(at).trim()) {
-      TERM.lastIndex = at;
-      const found = TERM.exec(text);
-      if (!found || (terms.length > 0 && !found[1])) return null;
-      const weight = (found[1] === "-" ? -1 : 1) * (found[2] === undefined ? 1 : Number(found[2]));
-      if (terms.some(([name]) => name === found[3])) return null;
-      terms.push([found[3], weight]);
-      at = TERM.lastIndex;
+    let [depth, sign, from, at] = [0, 1, 0, 0];
+    const end = (to) => {
+      const term = text.slice(from, to).trim();
+      const [, factor, name] = TERM.exec(term) ?? [];
+      if (name && !terms.some((each) => each.name === name)) terms.push({ name, weight: sign * Number(factor ?? 1) });
+      else if (term) terms.push({ text: term, weight: sign });
+    };
+    for (TOKEN.lastIndex = 0; ; ) {
+      const found = TOKEN.exec(text);
+      if (!found) break; // at the end, or where the text is malformed
+      at = TOKEN.lastIndex;
+      depth += { "(": 1, ")": -1 }[found[1]] ?? 0;
+      if (depth || !"+-".includes(found[1] ?? "none")) continue;
+      end(at - 1);
+      [sign, from] = [found[1] === "-" ? -1 : 1, at];
     }
+    end(text.length);
     return terms;
   }
 
   function written(terms) {
     const factor = (weight) => (Math.abs(weight) === 1 ? "" : `${Number(Math.abs(weight).toPrecision(6))}*`);
-    return terms
-      .map(([name, weight], i) => `${i ? (weight < 0 ? " - " : " + ") : weight < 0 ? "-" : ""}${factor(weight)}${name}`)
-      .join("");
+    const signed = ({ name, text, weight }, i) =>
+      `${i ? (weight < 0 ? " - " : " + ") : weight < 0 ? "-" : ""}${text ?? factor(weight) + name}`;
+    return terms.map(signed).join("");
   }
 
   function refuse(words) {
@@ -51,10 +61,10 @@
     const field = one("#reward textarea");
     if (!field || !one(".better")) return;
     const terms = termsOf(field.value);
-    const weights = new Map(terms ?? []);
+    const weights = new Map(terms.filter(({ name }) => name).map(({ name, weight }) => [name, weight]));
     const shown = new Set(all(".rewards li").map((item) => item.dataset.reward));
-    const foreign = terms === null || terms.some(([name]) => !shown.has(name));
-    refuse(foreign ? "This reward is written as text, which the list below does not show in full." : "");
+    const foreign = terms.some(({ name }) => !shown.has(name));
+    refuse(foreign ? "A part of this reward is written as text. What you tick is added to it." : "");
     if (foreign) document.body.classList.add("reward-as-text");
     for (const item of all(".rewards li")) {
       const weight = weights.get(item.dataset.reward);
@@ -72,10 +82,10 @@
 
   /** Set one reward's weight in the text; null removes it. */
   function weigh(name, weight) {
-    const terms = termsOf(one("#reward textarea").value) ?? [];
-    const others = terms.filter(([each]) => each !== name);
-    const place = terms.findIndex(([each]) => each === name);
-    if (weight !== null) others.splice(place < 0 ? others.length : place, 0, [name, weight]);
+    const terms = termsOf(one("#reward textarea").value);
+    const others = terms.filter((each) => each.name !== name);
+    const place = terms.findIndex((each) => each.name === name);
+    if (weight !== null) others.splice(place < 0 ? others.length : place, 0, { name, weight });
     write("#reward", written(others));
   }
 
@@ -84,7 +94,7 @@
     if (item) {
       const name = item.dataset.reward;
       if (event.target.type === "checkbox") {
-        weigh(name, event.target.checked ? (all(".rewards li.chosen").length ? 0.3 : 1) : null);
+        weigh(name, event.target.checked ? (one("#reward textarea").value.trim() ? 0.3 : 1) : null);
       } else {
         const weight = event.target.valueAsNumber;
         if (!(Math.abs(weight) <= HEAVIEST)) {
