@@ -189,15 +189,17 @@ def test_what_does_not_fit_is_refused_in_one_line(models: dict[str, Any]) -> Non
         unconditional.wrapper(NullText([1.0], [row], "a", row), lambda sigma: sigma)
 
 
-def test_the_example_workflow_is_connected_and_its_nodes_are_documented() -> None:
-    workflow = json.loads((FOLDER / "example_workflows" / "null_text.json").read_text())
-    nodes = {node["id"]: node for node in workflow["nodes"]}
-    for number, origin, out, target, into, kind in workflow["links"]:
-        assert number in nodes[origin]["outputs"][out]["links"]
-        assert nodes[origin]["outputs"][out]["type"] == kind
-        assert nodes[target]["inputs"][into]["link"] == number
-        assert nodes[target]["inputs"][into]["type"] == kind
-    ours = {node["type"] for node in nodes.values() if node["type"].startswith("NullTTA")}
+def test_the_example_workflows_are_connected_and_their_nodes_are_documented() -> None:
+    ours: set[str] = set()
+    for path in (FOLDER / "example_workflows").glob("*.json"):
+        workflow = json.loads(path.read_text())
+        nodes = {node["id"]: node for node in workflow["nodes"]}
+        for number, origin, out, target, into, kind in workflow["links"]:
+            assert number in nodes[origin]["outputs"][out]["links"]
+            assert nodes[origin]["outputs"][out]["type"] == kind
+            assert nodes[target]["inputs"][into]["link"] == number
+            assert nodes[target]["inputs"][into]["type"] == kind
+        ours |= {node["type"] for node in nodes.values() if node["type"].startswith("NullTTA")}
     assert ours == {path.stem for path in (FOLDER / "web" / "docs").glob("*.md")}
 
 
