@@ -10,6 +10,17 @@ from pathlib import Path
 
 from nulltta.errors import InvalidValue
 
+_SHIPPED = ("embedded", "scenes")
+"""The models that ship in the package, which a folder of the same name does not replace."""
+
+
+def absolute(source: str) -> str:
+    """Return the absolute path of a file or folder that exists, so that it is found from another current directory.
+
+    Any other source is returned unchanged: the name of a shipped model, or a repository of the hub.
+    """
+    return source if source in ("", *_SHIPPED) or not Path(source).exists() else str(Path(source).absolute())
+
 
 @contextmanager
 def as_error(path: Path) -> Iterator[None]:

@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import base64
 import io
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 import nulltta
 from nulltta import InvalidValue
 from nulltta.runs.call import CallSettings
+from nulltta.server.encoding import encode, require_encodable
+from nulltta.server.engine import ServerEngine
+from nulltta.server.errors import APIError
+from nulltta.server.limits import PictureSize, check_call
+from nulltta.server.settings import ServerSettings
 
+from ..tiny_families import save_wan
 from .serving import SHORT, Running, assert_same, config, picture
-from .wire import ask, body
+from .wire import ask, body, get
 
 
 def _uploaded(size: tuple[int, int] = (16, 16), mode: str = "RGB", kind: str = "PNG") -> tuple[str, bytes]:
@@ -113,3 +123,50 @@ def test_what_cannot_be_drawn_is_refused_by_name(shared: Running, name: str) -> 
     assert said in error["message"]
     assert param in (error["param"], None)
     assert "/etc" not in error["message"]
+
+
+def test_a_picture_is_decoded_beside_the_event_loop(start: Callable[..., Running]) -> None:
+    at = start(max_upload=64 << 20, max_body=64 << 20)
+    large = _uploaded((4000, 4000))[0]
+    asked = body(image=large, strength=0.9, method="plain") | {"size": "24x16"}
+    with ThreadPoolExecutor(1) as pool:
+        sent, slowest, first = pool.submit(ask, at, asked), 0.0, time.monotonic()
+        while not sent.done():
+            began = time.monotonic()
+            assert get(at, "/healthz")[0] == 200
+            slowest = max(slowest, time.monotonic() - began)
+    assert sent.result()[1]["error"]["param"] == "size"  # which the pipeline for pictures does not take
+    assert slowest < (time.monotonic() - first) / 2
+
+
+def test_the_frames_of_a_video_count_as_its_pixels(tmp_path: Path) -> None:
+    model = nulltta.load_model(save_wan(tmp_path / "wan"), device="cpu", height=16, width=16, num_frames=5)
+    settings = ServerSettings(rewards=("brightness",), name="wan", defaults={"num_inference_steps": 2})
+    engine = ServerEngine(model, settings)
+    assert engine.size == (16, 16, 5)
+    assert check_call(CallSettings(num_frames=9), settings, engine.size) is None
+    for asked, param in (
+        (CallSettings(num_frames=13), "nulltta.num_frames"),
+        (CallSettings(width=32, height=32), "size"),
+        (CallSettings(image=_uploaded((32, 16))[1], num_frames=9), "nulltta.num_frames"),
+    ):
+        with pytest.raises(APIError, match="this model draws 16x16") as refused:
+            check_call(asked, settings, engine.size)
+        assert refused.value.param == param
+
+
+def test_what_a_format_cannot_hold_is_refused_before_sampling(start: Callable[..., Running]) -> None:
+    at = start(max_prompt=60_000, max_body=1 << 20, max_pixels=1 << 20)
+    long = "ä" * 40_000
+    for more in {"prompt": long}, {"nulltta": {**SHORT, "reward": "brightness", "negative_prompt": long}}:
+        status, refused, _ = ask(at, body() | more | {"output_format": "jpeg"})
+        assert (status, refused["error"]["param"]) == (400, "output_format")
+        assert "65533 bytes in a JPEG" in refused["error"]["message"]
+    status, refused, _ = ask(at, body() | {"size": "16384x16", "output_format": "webp"})
+    assert (status, refused["error"]["param"]) == (400, "output_format")
+    for length in (65_450, 65_460):  # 65,530 and 65,540 bytes with the rest of the record
+        fits = length == 65_450
+        with nullcontext() if fits else pytest.raises(ValueError, match="EXIF"):
+            encode(torch.rand(3, 16, 16), "jpeg", 90, "a" * length, {"a": 1})
+        with nullcontext() if fits else pytest.raises(InvalidValue, match="JPEG"):
+            require_encodable("jpeg", PictureSize(16, 16), "a" * length, {"a": 1})

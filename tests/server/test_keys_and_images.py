@@ -17,7 +17,7 @@ import pytest
 
 from nulltta.errors import InvalidValue, NullTTAError
 from nulltta.runs.network import is_loopback
-from nulltta.server.app import _sweep
+from nulltta.server.app import _repeat
 from nulltta.server.auth import VARIABLE, APIKeys, read_keys
 from nulltta.server.image_store import StoredImages
 from nulltta.server.settings import ServerSettings
@@ -182,7 +182,6 @@ def test_images_in_a_folder_survive_a_kill(tmp_path: Path) -> None:
 def test_expired_images_are_deleted_although_an_earlier_sweep_failed(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("nulltta.server.app.SWEEP_INTERVAL", 0)
     store, swept = StoredImages(10, 2), threading.Event()
     errors = iter([OSError("the disk is gone")])
 
@@ -192,7 +191,7 @@ def test_expired_images_are_deleted_although_an_earlier_sweep_failed(
         swept.set()
 
     async def sweep_twice() -> None:
-        sweeper = asyncio.create_task(_sweep(store))
+        sweeper = asyncio.create_task(_repeat("sweep", 0, lambda: asyncio.to_thread(store.sweep)))
         assert await asyncio.to_thread(swept.wait, 30)
         sweeper.cancel()
 

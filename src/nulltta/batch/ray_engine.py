@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
-from pathlib import Path
 from typing import Any
 
 from nulltta.batch.folder import BatchFolder, BatchOutcome, OnAdvance
@@ -17,6 +16,7 @@ from nulltta.batch.run import BatchEngine
 from nulltta.batch.tasks import RowFailure, RowTask
 from nulltta.batch.worker import BatchWorker
 from nulltta.errors import InvalidValue, NullTTAError, first_line
+from nulltta.files import absolute
 from nulltta.runs.ray import connect, machines, require_ray, shares
 from nulltta.runs.request import RunSettings
 
@@ -45,10 +45,7 @@ class RayEngineFactory:
         """
         ray = require_ray("util")
         connect(ray, self.address)
-        if Path(settings.model).is_dir():
-            settings = replace(settings, model=str(Path(settings.model).absolute()))
-        if settings.start is not None and Path(settings.start).exists():
-            settings = replace(settings, start=str(Path(settings.start).absolute()))
+        settings = replace(settings, model=absolute(settings.model), start=settings.start and absolute(settings.start))
         workers, share = shares(machines(ray), self.workers, settings.device)
 
         def engine(work: Iterable[Sequence[RowTask]], on_advance: OnAdvance) -> Iterator[BatchOutcome]:

@@ -15,6 +15,7 @@ from nulltta.batch.table import TableRow
 from nulltta.config import NullTTAConfig
 from nulltta.config.presets import preset_name
 from nulltta.errors import InvalidValue, NullTTAError
+from nulltta.files import absolute
 from nulltta.prompts import require_text
 from nulltta.runs.request import AlignRequest, RunSettings
 
@@ -164,9 +165,8 @@ def require_known_columns(rows: Iterable[TableRow]) -> None:
 
 def _place(source: str | None) -> str | None:
     """Return the real path of a directory or file, and any other source unchanged."""
-    if source in (None, "embedded") or not Path(str(source)).exists():
-        return source
-    return str(Path(str(source)).resolve())
+    path = Path("" if source is None else absolute(source))
+    return str(path.resolve()) if path.is_absolute() else source
 
 
 def _id(row: TableRow) -> str:

@@ -17,9 +17,11 @@ import typer
 from nulltta.cli.flags import Compile, Device, Dtype, Model, Offload, Start, TinyDecoder, call_flags
 from nulltta.cli.messages import quiet
 from nulltta.errors import InvalidValue, MissingExtra, blaming, first_line
+from nulltta.files import absolute
 from nulltta.runs.request import ModelSettings
 from nulltta.server.auth import VARIABLE, read_keys
 from nulltta.server.settings import ServerSettings
+from nulltta.server.tracing import ENDPOINTS, wanted
 
 if TYPE_CHECKING:
     from nulltta.contracts import GuidedModel
@@ -134,6 +136,14 @@ def serve(
         _client("A host name to answer to without a key, beside loopback; may be repeated.", metavar="NAME"),
     ] = None,
     log_prompts: Annotated[bool, typer.Option(help="Allow prompts in the log.")] = False,
+    otlp_endpoint: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Where to send OpenTelemetry's traces, such as http://localhost:4318 (default: where "
+            f"{ENDPOINTS[0]} says, if anywhere).",
+        ),
+    ] = None,
     device: Device = None,
     dtype: Dtype = None,
     tiny_decoder: TinyDecoder = None,
@@ -186,8 +196,7 @@ def serve(
     """Serve images over HTTP, with the interface of OpenAI's images API."""
     with blaming("api_key_file"):
         keys = read_keys(api_key_file, os.environ)
-    if start is not None and Path(start).exists():  # else it is a hub id
-        start = str(Path(start).absolute())  # a replica may have another current directory
+    start = start and absolute(start)  # a replica may have another current directory
     offered = ServerSettings.methods if start is None else ServerSettings.methods[::-1]
     if missing := [library for library in LIBRARIES if find_spec(library) is None]:
         raise MissingExtra("nulltta serve", missing[0], "server")
@@ -201,22 +210,30 @@ def serve(
 
     settings = ServerSettings(
         rewards=tuple(reward or ()), methods=tuple(method or offered), start=start, host=host, port=port,
-        keys=keys, key_file=api_key_file, name=name or (Path(model).name if Path(model).is_dir() else model),
+        keys=keys, key_file=api_key_file and api_key_file.absolute(),
+        name=name or (Path(model).name if Path(model).is_dir() else model),
         aliases=tuple(model_alias or ()), defaults=parse_defaults(default or ()), strict=strict,
-        cors_origins=tuple(cors_origin or ()), allowed_hosts=tuple(allowed_host or ()), image_folder=image_folder,
-        max_upload=max_upload, public_url=public_url, log_prompts=log_prompts, max_images=max_images,
+        cors_origins=tuple(cors_origin or ()), allowed_hosts=tuple(allowed_host or ()),
+        image_folder=image_folder and image_folder.absolute(),
+        max_upload=max_upload, public_url=public_url, log_prompts=log_prompts, otlp_endpoint=otlp_endpoint,
+        max_images=max_images,
         batch_size=batch_size,
         queue_size=queue_size, max_prompt=max_prompt, max_body=max_body, max_pixels=max_pixels, max_steps=max_steps,
         max_inner_steps=max_inner_steps, max_candidates=max_candidates, timeout=timeout, stall=stall,
         grace=grace,
         url_lifetime=url_lifetime,
     )  # fmt: skip
+    wanted(settings)  # refused before the model is loaded where OpenTelemetry is missing
     if engine == "local" and (ray_address is not None or replicas is not None):
         raise InvalidValue("--ray-address and --replicas need --engine ray")
-    if Path(model).is_dir():
-        model = str(Path(model).absolute())  # a replica may have another current directory
     model_settings = ModelSettings(
-        model=model, device=device, dtype=dtype, tiny_decoder=tiny_decoder, compile=compiled, offload=offload, **of_call
+        model=absolute(model),
+        device=device,
+        dtype=dtype,
+        tiny_decoder=tiny_decoder,
+        compile=compiled,
+        offload=offload,
+        **of_call,
     )
     load = partial(_load, model_settings, settings.rewards)
     with quiet():

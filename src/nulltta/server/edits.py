@@ -10,6 +10,7 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 from pydantic import ValidationError
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 
 from nulltta.server.errors import APIError, from_validation
@@ -49,7 +50,8 @@ async def read_edit(form: FormData) -> GenerationRequest:
         raise APIError(400, message, code="invalid_value", param="image")
     options["image"] = base64.b64encode(files["image"][0]).decode()
     if files["mask"]:
-        options["mask"] = base64.b64encode(_white_where_transparent(files["mask"][0])).decode()
+        mask = await run_in_threadpool(_white_where_transparent, files["mask"][0])
+        options["mask"] = base64.b64encode(mask).decode()
     body.pop("input_fidelity", None)  # how closely a picture is kept is `strength` here
     try:
         return GenerationRequest.model_validate({**body, "nulltta": options})

@@ -6,20 +6,21 @@ import math
 import secrets
 
 import torch
+from starlette.concurrency import run_in_threadpool
 
 from nulltta.alignment import METHODS
 from nulltta.config import NullTTAConfig
 from nulltta.contracts import GuidedModel
 from nulltta.errors import InvalidValue
-from nulltta.images import to_pil
 from nulltta.runs.loading import read_start
 from nulltta.server.called import CalledModels, drawn_call
 from nulltta.server.defaults import checked_defaults
+from nulltta.server.encoding import require_encodable
 from nulltta.server.errors import APIError, from_invalid_value, stopping
 from nulltta.server.health import WorkerHealth
 from nulltta.server.job_queue import JobQueue
 from nulltta.server.jobs import ImageJob, JobSettings
-from nulltta.server.limits import check_job_settings, check_request
+from nulltta.server.limits import PictureSize, check_job_settings, check_request, drawn_size
 from nulltta.server.metrics import ServerMetrics
 from nulltta.server.rewards import LoadedRewards
 from nulltta.server.schemas import GenerationRequest
@@ -35,7 +36,7 @@ class ServerEngine:
         settings: the operator's settings.
 
     Attributes:
-        size: (width, height) of the model's images, in pixels.
+        size: the size of the model's own pictures.
 
     Raises:
         InvalidValue: if a method or a reward of the settings is unknown, a method ignores the null text to start from,
@@ -53,7 +54,7 @@ class ServerEngine:
         self.defaults = checked_defaults(settings, model.name)
         device = next(iter(model.encode([""], [""])[1].values())).device
         self.rewards = LoadedRewards(settings.rewards, settings.max_terms, device)
-        self.size = _image_size(model, device)
+        self.size = _own_size(model, device)
         self.metrics = ServerMetrics()
         self.queue = JobQueue(settings.queue_size, settings.batch_size, settings.batch_wait)
         self.metrics.waiting.set_function(lambda: len(self.queue.waiting()))
@@ -69,8 +70,8 @@ class ServerEngine:
             null_text=start,
         )
 
-    def submit(self, request: GenerationRequest, request_id: str) -> ImageJob:
-        """Put a request into the queue.
+    async def submit(self, request: GenerationRequest, request_id: str) -> ImageJob:
+        """Put a request into the queue. It is checked in another thread, which decodes its pictures.
 
         Raises:
             APIError: if the request is invalid, the queue is full, or the server is stopping or cannot work any more.
@@ -78,13 +79,17 @@ class ServerEngine:
         if self.health.dead():
             raise stopping()
         check_request(request, self.settings)
-        job_settings = self._job_settings(request)
-        check_job_settings(job_settings, self.settings, self.rewards)
+        job_settings = await run_in_threadpool(self._job_settings, request)
         seed = secrets.randbelow(2**31) if request.nulltta.seed is None else request.nulltta.seed
         job = ImageJob(
             request_id, job_settings, request.prompt, request.nulltta.negative_prompt, range(seed, seed + request.n),
             self.settings.timeout, _evenly_spread(request.partial_images, job_settings.config.num_inference_steps),
         )  # fmt: skip
+        frames = drawn_size(job_settings.call, self.size)
+        try:
+            require_encodable(request.output_format, frames, job.prompt, job.record(self.settings.name, job.seeds[-1]))
+        except InvalidValue as error:
+            raise from_invalid_value(error, param="output_format") from error
         if not self.queue.put(job):
             raise stopping() if self.queue.closed else self._queue_full()
         return job
@@ -105,7 +110,11 @@ class ServerEngine:
         return "the server is stopping" if self.queue.closed and not self.health.dead() else self.health.unready()
 
     def _job_settings(self, request: GenerationRequest) -> JobSettings:
-        """Return a request's options with the server's defaults filled in."""
+        """Return a request's options with the server's defaults filled in.
+
+        Raises:
+            APIError: if they are invalid, or ask for more than is allowed.
+        """
         options = request.nulltta
         try:
             config = NullTTAConfig.preset(self.model.name, **{**self.defaults, **options.config_fields()})
@@ -117,7 +126,9 @@ class ServerEngine:
             raise from_invalid_value(error, param="size") from error
         reward = self.rewards.names[0] if options.reward is None else options.reward
         method = self.settings.methods[0] if options.method is None else options.method
-        return JobSettings(reward, method, config, call)
+        found = JobSettings(reward, method, config, call)
+        check_job_settings(found, self.settings, self.rewards)
+        return found
 
     def _queue_full(self) -> APIError:
         """Return the error that asks to come back when all batches ahead should be done, at their past speed."""
@@ -133,7 +144,7 @@ def _evenly_spread(count: int, steps: int) -> list[int]:
 
 
 @torch.no_grad()
-def _image_size(model: GuidedModel, device: torch.device) -> tuple[int, int]:
-    """Decode a latent to find (width, height), which also warms the decoder up before the first request."""
-    latents = torch.zeros((1, *model.latent_shape), device=device)
-    return to_pil(model.decode(latents))[0].size
+def _own_size(model: GuidedModel, device: torch.device) -> PictureSize:
+    """Decode a latent to find the size of its picture, which also warms the decoder up before the first request."""
+    decoded = model.decode(torch.zeros((1, *model.latent_shape), device=device))  # (1, [F,] 3, H, W)
+    return PictureSize(decoded.shape[-1], decoded.shape[-2], decoded.shape[1] if decoded.dim() == 5 else 1)

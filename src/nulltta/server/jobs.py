@@ -89,6 +89,10 @@ class ImageJob:
         """Whether somebody still waits for the job."""
         return not self._cancelled.is_set() and time.monotonic() < self._deadline
 
+    def record(self, model: str, seed: int) -> dict[str, Any]:
+        """Return how the image of a seed is made, as its file records it; model: the model's name."""
+        return {"model": model, "seed": seed, "negative_prompt": self.negative_prompt, **self.settings.public()}
+
     def cancel(self) -> None:
         """Declare that nobody waits for the job any more: its client was served or has disconnected."""
         self._cancelled.set()

@@ -14,6 +14,27 @@ from nulltta.server.schemas import GenerationRequest
 from nulltta.server.settings import ServerSettings
 
 
+class PictureSize(NamedTuple):
+    """The size of the pictures that a model draws.
+
+    Attributes:
+        width, height: in pixels, of a frame.
+        frames: of a video; 1 for images.
+    """
+
+    width: int
+    height: int
+    frames: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.width}x{self.height}"
+
+    @property
+    def pixels(self) -> int:
+        """Of all frames."""
+        return self.width * self.height * self.frames
+
+
 class Excess(NamedTuple):
     """A field of `NullTTAConfig` whose value is above the limit that a setting of the operator's sets."""
 
@@ -88,32 +109,40 @@ def check_job_settings(job: JobSettings, settings: ServerSettings, rewards: Load
         raise _invalid("nulltta.reward", str(error)) from error
 
 
-def check_call(call: CallSettings, settings: ServerSettings, size: tuple[int, int]) -> None:
+def drawn_size(call: CallSettings, own: PictureSize) -> PictureSize:
+    """Return the size of the pictures that a call draws; of an uploaded picture only the header is read.
+
+    Args:
+        call: what the model's pipeline is to be called with.
+        own: the size of the model's own pictures.
+    """
+    width, height = call.width or own.width, call.height or own.height
+    if call.image is not None and not call.width:  # most pipelines then draw in the size of the picture
+        width, height = picture_size(call.image)
+    return PictureSize(width, height, call.num_frames or own.frames)
+
+
+def check_call(call: CallSettings, settings: ServerSettings, own: PictureSize) -> None:
     """Check that the images of a request are not too large, of which an uploaded picture may set the size.
 
     Args:
         call: what the model's pipeline is to be called with.
         settings: the operator's limits.
-        size: (width, height) of the model's own images.
+        own: the size of the model's own pictures.
 
     Raises:
         APIError: if they have more pixels than is allowed.
     """
-    own, frames = size[0] * size[1], call.num_frames or 1
-    most = settings.max_pixels or 2 * own
-    width, height = call.width or size[0], call.height or size[1]
-    if started := call.image is not None and not call.width:  # most pipelines then draw in the size of the picture
-        width, height = picture_size(call.image or b"")
-    asked = width * height
-    if (call.width or call.num_frames or started) and asked * frames > most:
-        blamed = "nulltta.num_frames" if asked <= most else "nulltta.image" if started else "size"
-        found = f"the picture is too large with {size_name((width, height))}: " if blamed == "nulltta.image" else ""
-        raise _invalid(blamed, f"{found}this model draws {size_name(size)}, and at most {most} pixels here")
-
-
-def size_name(size: tuple[int, int]) -> str:
-    """Format (512, 768) as "512x768", width first."""
-    return f"{size[0]}x{size[1]}"
+    most = settings.max_pixels or 2 * own.pixels
+    asked = drawn_size(call, own)
+    if asked != own and asked.pixels > most:
+        frames = own.frames if call.num_frames is None else 1
+        if asked.width * asked.height * frames <= most:
+            raise _invalid("nulltta.num_frames", f"this model draws {own}, and at most {most} pixels here")
+        if call.image is not None and not call.width:
+            found = f"the picture is too large with {asked}: this model draws {own}, and at most {most} pixels here"
+            raise _invalid("nulltta.image", found)
+        raise _invalid("size", f"this model draws {own}, and at most {most} pixels here")
 
 
 def _invalid(param: str, message: str) -> APIError:

@@ -49,6 +49,8 @@ def configure(*, quote: bool) -> None:
     handler.setFormatter(JSONFormatter())
     LOGGER.handlers, LOGGER.propagate = [handler], False
     LOGGER.setLevel(logging.INFO)
+    exporting = logging.getLogger("opentelemetry")
+    exporting.handlers, exporting.propagate = [handler], False
     for name in ("uvicorn.error", "uvicorn.access", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
 

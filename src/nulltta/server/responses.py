@@ -88,9 +88,9 @@ class JobResponse:
 
     def _encode(self, image: Tensor, seed: int) -> bytes:
         """Encode an image (3, H, W) with a record of how it was made."""
-        negative, request = self.job.negative_prompt, self.request
-        made = {"model": self.model, "seed": seed, "negative_prompt": negative, **self.job.settings.public()}
-        return encode(image, request.output_format, request.output_compression, self.job.prompt, made)
+        job, request = self.job, self.request
+        made = job.record(self.model, seed)
+        return encode(image, request.output_format, request.output_compression, job.prompt, made)
 
 
 class EventStream(StreamingResponse):

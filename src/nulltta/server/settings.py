@@ -56,6 +56,8 @@ class ServerSettings:
         url_lifetime: the seconds for which an image can be fetched by URL.
         max_urls: the largest number of images that are kept for fetching by URL.
         log_prompts: whether logs may quote prompts.
+        otlp_endpoint: where traces are sent by OTLP over HTTP, such as "http://localhost:4318"; None for where
+            OpenTelemetry's environment variables say, if anywhere.
 
     Raises:
         InvalidValue: if a setting is out of range, with the setting's name as its field.
@@ -94,6 +96,7 @@ class ServerSettings:
     url_lifetime: float = 3600.0
     max_urls: int = 1000
     log_prompts: bool = False
+    otlp_endpoint: str | None = None
 
     def __post_init__(self) -> None:
         for name in (
@@ -113,8 +116,9 @@ class ServerSettings:
                 f"sampled together, not {self.batch_size}",
                 field="batch_size",
             )
-        if self.public_url is not None and not _is_web_address(self.public_url):
-            raise InvalidValue(f"must begin with http:// or https:// and a host, not {self.public_url!r}", "public_url")
+        for name in ("public_url", "otlp_endpoint"):
+            if (address := getattr(self, name)) is not None and not _is_web_address(address):
+                raise InvalidValue(f"must begin with http:// or https:// and a host, not {address!r}", name)
         for name in ("cors_origins", "allowed_hosts", "aliases"):
             if any(not text.strip() for text in getattr(self, name)):
                 raise InvalidValue("must not be empty", field=name)
