@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -42,6 +42,12 @@ def _decoder_only(name: str, tokenizer: Any, width: int = 16, layers: int = 3, h
     return getattr(transformers, f"{name}{head}")(config).eval()
 
 
+def _eightfold() -> Any:
+    """An autoencoder of the usual factor of 8, where a pipeline takes it for granted."""
+    blocks = {"block_out_channels": (4,) * 4, "down_block_types": ("DownEncoderBlock2D",) * 4}
+    return _vae(**blocks, up_block_types=("UpDecoderBlock2D",) * 4)
+
+
 def _shifted() -> Any:
     return _vae(scaling_factor=0.3611, shift_factor=0.1159)
 
@@ -74,7 +80,7 @@ def hunyuandit(diffusers: Any) -> Any:
         vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
     )  # fmt: skip
     return diffusers.HunyuanDiTPipeline(
-        vae=_vae(), text_encoder=BertModel(bert).eval(), tokenizer=tokenizer,
+        vae=_eightfold(), text_encoder=BertModel(bert).eval(), tokenizer=tokenizer,
         transformer=_listen(transformer, "attn2.to_v", "attn2.to_out", "proj_out", by=5),
         scheduler=diffusers.DDPMScheduler(
             beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.02, prediction_type="v_prediction",
@@ -254,27 +260,41 @@ def allegro(diffusers: Any) -> Any:
     )  # fmt: skip
 
 
-def klein(diffusers: Any) -> Any:
-    tokenizer = _tokenizer()
-    transformer = diffusers.Flux2Transformer2DModel(
+def _flux2(diffusers: Any, **transformer: Any) -> dict[str, Any]:
+    """The scheduler, autoencoder and transformer of FLUX.2."""
+    net = diffusers.Flux2Transformer2DModel(
         patch_size=1, in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
-        joint_attention_dim=48, timestep_guidance_channels=16, axes_dims_rope=(4, 4, 4, 4), guidance_embeds=False,
+        joint_attention_dim=48, timestep_guidance_channels=16, axes_dims_rope=(4, 4, 4, 4), **transformer,
     )  # fmt: skip
     vae = diffusers.AutoencoderKLFlux2(
         block_out_channels=(4, 8), layers_per_block=1, norm_num_groups=2, latent_channels=4,
         down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
     )  # fmt: skip
-    return diffusers.Flux2KleinPipeline(
-        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True), vae=vae, tokenizer=tokenizer,
-        text_encoder=_decoder_only("Qwen3", tokenizer, head="ForCausalLM"),
-        transformer=_listen(transformer, "context_embedder", by=3),
-    )  # fmt: skip
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
+    return {"scheduler": scheduler, "vae": vae, "transformer": _listen(net, "context_embedder", by=3)}
+
+
+def klein(diffusers: Any) -> Any:
+    tokenizer = _tokenizer()
+    encoder = _decoder_only("Qwen3", tokenizer, head="ForCausalLM")
+    parts = _flux2(diffusers, guidance_embeds=False)
+    return diffusers.Flux2KleinPipeline(**parts, tokenizer=tokenizer, text_encoder=encoder)
+
+
+def flux2(diffusers: Any) -> Any:
+    """FLUX.2-dev, whose chat messages hold lists of texts."""
+    tokenizer = _tokenizer()
+    tokenizer.chat_template = CHAT.replace("['content']", "['content'][0]['text']")
+    encoder = _decoder_only("Mistral", tokenizer, head="ForCausalLM")
+    return diffusers.Flux2Pipeline(**_flux2(diffusers), tokenizer=tokenizer, text_encoder=encoder)
 
 
 def loud(net: Any) -> Any:
     """An untrained control network's last layers are zeros, which would prove nothing."""
     for name, parameter in net.named_parameters():
-        if not parameter.any() or name.endswith("gate.weight"):  # HiDream leaves its gates as the memory was
+        if name.endswith("gate.weight"):  # HiDream leaves its gates as the memory was; trained ones are decided
+            torch.nn.init.normal_(parameter, std=10.0)
+        elif not parameter.any():
             torch.nn.init.normal_(parameter, std=0.1)
     return net.eval()
 
@@ -317,6 +337,14 @@ def _qwen_controlnet(diffusers: Any, parts: Mapping[str, Any]) -> dict[str, Any]
     return {"controlnet": loud(kind(**{**config, "num_layers": 1}))}
 
 
+def _control(diffusers: Any, parts: Mapping[str, Any]) -> dict[str, Any]:
+    """A transformer that takes a picture's latents beside its own."""
+    del diffusers
+    config = parts["transformer"].config
+    wide = {**config, "in_channels": 2 * config["in_channels"], "out_channels": config["in_channels"]}
+    return {"transformer": loud(type(parts["transformer"]).from_config(wide))}
+
+
 def _adapter(diffusers: Any, parts: Mapping[str, Any]) -> dict[str, Any]:
     """T2I-Adapter, and a UNet whose first block is the one with attention, as those it was made for have it."""
     config = parts["unet"].config
@@ -345,11 +373,12 @@ class TinyPipeline:
     Attributes:
         name: the class.
         build: makes it from nothing; None if it is made of the parts of a family.
-        family: whose parts it is made of.
+        family: whose parts it is made of: a family, or another of these classes.
         parts: makes the parts that it has beside them.
         call: arguments of its call beside those of the family.
         attributes: of the pipeline, set before it is called.
         refused: what the refusal says; empty if it is accepted.
+        guidance: "nag" where its call has no null branch.
     """
 
     name: str
@@ -359,6 +388,7 @@ class TinyPipeline:
     call: Mapping[str, Any] = field(default_factory=dict)
     attributes: Mapping[str, Any] = field(default_factory=dict)
     refused: str = ""
+    guidance: Literal["cfg", "nag"] = "cfg"
 
     def __str__(self) -> str:
         return self.name
@@ -373,24 +403,31 @@ class TinyPipeline:
             self.build(diffusers).save_pretrained(folder / self.name)
             pipeline = diffusers.DiffusionPipeline.from_pretrained(folder / self.name, **options)
         else:
-            pipeline = self._composed(diffusers, folder / self.family, **options)
+            base, shared = self._base(folder, **options)
+            pipeline = self._composed(diffusers, base, **options)
             accepted = inspect.signature(type(pipeline).__call__).parameters
-            shared = FAMILIES[self.family].call.items()
-            call = {key: value for key, value in shared if key in accepted} | call
+            call = {key: value for key, value in shared.items() if key in accepted} | call
         for name, value in self.attributes.items():
             setattr(pipeline, name, value)
         pipeline.set_progress_bar_config(disable=True)
         return pipeline, call
 
-    def _composed(self, diffusers: Any, folder: Path, **options: Any) -> Any:
-        if not folder.exists():
-            FAMILIES[self.family].save(folder)
-        base = diffusers.DiffusionPipeline.from_pretrained(folder, **options)
+    def _base(self, folder: Path, **options: Any) -> tuple[Any, Mapping[str, Any]]:
+        """The pipeline whose parts this one is made of, and its call's arguments."""
+        import diffusers
+
+        if self.family not in FAMILIES:
+            return next(case for case in PIPELINES if case.name == self.family).load(folder, **options)
+        if not (folder / self.family).exists():
+            FAMILIES[self.family].save(folder / self.family)
+        return diffusers.DiffusionPipeline.from_pretrained(folder / self.family, **options), FAMILIES[self.family].call
+
+    def _composed(self, diffusers: Any, base: Any, **options: Any) -> Any:
         kind, parts = getattr(diffusers, self.name), dict(base.components)
         torch.manual_seed(0)
         more = self.parts(diffusers, parts) if self.parts is not None else {}
         dtype = options.get("dtype", torch.float32)
-        parts |= {name: part.to(dtype) for name, part in more.items()}
+        parts |= {name: part.to(dtype) if isinstance(part, torch.nn.Module) else part for name, part in more.items()}
         wanted = [each for each in inspect.signature(kind.__init__).parameters if each != "self"]
         given = {each: parts[each] for each in wanted if each in parts}
         given |= {each: None for each in ("safety_checker", "feature_extractor", "image_encoder") if each in wanted}
@@ -405,16 +442,22 @@ _OTHER_TEXT = "controlnet reads another text than its denoiser does"
 
 PIPELINES: tuple[TinyPipeline, ...] = (
     TinyPipeline("CogView3PlusPipeline", cogview3, call=SIZE),
-    TinyPipeline("HunyuanDiTPipeline", hunyuandit, call={**SIZE, "use_resolution_binning": False}),
+    TinyPipeline(
+        "HunyuanDiTPipeline", hunyuandit, call={"height": 64, "width": 64, "use_resolution_binning": False}
+    ),
     TinyPipeline("Lumina2Pipeline", lumina2, call=SIZE),
     TinyPipeline("ChromaPipeline", chroma, call=SIZE),
     TinyPipeline("ZImagePipeline", z_image, call=SIZE),
-    TinyPipeline("HiDreamImagePipeline", hidream, call={"height": 256, "width": 256, "max_sequence_length": 77}),
+    TinyPipeline(
+        "HiDreamImagePipeline", hidream, call={**SIZE, "max_sequence_length": 77},
+        attributes={"default_sample_size": 8},  # every size is scaled to the area of this one
+    ),
     TinyPipeline(
         "Kandinsky5T2IPipeline", kandinsky5, call={"height": 64, "width": 64}, attributes={"resolutions": [(64, 64)]}
     ),
     TinyPipeline("BriaPipeline", bria, call=SIZE),
     TinyPipeline("Flux2KleinPipeline", klein, call={**SIZE, "text_encoder_out_layers": (1, 2, 3)}),
+    TinyPipeline("Flux2Pipeline", flux2, call={**SIZE, "text_encoder_out_layers": (1, 2, 3)}, guidance="nag"),
     TinyPipeline("CogVideoXPipeline", cogvideox, call={**SIZE, "num_frames": 9, "max_sequence_length": 16}),
     TinyPipeline("MochiPipeline", mochi, call={**SIZE, "num_frames": 7, "max_sequence_length": 16}),
     TinyPipeline(
@@ -433,7 +476,8 @@ PIPELINES: tuple[TinyPipeline, ...] = (
     TinyPipeline("FluxImg2ImgPipeline", family="flux", call={**PICTURED, "strength": 0.6}),
     TinyPipeline("QwenImageImg2ImgPipeline", family="qwen", call={"image": PICTURE, "strength": 0.6}),
     TinyPipeline(
-        "FluxKontextPipeline", family="flux", call={**PICTURED, "max_area": 256, "_auto_resize": False}
+        "FluxKontextPipeline", family="flux",
+        call={**SIZE, "image": PICTURE, "max_area": 256, "_auto_resize": False},  # a picture of another size
     ),
     TinyPipeline(
         "StableDiffusionInpaintPipeline", family="sd", parts=_nine_channels,
@@ -462,6 +506,9 @@ PIPELINES: tuple[TinyPipeline, ...] = (
     TinyPipeline(
         "QwenImageControlNetPipeline", family="qwen", parts=_qwen_controlnet, call={"control_image": PICTURE},
         refused=_OTHER_TEXT,
+    ),
+    TinyPipeline(  # the noise with which it encodes the control picture has the size of its latents
+        "CogView4ControlPipeline", family="cogview4", parts=_control, call={**SIZE, "control_image": SMALL}
     ),
     TinyPipeline("StableDiffusionXLAdapterPipeline", family="sdxl", parts=_adapter, call=PICTURED),
     TinyPipeline(

@@ -89,6 +89,7 @@ def _distilled(pipeline: Any) -> None:
 CASES = [
     Distilled("", "flux", call={"guidance_scale": 3.5}),  # FLUX.1-dev as published: its scale is an input
     Distilled("FLUX.1-schnell", "flux"),
+    Distilled("", "Flux2Pipeline"),  # FLUX.2-dev, likewise
     Distilled("FLUX.2-klein-4B", "Flux2KleinPipeline", _distilled),
     Distilled("Z-Image-Turbo", "ZImagePipeline"),
     Distilled("sdxl-turbo", "sdxl", _turbo),
@@ -101,7 +102,7 @@ STOCHASTIC = ("sdxl-turbo", "LCM-LoRA")
 """Those whose own steps draw noise, so that the stock picture is another one."""
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name or "FLUX.1-dev")
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name or case.family)
 def test_a_null_text_is_learnt_and_its_picture_is_the_stock_calls(case: Distilled, tmp_path: Path) -> None:
     pipeline, call = case.load(tmp_path / "model")
     model: Any = load_model(pipeline, **call)

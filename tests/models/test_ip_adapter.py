@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +41,16 @@ def pipeline(checkpoint: Path) -> Any:
     return found
 
 
-def test_its_call_is_followed_with_and_without_a_learnt_null_text(pipeline: Any) -> None:
-    """The null branch sees the embedding of no picture, and the conditional one that of the picture."""
+def _embeds(pipeline: Any) -> torch.Tensor:
+    """The embeddings of no picture and of a picture."""
     width = pipeline.unet.config.cross_attention_dim
     picture = torch.randn((1, 1, width), generator=torch.Generator().manual_seed(1))
-    embeds = torch.cat([torch.zeros_like(picture), picture])
+    return torch.cat([torch.zeros_like(picture), picture])
+
+
+def test_its_call_is_followed_with_and_without_a_learnt_null_text(pipeline: Any) -> None:
+    """The null branch sees the embedding of no picture, and the conditional one that of the picture."""
+    embeds = _embeds(pipeline)
     model: Any = load_model(pipeline, ip_adapter_image_embeds=[embeds])
     result = align(model, "a cat", "brightness", config=SETTINGS, seed=3)
     stock = stock_images(model, "a cat", "", SETTINGS, seed=3)
@@ -57,3 +63,16 @@ def test_its_call_is_followed_with_and_without_a_learnt_null_text(pipeline: Any)
     other: Any = load_model(pipeline, ip_adapter_image_embeds=[-embeds])
     unlike = align(other, "a cat", "brightness", config=SETTINGS, seed=3, method="plain").images
     assert float((unlike - stock).abs().max()) > 1e-4  # the picture matters
+
+
+def test_guidance_inside_attention_keeps_the_picture_of_the_adapter(pipeline: Any) -> None:
+    """Both halves see the picture, as the prompt's branch of a stock call without classifier-free guidance does."""
+    embeds = _embeds(pipeline)
+    model: Any = load_model(pipeline, ip_adapter_image_embeds=[embeds])
+    nag = replace(SETTINGS, guidance="nag", nag_scale=3.0)
+    null = align(model, "a cat", "brightness", config=nag, seed=3).null_text[0]
+    ours = replay(model, null, seeds=[3])
+    model.stock = replace(model.stock, options={"ip_adapter_image_embeds": [embeds[1:]]})
+    with null.apply(pipeline):
+        theirs = stock_images(model, "a cat", "", nag, seed=3)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-5)

@@ -19,14 +19,16 @@ def fixed_noise(place: int, shape: Sequence[int]) -> Tensor:
 class Draws(TorchFunctionMode):
     """Overrules this thread's draws of noise.
 
-    Draws for whole latents are replaced by zeros with a gradient, if their number of elements is given. Every other
-    draw, such as that of a picture's encoding, is replaced by what is given for its place among the call's draws, or by
-    `fixed_noise`, so that recordings of one prompt and of two see the same.
+    Draws for whole latents are replaced by zeros with a gradient, if their number of elements is given: all of that
+    size, or the one at a place. Every other draw, such as that of a picture's encoding, is replaced by what is given
+    for its place among the call's draws, or by `fixed_noise`, so that recordings of one prompt and of two see the same.
     """
 
-    def __init__(self, given: Mapping[int, Tensor], count: int | None, draws: dict[int, Tensor]) -> None:
+    def __init__(
+        self, given: Mapping[int, Tensor], count: int | None, draws: dict[int, Tensor], only: int | None = None
+    ) -> None:
         super().__init__()
-        self.given, self.count, self.draws, self.place = given, count, draws, 0
+        self.given, self.count, self.draws, self.only, self.place = given, count, draws, only, 0
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
@@ -35,7 +37,7 @@ class Draws(TorchFunctionMode):
         self.place += 1
         if self.place in self.given:
             return self.given[self.place].to(result).reshape(result.shape)
-        if result.numel() != self.count:
+        if result.numel() != self.count or self.only not in (None, self.place):
             return fixed_noise(self.place, result.shape[1:]).to(result).expand(result.shape).clone()
         torch.set_grad_enabled(True)  # until the pipeline's own no_grad ends
         probe = torch.zeros_like(result, dtype=torch.float32, requires_grad=True)

@@ -64,6 +64,8 @@ class Frozen:
         self._weights = [(m._parameters, name) for m in modules for name, w in m._parameters.items() if w is not None]
         self._convolutions = [m for m in modules if _is_plain_convolution(m)]
         self._blocks = [m for m in modules if "gradient_checkpointing" in vars(m)]
+        lists = [part for part in network.children() if isinstance(part, nn.ModuleList)]
+        self._layers = [layer for part in lists for layer in part] if self._blocks == [network] else []
         self._lock, self._entered = threading.Lock(), threading.local()
         self._uses = {"evaluation": 0, "frozen": 0}  # by threads that share this network
         self._undo: dict[str, ExitStack] = {}
@@ -118,16 +120,25 @@ class Frozen:
         if not self._is_compiled():  # the compiler keeps no more than the backward pass needs
             for layer in self._convolutions:
                 stack.enter_context(overruled(layer, "_conv_forward", partial(_convolution, layer)))
+        if self._layers and not self._is_compiled():
+            # A transformer's own checkpointing leaves out what it gives a block otherwise, such as Chroma's mask.
+            if self.recompute or self.network.gradient_checkpointing:
+                stack.enter_context(overruled(self.network, "gradient_checkpointing", False))
+                for layer in self._layers:
+                    stack.enter_context(overruled(layer, "forward", partial(self._checkpoint, layer.forward)))
+            return
         for block in self._blocks:
             if block.gradient_checkpointing or (self.recompute and self.network._supports_gradient_checkpointing):
                 stack.enter_context(overruled(block, "gradient_checkpointing", True))
                 stack.enter_context(overruled(block, "_gradient_checkpointing_func", self._checkpoint))
 
-    def _checkpoint(self, block: Callable[..., Any], *args: Any) -> Any:
+    def _checkpoint(self, block: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         surrounding = _SURROUNDING.get()
-        return checkpoint(
-            block, *args, use_reentrant=False, context_fn=lambda: (nullcontext(), self._recomputing(surrounding))
-        )
+
+        def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+            return nullcontext(), self._recomputing(surrounding)
+
+        return checkpoint(block, *args, use_reentrant=False, context_fn=contexts, **kwargs)
 
     @contextmanager
     def _recomputing(self, surrounding: Surrounding) -> Iterator[None]:

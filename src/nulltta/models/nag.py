@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
@@ -132,7 +133,7 @@ class AttentionGuided(ModelWrapper):
             (name, int(tensor.max()) if name.endswith(LENGTH) else tuple(tensor.shape[1:]))
             for name, tensor in both.items()
         )
-        key = id(getattr(self.pipeline, step.component)), tuple(x.shape[1:]), shapes
+        key = ref(getattr(self.pipeline, step.component)), tuple(x.shape[1:]), shapes
         found = self.model.image_tokens
         if key not in found:
             with torch.no_grad():

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
+from weakref import ref
 
 import torch
 from torch import Tensor
 
 from nulltta.contracts import Embedding, GuidedModel, NoiseStep
-from nulltta.errors import InvalidValue, NullTTAError, first_line, is_out_of_memory
+from nulltta.errors import InvalidValue
 from nulltta.images import digest
 from nulltta.models import conditioning, distilled, guidance, observation, prompts, proof, steps
 from nulltta.models.attention import ImageTokens
 from nulltta.models.checks import refuse_unusable, require_call
+from nulltta.models.complaints import their_errors_in_words
 from nulltta.models.conditioning import Conditioning, alike, lacks_text_encoder
 from nulltta.models.decoding import Decoder
 from nulltta.models.findings import Findings
 from nulltta.models.frozen import Frozen
+from nulltta.models.latents import NoNullBranch
 from nulltta.models.recording import BESIDE, DENOISERS, StepRecord, Watch, denoisers, first_tensor
 from nulltta.models.restoring import float32_by_default
-from nulltta.models.shells import Shells, cut, lengths_of, stacked
+from nulltta.models.shells import Shells, cut, lengths_of, require_one_shape, stacked
 from nulltta.models.sources import for_call
 from nulltta.models.steps import ObservedStep
 from nulltta.models.stock_call import SCALE, StandIn, StockCall
@@ -83,7 +85,7 @@ class ObservedModel(GuidedModel):
             if self._found is None or self._networks != self._observed:
                 self._observed, self._timelines = self._networks, {}
                 try:
-                    with _their_errors_in_words(self.pipeline):
+                    with their_errors_in_words(self.pipeline):
                         found, first = self._observe()
                         self._found, self._shells = found, Shells(found)
                         self._decoder = Decoder(self.pipeline, found)
@@ -97,7 +99,7 @@ class ObservedModel(GuidedModel):
         """Observe the call; where it has no null branch, with a second call in the place of one."""
         try:
             return observation.observe(self.stock)
-        except observation.NoNullBranch:
+        except NoNullBranch:
             self.stock = replace(self.stock, second=True)
             return observation.observe(self.stock)
 
@@ -183,7 +185,7 @@ class ObservedModel(GuidedModel):
             pairs = [self._encoded([text], [negative]) for text, negative in zip(texts, negatives, strict=True)]
         cond, null = ([pair[i] for pair in pairs] for i in (0, 1))
         if not found.alone:
-            _require_one_shape(cond)
+            require_one_shape(cond)
         return stacked(cond), stacked(null)
 
     def _take_example(self, texts: Sequence[str], negatives: Sequence[str]) -> None:
@@ -341,7 +343,7 @@ class ObservedModel(GuidedModel):
     def _encoded(self, texts: Sequence[str], negatives: Sequence[str]) -> tuple[Embedding, Embedding]:
         found = self.found
         watch = Watch(StandIn(found.template, len(texts)), stop_at="step")
-        with _their_errors_in_words(self.pipeline):
+        with their_errors_in_words(self.pipeline):
             seen = self.stock.recorded(texts, negatives, found.steps, watch)
         cond, null = self._shells.embeddings(seen.steps[0])
         prompts.warn_if_cut(self.pipeline, seen.token_ids, [*texts, *negatives], (cond, null))
@@ -356,10 +358,11 @@ class ObservedModel(GuidedModel):
         if num_inference_steps > trained:
             raise InvalidValue(f"is above the {trained} steps of the model's training", field="num_inference_steps")
         found, scheduler = self.found, self.pipeline.scheduler
-        key = num_inference_steps, id(scheduler), repr(vars(scheduler).get("_shift")), repr(scheduler.config)
+        key = num_inference_steps, ref(scheduler), repr(vars(scheduler).get("_shift")), repr(scheduler.config)
         with self._lock:
             if key not in self._timelines:
-                self._timelines[key] = timeline(self.stock, found, num_inference_steps)
+                with torch.enable_grad(), their_errors_in_words(self.pipeline):
+                    self._timelines[key] = timeline(self.stock, found, num_inference_steps)
             return self._timelines[key]
 
     def _predict(
@@ -396,34 +399,3 @@ class ObservedModel(GuidedModel):
             ours = self.to_pipeline(self.guide(eps_null, eps_cond, SCALE))
             proof.require_equal("the replayed prediction", ours, first.model_output, self.dtype, found)
             proof.prove_decoder(self.stock, found, self._decoder, len(steps))
-
-
-@contextmanager
-def _their_errors_in_words(pipeline: Any) -> Iterator[None]:
-    """A pipeline's complaint about its call as an `InvalidValue` of one line."""
-    try:
-        yield
-    except Exception as error:
-        if not _is_theirs(error):
-            raise
-        empty = [n for n in pipeline.components if n.startswith("text_encoder") and getattr(pipeline, n) is None]
-        without = f" without {' and '.join(empty)}" if empty else ""
-        raise InvalidValue(f"{type(pipeline).__name__}'s own call failed{without}: {first_line(error)}") from error
-
-
-def _require_one_shape(rows: Sequence[Embedding]) -> None:
-    """Refuse prompts whose embeddings this model cannot take in one batch."""
-    for name in rows[0]:
-        if len(shapes := {tuple(row[name].shape[1:]) for row in rows}) > 1:
-            raise InvalidValue(
-                f"the prompts' embeddings have different shapes ('{name}': {sorted(shapes)}): align these prompts one "
-                "at a time"
-            )
-
-
-def _is_theirs(error: BaseException) -> bool:
-    """Whether an error is a pipeline's complaint about its call, which is not this package's nor a lack of memory."""
-    if isinstance(error, NullTTAError) or is_out_of_memory(error):
-        return False
-    known = TypeError | ValueError | RuntimeError | AttributeError | LookupError | ImportError | NameError
-    return isinstance(error, known) or type(error) is Exception

@@ -102,12 +102,14 @@ class Watch:
         stop_at: end the call at the first step of the scheduler ("step"), at the decoder ("decode") or not at all.
         draws: how many elements the noise for whole latents has: such draws are replaced by zeros with a gradient,
             and from then on gradients are recorded. Every other draw is the same in all rows and in all recordings.
+        place: that of the only draw to replace; None for all that are of that size.
     """
 
     stand_in: Callable[[str, dict[str, Any]], Any] | None = None
     on_step: Callable[[int, StepRecord], Tensor | None] | None = None
     stop_at: str = "decode"
     draws: int | None = None
+    place: int | None = None
 
 
 _ONE_AT_A_TIME = threading.RLock()
@@ -177,7 +179,7 @@ def record(pipeline: Any, call: dict[str, Any], watch: Watch) -> Recording:
         decoder = getattr(pipeline, "vae", None)
         if decoder is not None:
             undo.enter_context(overruled(decoder, "decode", _watched_decode(decoder, watch, seen)))
-        undo.enter_context(Draws({}, watch.draws, seen.draws))
+        undo.enter_context(Draws({}, watch.draws, seen.draws, watch.place))
         try:
             seen.result = pipeline(**call)
         except _Stop:

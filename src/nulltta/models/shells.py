@@ -188,6 +188,20 @@ def stacked(rows: Sequence[Embedding]) -> dict[str, Tensor]:
     return joined
 
 
+def require_one_shape(rows: Sequence[Embedding]) -> None:
+    """Refuse prompts whose embeddings a model cannot take in one batch.
+
+    Raises:
+        InvalidValue: if their shapes differ.
+    """
+    for name in rows[0]:
+        if len(shapes := {tuple(row[name].shape[1:]) for row in rows}) > 1:
+            raise InvalidValue(
+                f"the prompts' embeddings have different shapes ('{name}': {sorted(shapes)}): align these prompts one "
+                "at a time"
+            )
+
+
 def _rows_of(call: DenoiserCall, found: Findings) -> dict[str, Any]:
     there = leaves(call.arguments, found.rows)
     return {path: there[path] for path in found.rows}

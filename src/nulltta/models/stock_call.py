@@ -55,11 +55,27 @@ class StockCall:
         return accepts(self.pipeline, "negative_prompt")
 
     @property
-    def fewest_steps(self) -> int:
-        """The number to ask for so that two are taken: an image-to-image call takes `strength` of them."""
+    def strength(self) -> float:
+        """The share of the steps asked for that an image-to-image call takes; 1 for other calls."""
         parameter = call_parameters(type(self.pipeline)).get("strength")
-        strength = self.options.get("strength", 1.0 if parameter is None else parameter.default)
-        return max(2, math.ceil(2 / strength)) if isinstance(strength, float) and strength > 0 else 2
+        given = self.options.get("strength", 1.0 if parameter is None else parameter.default)
+        return float(given) if isinstance(given, int | float) else 1.0
+
+    def asked_for(self, count: int) -> int:
+        """Return the number of steps to ask for so that `count` are taken.
+
+        Raises:
+            InvalidValue: if it is above that of the model's training.
+        """
+        if self.strength >= 1:
+            return count
+        trained = int(self.pipeline.scheduler.config.num_train_timesteps)
+        if self.strength * trained < count:
+            raise InvalidValue(
+                f"must be {count / trained:g} or more for {count} steps: the model was trained on {trained}",
+                field="strength",
+            )
+        return math.ceil(count / self.strength)
 
     def arguments(self, prompts: Sequence[str], negatives: Sequence[str], steps: int) -> dict[str, Any]:
         """Return the arguments of a call.
@@ -74,7 +90,7 @@ class StockCall:
             **given,
             "num_inference_steps": steps,
             # Of a pipeline without a null branch, the scale is an input of the denoiser: it keeps its default.
-            **({} if self.second else {self.scale_name: SCALE}),
+            **({self.scale_name: SCALE} if not self.second and accepts(self.pipeline, self.scale_name) else {}),
             "output_type": "pt",
             "generator": torch.Generator().manual_seed(0),
             **self.options,

@@ -13,7 +13,7 @@ from nulltta.models import levels
 from nulltta.models.affine import Affine, gain_of
 from nulltta.models.conditioning import NEGATIVES, PROMPTS
 from nulltta.models.findings import Findings
-from nulltta.models.observation import first_latents
+from nulltta.models.latents import first_latents
 from nulltta.models.recording import BESIDE, StepRecord, Watch, record
 from nulltta.models.steps import ObservedStep
 from nulltta.models.stock_call import StandIn, StockCall, zero_probe
@@ -40,9 +40,11 @@ def timeline(stock: StockCall, found: Findings, wanted: int) -> Timeline:
     """Return as many steps as are wanted; where a call takes a part of the steps asked for, more are asked for.
 
     Raises:
-        InvalidValue: if there are not as many, or a step does not go as those that were observed.
+        InvalidValue: if there are not as many, or a step does not go as those that were observed; if `strength` leaves
+            none.
     """
-    asked, seen = wanted, _recorded(stock, found, wanted)
+    asked = wanted if wanted * stock.strength >= 1 else stock.asked_for(wanted)
+    seen = _recorded(stock, found, asked)
     for _ in range(4):
         if len(seen.steps) == wanted:
             return seen
@@ -65,7 +67,8 @@ def observed_timeline(stock: StockCall, found: Findings) -> Timeline:
 
 def _recorded(stock: StockCall, found: Findings, asked: int) -> Timeline:
     watching = _Watching(found)
-    watch = Watch(StandIn(found.template, 2), watching.on_step, draws=2 * torch.Size(found.drawn).numel())
+    draws = 2 * torch.Size(found.drawn).numel()
+    watch = Watch(StandIn(found.template, 2), watching.on_step, draws=draws, place=found.place)
     seen = record(stock.pipeline, stock.arguments(PROMPTS[:1] * 2, NEGATIVES[:1] * 2, asked), watch)
     steps = levels.schedule(seen.steps)
     made = [

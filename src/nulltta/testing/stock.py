@@ -31,11 +31,12 @@ def stock_images(model: ObservedModel, prompt: str, negative: str, config: NullT
     shape = (1, *found.drawn)
     noise = torch.randn(shape, generator=generator(seed, "initial", 0), dtype=torch.float32)
     call = model.stock.arguments([prompt], [negative], model.asked(steps))
-    off = 0.0 if found.rule == "from zero" else 1.0
-    scale = off if config.guidance == "nag" else config.guidance_scale
+    if not model.stock.second:  # else the scale is an input of the denoiser, and keeps its default
+        off = 0.0 if found.rule == "from zero" else 1.0
+        call[model.stock.scale_name] = off if config.guidance == "nag" else config.guidance_scale
     model.pipeline.set_progress_bar_config(disable=True)
     with fixed_draws({found.place: noise}):
-        output = model.pipeline(**{**call, model.stock.scale_name: scale})
+        output = model.pipeline(**call)
     return _images(output)
 
 

@@ -1,0 +1,34 @@
+"""What a pipeline complains of in its own call, in this package's words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from nulltta.errors import InvalidValue, NullTTAError, first_line, is_out_of_memory
+
+
+@contextmanager
+def their_errors_in_words(pipeline: Any) -> Iterator[None]:
+    """Raise a pipeline's complaint about its call as an `InvalidValue` of one line.
+
+    Raises:
+        InvalidValue: in the place of what the pipeline raised.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not _is_theirs(error):
+            raise
+        empty = [n for n in pipeline.components if n.startswith("text_encoder") and getattr(pipeline, n) is None]
+        without = f" without {' and '.join(empty)}" if empty else ""
+        raise InvalidValue(f"{type(pipeline).__name__}'s own call failed{without}: {first_line(error)}") from error
+
+
+def _is_theirs(error: BaseException) -> bool:
+    """Whether an error is a pipeline's complaint about its call, which is not this package's nor a lack of memory."""
+    if isinstance(error, NullTTAError) or is_out_of_memory(error):
+        return False
+    known = TypeError | ValueError | RuntimeError | AttributeError | LookupError | ImportError | NameError
+    return isinstance(error, known) or type(error) is Exception
