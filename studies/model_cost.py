@@ -1,9 +1,10 @@
 """What the observed model adds to a bare call of the denoiser, on the embedded model: the ratio of their times.
 
 The bare call is what an adapter written for the pipeline by hand would make: the frozen UNet with its latents, its
-timestep and its tokens. Both are measured in turn in one process, by the processor's time, so that a busy machine
-matters little; the ratio of the medians of many short turns is reported. What observing and proving the model takes,
-once per model, is counted too.
+timestep and its tokens. Both are measured in one process by the processor's time, in turns of both whose order
+alternates, so that what else the machine does cancels out of a turn's ratio. The median of these ratios is reported,
+with the 95% interval of a bootstrap over turns. What observing and proving the model takes, once per model, is counted
+too.
 
     python studies/model_cost.py
 """
@@ -12,9 +13,10 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
+import numpy as np
 import torch
 import typer
 
@@ -24,17 +26,32 @@ from nulltta.models.frozen import Frozen
 BATCHES = (1, 8)
 
 
-def main(turns: Annotated[int, typer.Option(help="how often each is timed")] = 200, threads: int = 1) -> None:
+def main(
+    turns: Annotated[int, typer.Option(help="how often each is timed")] = 200,
+    threads: int = 1,
+    batch: Annotated[list[int], typer.Option(help="how many rows are evaluated at once")] = list(BATCHES),  # noqa: B006
+) -> None:
     """Measure the ratio without and with gradient."""
     torch.set_num_threads(threads)
     model: Any = nulltta.load_model("embedded", device="cpu")
     evaluated, decoded, seconds = proof(nulltta.load_model(model.pipeline))  # not used yet
     print(f"The proof: {evaluated} rows of the denoiser, {decoded} of the decoder, {seconds:.2f} s of the processor.\n")
-    print("| batch | gradient | bare call, ms | observed model, ms | ratio |", "|---" * 5 + "|", sep="\n")
-    for batch in BATCHES:
+    print("| batch | gradient | bare call, ms | observed model, ms | ratio | 95% |", "|---" * 6 + "|", sep="\n")
+    for rows in batch:
         for gradient in (False, True):
-            bare, ours = (statistics.median(times) * 1e3 for times in measured(model, batch, gradient, turns))
-            print(f"| {batch} | {'yes' if gradient else 'no'} | {bare:.2f} | {ours:.2f} | {ours / bare:.3f} |")
+            times = measured(model, rows, gradient, turns)
+            bare, ours = (statistics.median(each) * 1e3 for each in times)
+            ratio, low, high = median_ratio(*times)
+            cells = f"{bare:.2f} | {ours:.2f} | {ratio:.3f} | {low:.3f} to {high:.3f}"
+            print(f"| {rows} | {'yes' if gradient else 'no'} | {cells} |", flush=True)
+
+
+def median_ratio(bare: Sequence[float], ours: Sequence[float]) -> tuple[float, float, float]:
+    """Return the median ratio of turns, and its 95% interval by a bootstrap over turns."""
+    ratios = np.array(ours) / np.array(bare)
+    drawn = np.random.default_rng(0).choice(ratios, (2000, len(ratios)))
+    low, high = np.quantile(np.median(drawn, 1), (0.025, 0.975))
+    return float(np.median(ratios)), float(low), float(high)
 
 
 def proof(model: Any) -> tuple[int, int, float]:
@@ -85,8 +102,9 @@ def measured(model: Any, batch: int, gradient: bool, turns: int) -> tuple[list[f
         return time.process_time() - start
 
     times: tuple[list[float], list[float]] = [], []
-    for _ in range(turns):
-        for function, kept in zip((bare, ours), times, strict=True):
+    both = [(bare, times[0]), (ours, times[1])]
+    for turn in range(turns):
+        for function, kept in both if turn % 2 else reversed(both):
             kept.append(seconds(function))
     return times
 

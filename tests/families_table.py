@@ -15,7 +15,7 @@ import re
 import tempfile
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -33,18 +33,19 @@ from nulltta.null_text.replay import replay
 from nulltta.quiet import quiet_libraries
 from nulltta.testing.stock import stock_images
 
+from .derived_pipelines import DERIVED
 from .families_page import document
 from .tiny_pipelines import FAMILY_PIPELINES, PIPELINES, TinyPipeline, comparable
 
 ROOT = Path(__file__).parent.parent
 RESULTS, PAGE = ROOT / "studies" / "results" / "families.json", ROOT / "docs" / "families.md"
-CASES = (*FAMILY_PIPELINES, *PIPELINES)
+CASES = (*FAMILY_PIPELINES, *PIPELINES, *DERIVED)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PROMPT, SEED = "a cat", 3
 SETTINGS = NullTTAConfig(num_inference_steps=3, inner_steps=(1, 1), num_particles=1, guidance_scale=4.0, eta=0.0)
 PICTURES = ("image", "control_image", "mask_image", "video")
 ATTENTION = re.compile(r"to_(q|k|v|out\.0)$")
-FAULTS = ("refused", "fails")
+FAULTS = ("refused", "fails", "diffusers fails")
 Results: TypeAlias = dict[str, dict[str, dict[str, str]]]
 """The cells by class, dtype and column, and the "date" of each row."""
 
@@ -80,10 +81,29 @@ class Subject:
         pipeline, call = self.load()
         return nulltta.load_model(pipeline, **call)
 
+    @property
+    def settings(self) -> NullTTAConfig:
+        """Of a run: guided inside attention where the call has no null branch."""
+        return SETTINGS if self.case.guidance == "cfg" else replace(SETTINGS, guidance=self.case.guidance)
+
+    def aligned(self, model: Any) -> Result:
+        """One aligned image of a model."""
+        return align(model, PROMPT, "brightness", config=self.settings, seed=SEED)
+
     @cached_property
     def result(self) -> Result:
-        """One aligned image of that model."""
-        return align(self.model, PROMPT, "brightness", config=SETTINGS, seed=SEED)
+        """That of the model as it was loaded."""
+        return self.aligned(self.model)
+
+    def stock(self, model: Any) -> torch.Tensor:
+        """The image of a model's stock call."""
+        return stock_images(model, PROMPT, "", self.settings, seed=SEED)
+
+    def against_stock(self, model: Any) -> str:
+        """The difference of a plain run, whose guidance inside attention is off, and the stock call."""
+        config = self.settings if self.case.guidance == "cfg" else replace(self.settings, nag_scale=0.0)
+        plain = align(model, PROMPT, "brightness", config=config, seed=SEED, method="plain").images
+        return difference(plain, self.stock(model))
 
 
 def measure(subject: Subject, column: str) -> str:
@@ -91,18 +111,15 @@ def measure(subject: Subject, column: str) -> str:
     try:
         return COLUMNS[column](subject)
     except NullTTAError as error:
-        return f"refused: {first_line(error)}"
+        theirs = first_line(error).removeprefix(f"{subject.case.name}'s own call failed: ")
+        return f"refused: {theirs}" if theirs == first_line(error) else f"diffusers fails: {theirs}"
     except Exception as error:  # whatever diffusers, accelerate, peft or torch raises is the finding
         return f"fails: {type(error).__name__}: {first_line(error)}"
 
 
-def _stock(model: Any) -> torch.Tensor:
-    return stock_images(model, PROMPT, "", SETTINGS, seed=SEED)
-
-
 def _plain(subject: Subject) -> str:
     """A plain run, and the stock call."""
-    return difference(subject.result.baseline, _stock(subject.model))
+    return subject.against_stock(subject.model)
 
 
 def _align(subject: Subject) -> str:
@@ -114,7 +131,7 @@ def _apply(subject: Subject) -> str:
     """A run under the learnt null text, and the stock call under it."""
     null = subject.result.null_text[0]
     with null.apply(subject.model.pipeline):
-        theirs = _stock(subject.model)
+        theirs = subject.stock(subject.model)
     return difference(replay(subject.model, null, seeds=[SEED]), theirs)
 
 
@@ -135,19 +152,7 @@ def _size(subject: Subject) -> str:
     if "resolutions" in vars(pipeline):
         return "one of the pipeline's own"
     size = {"height": int(call.get("height") or 16), "width": 2 * int(call.get("width") or call.get("height") or 16)}
-    return _against_stock(pipeline, call | size)
-
-
-def _against_stock(pipeline: Any, call: Mapping[str, Any]) -> str:
-    model: Any = nulltta.load_model(pipeline, **call)
-    ours = align(model, PROMPT, "brightness", config=SETTINGS, seed=SEED, method="plain").images
-    return difference(ours, _stock(model))
-
-
-def _aligned(subject: Subject, pipeline: Any, call: Mapping[str, Any]) -> str:
-    """The image of a run on this pipeline, and that of the pipeline as it was loaded."""
-    again = align(nulltta.load_model(pipeline, **call), PROMPT, "brightness", config=SETTINGS, seed=SEED)
-    return difference(again.images, subject.result.images)
+    return subject.against_stock(nulltta.load_model(pipeline, **call | size))
 
 
 def _offload(subject: Subject) -> str:
@@ -157,16 +162,30 @@ def _offload(subject: Subject) -> str:
     pipeline, call = subject.load()
     for part in (*denoisers(pipeline).values(), pipeline.vae):
         cpu_offload(part, torch.device("cpu"))
-    return _aligned(subject, pipeline, call)
+    return difference(subject.aligned(nulltta.load_model(pipeline, **call)).images, subject.result.images)
 
 
 def _compile(subject: Subject) -> str:
-    """With the denoiser traced by TorchDynamo, whose back end "eager" leaves the kernels as they are."""
+    """The gradient at the null text, relative to its largest element, with the denoiser traced by TorchDynamo, and
+    without; the back end "eager" leaves the kernels as they are."""
     pipeline, call = subject.load()
+    model: Any = nulltta.load_model(pipeline, **call)
+    expected = _gradient(model)
     torch._dynamo.reset()
     for part in denoisers(pipeline).values():
         part.compile(backend="eager")
-    return _aligned(subject, pipeline, call)
+    return f"{float((_gradient(model) - expected).abs().max() / expected.abs().max()):.0e}"
+
+
+def _gradient(model: Any) -> torch.Tensor:
+    """The gradient of a prediction's sum at the null text."""
+    _, null = model.encode([PROMPT], [""])
+    x, step = model.initial_latents(1, torch.Generator().manual_seed(SEED)), model.schedule(2)[0]
+    with torch.enable_grad():
+        leaf = {name: tensor.requires_grad_(tensor.is_floating_point()) for name, tensor in null.items()}
+        wanted = [tensor for tensor in leaf.values() if tensor.requires_grad]
+        gradients = torch.autograd.grad(model.predict(x, step, leaf).sum(), wanted)
+    return torch.cat([gradient.flatten() for gradient in gradients])
 
 
 def _lora(subject: Subject) -> str:
@@ -179,13 +198,14 @@ def _lora(subject: Subject) -> str:
             return "diffusers adds none here"
         linear = [name for name, each in part.named_modules() if isinstance(each, torch.nn.Linear)]
         attention = [name for name in linear if ATTENTION.search(name)]
-        part.add_adapter(LoraConfig(r=2, init_lora_weights=False, target_modules=attention or linear))
-    return _against_stock(pipeline, call)
+        options = {"r": 2, "lora_alpha": 1, "init_lora_weights": False}  # of half its random size: tiny nets are loud
+        part.add_adapter(LoraConfig(**options, target_modules=attention or linear))
+    return subject.against_stock(nulltta.load_model(pipeline, **call))
 
 
 def _image_input(subject: Subject) -> str:
     """Which picture every other cell of the row was measured with."""
-    given = [name for name in PICTURES if name in subject.load()[1]]
+    given = [name for name in PICTURES if name in subject.model.stock.options]
     return f"`{given[0]}`, in all cells" if given else "none in this call"
 
 
@@ -193,7 +213,7 @@ COLUMNS: Mapping[str, Callable[[Subject], str]] = {
     "plain": _plain, "align": _align, "apply": _apply, "replay": _replay, "size": _size, "offload": _offload,
     "LoRA": _lora, "image input": _image_input, "compile": _compile,
 }  # fmt: skip
-"""The last one takes most of the time, so a run measures it after all others."""
+"""Tracing takes half of the time, so a run measures the last one after all others."""
 
 
 def others() -> tuple[dict[str, str], list[str]]:
