@@ -30,12 +30,20 @@ EDIT_FORM = {
     }
 }  # fmt: skip
 """The body of `POST /v1/images/edits`, as `openapi_extra` takes it."""
+_EVENT = {
+    "type": "object", "required": ["event", "data"],
+    "properties": {
+        "event": {"type": "string"},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+    "description": "one event of the stream",
+}  # fmt: skip
 IMAGES: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "the images; events where `stream` is true",
         "content": {
             "application/json": {"schema": {"type": "object", "required": ["created", "data"]}},
-            "text/event-stream": {"schema": {"type": "string"}},
+            "text/event-stream": {"schema": _EVENT},
         },
     }
 }
