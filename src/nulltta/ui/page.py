@@ -103,7 +103,7 @@ def request_panel(engine: PageEngine) -> RequestPanel:
         fields["reward"] = gr.Textbox(
             engine.reward,
             label="Reward",
-            info="a name, or a sum such as 0.7*clip + 0.3*colourfulness",
+            info="a name, or a sum such as `0.7*clip + 0.3*colourfulness`",
             elem_id="reward",
         )
     with gr.Column(elem_id="more-box"):
