@@ -6,15 +6,17 @@ import os
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # on tiny tensors, more threads would be slower: in child processes too
 
 import pytest
 import torch
 
 import nulltta
+from nulltta.config.presets import PRESETS
 
 from .tiny import save_stable_diffusion
 
-torch.set_num_threads(1)  # on tiny tensors, more threads would be slower
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
@@ -34,3 +36,10 @@ def config() -> nulltta.NullTTAConfig:
     return nulltta.NullTTAConfig(
         num_inference_steps=3, inner_steps=(1, 2), num_particles=2, guidance_scale=3.0, annealing="auto"
     )
+
+
+@pytest.fixture
+def short_preset(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the embedded model's preset short, for tests of what takes its settings from there."""
+    for name, value in {"num_inference_steps": 3, "inner_steps": (1, 1), "num_particles": 2}.items():
+        monkeypatch.setitem(PRESETS["embedded"], name, value)  # type: ignore[arg-type]

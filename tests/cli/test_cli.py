@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import signal
 import subprocess
 import sys
-import time
+import threading
 from dataclasses import asdict, fields
 from pathlib import Path
 
@@ -384,21 +385,30 @@ def test_ctrl_c_keeps_what_is_finished(
         assert (record["status"], record["unfinished"]) == ("interrupted", ["b"])
 
 
-def test_a_real_ctrl_c_leaves_complete_files(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_real_ctrl_c_leaves_complete_files(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "out"
     prompts = [f"p{i}" for i in range(200)]
-    script = (  # a shell may have started this test with Ctrl-C ignored
-        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
-        "from nulltta.cli import main; sys.exit(main(sys.argv[1:]))"
-    )
-    command = [*arguments(checkpoint, out, *prompts), "--batch-size", "2"]
-    process = subprocess.Popen([sys.executable, "-c", script, *command], stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 240  # a busy machine takes long to import torch and diffusers
-    while not (out / "result.json").exists() and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 130, errors
+    ended = threading.Event()
+
+    def interrupt_after_the_first_batch() -> None:
+        while not (out / "result.json").exists() and not ended.wait(0.05):
+            pass
+        if not ended.is_set():
+            os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have Ctrl-C ignored
+    waiting = threading.Thread(target=interrupt_after_the_first_batch)
+    waiting.start()
+    try:
+        code = main([*arguments(checkpoint, out, *prompts), "--batch-size", "2"])
+    finally:
+        ended.set()
+        waiting.join()
+        signal.signal(signal.SIGINT, before)
+    errors = capsys.readouterr().err
+    assert code == 130, errors
     assert "Traceback" not in errors
     record = json.loads((out / "result.json").read_text())
     finished = len(record["results"])

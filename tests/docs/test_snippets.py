@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import pytest
 from .pages import PAGES, ROOT, blocks, name
 
 
+@pytest.mark.usefixtures("short_preset")
 @pytest.mark.parametrize("page", ["README.md", "docs/quickstart.md", "docs/which-reward.md"])
 def test_the_snippets_run_one_after_another(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     snippets = blocks(ROOT / page, "python")
@@ -22,14 +21,16 @@ def test_the_snippets_run_one_after_another(page: str, tmp_path: Path, monkeypat
         exec(compile(snippet, page, "exec", dont_inherit=True), names)
 
 
-def test_the_snippets_for_contributors_run_and_pass_their_contracts(tmp_path: Path) -> None:
+def test_the_snippets_for_contributors_run_and_pass_their_contracts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     module = tmp_path / "test_page.py"
     module.write_text("\n".join(blocks(ROOT / "CONTRIBUTING.md", "python")), encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), str(module)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
-    assert "passed" in done.stdout
-    assert "failed" not in done.stdout
+    without = [word for plugin in ("cacheprovider", "faulthandler", "xdist") for word in ("-p", f"no:{plugin}")]
+    code = pytest.main([*without, "--rootdir", str(tmp_path), "--import-mode", "importlib", str(module)])
+    shown = capsys.readouterr().out
+    assert code == 0, shown
+    assert "passed" in shown
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=name)

@@ -8,6 +8,10 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+SHORT = """
+from nulltta.config.presets import PRESETS
+PRESETS["embedded"].update(num_inference_steps=3, inner_steps=(1, 1), num_particles=2)
+"""
 NOTEBOOK = Path(__file__).parents[2] / "examples" / "quickstart.ipynb"
 
 
@@ -18,9 +22,9 @@ def test_no_outputs_are_stored() -> None:
 
 
 @pytest.mark.filterwarnings("default")  # the Jupyter client's own
-def test_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as all tests
+def test_it_runs(tmp_path: Path) -> None:
     notebook = nbformat.read(NOTEBOOK, as_version=4)
+    notebook.cells.insert(0, nbformat.v4.new_code_cell(SHORT))
     NotebookClient(notebook, timeout=1200, kernel_name="python3", resources={"metadata": {"path": tmp_path}}).execute()
     pictures = [
         output for cell in notebook.cells if cell.cell_type == "code"
