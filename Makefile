@@ -8,6 +8,7 @@ WORLD ?= emoji
 TRAIN_emoji := nulltta.embedded.train --size $(SIZE)
 TRAIN_scenes := nulltta.embedded.scenes.train
 WORKERS ?= auto
+SELDOM := /tests/|/transformers/models/|/ray/(rllib|tune|train|data|llm)/
 
 .PHONY: setup demo test check format docs serve-docs dist world clean
 setup: $(STAMP)
@@ -47,14 +48,15 @@ world: $(STAMP)
 	$(BIN)/python -m $(TRAIN_$(WORLD)) --out build/$(WORLD)
 
 # Installs the versions that CI runs with; with them, pip takes the CPU build of torch where an index offers one.
-# Modules are compiled by all cores, where pip would use one; a few packages ship templates that are not Python.
+# Modules are compiled by all cores, where pip would use one, without those that hardly anything imports; a few packages
+# ship templates that are not Python.
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: set PYTHON=")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --upgrade pip
 	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --no-deps pgmap-align==1.5.2  # for a file that it ships
-	$(BIN)/python -W ignore -m compileall -qq -j 0 $(VENV)/lib || true
+	$(BIN)/python -W ignore -m compileall -qq -j 0 -x '$(SELDOM)' $(VENV)/lib || true
 	touch $@
 
 clean:
