@@ -64,10 +64,15 @@ def test_a_reward_may_read_latents(checkpoint: Path, tmp_path: Path) -> None:
     assert all(columns <= set(row) for row in scores)
 
 
-def test_a_finished_row_is_not_sampled_again(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_finished_row_is_not_sampled_again(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "out"
     table = table_of(ROWS, tmp_path)
-    assert main(arguments(table, checkpoint, out)) == 0
+    assert main([*arguments(table, checkpoint, out), "--quiet"]) == 0
+    shown = capsys.readouterr()
+    assert shown.out.startswith("2 of 2 rows are finished")
+    assert shown.err == ""
     first = written(out)
     assert main(arguments(table, checkpoint, out)) == 0
     assert written(out) == first

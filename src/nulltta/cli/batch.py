@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -118,7 +117,8 @@ class _Bar:
 class _Lines:
     """A `ProgressDisplay` that prints a line every `LINE_EVERY` seconds, for a log."""
 
-    def __init__(self) -> None:
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self.write = write
         self.next = 0.0
 
     def begin(self, standing: BatchProgress) -> None:
@@ -129,16 +129,18 @@ class _Lines:
     def show(self, standing: BatchProgress) -> None:
         if (now := time.monotonic()) >= self.next and standing.settled < standing.rows:
             self.next = now + LINE_EVERY
-            print(_words(standing), file=sys.stderr)
+            self.write(_words(standing))
 
 
 @contextmanager
 def _meter() -> Iterator[ProgressDisplay]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from nulltta.display.progress import print_line
+
     console = terminal.notes()
     if not console.is_terminal:
-        yield _Lines()
+        yield _Lines(lambda line: print_line(console, line))
         return
     columns = (
         TextColumn("[bold]aligning[/]"), BarColumn(), TextColumn("{task.fields[said]}", markup=False),
