@@ -25,8 +25,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_stable_diffusion(tmp_path_factory.mktemp("tiny") / "sd")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def model(checkpoint: Path) -> nulltta.GuidedModel:
+    """Return a model of the tiny checkpoint, which a test leaves as it was."""
     return nulltta.load_model(str(checkpoint), device="cpu")
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
-import time
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -82,24 +81,31 @@ def test_an_address_that_does_not_answer_is_refused_in_one_line(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.filterwarnings("default")  # Ray's own
 def test_a_killed_worker_is_replaced_and_its_rows_are_sampled_again(checkpoint: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="needs the extra ray")
     out = tmp_path / "out"
     words = [*arguments(table_of(MANY, tmp_path), checkpoint, out), "--batch-size", "2"]
-    ray = ["--engine", "ray", "--ray-address", "local", "--workers", "2"]
-    process = subprocess.Popen([sys.executable, "-m", "nulltta.cli", *words, *ray])
     first: dict[str, int] = {}  # when each file was first seen
     killed: set[int] = set()
-    deadline = time.monotonic() + 550
-    while process.poll() is None and time.monotonic() < deadline:
-        for file, at in written(out).items():
-            first.setdefault(file, at)
-        rows = list(out.glob("rows/*/*.json"))
-        if len(rows) >= 4 and not killed:
-            killed.add(int(json.loads(rows[0].read_text())["worker"].rpartition(":")[2]))
-            os.kill(min(killed), signal.SIGKILL)
-        time.sleep(0.01)
-    assert process.returncode == 0
+    ended = threading.Event()
+
+    def watch_and_kill() -> None:
+        while not ended.wait(0.01):
+            for file, at in written(out).items():
+                first.setdefault(file, at)
+            rows = list(out.glob("rows/*/*.json"))
+            if len(rows) >= 4 and not killed:
+                killed.add(int(json.loads(rows[0].read_text())["worker"].rpartition(":")[2]))
+                os.kill(min(killed), signal.SIGKILL)
+
+    watching = threading.Thread(target=watch_and_kill)
+    watching.start()
+    try:
+        assert main([*words, "--engine", "ray", "--ray-address", "local", "--workers", "2"]) == 0
+    finally:
+        ended.set()
+        watching.join()
     assert killed
     done = written(out)
     records = {file for file in first if file.startswith("rows/")}

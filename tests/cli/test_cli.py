@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import shlex
 import signal
 import subprocess
@@ -172,7 +173,8 @@ def test_prompts_in_batches_give_what_they_give_alone(
 
 def test_several_pictures_of_one_prompt(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, again, alone = (tmp_path / name for name in ("out", "again", "alone"))
-    assert main([*arguments(checkpoint, out, "a cat"), "--seeds", "3,0-1"]) == 0
+    shorter = ["--num-inference-steps", "1"]
+    assert main([*arguments(checkpoint, out, "a cat"), *shorter, "--seeds", "3,0-1"]) == 0
     shown = capsys.readouterr().out
     assert re.findall(r"^ a cat \(seed (\d)\)", shown, re.MULTILINE) == ["3", "0", "1"]
     assert "mean of 3 pictures" in shown
@@ -344,15 +346,23 @@ def test_a_failure_keeps_the_finished_batches(
     assert (record["status"], record["unfinished"]) == ("failed", ["b", "c"])
 
 
-def test_a_full_disk_is_reported_in_one_line(
-    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("most", [100, 5_000])
+def test_a_file_that_does_not_fit_on_the_disk_is_one_line_and_nothing_is_half_written(
+    most: int, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("nulltta.runs.align_writer.save_png", full)
-    assert main(arguments(checkpoint, tmp_path / "out", "a")) == 2
-    assert "No space left on device" in capsys.readouterr().err
+    out = tmp_path / "out"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, limits[1]))
+    try:
+        code = main(arguments(checkpoint, out, "a"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert code == 2
+    [line] = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("aligning ")]
+    assert re.match(rf"error: cannot write to '{out}.*': File too large", line)
+    assert not list(tmp_path.rglob("*.partial"))
+    for picture in out.rglob("*.png"):
+        read_image(picture)
 
 
 def failing_on(prompt: str, error: BaseException):
@@ -428,7 +438,8 @@ def test_every_method_can_be_run_and_is_reported(
     method: str, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / method
-    assert main([*arguments(checkpoint, out, "a cat"), "--method", method, "--micro-batch", "1"]) == 0
+    words = [*arguments(checkpoint, out, "a cat"), "--method", method, "--micro-batch", "1"]
+    assert main([*words, "--num-inference-steps", "1"]) == 0
     record = json.loads((out / "result.json").read_text())
     assert record["arguments"]["method"] == method
     assert "--method" in record["command"]

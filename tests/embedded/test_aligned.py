@@ -20,7 +20,7 @@ def embedded() -> nulltta.GuidedModel:
 
 def test_alignment_raises_clip_beyond_choosing_among_candidates(embedded: Any) -> None:
     prompts = ["a fox on a blue background, noto style", "two penguins on a white background, fluent style"]
-    settings: dict[str, Any] = {"num_inference_steps": 10, "num_particles": 2}
+    settings: dict[str, Any] = {"num_inference_steps": 5, "num_particles": 2}
     chosen, learnt = (
         nulltta.align(embedded, prompts, "clip", config=NullTTAConfig.embedded(inner_steps=n, **settings))
         for n in ((0, 0), (5, 10))

@@ -72,42 +72,32 @@ def cluster() -> Iterator[str]:
         head.communicate("\n")
 
 
-def serve(cluster: str, checkpoint: Path, *words: str) -> subprocess.Popen[str]:
-    command = [
-        sys.executable,
-        "-m",
-        "nulltta.cli",
-        "serve",
-        "--model",
-        str(checkpoint),
-        "--name",
-        "tiny",
-        "--port",
-        "0",
-    ]
-    command += ["--engine", "ray", "--ray-address", cluster, *words]
-    return subprocess.Popen(command, env=ENVIRONMENT, text=True, stderr=subprocess.PIPE)
+SERVE_TWICE = """
+import json, sys
+from nulltta.cli import main
+refused, served = map(json.loads, sys.argv[1:])
+assert main(refused) == 2
+sys.exit(main(served))
+"""
 
 
-def events(process: subprocess.Popen[str]) -> Iterator[dict[str, Any]]:
-    assert process.stderr is not None
-    return (json.loads(line) for line in process.stderr if line.startswith("{"))
-
-
-def test_a_reward_that_does_not_load_on_a_replica_is_refused_in_one_line(cluster: str, checkpoint: Path) -> None:
-    with serve(cluster, checkpoint, "--reward", "beauty", "--replicas", "1", "1") as process:
-        assert process.wait(300) == 2
-        assert process.stderr is not None
-        assert process.stderr.read().splitlines()[-1].startswith("error: unknown reward 'beauty'")
-
-
-def test_two_replicas_give_the_images_of_align(cluster: str, checkpoint: Path, tiny: nulltta.GuidedModel) -> None:
+def test_a_reward_that_does_not_load_is_refused_and_two_replicas_give_the_images_of_align(
+    cluster: str, checkpoint: Path, tiny: nulltta.GuidedModel
+) -> None:
     """They also enforce keys and limits, serve each other's pictures, and finish their requests before they end."""
     prompts = [f"picture {i}" for i in range(6)]
     expected = nulltta.align(tiny, prompts, "brightness", config=config(), seed=SHORT["seed"]).pil()
-    with serve(cluster, checkpoint, "--reward", "brightness", "--replicas", "2", "2") as process:
-        told = events(process)
+    words = ["serve", "--model", str(checkpoint), "--name", "tiny", "--port", "0", "--engine", "ray"]
+    words += ["--ray-address", cluster]
+    refused = [*words, "--reward", "beauty", "--replicas", "1", "1"]
+    served = [*words, "--reward", "brightness", "--replicas", "2", "2"]
+    command = [sys.executable, "-c", SERVE_TWICE, json.dumps(refused), json.dumps(served)]
+    with subprocess.Popen(command, env=ENVIRONMENT, text=True, stderr=subprocess.PIPE) as process:
+        others: list[str] = []
+        told = events(process, others)
         address = next(event["address"] for event in told if event["event"] == "listening")
+        [mistake] = [line for line in others if line.startswith("error: ")]
+        assert mistake.startswith("error: unknown reward 'beauty'")
         with OpenAI(base_url=f"{address}/v1", api_key=KEY, max_retries=0, timeout=120) as client:
             with ThreadPoolExecutor(len(prompts)) as pool:
                 answers = list(pool.map(lambda prompt: linked(client, prompt), prompts))
@@ -129,6 +119,16 @@ def test_two_replicas_give_the_images_of_align(cluster: str, checkpoint: Path, t
         assert kinds == ["partial_image", "completed"]
         assert process.wait(300) == 0
         assert [event["event"] for event in told] == ["stopping", "stopped"]
+
+
+def events(process: subprocess.Popen[str], others: list[str]) -> Iterator[dict[str, Any]]:
+    """Yield the events that a process logs; its other lines are appended to `others`."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("{"):
+            yield json.loads(line)
+        else:
+            others.append(line)
 
 
 def linked(client: OpenAI, prompt: str) -> str:
