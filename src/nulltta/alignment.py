@@ -28,6 +28,7 @@ from nulltta.contracts import GuidedModel, OnStep, Outcome, Reward, Step, Stream
 from nulltta.display.notebook import ShownPicture, pictures_html
 from nulltta.display.progress import watched
 from nulltta.embedded.grammar import unknown_words
+from nulltta.embedded.worlds import draws_emoji
 from nulltta.errors import InvalidValue, out_of_memory_as_error
 from nulltta.images import to_pil
 from nulltta.models import load_model
@@ -363,7 +364,7 @@ def as_result(problem: Problem, outcome: Outcome, trace: Sequence[Step]) -> Resu
 
 def _warn_of_unknown_words(model: GuidedModel, prompts: Sequence[str]) -> None:
     """Warn of words that the embedded model never saw: it draws something else in their place."""
-    if model.name != "embedded":
+    if not draws_emoji(model.name):
         return
     unknown = dict.fromkeys(
         word for prompt in prompts if not isinstance(prompt, EncodedPrompt) for word in unknown_words(prompt)

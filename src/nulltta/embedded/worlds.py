@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -43,6 +43,7 @@ class World:
         test_prompts: n -> n prompts to report on.
         renders: (prompt, n) -> n true pictures of what a prompt states, (n, 3, H, W) in [0, 1].
         kind: prompt -> the kind that it is of, such as "count".
+        distilled: a folder with a LoRA that distils the pipeline to few steps, and its scheduler; None for none.
         tuning_prompts: n -> n prompts of all kinds to choose settings on, none of which is a test prompt.
     """
 
@@ -55,6 +56,7 @@ class World:
     tuning_prompts: Callable[[int], list[str]]
     renders: Callable[[str, int], Tensor]
     kind: Callable[[str], str]
+    distilled: Path | None = None
 
     @property
     def target(self) -> str:
@@ -116,21 +118,23 @@ def _scenes_renders(prompt: str, count: int) -> Tensor:
     return to_unit(render([scenes_grammar.coloured(claim, rng) for _ in range(count)], rng))
 
 
+EMOJI = World(
+    weights=WEIGHTS,
+    train="make world",
+    scorers={
+        "clip": "the embedded world's image-text score: cosine of image and prompt",
+        "clip-b": "a second one, trained separately: keep it for checking what `clip` was raised to",
+    },
+    load_scorer=_emoji_scorer,
+    load_judge=_emoji_judge,
+    test_prompts=grammar.test_prompts,
+    tuning_prompts=grammar.tuning_prompts,
+    renders=_emoji_renders,
+    kind=grammar.kind,
+)
 WORLDS: Mapping[str, World] = {
-    "embedded": World(
-        weights=WEIGHTS,
-        train="make world",
-        scorers={
-            "clip": "the embedded world's image-text score: cosine of image and prompt",
-            "clip-b": "a second one, trained separately: keep it for checking what `clip` was raised to",
-        },
-        load_scorer=_emoji_scorer,
-        load_judge=_emoji_judge,
-        test_prompts=grammar.test_prompts,
-        tuning_prompts=grammar.tuning_prompts,
-        renders=_emoji_renders,
-        kind=grammar.kind,
-    ),
+    "embedded": EMOJI,
+    "embedded-turbo": replace(EMOJI, distilled=WEIGHTS / "turbo"),
     "scenes": World(
         weights=scenes.WEIGHTS,
         train="make world WORLD=scenes",
@@ -148,6 +152,17 @@ WORLDS: Mapping[str, World] = {
     ),
 }
 """The worlds by the names of their models."""
+
+
+def draws_emoji(model: str) -> bool:
+    """Return whether a model, by its name, is of the emoji world."""
+    return model in WORLDS and WORLDS[model].weights == EMOJI.weights
+
+
+def foreign_scorers(model: str) -> set[str]:
+    """Return the scorers of worlds that know nothing of what a model, by its name, draws."""
+    own = WORLDS[model].scorers if model in WORLDS else {}
+    return {name for world in WORLDS.values() for name in world.scorers} - set(own)
 
 
 def world_of(scorer: str) -> World:

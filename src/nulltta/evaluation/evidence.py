@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from nulltta.contracts import Reward
+from nulltta.embedded.worlds import draws_emoji
 from nulltta.evaluation.comparison import Comparison, Score
 from nulltta.evaluation.measures import high_frequency
 from nulltta.evaluation.perturbations import PERTURBATIONS
@@ -43,7 +44,7 @@ class Picture:
 
 def features_of(model: str, device: torch.device | str | None = None) -> Features:
     """Return the features of a model by its name: the second scorer's for the embedded model, else reduced pixels."""
-    if model != "embedded":
+    if not draws_emoji(model):
         return pixel_features
     from nulltta.embedded.scorers import load_scorer
 

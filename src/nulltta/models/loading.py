@@ -9,6 +9,7 @@ import torch
 
 from nulltta.contracts import GuidedModel
 from nulltta.devices import usual_device, usual_dtype
+from nulltta.embedded.worlds import draws_emoji
 from nulltta.errors import InvalidValue, first_line, out_of_memory_as_error
 from nulltta.models import tiny
 from nulltta.models.checks import refuse_inference_mode, refuse_unusable, require_call, require_supported
@@ -37,9 +38,10 @@ def load_model(
     """Load a frozen model to align.
 
     Args:
-        source: "embedded", a diffusers directory, a hub id ("org/name"), a single .safetensors file, or a live
-            `DiffusionPipeline`. A live pipeline is left as it is: it can be trained, changed or called between two
-            uses of the model. Of a directory or hub id that holds half-precision files only, those are read.
+        source: "embedded", "embedded-turbo" (the same, distilled to four steps), a diffusers directory, a hub id
+            ("org/name"), a single .safetensors file, or a live `DiffusionPipeline`. A live pipeline is left as it is:
+            it can be trained, changed or called between two uses of the model. Of a directory or hub id that holds
+            half-precision files only, those are read.
         device: default: the GPU if there is one; a live pipeline stays where it is.
         dtype: default: float32 on the CPU, bfloat16 on a GPU that computes in it, float16 on others; a live pipeline
             keeps its own.
@@ -121,7 +123,7 @@ def _freeze(pipeline: Any) -> None:
 
 def _equipped(model: ObservedModel, tiny_decoder: Any, compiled: bool) -> GuidedModel:
     """The model with its tiny decoder, and its networks compiled, in place."""
-    if tiny_decoder is None and model.name == "embedded":
+    if tiny_decoder is None and draws_emoji(model.name):
         tiny_decoder = tiny.EMBEDDED
     if tiny_decoder is not None:
         tiny.attach(model, tiny_decoder)

@@ -17,7 +17,7 @@ from nulltta.alignment import METHODS, Result, align
 from nulltta.config import NullTTAConfig, one_of
 from nulltta.contracts import GuidedModel, OnStep, Reward
 from nulltta.devices import usual_device, usual_dtype
-from nulltta.embedded.worlds import WORLDS
+from nulltta.embedded.worlds import WORLDS, foreign_scorers
 from nulltta.errors import InvalidValue, blaming, first_line, out_of_memory_as_error
 from nulltta.evaluation.comparison import Comparison, compare
 from nulltta.evaluation.measures import Measure, held_out_measures
@@ -129,14 +129,15 @@ def refuse_toy_scorers(expression: str, model: str) -> None:
     """
     with blaming("reward"):
         named = [name.word for name in names(parse(expression)) if name.argument is None]
-    for home, world in WORLDS.items():
-        if model != home and (toy := [word for word in named if word in world.scorers]):
-            own = WORLDS[model].target if model in WORLDS else "pickscore, imagereward or clipscore"
-            raise InvalidValue(
-                f"'{toy[0]}' knows what the model '{home}' draws and nothing else: name another, such as {own} "
-                "(`nulltta rewards` lists them)",
-                "reward",
-            )
+    foreign = foreign_scorers(model)
+    if toy := next((word for word in named if word in foreign), None):
+        home = next(name for name, world in WORLDS.items() if toy in world.scorers)
+        own = WORLDS[model].target if model in WORLDS else "pickscore, imagereward or clipscore"
+        raise InvalidValue(
+            f"'{toy}' knows what the model '{home}' draws and nothing else: name another, such as {own} "
+            "(`nulltta rewards` lists them)",
+            "reward",
+        )
 
 
 def load_model(settings: ModelSettings) -> GuidedModel:

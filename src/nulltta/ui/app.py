@@ -12,6 +12,7 @@ from pathlib import Path
 import gradio as gr
 from starlette.middleware import Middleware
 
+from nulltta.embedded.worlds import draws_emoji
 from nulltta.errors import InvalidValue
 from nulltta.runs.network import is_loopback
 from nulltta.ui import events, form_events, page
@@ -108,7 +109,7 @@ def launch(engine: PageEngine, folder: Path, access: PageAccess) -> gr.Blocks:
 
 def build(engine: PageEngine, folder: Path) -> gr.Blocks:
     """Return the page; folder: where runs keep their files."""
-    if engine.models[0] == "embedded":
+    if draws_emoji(engine.models[0]):
         warm_up(engine)
     with gr.Blocks(title="nulltta", analytics_enabled=False, delete_cache=(3600, 86400)) as made:
         gr.HTML("<h1>nulltta</h1><p>Better pictures by your own measure of better.</p>", elem_id="title")

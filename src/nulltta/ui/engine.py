@@ -10,7 +10,7 @@ from functools import lru_cache
 from nulltta.algorithm.problem import Problem
 from nulltta.alignment import make_problem
 from nulltta.contracts import GuidedModel, Reward
-from nulltta.embedded.worlds import WORLDS
+from nulltta.embedded.worlds import foreign_scorers
 from nulltta.errors import InvalidValue, blaming
 from nulltta.evaluation.evidence import Features, features_of
 from nulltta.evaluation.measures import held_out_measures
@@ -98,7 +98,7 @@ class PageEngine:
 
         Their files are on this machine. Scorers of another model's world, which know nothing else, are left out.
         """
-        foreign = {name for world in WORLDS if world != model for name in WORLDS[world].scorers}
+        foreign = foreign_scorers(model)
         return [row for row in catalogue() if row.present and row.name not in foreign]
 
     def prepare(self, request: AlignRequest) -> PreparedRun:
@@ -133,7 +133,7 @@ class PageEngine:
     def _require_known(self, expression: str, model: str) -> None:
         """Refuse scorers that know another model's pictures only."""
         known = {row.name for row in self.offered(model)}
-        toys = {name for world in WORLDS for name in WORLDS[world].scorers} - known
+        toys = foreign_scorers("") - known
         used = names(parse_allowed(expression, self._allowed))
         if wrong := [name.word for name in used if name.word in toys and name.argument is None]:
             raise InvalidValue(f"'{wrong[0]}' does not know the pictures of {model}: choose among {', '.join(known)}")

@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 
 from nulltta.config import NullTTAConfig
+from nulltta.embedded.worlds import draws_emoji
 from nulltta.errors import NullTTAError
 from nulltta.ui import page, presets, show
 from nulltta.ui.form import UPLOADS, form_of_picture
@@ -31,7 +32,7 @@ def wire_form(on: PageWiring) -> None:
         config = NullTTAConfig.preset(model)
         labels = presets.choices(model, on.engine.paces[model], int(pictures or 1))
         return [
-            page.chips_of(on.engine, model), gr.HTML(visible=model == "embedded"),
+            page.chips_of(on.engine, model), gr.HTML(visible=draws_emoji(model)),
             gr.Radio(choices=labels, value=presets.USUAL), *(control.value(config) for control in ask.controls),
         ]  # fmt: skip
 

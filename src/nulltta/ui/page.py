@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from nulltta.config import NullTTAConfig
+from nulltta.embedded.worlds import draws_emoji
 from nulltta.ui import presets
 from nulltta.ui.controls import SettingControl, controls
 from nulltta.ui.engine import PageEngine
@@ -93,11 +94,11 @@ def request_panel(engine: PageEngine) -> RequestPanel:
     fields: dict[str, Any] = {}
     with gr.Group(elem_id="prompt-box"):
         fields["prompts"] = gr.Textbox(
-            EXAMPLES[0] if model == "embedded" else "", label="Prompt", lines=2, max_lines=8, elem_id="prompts",
+            EXAMPLES[0] if draws_emoji(model) else "", label="Prompt", lines=2, max_lines=8, elem_id="prompts",
             info="one per line; Ctrl+Enter aligns",
         )  # fmt: skip
     start = gr.Button("Align", variant="primary", elem_id="align")
-    examples = gr.HTML(starters(), visible=model == "embedded", elem_id="starters")
+    examples = gr.HTML(starters(), visible=draws_emoji(model), elem_id="starters")
     with gr.Group(elem_id="reward-box"):
         chips = gr.HTML(chips_of(engine, model), elem_id="chips", padding=True)
         fields["reward"] = gr.Textbox(
@@ -136,7 +137,7 @@ def first_label(engine: PageEngine) -> str:
 
 def result_panel(engine: PageEngine) -> ResultPanel:
     """Create the progress and the result of a run."""
-    embedded = engine.models[0] == "embedded"
+    embedded = draws_emoji(engine.models[0])
     status = gr.HTML("" if embedded else render("status.html", words=WELCOME, kind="", share=None, notes=()),
                      elem_id="status")  # fmt: skip
     stop = gr.Button("Stop, keep the best so far", visible=False, elem_id="stop")

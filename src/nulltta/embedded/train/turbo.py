@@ -1,0 +1,248 @@
+"""Distil an embedded model to a few steps without guidance, as a LoRA that stock diffusers loads.
+
+    python -m nulltta.embedded.train.turbo --out build/turbo
+
+The student is a consistency model (arXiv 2303.01469): at every latent on a deterministic trajectory of the teacher it
+predicts where the trajectory ends. The teacher samples under classifier-free guidance, so that the guidance is folded
+into the student, which needs one evaluation per step; what is learnt is a LoRA, as for latent consistency models (arXiv
+2311.05556). A trajectory has `LEVELS` steps, since the teacher is as good in eight as in twenty-five, and so few can be
+run to their end before training: the student needs no target of its own making.
+
+A stopped run resumes from its last trajectory or checkpoint. The LoRA is written to `--weights` at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Generator, Tensor, nn
+
+from .. import WEIGHTS
+from ..grammar import sample, sample_caption
+from ..tokenizer import token_ids
+from ..worlds import WORLDS
+from .denoiser import channel_weights
+from .loop import Budget, Draws, Recipe, draws, has_bfloat16, load_trained, train
+from .sampling import GRID_PROMPTS, grid, sample_images
+
+NAME = "turbo"
+LEVELS = 8
+GUIDANCE = 3.0
+STARTS = (8, 6, 4, 2)
+"""The levels at which the teacher's trajectories start: those of a student's four steps."""
+CAPTIONS = 1920
+CHUNK = 48
+RANK = 22
+STEPS = 1000
+BATCH = 48
+HUBER = 1e-3
+TARGETS = (
+    "to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2", "conv1", "conv2",
+    "conv_shortcut", "time_emb_proj", "downsamplers.0.conv", "upsamplers.0.conv",
+)  # fmt: skip
+"""The layers that a LoRA of latent consistency models adapts."""
+
+
+class Adapters(nn.Module):
+    """The adapters of a denoiser as one module that learns, while the denoiser itself stays frozen.
+
+    Args:
+        unet: the denoiser, to which adapters are added.
+    """
+
+    def __init__(self, unet: Any) -> None:
+        from peft import LoraConfig
+
+        super().__init__()
+        torch.manual_seed(21)
+        unet.requires_grad_(False)
+        unet.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, target_modules=list(TARGETS)))
+        self.weights = nn.ParameterDict(
+            {name.replace(".", "/"): value for name, value in unet.named_parameters() if value.requires_grad}
+        )
+
+
+def noise_levels(scheduler: Any) -> tuple[Tensor, Tensor]:
+    """Return the timesteps of the levels 1 to LEVELS, and ᾱ of the levels 0 (clean) to LEVELS."""
+    stride = scheduler.config.num_train_timesteps // LEVELS
+    timesteps = stride * torch.arange(1, LEVELS + 1) - 1
+    return timesteps, torch.cat([torch.ones(1), scheduler.alphas_cumprod[timesteps]])
+
+
+@torch.no_grad()
+def trajectories(pipe: Any, ids: Tensor, stream: Generator) -> dict[str, Tensor]:
+    """Return the teacher's trajectories for captions (B, L), in the way that the student will sample.
+
+    The first starts in noise, the others at the level that each further step of the student renoises its clean estimate
+    to, so that the student learns at the latents that it will meet.
+
+    Returns:
+        "x" (n, C, h, w), the latents on the way; "level" (n,), theirs; "end" (n, C, h, w), where the trajectory ended;
+        "ids" (n, L).
+    """
+    timesteps, alpha_bar = noise_levels(pipe.scheduler)
+    empty = pipe.tokenizer([""], padding="max_length", max_length=ids.shape[1], return_tensors="pt").input_ids
+    context = pipe.text_encoder(input_ids=torch.cat([empty.expand_as(ids), ids])).last_hidden_state
+    shape = (len(ids), pipe.unet.config.in_channels, pipe.unet.config.sample_size, pipe.unet.config.sample_size)
+    x0, rows = torch.zeros(shape), list[tuple[Tensor, Tensor, Tensor, Tensor]]()
+    for top in STARTS:
+        x, way = mixed(x0, torch.randn(shape, generator=stream), alpha_bar[top]), list[Tensor]()
+        for level in range(top, 0, -1):
+            way.append(x)
+            v_null, v_cond = pipe.unet(torch.cat([x, x]), timesteps[level - 1], context).sample.chunk(2)
+            x0, noise = parts(x, v_null + GUIDANCE * (v_cond - v_null), alpha_bar[level])
+            x = mixed(x0, noise, alpha_bar[level - 1])
+        levels = torch.arange(top, 0, -1)
+        rows += [(x, level.expand(len(x)), x0, ids) for x, level in zip(way, levels, strict=True)]
+    return dict(zip(("x", "level", "end", "ids"), map(torch.cat, zip(*rows, strict=True)), strict=True))
+
+
+def simulate(folder: Path, pipe: Any, captions: int, chunk: int = CHUNK) -> dict[str, Tensor]:
+    """Return trajectories for so many training captions, in chunks, those of earlier runs from the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    chunks = []
+    for k in range(captions // chunk):
+        path = folder / f"trajectories-{k}.safetensors"
+        if not path.exists():
+            draw = draws(f"{NAME} trajectories", k)
+            texts = [sample_caption(draw.python, sample(draw.python, "cpu")) for _ in range(chunk)]
+            found = trajectories(pipe, token_ids(pipe.tokenizer, texts), draw.torch)
+            save_file({key: _halved(value) for key, value in found.items()}, path.with_suffix(".part"))
+            path.with_suffix(".part").replace(path)
+        chunks.append(load_file(path))
+    return {key: torch.cat([each[key] for each in chunks]) for key in chunks[0]}
+
+
+def _halved(value: Tensor) -> Tensor:
+    return value.half() if value.is_floating_point() else value.contiguous()
+
+
+def loss(
+    pipe: Any, data: Mapping[str, Tensor], rows: Sequence[Tensor], weights: Tensor, batch: int, streams: Draws
+) -> tuple[Tensor, dict[str, float]]:
+    """Return the pseudo-Huber distance of the student's clean estimates from the ends of the teacher's trajectories.
+
+    Args:
+        pipe: the pipeline with the student's adapters.
+        data: what `simulate` returns.
+        rows: the rows of `data` at each level from 1; a batch has as many of each level.
+        weights: of the latents' channels (`channel_weights`).
+        batch: rows per step.
+        streams: the random streams of the step.
+    """
+    timesteps, alpha_bar = noise_levels(pipe.scheduler)
+    level = 1 + torch.arange(batch) % LEVELS
+    place = torch.rand(batch, generator=streams.torch)
+    chosen = torch.stack([rows[n - 1][int(p * len(rows[n - 1]))] for n, p in zip(level.tolist(), place, strict=True)])
+    x, end = data["x"][chosen].float(), data["end"][chosen].float()
+    with torch.no_grad():
+        context = pipe.text_encoder(input_ids=data["ids"][chosen]).last_hidden_state
+    found, _ = parts(x, pipe.unet(x, timesteps[level - 1], context).sample, alpha_bar[level])
+    error = (found - end).square()
+    value = (((error + HUBER**2).sqrt() - HUBER) * weights).mean()
+    return value, {"squared": error.mean().item(), "first": error[level == LEVELS].mean().item()}
+
+
+def mixed(x0: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
+    """Return √ᾱ·x0 + √(1−ᾱ)·ε, with one ᾱ for all rows or one (B,) per row."""
+    signal, sigma = (v.view(-1, 1, 1, 1) for v in (alpha_bar.sqrt(), (1 - alpha_bar).sqrt()))
+    return signal * x0 + sigma * noise
+
+
+def parts(x: Tensor, v: Tensor, alpha_bar: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the clean estimate and the noise of a v-prediction."""
+    signal, sigma = (s.view(-1, 1, 1, 1) for s in (alpha_bar.sqrt(), (1 - alpha_bar).sqrt()))
+    return signal * x - sigma * v, sigma * x + signal * v
+
+
+def as_distilled(pipe: Any) -> Any:
+    """Give a pipeline the scheduler of its distilled levels, and return it."""
+    from diffusers import LCMScheduler
+
+    # A large scaling of the timesteps takes the clean estimate as it is at every level but the clean one.
+    config = {**pipe.scheduler.config, "original_inference_steps": LEVELS, "timestep_scaling": 1e6}
+    pipe.scheduler = LCMScheduler.from_config(config)
+    return pipe
+
+
+def draw_grid(folder: Path, pipe: Any, module: nn.Module, spent: float) -> None:  # noqa: ARG001 - the loop's signature
+    """Write what the averaged weights draw in 1, 2, 4 and 8 steps to folder/grid-MINUTES.png."""
+    teacher = pipe.scheduler
+    as_distilled(pipe)
+    rows = [sample_images(pipe, list(GRID_PROMPTS), guidance=1.0, steps=steps) for steps in (1, 2, 4, 8)]
+    pipe.scheduler = teacher
+    grid(torch.cat(rows), columns=len(GRID_PROMPTS)).save(folder / f"grid-{spent / 60:05.1f}.png")
+
+
+def load_teacher(world: str) -> Any:
+    """Return the stock pipeline of a world, frozen."""
+    from diffusers import StableDiffusionPipeline
+
+    pipe = StableDiffusionPipeline.from_pretrained(WORLDS[world].pipeline(), safety_checker=None)
+    pipe.set_progress_bar_config(disable=True)
+    for part in (pipe.vae, pipe.text_encoder, pipe.unet):
+        part.eval().requires_grad_(False)
+    return pipe
+
+
+def run(pipe: Any, budget: Budget, data: Mapping[str, Tensor], batch: int = BATCH) -> Adapters:
+    """Train on trajectories to the end, from the checkpoint if there is one, and return the adapters."""
+    weights = channel_weights(pipe.vae, data["end"][:64].float())
+    rows = [(data["level"] == level).nonzero()[:, 0] for level in range(1, LEVELS + 1)]
+    adapters = Adapters(pipe.unet)
+    recipe = Recipe(
+        NAME,
+        adapters,
+        partial(loss, pipe, data, rows, weights, batch),
+        batch,
+        lr=1e-3,
+        betas=(0.9, 0.98),
+        weight_decay=0.0,
+        steps=STEPS,
+        hold=0.5,
+        ema=0.99,
+        checkpoint_seconds=300.0,
+        on_checkpoint=partial(draw_grid, budget.folder, pipe),
+    )
+    train(recipe, budget)
+    return adapters
+
+
+def export(pipe: Any, adapters: Adapters, budget: Budget, folder: Path) -> None:
+    """Write the averaged adapters in half precision, in the format of diffusers' LoRA loader."""
+    from diffusers.utils import convert_state_dict_to_diffusers
+    from peft import get_peft_model_state_dict
+
+    load_trained(adapters, budget.folder, NAME)
+    layers = {k: v.half() for k, v in convert_state_dict_to_diffusers(get_peft_model_state_dict(pipe.unet)).items()}
+    pipe.save_lora_weights(folder, unet_lora_layers=layers)
+    as_distilled(pipe).scheduler.save_pretrained(folder / "scheduler")
+
+
+def main() -> None:
+    """Train and export."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--steps", type=int, help="stop after this many steps, and write nothing to --weights")
+    parser.add_argument("--captions", type=int, default=CAPTIONS, help=f"training captions, in parts of {CHUNK}")
+    parser.add_argument("--out", type=Path, default=Path("build/turbo"), help="checkpoint, log and pictures")
+    parser.add_argument("--weights", type=Path, default=WEIGHTS / "turbo", help="where the LoRA is written")
+    parser.add_argument("--threads", type=int, help="CPU threads")
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    budget = Budget(args.out, math.inf, args.steps, "cpu", autocast=has_bfloat16("cpu"))
+    pipe = load_teacher("embedded")
+    adapters = run(pipe, budget, simulate(budget.folder, pipe, args.captions))
+    if args.steps is None:
+        export(pipe, adapters, budget, args.weights)
+
+
+if __name__ == "__main__":
+    main()
