@@ -248,9 +248,13 @@ def test_a_run_costs_the_evaluations_that_its_budget_counts(sd: Any, guidance: A
     assert found.total == spent(config)
 
 
-def test_a_method_that_exchanges_the_branches_is_refused(sd: Any) -> None:
-    with pytest.raises(NullTTAError, match="exchanges the two branches") as caught:
-        align(sd, "a cat", "brightness", config=NAG, method="prompt-embedding")
+@pytest.mark.parametrize(
+    ("method", "reason"),
+    [("prompt-embedding", "exchanges the two branches"), ("date", "moves the prompt's own branch")],
+)
+def test_a_method_that_needs_the_prompts_own_branch_is_refused(sd: Any, method: str, reason: str) -> None:
+    with pytest.raises(NullTTAError, match=reason) as caught:
+        align(sd, "a cat", "brightness", config=NAG, method=method)
     assert caught.value.field == "guidance"
 
 

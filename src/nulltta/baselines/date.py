@@ -54,6 +54,8 @@ class DATE:
     def __call__(self, problem: Problem) -> Stream:
         p, B, steps = problem, len(problem.prompts), problem.schedule()
         require_gradient(p)
+        if p.model.predicts_guided:
+            raise InvalidValue("must be cfg for this method: it moves the prompt's own branch", "guidance")
         x, updates = p.latents[:, 0], set(self.updates(len(steps)))
         for i, step in enumerate(steps):
             inner = torch.empty(0, B)

@@ -37,7 +37,7 @@ LEVELS = 8
 GUIDANCE = 3.0
 STARTS = (8, 6, 4, 2)
 """The levels at which the teacher's trajectories start: those of a student's four steps."""
-CAPTIONS = 1920
+CAPTIONS = 1440
 CHUNK = 48
 RANK = 22
 STEPS = 1000
