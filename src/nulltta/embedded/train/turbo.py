@@ -37,10 +37,10 @@ LEVELS = 8
 GUIDANCE = 3.0
 STARTS = (8, 6, 4, 2)
 """The levels at which the teacher's trajectories start: those of a student's four steps."""
-CAPTIONS = 1440
+CAPTIONS = 1536
 CHUNK = 48
 RANK = 22
-STEPS = 1000
+STEPS = 400
 BATCH = 48
 HUBER = 1e-3
 TARGETS = (

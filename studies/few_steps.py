@@ -1,0 +1,112 @@
+"""What are four steps worth? The embedded model and its distilled one, plain and aligned, on the same prompts.
+
+    python studies/few_steps.py [--prompts 32 --draw 0]
+
+Every arm samples the same test prompts, each from a noise of its own. The script prints a Markdown table of means and
+of differences from the first arm in the measures, paired by prompt, with 95% bootstrap intervals, evaluations and CPU
+seconds per image, and writes studies/results/few_steps.json and docs/images/few-steps.png.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import typer
+from torch import Tensor
+
+import nulltta
+from nulltta import NullTTAConfig, rewards
+from nulltta.algorithm.randomness import own_seed
+from nulltta.benchmark.counting import counted
+from nulltta.embedded.train.sampling import grid
+from nulltta.embedded.worlds import WORLDS
+from nulltta.evaluation.bootstrap import paired_gain
+from nulltta.evaluation.measures import held_out_measures
+from nulltta.runs import record
+
+ROOT = Path(__file__).parent
+RESULTS, PICTURE = ROOT / "results" / "few_steps.json", ROOT.parent / "docs" / "images" / "few-steps.png"
+BATCH, SHOWN = 8, 8
+
+
+def _turbo(steps: int = 4, **changes: Any) -> NullTTAConfig:
+    return NullTTAConfig.preset("embedded-turbo", num_inference_steps=steps, **changes)
+
+
+ARMS: Mapping[str, tuple[str, str, NullTTAConfig]] = {
+    "25 steps": ("embedded", "plain", NullTTAConfig.embedded()),
+    "4 steps, not distilled": ("embedded", "plain", NullTTAConfig.embedded(num_inference_steps=4)),
+    **{
+        f"distilled, {n}": ("embedded-turbo", "plain", _turbo(n, nag_scale=0.0, inner_steps=(0, 0)))
+        for n in (1, 2, 4, 8)
+    },
+    "distilled, 4, nag": ("embedded-turbo", "plain", _turbo()),
+    "distilled, 4, aligned": ("embedded-turbo", "null-tta", _turbo()),
+    "25 steps, aligned": ("embedded", "null-tta", NullTTAConfig.embedded()),
+}
+"""The model, the method and the settings of each arm."""
+ROWS = ("25 steps", "4 steps, not distilled", "distilled, 4", "distilled, 4, aligned")
+"""The arms of the picture, from top to bottom."""
+
+
+def few_steps(prompts: int = 32, draw: int = 0, out: Path = RESULTS, picture: Path = PICTURE) -> None:
+    """Sample every arm and print the table."""
+    chosen, world = WORLDS["embedded"].test_prompts(prompts), WORLDS["embedded"]
+    measures = {world.target: rewards.load(world.target), **held_out_measures(nulltta.load_model("embedded"))}
+    found: dict[str, Any] = {}
+    shown: dict[str, Tensor] = {}
+    for name, arm in ARMS.items():
+        found[name], shown[name] = _sampled(arm, chosen, measures, world.target, draw)
+        print(f"{name}: {found[name]['seconds']:.2f} s", flush=True)
+    print(_table(found))
+    grid(torch.cat([shown[name] for name in ROWS]), columns=SHOWN).save(picture)
+    about = {"prompts": prompts, "draw": draw, "date": f"{datetime.now(UTC):%Y-%m-%d}", "versions": record.versions()}
+    record.save({**about, "arms": {k: v | {"config": asdict(ARMS[k][2])} for k, v in found.items()}}, out)
+
+
+def _sampled(
+    arm: tuple[str, str, NullTTAConfig], prompts: list[str], measures: Mapping[str, Any], target: str, draw: int
+) -> tuple[dict[str, Any], Tensor]:
+    """Return the scores by measure and prompt with the cost per image, and the first pictures."""
+    name, method, config = arm
+    model, images = nulltta.load_model(name), list[Tensor]()
+    began, evaluations = time.process_time(), 0
+    for start in range(0, len(prompts), BATCH):
+        part = prompts[start : start + BATCH]
+        seeds = [own_seed(draw, prompt) for prompt in part]
+        with counted(model) as spent:
+            images.append(
+                nulltta.align(model, part, target, config=config, method=method, seed=seeds, progress=False).images
+            )
+        evaluations += spent.total
+    seconds, drawn = time.process_time() - began, torch.cat(images)
+    with torch.no_grad():
+        scores = {each: measure(drawn, prompts).tolist() for each, measure in measures.items()}
+    cost = {"evaluations": evaluations / len(prompts), "seconds": seconds / len(prompts)}
+    return {"scores": scores, **cost}, drawn[:SHOWN]
+
+
+def _table(found: Mapping[str, Any]) -> str:
+    """Return one row per arm: its cost, its means, and their differences from the first arm's."""
+    first, *_ = found
+    names = list(found[first]["scores"])
+    lines = [f"| | evaluations | CPU seconds | {' | '.join(names)} |", "|---" * (len(names) + 3) + "|"]
+    for arm, row in found.items():
+        cells = []
+        for name in names:
+            gain = paired_gain(found[first]["scores"][name], row["scores"][name], np.random.default_rng(0))
+            change = "" if arm == first else f" ({gain.mean:+.3f}, {gain.low:+.3f} to {gain.high:+.3f})"
+            cells.append(f"{np.mean(row['scores'][name]):.3f}{change}")
+        lines.append(f"| {arm} | {row['evaluations']:.0f} | {row['seconds']:.2f} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    typer.run(few_steps)
