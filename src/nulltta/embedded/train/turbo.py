@@ -217,11 +217,10 @@ def run(pipe: Any, budget: Budget, data: Mapping[str, Tensor], batch: int = BATC
 
 def export(pipe: Any, adapters: Adapters, budget: Budget, folder: Path) -> None:
     """Write the averaged adapters in half precision, in the format of diffusers' LoRA loader."""
-    from diffusers.utils import convert_state_dict_to_diffusers
     from peft import get_peft_model_state_dict
 
     load_trained(adapters, budget.folder, NAME)
-    layers = {k: v.half() for k, v in convert_state_dict_to_diffusers(get_peft_model_state_dict(pipe.unet)).items()}
+    layers = {name: value.half() for name, value in get_peft_model_state_dict(pipe.unet).items()}
     pipe.save_lora_weights(folder, unet_lora_layers=layers)
     as_distilled(pipe).scheduler.save_pretrained(folder / "scheduler")
 
