@@ -18,7 +18,7 @@ PROMPT = "a pizza on a pink background, noto style"
 
 @pytest.fixture(scope="module")
 def pipe() -> Any:
-    return turbo.load_teacher("embedded")
+    return turbo.load_teacher()
 
 
 def test_a_trajectory_ends_where_stock_sampling_ends(pipe: Any) -> None:
@@ -36,8 +36,8 @@ def test_training_resumes_and_exports_a_lora_that_stock_diffusers_loads(tmp_path
 
     data = turbo.simulate(tmp_path, pipe, captions=1, chunk=1)
     budget = Budget(tmp_path, minutes=10.0, steps=1)
-    turbo.run(turbo.load_teacher("embedded"), budget, data, batch=8)
-    student = turbo.load_teacher("embedded")
+    turbo.run(turbo.load_teacher(), budget, data, batch=8)
+    student = turbo.load_teacher()
     adapters = turbo.run(student, Budget(tmp_path, minutes=10.0, steps=2), data, batch=8)
     assert len((tmp_path / "turbo.jsonl").read_text().splitlines()) == 0  # no line before the fiftieth step
     turbo.export(student, adapters, budget, tmp_path / "lora")

@@ -24,10 +24,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Generator, Tensor, nn
 
-from .. import WEIGHTS
+from .. import PIPELINE, WEIGHTS
 from ..grammar import sample, sample_caption
 from ..tokenizer import token_ids
-from ..worlds import WORLDS
 from .denoiser import channel_weights
 from .loop import Budget, Draws, Recipe, draws, has_bfloat16, load_trained, train
 from .sampling import GRID_PROMPTS, grid, sample_images
@@ -181,11 +180,11 @@ def draw_grid(folder: Path, pipe: Any, module: nn.Module, spent: float) -> None:
     grid(torch.cat(rows), columns=len(GRID_PROMPTS)).save(folder / f"grid-{spent / 60:05.1f}.png")
 
 
-def load_teacher(world: str) -> Any:
-    """Return the stock pipeline of a world, frozen."""
+def load_teacher() -> Any:
+    """Return the stock pipeline of the embedded model, frozen."""
     from diffusers import StableDiffusionPipeline
 
-    pipe = StableDiffusionPipeline.from_pretrained(WORLDS[world].pipeline(), safety_checker=None)
+    pipe = StableDiffusionPipeline.from_pretrained(PIPELINE, safety_checker=None)
     pipe.set_progress_bar_config(disable=True)
     for part in (pipe.vae, pipe.text_encoder, pipe.unet):
         part.eval().requires_grad_(False)
@@ -237,7 +236,7 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     budget = Budget(args.out, math.inf, args.steps, "cpu", autocast=has_bfloat16("cpu"))
-    pipe = load_teacher("embedded")
+    pipe = load_teacher()
     adapters = run(pipe, budget, simulate(budget.folder, pipe, args.captions))
     if args.steps is None:
         export(pipe, adapters, budget, args.weights)
