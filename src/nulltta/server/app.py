@@ -85,8 +85,7 @@ def create_app(
         app.add_exception_handler(kind, _error_response)
     submitted = SubmittedJobs(engine, partial(_link, settings, store), jobs)
     _add_image_routes(app, engine, store)
-    if images is None or jobs is not None:  # else a job would be known to one of several replicas
-        add_job_routes(app, submitted)
+    add_job_routes(app, submitted)
     _add_catalogue_routes(app, engine)
     _add_health_routes(app, engine, shared=images is not None)
     describe(app, settings)

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,8 @@ from nulltta.runs.ray import connect, machines, require_ray, shares
 from nulltta.server import logs
 from nulltta.server.app import create_app
 from nulltta.server.engine import ServerEngine
-from nulltta.server.image_store import StoredImages
+from nulltta.server.ray_proxy import retrying
+from nulltta.server.ray_shared import ReplicaJobs, SharedImages, SharedState
 from nulltta.server.settings import ServerSettings
 
 if TYPE_CHECKING:
@@ -93,11 +95,17 @@ class RayDeployment:
         logs.configure(quote=settings.log_prompts)
         # A folder of the driver's, so that an actor that is started again finds the images of the one that died.
         folder = settings.image_folder or Path(tempfile.mkdtemp(prefix="nulltta-"))
-        actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=3)(SharedState)
+        here = import_module("ray.util.scheduling_strategies").NodeAffinitySchedulingStrategy(
+            ray.get_runtime_context().get_node_id(), soft=False
+        )
+        actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=3, scheduling_strategy=here)(SharedState)
         images = actor.remote(settings.url_lifetime, settings.max_urls, folder)
         try:
             ray.serve.start(
-                proxy_location="HeadOnly", http_options={"host": settings.host, "port": port}, logging_config=LOGGING
+                proxy_location="HeadOnly",
+                http_options={"host": settings.host, "port": port},
+                logging_config=LOGGING,
+                controller_options={"runtime_env": {"env_vars": retrying(settings.max_upload)}},
             )
             _deploy(ray.serve, self._deployment(ray, settings).bind(settings, load, images))
             logs.write(
@@ -140,11 +148,12 @@ class ServerReplica:
     def __init__(self, settings: ServerSettings, load: Callable[[], GuidedModel], images: Any) -> None:
         logs.configure(quote=settings.log_prompts)
         self.engine, self.images = ServerEngine(load(), settings), SharedImages(images)
+        self.jobs = ReplicaJobs(images)
         threading.Thread(target=self._close_when_told, daemon=True).start()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Return the application that handles the replica's requests."""
-        return create_app(self.engine, self.images)
+        return create_app(self.engine, self.images, self.jobs)
 
     def check_health(self) -> None:
         """Raise RuntimeError if Ray Serve should replace this replica."""
@@ -156,55 +165,6 @@ class ServerReplica:
         while not self.images.stopping():
             time.sleep(POLL)
         self.engine.close()
-
-
-class SharedState(StoredImages):
-    """What the replicas of a deployment share: images by URL, and whether the command is stopping."""
-
-    _stopping = False
-
-    def stop(self) -> None:
-        """Note that the command is stopping."""
-        self._stopping = True
-
-    def stopping(self) -> bool:
-        """Return whether the command is stopping."""
-        return self._stopping
-
-
-class SharedImages:
-    """A `SharedState` in a Ray actor, so that every replica finds the images of all replicas.
-
-    Args:
-        actor: the actor's handle.
-    """
-
-    def __init__(self, actor: Any) -> None:
-        import ray
-
-        self.actor, self._wait_for = actor, ray.get
-
-    def add(self, png: bytes) -> str:
-        """Store an image and return its name."""
-        name: str = self._wait_for(self.actor.add.remote(png))
-        return name
-
-    def find(self, name: str) -> bytes | None:
-        """Return the image of a name; None if there is none or it has expired."""
-        found: bytes | None = self._wait_for(self.actor.find.remote(name))
-        return found
-
-    def stopping(self) -> bool:
-        """Return whether the command is stopping."""
-        found: bool = self._wait_for(self.actor.stopping.remote())
-        return found
-
-    def sweep(self) -> None:
-        """Delete expired and surplus images."""
-        self._wait_for(self.actor.sweep.remote())
-
-    def close(self) -> None:
-        """Do nothing: the other replicas still need the images."""
 
 
 def _require_unused(serve: Any) -> None:
