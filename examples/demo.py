@@ -1,6 +1,6 @@
-"""What `make demo` runs: the command line, twice, on the embedded model.
+"""What `make demo` runs: the command line, three times, on the embedded model.
 
-One prompt whose picture plain sampling gets wrong, then a batch of eight.
+One prompt in four steps, the fastest picture; a prompt whose picture plain sampling gets wrong; and a batch of eight.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from nulltta.cli import main
 
 OUT = Path("out/demo")
+FAST = "a castle on a blue background, fluent style"
 ONE = "two foxes on a blue background, fluent style"
 EIGHT = (  # compositions that training never saw: the first of studies/smoke.py's list
     "an automobile on a green background, noto style",
@@ -35,14 +36,16 @@ def align(*words: str) -> None:
 
 
 def demo() -> None:
-    """Align one prompt and a batch of eight, and say where to look."""
+    """Align one prompt in four steps, one in the usual ones and a batch of eight, and say where to look."""
     began = time.monotonic()
-    one, eight = OUT / "one", OUT / "eight"
+    fast, one, eight = OUT / "four-steps", OUT / "one", OUT / "eight"
+    align(FAST, "--model", "embedded-turbo", "--out", str(fast))
     align(ONE, "--out", str(one))
     align(*EIGHT, "--out", str(eight))
     print(f"""
 Done in {time.monotonic() - began:.0f} s. No weight was changed: only the null text was optimised, for `clip`.
 `clip-b` and `facts` were not: they tell whether the pictures are better. Look at
+  {fast / "comparison.png"}  a model distilled to four steps, which has no null branch
   {one / "comparison.png"}       plain and aligned, side by side
   {one / "trace.png"}            how the reward rose, step by step
   {eight / "contact-sheet.png"}  the eight prompts
