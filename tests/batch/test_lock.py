@@ -1,21 +1,23 @@
-"""Only one run at a time may use a folder."""
+"""Only one run at a time may use a folder, and the next goes on where a killed one ended."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from nulltta.batch.folder import BatchFolder
 from nulltta.batch.storage import LocalStorage
+from nulltta.cli import main
 from nulltta.errors import InvalidValue
 
-from .tables import arguments, require_each_row_once, table_of, written
+from ..command_line import refused
+from .tables import MANY, arguments, require_each_row_once, table_of, written
 
-ROWS = [{"id": "x", "prompt": "a cat", "seed": 3}, {"id": "y", "prompt": "a dog", "seed": 4}]
 SLOW = """
 import pathlib, time
 while not pathlib.Path("go").exists():  # a model that takes long to load
@@ -25,26 +27,38 @@ def brightness(images, prompts):
 """
 
 
-def test_a_refused_run_leaves_the_first_run_alone(checkpoint: Path, tmp_path: Path) -> None:
-    """The first of three processes still loads when the other two are refused, and then finishes all rows."""
+def test_a_refused_run_leaves_the_first_run_alone_which_is_resumed_after_it_was_killed(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first still loads when two others are refused; killed, it loses only the rows in progress."""
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "slow_reward.py").write_text(SLOW)
     out = tmp_path / "out"
-    table = table_of(ROWS, tmp_path)
-    command = [sys.executable, "-m", "nulltta.cli", *arguments(table, checkpoint, out), "--reward"]
-    with subprocess.Popen([*command, "slow_reward:brightness"], cwd=tmp_path) as first:
-        deadline = time.monotonic() + 300  # a busy machine takes long to import torch
-        while not (out / ".lock").exists() and first.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.02)
+    words = [*arguments(table_of(MANY, tmp_path), checkpoint, out), "--batch-size", "4"]
+    words += ["--reward", "slow_reward:brightness"]
+    with subprocess.Popen([sys.executable, "-m", "nulltta.cli", *words]) as first:
+
+        def wait_until(true: Callable[[], bool]) -> None:
+            deadline = time.monotonic() + 300  # a busy machine takes long to import torch and diffusers
+            while not true() and first.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.01)
+
+        wait_until((out / ".lock").exists)
         before = sorted(out.rglob("*"))
         for _ in range(2):
-            other = subprocess.run([*command, "brightness"], cwd=tmp_path, capture_output=True, text=True)
-            assert other.returncode == 2
-            [line] = other.stderr.splitlines()
-            assert line.startswith("error: another run is writing to")
+            assert "error: another run is writing to" in refused([*words, "--reward", "brightness"], capsys)
             assert sorted(out.rglob("*")) == before
         (tmp_path / "go").touch()
-        assert first.wait(300) == 0
-    require_each_row_once(out, ROWS, checkpoint)
+        wait_until(lambda: len(list(out.glob("rows/*/*.json"))) >= 8)
+        first.kill()
+    rows = list(out.glob("rows/*/*.json"))
+    assert 8 <= len(rows) < len(MANY)
+    kept = {
+        file: at for file, at in written(out).items() if Path(file).stem in {row.stem for row in rows}
+    }  # the other files belong to a row in progress
+    assert main(words) == 0
+    assert kept.items() < written(out).items()
+    require_each_row_once(out, MANY, checkpoint)
 
 
 def test_a_lock_file_goes_only_with_the_folder_that_its_run_created(tmp_path: Path) -> None:

@@ -123,12 +123,16 @@ def test_files_of_another_format_are_refused(tmp_path: Path, file: str, text: st
     assert "\n" not in str(caught.value)
 
 
-def test_workers_write_the_same_rows(plan: Plan, tmp_path: Path) -> None:
+def test_workers_write_the_same_rows_and_print_nothing(
+    plan: Plan, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Other libraries print neither progress bars nor warnings there, while they load a model and a scorer."""
     alone, together = BenchmarkFolder(tmp_path / "alone"), BenchmarkFolder(tmp_path / "together")
-    small = replace(plan, prompts=["a", "b"], seeds=[0])
+    small = replace(plan, prompts=["a", "b"], seeds=[0], measures=["clip"])
     for store, machine in ((alone, ONE), (together, WorkerMachine(workers=2, threads=1))):
         store.resume({}, lambda: (small, {}))
         sample(small, store, machine)
+    assert capfd.readouterr() == ("", "")
     assert stripped(alone.rows()) == approximately(stripped(together.rows()))
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -312,15 +310,6 @@ def test_a_plan_without_rows_does_not_block_the_corrected_command(
     (out / "rows.jsonl").unlink()
     assert main([*run, "--measure", "sharpness"]) == 0
     assert all("sharpness" in row.scores for row in BenchmarkFolder(out).rows())
-
-
-def test_only_lines_of_this_package_are_printed(tiny: list[str], tmp_path: Path) -> None:
-    """Other libraries print neither progress bars nor warnings, in workers too."""
-    run = ["bench", "run", *tiny, "--target", "clip", "--budget", "30", "--seeds", "1", "--workers", "2"]
-    command = [sys.executable, "-m", "nulltta.cli", *run, "--contender", "plain", "--contender", "best-of-n"]
-    ended = subprocess.run([*command, "--out", str(tmp_path / "run")], capture_output=True, text=True, check=True)
-    lines = [line for line in re.split(r"[\r\n]+", ended.stderr) if line.strip()]
-    assert [line for line in lines if not line.startswith(("note: ", "sampling "))] == []
 
 
 def test_a_folder_without_a_benchmark_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
