@@ -45,13 +45,12 @@ from nulltta.runs import record
 RESULTS = Path(__file__).parent / "results" / "fit_forms.json"
 TARGET, HELD_OUT = "clip", "clip-b"
 FITS: Mapping[str, Sequence[str]] = {
-    "prompt": ("--form", "prompt", "--updates", "1000", "--learning-rate", "0.001", "--prior-weight", "0.0001",
-               "--validate-every", "250"),
-    "steps": ("--form", "steps", "--updates", "300", "--prior-weight", "0.0001", "--validate-every", "100"),
-    "constant": ("--form", "constant", "--updates", "300", "--prior-weight", "0.0001", "--validate-every", "100"),
+    "prompt": ("--form", "prompt", "--updates", "600", "--validate-every", "100"),
+    "steps": ("--form", "steps", "--updates", "300", "--validate-every", "100"),
+    "constant": ("--form", "constant", "--updates", "300", "--validate-every", "100"),
 }  # fmt: skip
 """The flags of `nulltta fit` for each null text; the constant one is ReNeg's idea (arXiv 2412.19637)."""
-TRAINING_PROMPTS, VALIDATION_PROMPTS, TEST_PROMPTS = 2048, 48, 64
+TRAINING_PROMPTS, VALIDATION_PROMPTS, TEST_PROMPTS = 4000, 48, 64
 CANDIDATES: Mapping[int, int] = {100: 1, 200: 2, 300: 3, 400: 3}
 """K by the budget in evaluations; 300 is the preset, and fewer candidates leave more of a small budget to φ'."""
 START = "prompt"
@@ -108,7 +107,7 @@ def write_prompts(folder: Path) -> None:
     """
     source, training = random.Random(5), dict[str, None]()
     while len(training) < TRAINING_PROMPTS:
-        training[grammar.sample_caption(source, grammar.sample(source))] = None
+        training[grammar.caption(grammar.sample(source))] = None
     for name, lines in ("train", list(training)), ("validation", grammar.tuning_prompts(VALIDATION_PROMPTS)):
         (folder / f"{name}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 

@@ -19,7 +19,7 @@ def test_no_prompt_is_both_trained_and_tested_on(study: Callable[[str], ModuleTy
     forms.write_prompts(tmp_path)
     training, validation = ((tmp_path / f"{name}.txt").read_text().splitlines() for name in ("train", "validation"))
     tested = grammar.test_prompts(150)  # more than the benchmark reports
-    assert len({*training, *validation, *tested}) == 2048 + 48 + 150
+    assert len({*training, *validation, *tested}) == 4000 + 48 + 150
     kinds = [(len(facts.objects), facts.count) for facts in map(grammar.parse, validation)]
     assert {(1, 1), (1, 2), (1, 3), (2, 2)} == set(kinds)
 
@@ -54,6 +54,20 @@ def test_gains_are_in_deviations_of_plain_sampling_over_prompts(study: Callable[
     assert forms.by_prompt(arm(0.0))["vendi"][0] == pytest.approx(
         np.exp(-sum(x * np.log(x) for x in ((1 + 0.5**0.5) / 2, (1 - 0.5**0.5) / 2)))
     )
+
+
+def test_a_direction_that_is_linear_in_the_prompt_is_found_by_the_regression_alone(
+    study: Callable[[str], ModuleType],
+) -> None:
+    fit_directions = study("fit_directions")
+    source = torch.Generator().manual_seed(0)
+    features, shared = torch.randn(48 + 200, 8, generator=source), torch.randn(30, generator=source)
+    unit = torch.nn.functional.normalize(shared + features @ torch.randn(8, 30, generator=source), dim=1)
+    mean, ridge = (
+        float(torch.nn.functional.cosine_similarity(rows, unit[:48]).mean())
+        for rows in fit_directions.predicted(unit, features, 200).values()
+    )
+    assert ridge > 0.9 > mean + 0.2
 
 
 def test_cosines_are_compared_by_kind_of_pair(study: Callable[[str], ModuleType]) -> None:

@@ -11,7 +11,7 @@ from nulltta.cli.flags import Device, Dtype, Guidance, MicroBatch, Model, Preset
 from nulltta.cli.messages import quiet
 from nulltta.config import FormName, NullTTAConfig
 from nulltta.config.presets import require_preset
-from nulltta.fit.settings import FitSettings
+from nulltta.fit.settings import PRIOR_WEIGHTS, FitSettings
 from nulltta.runs.fit_request import FitRequest
 from nulltta.runs.prompt_file import read_prompts
 from nulltta.runs.request import ModelSettings
@@ -48,7 +48,8 @@ def fit(
     num_inference_steps: Steps = None,
     guidance_scale: Guidance = None,
     prior_weight: Annotated[
-        float | None, typer.Option(help="λ2: weight of the null text's prior (default: the model's preset)")
+        float | None,
+        typer.Option(help="λ2: weight of the null text's prior (default: 0.0003; of the form tokens, the preset's)"),
     ] = None,
     kl_weight: Annotated[
         float | None, typer.Option(help="λ2: weight of the consistency term (default: the model's preset)")
@@ -65,9 +66,9 @@ def fit(
              "prior_weight": prior_weight, "kl_weight": kl_weight}  # fmt: skip
     if preset is not None:
         require_preset(preset)
-    config = NullTTAConfig.preset(
-        preset or model, **{name: value for name, value in given.items() if value is not None}
-    )
+    asked = {name: value for name, value in given.items() if value is not None}
+    held = {"annealing": 0.0} | ({"prior_weight": PRIOR_WEIGHTS[form]} if form in PRIOR_WEIGHTS else {})
+    config = NullTTAConfig.preset(preset or model, **{**held, **asked})
     request = FitRequest(
         prompts=read_prompts([], prompts), validation=read_prompts([], validation) if validation else (), out=out,
         settings=FitSettings(

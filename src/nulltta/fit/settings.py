@@ -10,8 +10,13 @@ from nulltta.config import FormName, number, one_of, whole
 from nulltta.config.settings import LARGEST_SEED, MOST
 from nulltta.errors import InvalidValue
 
-LEARNING_RATES: Mapping[str, float] = {"constant": 2e-3, "steps": 5e-3, "prompt": 5e-4, "tokens": 1e-3}
-"""The peak learning rate of each form."""
+LEARNING_RATES: Mapping[str, float] = {"constant": 2e-3, "steps": 5e-3, "prompt": 5e-5, "tokens": 1e-3}
+"""The peak learning rate of each form. One step of the form "prompt" moves all numbers of Δ, many weights together."""
+PRIOR_WEIGHTS: Mapping[str, float] = {"constant": 3e-4, "steps": 3e-4, "prompt": 3e-4}
+"""λ2 of the prior by form; the form "tokens" keeps that of the model's preset.
+
+Prompts share little of the direction in which the reward rises: a long Δ is mostly noise of the training prompts, and
+the prior of test-time alignment, which a single prompt's whole gradient pulls at, would leave none (docs/log.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,11 +31,12 @@ class FitSettings:
         learning_rate: Adam's peak learning rate; above 0. None means the form's own.
         warmup: the updates over which the learning rate rises; it then falls along half a cosine; 0 or more.
         average: the decay of the exponential moving average of the weights, which is what is kept; from 0 to below 1.
-        pool: the number of trajectories of which latents are drawn; `rows` or more.
+        pool: the number of trajectories of which latents are drawn; `rows` or more. By it and the two settings below,
+            each is used 8 times by default: further latents of the same prompt say little that is new.
         fresh: how many of them are replaced at a time; 1 or more.
         refresh_every: after how many updates they are replaced; 1 or more.
         between: (from, to), the share of the denoising steps at which the null text differs from φ. None means all of
-            them for the form "tokens", so that tools without steps can use it, and (0.08, 1) for the others.
+            them for the form "tokens", so that tools without steps can use it, and (0.33, 1) for the others.
         validate_every: after how many updates pictures of the validation prompts are compared; 1 or more.
         seed: the seed of all draws; 0 or more.
 
@@ -40,14 +46,14 @@ class FitSettings:
 
     form: FormName = "prompt"
     tokens: int = 8
-    updates: int = 2000
+    updates: int = 1000
     rows: int = 24
     learning_rate: float | None = None
     warmup: int = 30
     average: float = 0.99
-    pool: int = 192
-    fresh: int = 16
-    refresh_every: int = 25
+    pool: int = 96
+    fresh: int = 12
+    refresh_every: int = 4
     between: tuple[float, float] | None = None
     validate_every: int = 200
     seed: int = 0
@@ -80,4 +86,4 @@ class FitSettings:
         """The share of the denoising steps, with the form's own filled in."""
         if self.between is not None:
             return self.between
-        return (0.0, 1.0) if self.form == "tokens" else (0.08, 1.0)
+        return (0.0, 1.0) if self.form == "tokens" else (0.33, 1.0)
