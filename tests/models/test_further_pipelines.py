@@ -101,6 +101,27 @@ def test_an_image_to_image_call_starts_at_its_own_noise_level_for_every_number_o
         torch.testing.assert_close(ours, stock_images(model, "a cat", "", config, seed=1), rtol=0, atol=2e-5)
 
 
+def test_an_image_to_image_call_in_half_precision_takes_few_steps(folder: Path) -> None:
+    """A call for as few steps starts at a noise level that bfloat16 rounds to none, and more are asked for."""
+    pipeline, call = _load("StableDiffusionImg2ImgPipeline", folder)
+    model: Any = nulltta.load_model(pipeline.to(torch.bfloat16), **call)
+    assert len(model.schedule(2)) == 2
+    assert model.first_latents(1, torch.Generator().manual_seed(0), 2).std() > 0.1
+
+
+def test_the_denoiser_is_told_the_time_in_the_dtype_of_the_latents(folder: Path) -> None:
+    """HunyuanDiT's embedding of the time takes the dtype of its argument."""
+    pipeline, call = _load("HunyuanDiTPipeline", folder)
+    model = nulltta.load_model(pipeline.to(torch.bfloat16), **call)
+    assert align(model, "a cat", "brightness", config=SETTINGS).images.isfinite().all()
+
+
+def test_latents_that_are_cast_for_the_scheduler_are_refused(folder: Path) -> None:
+    pipeline, call = _load("MochiPipeline", folder)
+    with pytest.raises(NullTTAError, match="casts its latents between denoiser and scheduler"):
+        align(nulltta.load_model(pipeline.to(torch.bfloat16), **call), "a cat", "brightness", config=SETTINGS)
+
+
 def test_an_image_to_image_run_is_replayed_by_a_model_that_is_loaded_anew(folder: Path) -> None:
     pipeline, call = _load("StableDiffusionImg2ImgPipeline", folder)
     result = align(nulltta.load_model(pipeline, **call), "a cat", "brightness", config=SETTINGS)

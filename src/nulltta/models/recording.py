@@ -253,9 +253,10 @@ def _watched_step(
         if now.probe is None:
             return result
         if isinstance(result, tuple):  # a consistency model's pipeline decodes the clean estimate beside the result
-            like = result[0].shape
-            return tuple(now.probe if getattr(value, "shape", None) == like else value for value in result)
-        result.prev_sample = now.probe
+            first = result[0]
+            probe = now.probe.to(first.dtype)  # some pipelines give the denoiser its time in the latents' own dtype
+            return tuple(probe if getattr(value, "shape", None) == first.shape else value for value in result)
+        result.prev_sample = now.probe.to(result.prev_sample.dtype)
         return result
 
     return watched

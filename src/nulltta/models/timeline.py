@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -44,14 +45,14 @@ def timeline(stock: StockCall, found: Findings, wanted: int) -> Timeline:
             none.
     """
     asked = wanted if wanted * stock.strength >= 1 else stock.asked_for(wanted)
-    seen = _recorded(stock, found, asked)
+    steps, initial = _recorded(stock, found, asked)
     for _ in range(4):
-        if len(seen.steps) == wanted:
-            return seen
-        asked = max(1, asked + (wanted - len(seen.steps)) * max(1, round(asked / max(1, len(seen.steps)))))
-        seen = _recorded(stock, found, asked)
+        if len(steps) == wanted:
+            return Timeline(steps, initial(), asked)
+        asked = max(1, asked + (wanted - len(steps)) * max(1, round(asked / max(1, len(steps)))))
+        steps, initial = _recorded(stock, found, asked)
     raise InvalidValue(
-        f"the scheduler takes {len(seen.steps)} steps where {wanted} were asked for: choose another number of steps or "
+        f"the scheduler takes {len(steps)} steps where {wanted} were asked for: choose another number of steps or "
         f"another scheduler than {type(stock.pipeline.scheduler).__name__}"
     )
 
@@ -62,13 +63,18 @@ def observed_timeline(stock: StockCall, found: Findings) -> Timeline:
     Raises:
         InvalidValue: if its scheduler or one of its steps is not supported.
     """
-    return _recorded(stock, found, found.steps)
+    steps, initial = _recorded(stock, found, found.steps)
+    return Timeline(steps, initial(), found.steps)
 
 
-def _recorded(stock: StockCall, found: Findings, asked: int) -> Timeline:
+def _recorded(stock: StockCall, found: Findings, asked: int) -> tuple[list[ObservedStep], Callable[[], Affine]]:
+    """Return the steps of a call for so many, and a function that finds how its first latents are made.
+
+    A call for another number of steps than is wanted may start at a noise level that half precision rounds to none.
+    """
     watching = _Watching(found)
-    draws = 2 * torch.Size(found.drawn).numel()
-    watch = Watch(StandIn(found.template, 2), watching.on_step, draws=draws, place=found.place)
+    count = 2 * torch.Size(found.drawn).numel()
+    watch = Watch(StandIn(found.template, 2), watching.on_step, draws=count, place=found.place)
     seen = record(stock.pipeline, stock.arguments(PROMPTS[:1] * 2, NEGATIVES[:1] * 2, asked), watch)
     steps = levels.schedule(seen.steps)
     made = [
@@ -77,9 +83,13 @@ def _recorded(stock: StockCall, found: Findings, asked: int) -> Timeline:
         if step.component
     ]
     assert watching.start is not None
-    text_only = found.initial.base is None  # then the number of steps does not matter
-    initial = found.initial if text_only else first_latents(watching.start, seen.draws)[1]
-    return Timeline(made, initial, asked)
+    start, draws = watching.start, seen.draws
+
+    def initial() -> Affine:
+        text_only = found.initial.base is None  # then the number of steps does not matter
+        return found.initial if text_only else first_latents(start, draws)[1]
+
+    return made, initial
 
 
 @dataclass(slots=True)
@@ -120,6 +130,10 @@ def _one_row(path: str, value: Any, found: Findings) -> Any:
 def _gain(found: Findings, path: str, row: Tensor, sample: Tensor) -> float | Tensor:
     """What latents are multiplied by at a step; of the whole map's gain where that differs by element."""
     gain, general = gain_of(row, sample), found.latents[path].gain
+    if isinstance(gain, float) and gain == 0:  # the scheduler is given a copy in another dtype
+        raise InvalidValue(
+            "the pipeline casts its latents between denoiser and scheduler, which is not supported: load it in float32"
+        )
     if isinstance(general, float):
         if not isinstance(gain, float):
             raise InvalidValue(f"the latents enter in a way that changes from step to step ('{path}')")
