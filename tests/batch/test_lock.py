@@ -32,10 +32,10 @@ def test_a_refused_run_leaves_the_first_run_alone_which_is_resumed_after_it_was_
 ) -> None:
     """The first still loads when two others are refused; killed, it loses only the rows in progress."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "slow_reward.py").write_text(SLOW)
+    (tmp_path / "slow_batch_reward.py").write_text(SLOW)
     out = tmp_path / "out"
     words = [*arguments(table_of(MANY, tmp_path), checkpoint, out), "--batch-size", "4"]
-    words += ["--reward", "slow_reward:brightness"]
+    words += ["--reward", "slow_batch_reward:brightness"]
     with subprocess.Popen([sys.executable, "-m", "nulltta.cli", *words]) as first:
 
         def wait_until(true: Callable[[], bool]) -> None:

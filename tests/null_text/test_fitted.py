@@ -118,7 +118,9 @@ def test_sdxl_without_a_negative_prompt_counts_from_the_null_embedding_of_the_fi
     sdxl: Any, tmp_path: Path, guidance: Any
 ) -> None:
     config = NullTTAConfig(num_inference_steps=2, guidance_scale=4.0, guidance=guidance, conventions="exact")
-    problem = FitProblem(sdxl, rewards.load("brightness"), ["a cat"], ["a", "b"], config, FitSettings(form="constant"))
+    problem = FitProblem(
+        sdxl, rewards.load("brightness"), ["a cat"], ["a", "b"], config, FitSettings(form="constant", between=(0, 1))
+    )
     _, null = problem.model.encode([""], [""])
     shift = FORMS["constant"](free_shapes(null), 2).requires_grad_(False)
     for parameter in shift.parameters():

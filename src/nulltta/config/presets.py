@@ -51,11 +51,6 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "num_inference_steps": 25, "guidance_scale": 3.0, "optimise_between": (0.66, 1.0), "inner_steps": (3, 8),
         "learning_rate": 0.025, "num_particles": 3, "annealing": "auto",
     },
-    # The embedded model distilled to four steps, which has no null branch.
-    "embedded-turbo": {
-        "num_inference_steps": 4, "guidance": "nag", "eta": "auto", "conventions": "exact", "inner_steps": (3, 8),
-        "learning_rate": 0.025, "num_particles": 3, "annealing": "auto",
-    },
     **{
         name: {"num_inference_steps": steps, "guidance_scale": scale, "annealing": "auto"}
         for name, (_, steps, scale) in STOCK.items()
@@ -68,6 +63,11 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
             "inner_steps": counts, "annealing": "auto",
         }
         for steps, counts in ((1, (25, 25)), (2, (15, 25)), (4, (10, 25)), (8, (5, 25)))
+    },
+    # The embedded model distilled to four steps, which has no null branch.
+    "embedded-turbo": {
+        "num_inference_steps": 4, "guidance": "nag", "eta": "auto", "conventions": "exact", "inner_steps": (3, 8),
+        "learning_rate": 0.025, "num_particles": 3, "annealing": "auto",
     },
 }  # fmt: skip
 """The fields of `NullTTAConfig` that differ from its defaults, by the preset's name."""
