@@ -41,7 +41,8 @@ def refuse_null_text_settings(p: Problem) -> None:
     """
     if p.config.noise_tilt:
         raise InvalidValue(
-            "tilts the noise of null-tta's steps: set it to 0 or use the method noise-tilt", "noise_tilt"
+            "tilts the noise of null-tta's steps: set it to 0 (the method noise-tilt has a strength of its own)",
+            "noise_tilt",
         )
     if p.config.kl_target is not None:
         raise InvalidValue("bounds what a null text does, and this method learns none: leave it out", "kl_target")

@@ -24,7 +24,9 @@ from nulltta.runs.request import RunSettings, flag, number_or_word
 Command: TypeAlias = Callable[..., None]
 PANEL = "Settings of the method (the preset 'paper'; the embedded model's)"
 
-Model = Annotated[str, typer.Option(help="'embedded', a diffusers directory, a hub id or a .safetensors file.")]
+Model = Annotated[
+    str, typer.Option(help="'embedded', 'embedded-turbo', a diffusers directory, a hub id or a file (.safetensors).")
+]
 Reward = Annotated[str, typer.Option(help="The reward to raise: a name, or a sum like '0.7*clip + 0.3*sharpness'.")]
 RewardSource = Annotated[
     str | None,

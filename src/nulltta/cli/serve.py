@@ -17,7 +17,7 @@ import typer
 from nulltta.cli.flags import Compile, Device, Dtype, Model, Offload, Start, TinyDecoder, call_flags
 from nulltta.cli.messages import quiet
 from nulltta.errors import InvalidValue, MissingExtra, blaming, first_line
-from nulltta.files import absolute
+from nulltta.files import absolute, has_default_reward
 from nulltta.runs.request import ModelSettings
 from nulltta.server.auth import VARIABLE, read_keys
 from nulltta.server.settings import ServerSettings
@@ -200,10 +200,10 @@ def serve(
     offered = ServerSettings.methods if start is None else ServerSettings.methods[::-1]
     if missing := [library for library in LIBRARIES if find_spec(library) is None]:
         raise MissingExtra("nulltta serve", missing[0], "server")
-    if model != "embedded" and not reward:
+    if not reward and not has_default_reward(model):
         raise InvalidValue(
             "must name what clients may optimise on this model, such as pickscore, imagereward or clipscore "
-            "(`nulltta rewards` lists them): only the embedded model has a default",
+            "(`nulltta rewards` lists them): only the embedded models have a default",
             field="reward",
         )
     from nulltta.server.defaults import parse_defaults

@@ -12,6 +12,7 @@ import typer
 from nulltta.cli.flags import Device, Dtype, Offload
 from nulltta.cli.messages import quiet
 from nulltta.errors import InvalidValue, MissingExtra
+from nulltta.files import has_default_reward
 from nulltta.runs.network import bind, is_loopback
 
 PASSWORD = "NULLTTA_UI_PASSWORD"
@@ -56,7 +57,7 @@ def ui(
     if any(character in frame_ancestors for character in ";,\r\n"):
         raise InvalidValue("must be addresses separated by spaces", "frame_ancestors")
     models = model or ["embedded"]
-    if reward is None and models[0] != "embedded":
+    if reward is None and not has_default_reward(models[0]):
         raise InvalidValue(f"is needed for {models[0]}: `nulltta rewards` lists the known ones", "reward")
     bind(host, port).close()  # a taken port is reported before the model loads
     with quiet():
