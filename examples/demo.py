@@ -29,7 +29,7 @@ EIGHT = (  # compositions that training never saw: the first of studies/smoke.py
 
 def align(*words: str) -> None:
     """Show a `nulltta align` command and run it; leave with its exit code if it fails."""
-    command = ["align", *words, "--reward", "clip", "--seed", "0"]
+    command = ["align", *words, "--reward", "clip", "--seed", "0", "--overwrite"]
     print(f"\n$ nulltta {shlex.join(command)}", flush=True)
     if code := main(command):
         sys.exit(code)
