@@ -21,10 +21,9 @@ import comfy.samplers
 import torch
 from torch import Tensor, nn
 
-from nulltta.contracts import Embedding, GuidedModel, NoiseStep
+from nulltta.contracts import Embedding, NoiseStep
 from nulltta.errors import DoesNotFit, InvalidValue
-from nulltta.models import steps
-from nulltta.models.steps import ObservedStep
+from nulltta.models.steps import ObservedStep, StepwiseModel
 
 TEXT, POOLED = "encoder_hidden_states", "added_cond_kwargs.text_embeds"
 """The tensors of an embedding, by their names in diffusers, as in every null text."""
@@ -32,7 +31,7 @@ KINDS = (comfy.model_base.BaseModel, comfy.model_base.SDXL)
 """The classes of the models whose calls are known: Stable Diffusion 1 and 2, and SDXL."""
 
 
-class ComfyModel(GuidedModel):
+class ComfyModel(StepwiseModel):
     """A MODEL with its CLIP and VAE, for pictures of one size.
 
     Args:
@@ -108,14 +107,6 @@ class ComfyModel(GuidedModel):
         )  # fmt: skip
         eps: Tensor = (noisy - clean) / sigma
         return eps
-
-    def predict_x0(self, x: Tensor, prediction: Tensor, step: NoiseStep) -> Tensor:
-        assert isinstance(step, ObservedStep)
-        return steps.predict_x0(x, prediction, step)
-
-    def step_distribution(self, x: Tensor, prediction: Tensor, step: NoiseStep) -> tuple[Tensor, float]:
-        assert isinstance(step, ObservedStep)
-        return steps.step_distribution(x, prediction, step)
 
     def decode(self, x0: Tensor, detail: str = "full") -> Tensor:
         if detail != "full":

@@ -14,11 +14,6 @@ _SHIPPED = ("embedded", "embedded-turbo", "scenes")
 """The models that ship in the package, which a folder of the same name does not replace."""
 
 
-def has_default_reward(model: str) -> bool:
-    """Return whether a model, by its name, ships together with the scorer that is its reward by default."""
-    return model in ("embedded", "embedded-turbo")
-
-
 def absolute(source: str) -> str:
     """Return the absolute path of a file or folder that exists, so that it is found from another current directory.
 

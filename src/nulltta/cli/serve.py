@@ -17,8 +17,8 @@ import typer
 from nulltta.cli.flags import Compile, Device, Dtype, Model, Offload, Start, TinyDecoder, call_flags
 from nulltta.cli.messages import quiet
 from nulltta.errors import InvalidValue, MissingExtra, blaming, first_line
-from nulltta.files import absolute, has_default_reward
-from nulltta.runs.request import ModelSettings
+from nulltta.files import absolute
+from nulltta.runs.request import ModelSettings, has_default_reward
 from nulltta.server.auth import VARIABLE, read_keys
 from nulltta.server.settings import ServerSettings
 from nulltta.server.tracing import ENDPOINTS, wanted

@@ -12,8 +12,8 @@ import typer
 from nulltta.cli.flags import Device, Dtype, Offload
 from nulltta.cli.messages import quiet
 from nulltta.errors import InvalidValue, MissingExtra
-from nulltta.files import has_default_reward
 from nulltta.runs.network import bind, is_loopback
+from nulltta.runs.request import has_default_reward
 
 PASSWORD = "NULLTTA_UI_PASSWORD"
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from nulltta.contracts import Embedding, GuidedModel, NoiseStep
 from nulltta.errors import InvalidValue
 from nulltta.images import digest
-from nulltta.models import conditioning, distilled, guidance, observation, prompts, proof, steps
+from nulltta.models import conditioning, distilled, guidance, observation, prompts, proof
 from nulltta.models.attention import ImageTokens
 from nulltta.models.checks import refuse_unusable, require_call
 from nulltta.models.complaints import their_errors_in_words
@@ -27,14 +27,14 @@ from nulltta.models.recording import BESIDE, DENOISERS, StepRecord, Watch, denoi
 from nulltta.models.restoring import float32_by_default
 from nulltta.models.shells import Shells, cut, lengths_of, require_one_shape, stacked
 from nulltta.models.sources import for_call
-from nulltta.models.steps import ObservedStep
+from nulltta.models.steps import ObservedStep, StepwiseModel
 from nulltta.models.stock_call import SCALE, StandIn, StockCall
 from nulltta.models.timeline import Timeline, clock, observed_timeline, timeline
 from nulltta.models.tree import leaves, replaced
 from nulltta.prompts import EncodedPrompt
 
 
-class ObservedModel(GuidedModel):
+class ObservedModel(StepwiseModel):
     """A stock pipeline and the keyword arguments of its call.
 
     What is observed, and proven equal to the pipeline's own, is found when the model is first used (two denoiser
@@ -263,16 +263,6 @@ class ObservedModel(GuidedModel):
         if found.rule != "rescaled":
             return guidance.RULES[found.rule](null, cond, scale)
         return self._from_scheduler(guidance.rescaled(self.to_pipeline(null), self.to_pipeline(cond), scale))
-
-    def predict_x0(self, x: Tensor, prediction: Tensor, step: NoiseStep) -> Tensor:
-        """x̂0, Tweedie's estimate."""
-        assert isinstance(step, ObservedStep)
-        return steps.predict_x0(x, prediction, step)
-
-    def step_distribution(self, x: Tensor, prediction: Tensor, step: NoiseStep) -> tuple[Tensor, float]:
-        """The step to the next of the scheduler's levels: mean and deviation."""
-        assert isinstance(step, ObservedStep)
-        return steps.step_distribution(x, prediction, step)
 
     def decode(self, x0: Tensor, detail: str = "full") -> Tensor:
         """Images (N, 3, H, W), or frames (N, F, 3, H, W), in [0, 1]; no gradient where the decoder clamps."""

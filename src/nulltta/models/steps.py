@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nulltta.contracts import NoiseStep
+from nulltta.contracts import GuidedModel, NoiseStep
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,3 +126,17 @@ def step_distribution(x: Tensor, prediction: Tensor, step: ObservedStep) -> tupl
 def share(signal: float, noise: float) -> float:
     """Return ᾱ, the share of signal in a latent's variance."""
     return signal**2 / (signal**2 + noise**2)
+
+
+class StepwiseModel(GuidedModel):
+    """A model whose schedule consists of `ObservedStep`s, which say themselves how they are taken."""
+
+    def predict_x0(self, x: Tensor, prediction: Tensor, step: NoiseStep) -> Tensor:
+        """x̂0, Tweedie's estimate."""
+        assert isinstance(step, ObservedStep)
+        return predict_x0(x, prediction, step)
+
+    def step_distribution(self, x: Tensor, prediction: Tensor, step: NoiseStep) -> tuple[Tensor, float]:
+        """The step to the next of the scheduler's levels: mean and deviation."""
+        assert isinstance(step, ObservedStep)
+        return step_distribution(x, prediction, step)

@@ -20,6 +20,11 @@ from nulltta.runs.prompt_file import PromptRow
 from nulltta.runs.seeds import parse_seeds
 
 
+def has_default_reward(model: str) -> bool:
+    """Return whether a model, by its name, ships together with the scorer that is its reward by default."""
+    return model in ("embedded", "embedded-turbo")
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelSettings(CallSettings):
     """Which model a run uses, where it runs and how, and what its pipeline is called with.

@@ -87,7 +87,7 @@ def trajectories(pipe: Any, ids: Tensor, stream: Generator) -> dict[str, Tensor]
         "ids" (n, L).
     """
     timesteps, alpha_bar = noise_levels(pipe.scheduler)
-    empty = pipe.tokenizer([""], padding="max_length", max_length=ids.shape[1], return_tensors="pt").input_ids
+    empty = token_ids(pipe.tokenizer, [""])
     context = pipe.text_encoder(input_ids=torch.cat([empty.expand_as(ids), ids])).last_hidden_state
     shape = (len(ids), pipe.unet.config.in_channels, pipe.unet.config.sample_size, pipe.unet.config.sample_size)
     x0, rows = torch.zeros(shape), list[tuple[Tensor, Tensor, Tensor, Tensor]]()
