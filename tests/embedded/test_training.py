@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import random
 from functools import partial
+from itertools import count, islice
 from pathlib import Path
 
 import pytest
 import torch
 
 from nulltta.embedded.train import autoencoder, decoder, denoiser, judge, scorers, tiny
-from nulltta.embedded.train.loop import Budget, Recipe, draws, learning_rate, train
+from nulltta.embedded.train.loop import Budget, Recipe, drawn_ahead, draws, learning_rate, train
 
 
 def steps(folder: Path, stage: str) -> int:
@@ -83,3 +85,8 @@ def test_draws_and_learning_rate() -> None:
     assert learning_rate(recipe, 4, 0.0) == pytest.approx(1.0)
     assert learning_rate(recipe, 100, 0.5) == pytest.approx(2.0)
     assert learning_rate(recipe, 100, 1.0) == pytest.approx(0.02)
+
+
+def test_data_that_is_drawn_ahead_does_not_depend_on_who_draws_it() -> None:
+    found = [list(islice(drawn_ahead("toy", random.Random.random, count(3), workers), 4)) for workers in (0, 2)]
+    assert found[0] == found[1] == [draws("toy", step).python.random() for step in range(3, 7)]

@@ -43,8 +43,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--guidance", type=float, nargs="+", default=[3.0])
+    parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
-    pipe: Any = StableDiffusionPipeline.from_pretrained(args.weights / "sd")
+    pipe: Any = StableDiffusionPipeline.from_pretrained(args.weights / "sd").to(args.device)
     pipe.set_progress_bar_config(disable=True)
     for name in NAMES:
         right = accuracy(load_scorer(name, args.weights))

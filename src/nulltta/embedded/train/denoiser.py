@@ -199,6 +199,7 @@ def fit(
     on_checkpoint: Callable[[nn.Module, float], None],
     budget: Budget,
     steps: int | None = None,
+    checkpoint_seconds: float = 480.0,
 ) -> State:
     """Train a denoiser and its text encoder.
 
@@ -211,6 +212,7 @@ def fit(
         on_checkpoint: see `Recipe`.
         budget: how long to train, and where.
         steps: the length of the stage; None if the budget's minutes set it.
+        checkpoint_seconds: how often a checkpoint is written.
     """
     if budget.device == "cpu" and budget.autocast:
         plain_attention(learner)
@@ -227,7 +229,7 @@ def fit(
         steps=steps,
         hold=0.5,
         ema=0.999,
-        checkpoint_seconds=480.0,
+        checkpoint_seconds=checkpoint_seconds,
         on_checkpoint=on_checkpoint,
     )
     return train(recipe, budget)

@@ -11,13 +11,15 @@ import math
 import random
 import time
 import zlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 LOG_STEPS = 50
 EMA_STEPS = 4  # the average of weights is updated every so many steps
@@ -32,10 +34,12 @@ class Draws:
     Attributes:
         python: draws scenes and captions.
         torch: draws tensors.
+        data: what the recipe's `draw` has drawn for the step; None without one.
     """
 
     python: random.Random
     torch: Generator
+    data: Any = None
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,7 @@ class Budget:
         steps: the greatest number of steps; None for no limit.
         device: where to train.
         autocast: whether to compute in bfloat16.
+        workers: how many processes draw data ahead of the training process; 0 draws it there.
     """
 
     folder: Path
@@ -55,6 +60,7 @@ class Budget:
     steps: int | None = None
     device: str = "cpu"
     autocast: bool = False
+    workers: int = 0
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,8 @@ class Recipe:
         module: everything that learns.
         loss: maps the random streams of a step to a scalar loss and figures to log.
         batch: images per step, for the log.
+        draw: draws what a step learns from with the step's own stream; it may run in another process, which sends
+            tensors and plain values back.
         lr: the peak learning rate.
         betas: Adam's decay rates.
         weight_decay: AdamW's.
@@ -82,6 +90,7 @@ class Recipe:
     module: nn.Module
     loss: Callable[[Draws], tuple[Tensor, Mapping[str, float]]]
     batch: int
+    draw: Callable[[random.Random], Any] | None = None
     lr: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.97)
     weight_decay: float = 0.01
@@ -112,6 +121,37 @@ def draws(name: str, step: int) -> Draws:
     """Return the random streams of a step of a stage."""
     seed = zlib.crc32(name.encode()) * 1_000_003 + step
     return Draws(random.Random(seed), Generator().manual_seed(seed))
+
+
+class _Drawn(Dataset[Any]):
+    """What the steps of a stage learn from; item n is drawn with the stream of step n."""
+
+    def __init__(self, name: str, draw: Callable[[random.Random], Any]) -> None:
+        self.name, self.draw = name, draw
+
+    def __getitem__(self, step: int) -> Any:
+        return self.draw(draws(self.name, step).python)
+
+
+def drawn_ahead(name: str, draw: Callable[[random.Random], Any], steps: Iterable[int], workers: int) -> Iterator[Any]:
+    """Yield what `draw` makes of the streams of a stage's steps, in their order.
+
+    Args:
+        name: the stage's name, which seeds the streams.
+        draw: draws with one step's stream.
+        steps: the numbers of the steps.
+        workers: how many processes draw ahead; the result does not depend on it.
+    """
+    return iter(
+        DataLoader(
+            _Drawn(name, draw),
+            batch_size=None,
+            sampler=steps,
+            num_workers=workers,
+            prefetch_factor=4 if workers else None,
+            generator=Generator(),
+        )
+    )
 
 
 def learning_rate(recipe: Recipe, step: int, progress: float) -> float:
@@ -148,13 +188,14 @@ def train(recipe: Recipe, budget: Budget) -> State:
     state = _resume(recipe, optimiser, budget)
     limit, saved, figures = budget.minutes * 60, state.spent, dict[str, float]()
     began, first = time.monotonic() - state.spent, state.step
+    data = drawn_ahead(recipe.name, recipe.draw, count(first), budget.workers) if recipe.draw else None
     with (budget.folder / f"{recipe.name}.jsonl").open("a") as log:
         while state.spent < limit and state.step not in (budget.steps, recipe.steps):
             progress = state.step / recipe.steps if recipe.steps else state.spent / limit
             rate = learning_rate(recipe, state.step, progress)
             for group in optimiser.param_groups:
                 group["lr"] = rate
-            now = _step(recipe, budget, optimiser, state)
+            now = _step(recipe, budget, optimiser, state, next(data) if data is not None else None)
             figures = {key: 0.98 * figures.get(key, value) + 0.02 * value for key, value in now.items()}
             state.step += 1
             before, state.spent = state.spent, time.monotonic() - began
@@ -169,10 +210,12 @@ def train(recipe: Recipe, budget: Budget) -> State:
     return state
 
 
-def _step(recipe: Recipe, budget: Budget, optimiser: torch.optim.Optimizer, state: State) -> dict[str, float]:
+def _step(
+    recipe: Recipe, budget: Budget, optimiser: torch.optim.Optimizer, state: State, data: Any
+) -> dict[str, float]:
     """Take one optimisation step and return its figures."""
     with torch.autocast(torch.device(budget.device).type, torch.bfloat16, enabled=budget.autocast):
-        loss, figures = recipe.loss(draws(recipe.name, state.step))
+        loss, figures = recipe.loss(replace(draws(recipe.name, state.step), data=data))
     optimiser.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
     norm = nn.utils.clip_grad_norm_(recipe.module.parameters(), 1.0)

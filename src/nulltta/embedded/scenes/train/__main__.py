@@ -2,10 +2,12 @@
 
     python -m nulltta.embedded.scenes.train --out build/scenes
     python -m nulltta.embedded.scenes.train --out build/scenes --stage generator
+    python -m nulltta.embedded.scenes.train --out build/scenes --stage generator --device cuda --minutes 5 --workers 8
 
-A stage has a set number of steps, so that a slow or busy machine trains the same weights as a fast one. Each writes
-`<stage>.pt` (its checkpoint) and `<stage>.jsonl` (its log) to --out; the generator also writes pictures and what the
-judge says of them (`verdicts.jsonl`). `export` writes the weights in half precision.
+A stage has a set number of steps, so that a slow or busy machine trains the same weights as a fast one; on a GPU, where
+steps are cheap, batches are larger and stages longer. Each writes `<stage>.pt` (its checkpoint) and `<stage>.jsonl`
+(its log) to --out; the generator also writes pictures and what the judge says of them (`verdicts.jsonl`). `export`
+writes the weights in half precision.
 """
 
 from __future__ import annotations
@@ -48,14 +50,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--stage", choices=(*STAGES, "export"), action="append", help="default: all, in order")
     parser.add_argument("--steps", type=int, help="stop a stage after this many steps")
+    parser.add_argument("--minutes", type=float, help="stop a stage after so long; the generator's schedule follows")
     parser.add_argument("--out", type=Path, default=Path("build/scenes"), help="checkpoints and logs")
     parser.add_argument("--weights", type=Path, default=WEIGHTS, help="where `export` writes")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, help="CPU threads")
+    parser.add_argument("--workers", type=int, default=0, help="processes that draw data ahead of the training")
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
-    budget = Budget(args.out, math.inf, args.steps, args.device, autocast=has_bfloat16(args.device))
+    autocast = has_bfloat16(args.device)
+    budget = Budget(args.out, args.minutes or math.inf, args.steps, args.device, autocast, args.workers)
     for stage in args.stage or (*STAGES, "export"):
         print(f"{stage} on {args.device}", flush=True)
         if stage == "export":

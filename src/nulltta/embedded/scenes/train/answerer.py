@@ -20,6 +20,7 @@ from ..shapes import COLOURS, SHAPES
 NAME = "scenes-questions"
 BATCH = 64
 STEPS = 4000
+GPU_STEPS = 8000
 QUESTIONS = 6
 
 
@@ -43,6 +44,13 @@ def question(shown: Claim, rng: random.Random) -> Question:
     return Question("of a shape and colour", shape, colour, number)
 
 
+def draw(rng: random.Random) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw a step's images (BATCH, 3, 64, 64), uint8, its questions (BATCH * QUESTIONS, parts), and their answers."""
+    shown = [sample(rng)[1] for _ in range(BATCH)]
+    images = render(shown, rng)
+    return images, *encode([question(scene, rng) for scene in shown for _ in range(QUESTIONS)])
+
+
 def noisy_resampled(images: Tensor, generator: Generator) -> Tensor:
     """Augment: a batch is now and then scaled down and up again, and images get noise."""
     side = int(torch.randint(36, 65, (), generator=generator))
@@ -56,15 +64,15 @@ def run(budget: Budget) -> None:
     model = build()
 
     def step(draws: Draws) -> tuple[Tensor, dict[str, float]]:
-        shown = [sample(draws.python)[1] for _ in range(BATCH)]
-        images = noisy_resampled(render(shown, draws.python).to(budget.device).float() / 255, draws.torch)
-        asked, answers = encode([question(scene, draws.python) for scene in shown for _ in range(QUESTIONS)])
+        drawn, asked, answers = draws.data
+        images = noisy_resampled(drawn.to(budget.device).float() / 255, draws.torch)
         logits = model(fit_pixels(images), asked.view(BATCH, QUESTIONS, -1).to(budget.device)).flatten(0, 1).float()
         answers = answers.to(budget.device)
         right = (logits.argmax(1) == answers).float().mean().item()
         return functional.cross_entropy(logits, answers), {"accuracy": right}
 
-    train(Recipe(NAME, model, step, BATCH, lr=1e-3, weight_decay=0.05, steps=STEPS), budget)
+    steps = STEPS if budget.device == "cpu" else GPU_STEPS
+    train(Recipe(NAME, model, step, BATCH, draw, lr=1e-3, weight_decay=0.05, steps=steps), budget)
 
 
 def load(budget: Budget) -> Answerer:

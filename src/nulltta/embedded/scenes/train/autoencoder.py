@@ -28,6 +28,11 @@ def scenes(rng: random.Random, n: int) -> tuple[list[Claim], Tensor]:
     return [stated for stated, _ in pairs], render([shown for _, shown in pairs], rng).float() / 127.5 - 1
 
 
+def draw_images(rng: random.Random) -> Tensor:
+    """Draw a step's images."""
+    return scenes(rng, BATCH)[1]
+
+
 def build() -> PatchAutoencoder:
     """Return the untrained autoencoder; three `block_out_channels` make patches of four pixels."""
     model: PatchAutoencoder = PatchAutoencoder(
@@ -43,9 +48,9 @@ def run(budget: Budget) -> None:
     model.fit_linear(scenes(random.Random(0), PCA_IMAGES)[1])
 
     def step(draws: Draws) -> tuple[Tensor, dict[str, float]]:
-        return loss(model, scenes(draws.python, BATCH)[1].to(budget.device), draws)
+        return loss(model, draws.data.to(budget.device), draws)
 
-    train(Recipe(NAME, model, step, BATCH, lr=1.5e-3, weight_decay=0.0, steps=STEPS), budget)
+    train(Recipe(NAME, model, step, BATCH, draw_images, lr=1.5e-3, weight_decay=0.0, steps=STEPS), budget)
     for noise, share in survival(load(budget)).items():
         print(f"{share:.1%} of scenes survive with noise of {noise:g} standard deviations on the latents", flush=True)
 

@@ -25,6 +25,7 @@ from .text import LENGTH, fit_table, tokenizer
 BATCH = 64
 FAMILY = 4
 STEPS = {"scenes-clip": 3000, "scenes-conv": 2000}
+GPU_STEPS = {"scenes-clip": 6000, "scenes-conv": 4000}
 
 
 def families(rng: random.Random, n: int) -> tuple[list[Claim], list[Claim]]:
@@ -43,6 +44,12 @@ def families(rng: random.Random, n: int) -> tuple[list[Claim], list[Claim]]:
             stated.append(other)
             shown.append(scene)
     return stated[:n], shown[:n]
+
+
+def draw(rng: random.Random) -> tuple[Tensor, list[str], Tensor]:
+    """Draw a step's images (BATCH, 3, 64, 64), uint8, its captions, and which captions fit which images."""
+    stated, shown = families(rng, BATCH)
+    return render(shown, rng), [caption(claim) for claim in stated], fit_table(stated, shown)
 
 
 def build(name: str) -> nn.Module:
@@ -77,13 +84,13 @@ def run(name: str, budget: Budget) -> None:
     model, words = build(name), tokenizer()
 
     def step(draws: Draws) -> tuple[Tensor, dict[str, float]]:
-        stated, shown = families(draws.python, BATCH)
-        images = augment(render(shown, draws.python).to(budget.device).float() / 255, draws.torch)
-        captions = [caption(claim) for claim in stated]
-        found: tuple[Tensor, dict[str, float]] = loss(model, words, images, captions, fit_table(stated, shown))
+        drawn, captions, fits = draws.data
+        images = augment(drawn.to(budget.device).float() / 255, draws.torch)
+        found: tuple[Tensor, dict[str, float]] = loss(model, words, images, captions, fits)
         return found
 
-    train(Recipe(name, model, step, BATCH, lr=1e-3, weight_decay=0.05, steps=STEPS[name]), budget)
+    steps = (STEPS if budget.device == "cpu" else GPU_STEPS)[name]
+    train(Recipe(name, model, step, BATCH, draw, lr=1e-3, weight_decay=0.05, steps=steps), budget)
 
 
 def load(name: str, budget: Budget) -> nn.Module:
