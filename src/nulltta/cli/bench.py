@@ -137,6 +137,7 @@ def tune(
     workers: Workers = 1,
     threads: Threads = 0,
     device: Device = None,
+    dtype: Dtype = None,
     out: Out = Path("out/tuning"),
 ) -> None:
     """Choose the settings of each contender on the tuning prompts; write settings.json and tuning.json to FOLDER."""
@@ -153,7 +154,7 @@ def tune(
             config=_given(num_inference_steps=num_inference_steps, guidance_scale=guidance_scale),
         )  # fmt: skip
         with _bar(BenchmarkFolder(out)) as on_plan:
-            search(asked, out, WorkerMachine(workers, threads, device), on_plan, lambda line: say("note", line))
+            search(asked, out, WorkerMachine(workers, threads, device, dtype), on_plan, lambda line: say("note", line))
         print(f"look at {out / 'tuning.json'}; give {out / 'settings.json'} to `nulltta bench run --settings`")
 
 
@@ -171,6 +172,7 @@ def calibrate(
     model: Model = "embedded",
     threads: Threads = 0,
     device: Device = None,
+    dtype: Dtype = None,
 ) -> None:
     """Measure how many denoiser evaluations each contender can do on this machine in a time per image."""
     with quiet():
@@ -183,7 +185,7 @@ def calibrate(
             contenders=contender or ["rivals"], prompts=tuning, settings=_settings(settings),
             config=_given(num_inference_steps=num_inference_steps, guidance_scale=guidance_scale),
         )  # fmt: skip
-        machine = WorkerMachine(1, threads, device)
+        machine = WorkerMachine(1, threads, device, dtype)
         print("contender", "evaluations per second", *(f"in {each:g} s" for each in seconds), sep="\t")
         for name, rate in evaluations_per_second(asked, machine, lambda line: say("note", line)):
             print(name, f"{rate:.1f}", *(int(second * rate) for second in seconds), sep="\t")
