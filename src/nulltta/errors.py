@@ -116,13 +116,23 @@ def first_line(error: BaseException) -> str:
     return str(text).splitlines()[0]
 
 
+_NO_MEMORY = (
+    "can't allocate memory",
+    "Cannot allocate memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+"""What errors of other classes than `torch.OutOfMemoryError` say where memory ran out: of a library's own buffers."""
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error says that memory ran out, on the GPU or on the machine."""
     import torch
 
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         return True
-    return any(words in str(error) for words in ("can't allocate memory", "Cannot allocate memory"))
+    return any(words in str(error) for words in _NO_MEMORY)
 
 
 @contextmanager

@@ -48,7 +48,7 @@ class Shells:
             for path in found.text:
                 embedding |= _padded(path, list(there[path][part]), found)
             if found.branch:
-                embedding[BRANCH] = torch.full((batch,), int(cond))
+                embedding[BRANCH] = torch.full((batch,), int(cond), device=step.sample.device)
             pair.append(embedding)
             self._shells[_key(embedding, found)] = _Shell(call, there, found)
             known = set(found.latents) | found.moving | set(found.text) | set(found.aliases)

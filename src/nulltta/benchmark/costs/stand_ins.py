@@ -76,7 +76,7 @@ def measured_pipeline(name: str, device: str = "cpu", dtype: torch.dtype = torch
         pipeline = {"sd15": _sd15, "sdxl": _sdxl}[name]()
     for part in pipeline.components.values():
         if isinstance(part, torch.nn.Module):
-            part.to(dtype)
+            part.to(dtype).eval().requires_grad_(False)
     return pipeline
 
 
