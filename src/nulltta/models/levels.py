@@ -11,7 +11,7 @@ import inspect
 import math
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -35,6 +35,7 @@ def schedule(records: Sequence[StepRecord]) -> list[ObservedStep]:
     Raises:
         InvalidValue: if the levels do not fall, or the scheduler's own step is not one between them.
     """
+    records = [replace(record, scheduler=_on_cpu(record.scheduler)) for record in records]
     levels = [_asked(record.scheduler, record.timestep) for record in records]
     levels.append(_terminal(records[-1]))
     if _inverted(records[0].scheduler):
@@ -76,6 +77,17 @@ def schedule(records: Sequence[StepRecord]) -> list[ObservedStep]:
         )
         made.append(weighed(step, ladder))
     return made
+
+
+def _on_cpu(scheduler: Any) -> Any:
+    """Return a copy of a scheduler with its tensors on the CPU: some keep their levels on the pipeline's device."""
+    own = copy.copy(scheduler)
+    for name, value in vars(scheduler).items():
+        if isinstance(value, Tensor):
+            setattr(own, name, value.cpu())
+        elif isinstance(value, list):
+            setattr(own, name, [each.cpu() if isinstance(each, Tensor) else each for each in value])
+    return own
 
 
 def _inverted(scheduler: Any) -> bool:

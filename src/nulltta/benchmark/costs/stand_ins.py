@@ -107,8 +107,9 @@ def _vae(scaling_factor: float) -> Any:
 def _scheduler() -> Any:
     from diffusers import DDIMScheduler
 
-    return DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False,
-                         set_alpha_to_one=False, steps_offset=1)  # fmt: skip
+    with torch.device("cpu"):  # as a scheduler that is loaded
+        return DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False,
+                             set_alpha_to_one=False, steps_offset=1)  # fmt: skip
 
 
 def _text_encoder(kind: str, width: int, layers: int) -> Any:
