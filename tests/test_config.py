@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from nulltta import NullTTAConfig, NullTTAError
+from nulltta.baselines import BASELINES
+from nulltta.config.effects import OPTIMISING
 from nulltta.errors import InvalidValue
 
 
@@ -78,6 +80,40 @@ def test_the_priors_weight_is_that_of_the_consistency_term_unless_given() -> Non
     assert NullTTAConfig(kl_weight=0.3).weights == (100.0, 0.3, 0.3)
     assert NullTTAConfig(kl_weight=0.3, prior_weight=0.0).weights == (100.0, 0.3, 0.0)
     assert NullTTAConfig(kl_weight=0.3).resolved(differentiable=False).weights == (50.0, 0.3, 0.3)
+
+
+@pytest.mark.parametrize(
+    ("preset", "changes", "field", "says"),
+    [
+        ("4-step", {"guidance_scale": 3.0}, "guidance_scale", "has no effect: the guidance is nag"),
+        ("embedded", {"nag_tau": 3.0}, "nag_tau", "has no effect: the guidance is cfg"),
+        ("paper", {"inner_steps": (0, 0), "learning_rate": 0.1}, "learning_rate", "no inner steps"),
+        ("paper", {"inner_steps": (0, 0), "noise_tilt": 0.3}, "noise_tilt", "no inner steps"),
+        ("paper", {"gradient": "autograd", "zeroth_order_samples": 8}, "zeroth_order_samples", "autograd"),
+        ("paper", {"gradient": "zeroth-order", "learning_rate": 0.1}, "learning_rate", "CMA-ES has none"),
+        ("paper", {"prior_weight": 0.0, "prior_variance": 0.1}, "prior_variance", "the prior's weight is 0"),
+        ("paper", {"eta": 0.0, "noise_tilt": 0.3}, "noise_tilt", "must be 0 at eta 0"),
+        ("paper", {"guidance": "nag", "nag_alpha": 0}, "nag_alpha", "at 0 the null text has no effect"),
+    ],
+)
+def test_a_change_of_a_preset_without_effect_is_refused(
+    preset: str, changes: dict[str, Any], field: str, says: str
+) -> None:
+    with pytest.raises(InvalidValue, match=says) as caught:
+        NullTTAConfig.preset(preset, **changes)
+    assert caught.value.field == field
+
+
+def test_what_a_preset_holds_without_effect_is_accepted() -> None:
+    config = NullTTAConfig.preset("embedded", guidance="nag", inner_steps=(0, 0))
+    assert config.guidance_scale == 3.0
+    spelt_out = NullTTAConfig.preset("embedded", **asdict(config))
+    assert spelt_out == config
+
+
+def test_methods_without_inner_steps_are_those_that_cost_something_of_their_own() -> None:
+    taking = {name for name, baseline in BASELINES.items() if baseline.cost is None}
+    assert set(OPTIMISING) == {"null-tta", *taking}
 
 
 def test_equal_configurations_behave_alike() -> None:

@@ -23,6 +23,7 @@ from nulltta.algorithm.problem import Problem
 from nulltta.algorithm.sampling import null_tta, plain
 from nulltta.algorithm.streams import MethodRun
 from nulltta.baselines import BASELINES
+from nulltta.baselines.particles import refuse_null_text_settings
 from nulltta.config import NullTTAConfig
 from nulltta.contracts import GuidedModel, OnStep, Outcome, Reward, Step, Stream
 from nulltta.display.notebook import ShownPicture, pictures_html
@@ -238,6 +239,8 @@ def align(
         )
     if start is not None:
         require_started(method)
+    if method == "plain" and config is not None:
+        refuse_null_text_settings(config)
     problem = make_problem(model, prompts, reward, config, seed, negative_prompt, latents, micro_batch, start)
     method_run = MethodRun(run(problem), problem)
     steps = expected_steps(method if isinstance(method, str) else "null-tta", problem.config)

@@ -36,6 +36,9 @@ class NullTTAError(Exception):
 class InvalidValue(NullTTAError, ValueError):
     """A mistake of the caller's.
 
+    Other settings that the reason refers to stand in round brackets, as in "draw fewer candidates (num_particles)", so
+    that a surface can write these in its own way too.
+
     Attributes:
         field: the argument or setting that is to blame, such as "num_particles"; None where it is not a single one.
         reason: what is wrong with it. With a field, the message is "FIELD REASON", so that a surface can write the

@@ -14,7 +14,9 @@ from nulltta.models import load_model
 from nulltta.rewards import Custom
 from nulltta.testing import Gaussian, nearness
 
-SHORT = NullTTAConfig.embedded(num_inference_steps=4, inner_steps=(1, 1), num_particles=2, noise_tilt=0.3)
+SHORT = NullTTAConfig.embedded(
+    num_inference_steps=4, inner_steps=(1, 1), num_particles=2, noise_tilt=0.3, optimise_between=(0.0, 1.0)
+)
 PROMPT = "a fox on a blue background, noto style"
 
 
@@ -65,7 +67,8 @@ def test_exact_replay_draws_the_tilted_noise(tmp_path: Any) -> None:
     [
         ({"noise_tilt": 1.5}, "clip", "noise_tilt must lie between 0 and 1, not 1.5"),
         ({"conventions": "release"}, "clip", "noise_tilt must be 0 under the conventions of the release"),
-        ({}, "jpeg", "gives no gradient: noise_tilt needs one"),
+        ({"num_inference_steps": 1}, "clip", "noise_tilt has no effect: no optimised denoising step draws noise"),
+        ({}, "jpeg", "gives no gradient: set the tilt of the noise to 0"),
     ],
 )
 def test_what_cannot_be_tilted_is_refused(changes: dict[str, Any], reward: str, reason: str) -> None:
@@ -73,7 +76,7 @@ def test_what_cannot_be_tilted_is_refused(changes: dict[str, Any], reward: str, 
         align("embedded", PROMPT, reward, config=NullTTAConfig(**{**vars_of(SHORT), **changes}))
 
 
-@pytest.mark.parametrize("method", ["dps", "best-of-n", "fk", "lidar"])
+@pytest.mark.parametrize("method", ["dps", "best-of-n", "fk", "lidar", "plain"])
 def test_methods_without_a_null_text_refuse_a_tilt(method: str) -> None:
     reward = Custom(lambda images, prompts: images.flatten(1).mean(1), "bright")
     with pytest.raises(InvalidValue, match="noise_tilt"):

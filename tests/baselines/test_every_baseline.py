@@ -169,7 +169,11 @@ def test_a_reward_without_gradient_is_refused_by_those_that_need_one(name: str) 
 
     size.differentiable = False  # type: ignore[attr-defined]
     config = NullTTAConfig(num_inference_steps=3, num_particles=1, guidance_scale=3.0)
-    for reward, says in ((size, "gives no gradient: this method"), (detached, "detaches"), (rounded, "zero for every")):
+    for reward, says in (
+        (size, "gives no gradient: choose a method"),
+        (detached, "detaches"),
+        (rounded, "zero for every"),
+    ):
         with pytest.raises(NullTTAError, match=says) as caught:
             align(Gaussian(), "red", reward, config=config, method=TRIED[name])
         assert reward.__name__ in str(caught.value)

@@ -14,8 +14,8 @@ from pyarrow import parquet
 import nulltta
 from nulltta.images import to_pil
 
-SHORT = ["--num-inference-steps", "3", "--inner-steps", "1", "1", "--num-particles", "2"]
-SHORT += ["--guidance-scale", "3", "--learning-rate", "0.1"]
+SAMPLER = ["--num-inference-steps", "3", "--guidance-scale", "3"]
+SHORT = [*SAMPLER, "--inner-steps", "1", "1", "--num-particles", "2", "--learning-rate", "0.1"]
 CONFIG = nulltta.NullTTAConfig(
     num_inference_steps=3, inner_steps=(1, 1), num_particles=2, guidance_scale=3.0, learning_rate=0.1
 )
@@ -28,8 +28,8 @@ def table_of(rows: Sequence[Mapping[str, Any]], folder: Path) -> Path:
     return path
 
 
-def arguments(table: Path, model: Path, out: Path) -> list[str]:
-    return ["batch", str(table), "--model", str(model), "--reward", "brightness", "--out", str(out), *SHORT]
+def arguments(table: Path, model: Path, out: Path, settings: Sequence[str] = SHORT) -> list[str]:
+    return ["batch", str(table), "--model", str(model), "--reward", "brightness", "--out", str(out), *settings]
 
 
 def written(out: Path) -> dict[str, int]:

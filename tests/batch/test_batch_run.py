@@ -17,7 +17,7 @@ from nulltta.batch.folder import BatchFolder
 from nulltta.cli import main
 
 from ..command_line import refused
-from .tables import SHORT, arguments, require_each_row_once, table_of, written
+from .tables import SAMPLER, SHORT, arguments, require_each_row_once, table_of, written
 
 ROWS = [{"id": "x", "prompt": "a [red] cat", "seed": 3}, {"id": "../../y", "prompt": "b", "seed": 4}]
 BAD = [{"id": "x", "prompt": "again"}, {"prompt": "c", "seed": -1}, {"prompt": "d", "guidance_scale": 0.5}]
@@ -94,7 +94,7 @@ def test_a_damaged_picture_or_record_is_done_again(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    words = [*arguments(table_of([{"prompt": "a", "seed": i} for i in range(7)], tmp_path), checkpoint, out)]
+    words = arguments(table_of([{"prompt": "a", "seed": i} for i in range(7)], tmp_path), checkpoint, out, SAMPLER)
     words += ["--method", "plain"]
     assert main(words) == 0
     first = {path: path.read_bytes() for path in out.glob("*/*/*.*")}
@@ -153,7 +153,7 @@ def test_rows_can_differ_in_their_settings_and_a_picture_says_how_it_was_made(ch
 
 def test_a_method_without_a_null_text_writes_none(checkpoint: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    words = [*arguments(table_of(ROWS, tmp_path), checkpoint, out), "--method", "plain"]
+    words = [*arguments(table_of(ROWS, tmp_path), checkpoint, out, SAMPLER), "--method", "plain"]
     assert main(words) == 0
     table = parquet.read_table(out / "scores.parquet").to_pylist()
     assert [(row["id"], row["null_text"]) for row in table] == [("x", None), ("../../y", None)]
@@ -170,7 +170,7 @@ MISTAKES = {
     "no prompts": (["batch", "{tmp}/seeds.csv"], "there is no column 'prompt'"),
     "another form": (["batch", "{tmp}/picky_reward.py"], ".jsonl, .csv, .parquet"),
     "unknown model": (
-        ["batch", "{tmp}/good.jsonl", "--model", "nonesuch", "--reward", "jpeg"],
+        ["batch", "{tmp}/good.jsonl", "--model", "nonesuch", "--reward", "brightness"],
         "--model: unknown model 'nonesuch'",
     ),
     "toy reward": (["batch", "{tmp}/good.jsonl"], "--reward 'clip' knows what the model 'embedded' draws"),
@@ -269,7 +269,8 @@ def test_sigterm_ends_a_run_as_ctrl_c_does(checkpoint: Path, tmp_path: Path) -> 
         "    return images.flatten(1).mean(1)\n"
     )
     before = signal.getsignal(signal.SIGTERM)
-    words = [*arguments(table_of(ROWS, tmp_path), checkpoint, out), "--batch-size", "1", "--method", "plain"]
+    words = [*arguments(table_of(ROWS, tmp_path), checkpoint, out, SAMPLER), "--batch-size", "1"]
+    words += ["--method", "plain"]
     assert main([*words, "--reward", "slow_reward:slow"]) == 130
     assert signal.getsignal(signal.SIGTERM) == before
     assert [row["id"] for row in parquet.read_table(out / "scores.parquet").to_pylist()] == ["x"]

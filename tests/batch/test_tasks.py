@@ -66,6 +66,7 @@ BAD = {
     "id that is not text": ({"prompt": "a", "id": "\ud800"}, "not UTF-8"),
     "duplicate id": ({"prompt": "a", "id": 7}, "its id is that of row 1"),
     "guidance": ({"prompt": "a", "guidance_scale": 1}, "guidance_scale must be above 1, not 1"),
+    "scale of another guidance": ({"prompt": "a", "guidance": "nag", "guidance_scale": 9}, "the guidance is nag"),
     "word for a number": ({"prompt": "a", "learning_rate": "fast"}, "learning_rate must be a number"),
     "list for a number": ({"prompt": "a", "budget": [1]}, "budget must be a single value, not [1]"),
     "number for a list": ({"prompt": "a", "inner_steps": 5}, "inner_steps must be two numbers"),

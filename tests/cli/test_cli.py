@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 
@@ -28,12 +29,12 @@ from nulltta.runs.request import flag
 
 from ..command_line import refused
 
-SHORT = ["--num-inference-steps", "3", "--inner-steps", "1", "1", "--num-particles", "2"]
-SHORT += ["--guidance-scale", "3", "--learning-rate", "0.1"]
+SAMPLER = ["--num-inference-steps", "3", "--guidance-scale", "3"]
+SHORT = [*SAMPLER, "--inner-steps", "1", "1", "--num-particles", "2", "--learning-rate", "0.1"]
 
 
-def arguments(model: Path, out: Path, *prompts: str) -> list[str]:
-    return ["align", *prompts, "--model", str(model), "--reward", "brightness", "--out", str(out), *SHORT]
+def arguments(model: Path, out: Path, *prompts: str, settings: Sequence[str] = SHORT) -> list[str]:
+    return ["align", *prompts, "--model", str(model), "--reward", "brightness", "--out", str(out), *settings]
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -102,7 +103,8 @@ def test_a_recorded_command_and_arguments_repeat_the_run(checkpoint: Path, tmp_p
 def test_resolved_auto_settings_are_recorded_and_repeat_the_run(checkpoint: Path, tmp_path: Path) -> None:
     """A reward without a gradient halves λ1, so that a command with 'auto' and 100 would describe another run."""
     first, second = tmp_path / "first", tmp_path / "second"
-    assert main([*arguments(checkpoint, first, "a"), "--reward", "jpeg", "--eta", "0.5"]) == 0
+    settings = [*SAMPLER, "--inner-steps", "1", "1", "--reward", "jpeg", "--eta", "0.5"]
+    assert main(arguments(checkpoint, first, "a", settings=settings)) == 0
     record = json.loads((first / "result.json").read_text())
     config = NullTTAConfig(**record["arguments"]["config"])
     assert (config.gradient, config.reward_weight, config.eta) == ("zeroth-order", 50.0, 0.5)
@@ -438,7 +440,8 @@ def test_every_method_can_be_run_and_is_reported(
     method: str, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / method
-    words = [*arguments(checkpoint, out, "a cat"), "--method", method, "--micro-batch", "1"]
+    settings = SHORT if method == "prompt-embedding" else SAMPLER
+    words = [*arguments(checkpoint, out, "a cat", settings=settings), "--method", method, "--micro-batch", "1"]
     assert main([*words, "--num-inference-steps", "1"]) == 0
     record = json.loads((out / "result.json").read_text())
     assert record["arguments"]["method"] == method
@@ -453,7 +456,8 @@ def test_every_method_can_be_run_and_is_reported(
 
 @pytest.mark.parametrize("form", ["jpeg", "webp"])
 def test_other_formats_hold_their_command_too(form: str, checkpoint: Path, tmp_path: Path) -> None:
-    words = [*arguments(checkpoint, tmp_path, "ein Kätzchen"), "--method", "plain", "--image-format", form]
+    words = arguments(checkpoint, tmp_path, "ein Kätzchen", settings=SAMPLER)
+    words += ["--method", "plain", "--image-format", form]
     assert main(words) == 0
     with Image.open(tmp_path / f"plain.{form}") as image:
         assert image.format == form.upper()

@@ -10,6 +10,8 @@ from nulltta.cli import main
 from nulltta.cli.messages import describe
 from nulltta.errors import InvalidValue, OutOfMemory
 
+from ..command_line import refused
+
 
 def test_the_field_to_blame_is_named_as_its_flag(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["serve", "--max-inner-steps", "0"]) == 2
@@ -41,3 +43,14 @@ def test_help_fits_the_terminal(
     shown = capsys.readouterr().out.splitlines()
     assert max(map(len, shown)) <= columns
     assert len(shown) > 5
+
+
+def test_settings_that_a_message_refers_to_are_named_as_their_flags(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["align", "a cat", "--model", str(checkpoint), "--out", str(tmp_path / "out"), "--inner-steps", "1", "1"]
+    line = refused([*words, "--reward", "brightness", "--budget", "5"], capsys)
+    assert line.startswith("error: --budget of 5 denoiser evaluations")
+    assert "draw fewer candidates (--num-particles) or take fewer steps (--num-inference-steps)" in line
+    line = refused([*words, "--reward", "jpeg", "--noise-tilt", "0.3"], capsys)
+    assert line.endswith("gives no gradient: set the tilt of the noise to 0 (--noise-tilt)")

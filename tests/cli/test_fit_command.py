@@ -114,7 +114,7 @@ def test_a_run_starts_from_a_fitted_null_text(
     assert main(words(checkpoint, prompts, fitted, "--form", "constant", "--learning-rate", "0.5")) == 0
     common = ["--model", str(checkpoint), "--reward", "brightness", "--device", "cpu", "--guidance-scale", "4", *short]
     align = ["align", "a tree", *common, "--seed", "3", "--start", str(fitted), "--out", str(out)]
-    assert main([*align, "--method", "plain", "--num-particles", "1"]) == 0
+    assert main([*align, "--method", "plain"]) == 0
     replay = ["replay", str(fitted), "--model", str(checkpoint), "--device", "cpu", "--prompt", "a tree"]
     assert main([*replay, "--seeds", "3", "--plain", "--out", str(tmp_path / "replayed")]) == 0
     aligned, plain = (read_image(out / name) for name in ("aligned.png", "plain.png"))

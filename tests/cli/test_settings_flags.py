@@ -8,6 +8,10 @@ from pathlib import Path
 import pytest
 
 from nulltta.cli import main
+from nulltta.config import NullTTAConfig
+from nulltta.runs.request import AlignRequest, RunSettings
+
+from ..command_line import refused
 
 SHORT = ["--num-inference-steps", "2", "--inner-steps", "1", "1", "--num-particles", "1", "--reward", "brightness"]
 
@@ -18,6 +22,30 @@ def test_what_is_asked_for_is_used_and_recorded(checkpoint: Path, tmp_path: Path
     line = json.loads((tmp_path / "result.json").read_text())["command"]
     for words in ("--preset sd3", "--offload sequential", "--reward-dtype float16", "--guidance-scale 7.0"):
         assert words in line
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--method", "plain", "--inner-steps", "1", "1"], "--inner-steps has no effect: the method plain takes no"),
+        (["--method", "fk", "--num-particles", "4"], "--num-particles has no effect: the method fk takes no inner"),
+        (["--guidance", "nag", "--guidance-scale", "9"], "--guidance-scale has no effect: the guidance is nag, whose"),
+        (["--zeroth-order-radius", "0.2"], "--zeroth-order-radius has no effect: the gradient is autograd"),
+        (["--tiny-decoder", "no/where"], "--tiny-decoder has no effect: choose the tiny decoder (--inner-decoder)"),
+    ],
+)
+def test_a_flag_without_effect_is_refused_before_the_model_loads(
+    words: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["align", "a cat", "--model", str(tmp_path), "--reward", "brightness", "--out", str(tmp_path), *words]
+    assert says in refused(words, capsys)
+
+
+def test_the_recorded_command_of_a_run_leaves_out_what_has_no_effect() -> None:
+    config = NullTTAConfig(guidance="nag", guidance_scale=9.0, conventions="exact")
+    words = AlignRequest(prompts=["a cat"], settings=RunSettings(config=config)).command()
+    assert "--nag-scale" in words
+    assert "--guidance-scale" not in words
 
 
 def test_an_unknown_preset_is_one_line_that_lists_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:

@@ -44,7 +44,7 @@ def test_the_inner_steps_decode_with_it_and_candidates_in_full(checkpoint: Path,
 
 
 def test_a_tiny_decoder_is_asked_for_by_name_and_must_fit(checkpoint: Path, tmp_path: Path) -> None:
-    with pytest.raises(NullTTAError, match="no tiny decoder: load_model takes one"):
+    with pytest.raises(NullTTAError, match="no tiny decoder: load one with it"):
         align(nulltta.load_model(str(checkpoint)), "a cat", "brightness",
               config=NullTTAConfig(inner_decoder="tiny", **SETTINGS))  # fmt: skip
     with pytest.raises(NullTTAError, match="latents of 16 channels"):

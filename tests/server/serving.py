@@ -25,7 +25,8 @@ from . import gates
 
 KEY = "sk-test-0123456789abcdef"
 OFFERED = ("brightness", "colourfulness", "target-colour", *gates.NAMES)
-SHORT = {"num_inference_steps": 4, "inner_steps": [1, 1], "num_particles": 2, "guidance_scale": 3, "seed": 0}
+SAMPLER = {"num_inference_steps": 4, "guidance_scale": 3, "seed": 0}
+SHORT = {**SAMPLER, "inner_steps": [1, 1], "num_particles": 2}
 
 
 @dataclass
@@ -75,6 +76,11 @@ def running(model: nulltta.GuidedModel, **settings: Any) -> Iterator[Running]:
             thread.join(60)
             assert not thread.is_alive()
             assert not engine.worker.is_alive()
+
+
+def options(**given: Any) -> dict[str, Any]:
+    """Return what a request says under `nulltta`; plain sampling is given the settings of the sampler alone."""
+    return {**(SAMPLER if given.get("method") == "plain" else SHORT), "reward": "brightness", **given}
 
 
 def config(**changes: Any) -> nulltta.NullTTAConfig:

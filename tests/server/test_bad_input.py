@@ -69,6 +69,12 @@ MISTAKES: dict[str, tuple[Any, int, str | None, str, str]] = {
     "unmeasured reward": (body(reward="z(brightness)"), 400, "nulltta.reward", "invalid_value", "z(reward, 0.2"),
     "long sum": (body(reward=" + ".join(["brightness"] * 9)), 400, "nulltta.reward", "invalid_value", "8 at most"),
     "long expression": (body(reward="1*" * 300), 400, "nulltta.reward", "invalid_value", "500 at most"),
+    "scale of another guidance": (
+        body(guidance_scale=9, guidance="nag"), 400, "nulltta.guidance_scale", "invalid_value", "the guidance is nag",
+    ),
+    "inner steps of plain sampling": (
+        body(inner_steps=[1, 2], method="plain"), 400, "nulltta.inner_steps", "invalid_value", "the method plain",
+    ),
     "unknown method": (body(method="dno"), 400, "nulltta.method", "invalid_value", "null-tta, plain"),
 }  # fmt: skip
 

@@ -25,7 +25,7 @@ from nulltta.server.limits import PictureSize, check_call
 from nulltta.server.settings import ServerSettings
 
 from ..tiny_families import save_wan
-from .serving import SHORT, Running, assert_same, config, picture
+from .serving import SHORT, Running, assert_same, config, options, picture
 from .wire import ask, body, get
 
 
@@ -68,9 +68,7 @@ def test_a_server_with_a_null_text_samples_under_it(
     learnt.save(tmp_path / "n.safetensors", noise=True)
     at = start(start=str(tmp_path / "n.safetensors"), methods=("plain",))
     with at.client() as client:
-        answer = client.images.generate(
-            prompt="a cat", extra_body={"nulltta": {**SHORT, "reward": "brightness", "seed": 1}}
-        )  # type: ignore[call-overload]
+        answer = client.images.generate(prompt="a cat", extra_body={"nulltta": options(method="plain", seed=1)})  # type: ignore[call-overload]
     expected, without = (
         nulltta.align(tiny, "a cat", "brightness", method="plain", config=config(), seed=1, start=each).pil()[0]
         for each in (learnt, None)
@@ -86,9 +84,7 @@ def test_requests_of_unlike_sizes_share_a_server(start: Callable[..., Running]) 
     sizes = ["16x16", "24x16", "16x24", "16x16"]
     with at.client() as client:
         found = [
-            client.images.generate(
-                prompt="a", size=size, extra_body={"nulltta": {**SHORT, "reward": "brightness", "method": "plain"}}
-            ).size  # type: ignore[call-overload]
+            client.images.generate(prompt="a", size=size, extra_body={"nulltta": options(method="plain")}).size  # type: ignore[call-overload]
             for size in sizes
         ]
     assert found == sizes

@@ -17,13 +17,13 @@ import nulltta
 from nulltta.contracts import ModelWrapper
 from nulltta.images import to_pil
 
-from .serving import KEY, SHORT, Running, assert_same, config, picture, running
+from .serving import KEY, SHORT, Running, assert_same, config, options, picture, running
 
 PROMPT = "a [red] cat, größer"
 
 
-def ours(**options: Any) -> dict[str, Any]:
-    return {"nulltta": {**SHORT, "reward": "brightness", **options}}
+def ours(**given: Any) -> dict[str, Any]:
+    return {"nulltta": options(**given)}
 
 
 def test_images_are_those_of_align(shared: Running, tiny: nulltta.GuidedModel) -> None:
@@ -92,8 +92,8 @@ def test_a_preview_is_decoded_only_if_it_is_sent(tiny: nulltta.GuidedModel) -> N
     with running(model) as at, at.client() as client:
         for partial, decodes in ((0, 1), (2, 3)):
             model.decoded = 0
-            options = {"stream": True, "partial_images": partial} if partial else {}
-            list(client.images.generate(prompt=PROMPT, extra_body=ours(method="plain"), **options))  # type: ignore[call-overload]
+            streamed = {"stream": True, "partial_images": partial} if partial else {}
+            list(client.images.generate(prompt=PROMPT, extra_body=ours(method="plain"), **streamed))  # type: ignore[call-overload]
             assert model.decoded == decodes  # the final image and the previews
 
 

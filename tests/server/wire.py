@@ -6,14 +6,14 @@ import json
 from http.client import HTTPConnection, HTTPMessage
 from typing import Any
 
-from .serving import KEY, SHORT, Running
+from .serving import KEY, Running, options
 
 GENERATE = "/v1/images/generations"
 
 
-def body(prompt: str = "a", **options: Any) -> dict[str, Any]:
+def body(prompt: str = "a", **given: Any) -> dict[str, Any]:
     """Return the body of a short request whose reward is brightness."""
-    return {"prompt": prompt, "nulltta": {**SHORT, "reward": "brightness", **options}}
+    return {"prompt": prompt, "nulltta": options(**given)}
 
 
 def send(at: Running, body: Any = None, method: str = "POST", path: str = GENERATE,

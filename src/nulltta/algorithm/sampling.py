@@ -24,7 +24,7 @@ from nulltta.algorithm.optimiser import GradientAscent, StartAscent, ascend
 from nulltta.algorithm.problem import Problem
 from nulltta.algorithm.tilt import tilted
 from nulltta.algorithm.trust_region import within
-from nulltta.algorithm.views import both_predicted, clean_slope, decoded, look, predicted, preview, require_tilt
+from nulltta.algorithm.views import both_predicted, clean_slope, decoded, look, predicted, preview, require_gradient
 from nulltta.contracts import Embedding, GuidedModel, NoiseStep, Outcome, Step, Stream
 from nulltta.errors import InvalidValue
 from nulltta.scoring import greedy, pick, require_differentiable, require_slope
@@ -90,9 +90,9 @@ def null_tta(problem: Problem) -> Stream:
     p, cfg, s = problem, problem.config, problem.config.guidance_scale
     K, release = cfg.num_particles, cfg.conventions == "release"
     gamma = schedules.annealing_coefficient(cfg.annealing, cfg.num_inference_steps)
-    if cfg.noise_tilt:
-        require_tilt(p)
-    ascent, counts, steps = _start_ascent(p), planned(cfg, started=p.start is not None), p.schedule()
+    counts, steps = planned(cfg, started=p.start is not None), p.schedule()
+    _refuse_without_effect(p, counts, steps)
+    ascent = _start_ascent(p)
     start = p.start or (lambda _: p.null)
     null, nulls = start(0), []  # φ'; what it learns beyond its start is carried over from step to step
     kept = []  # the noise of the selected candidates, where it is not the seed's own
@@ -170,6 +170,26 @@ def _start_ascent(p: Problem) -> StartAscent:
     estimator = in_micro_batches(ESTIMATORS[config.gradient](config, p.model), memory)
     release = config.conventions == "release"
     return lambda null: GradientAscent(null, estimator, config.learning_rate, skip_nonfinite=release)
+
+
+def _refuse_without_effect(p: Problem, counts: Sequence[int], steps: Sequence[NoiseStep]) -> None:
+    """Refuse a bound on what the null text does where it does nothing, and a tilt of noise where there is none.
+
+    Args:
+        p: the problem.
+        counts: n_i.
+        steps: the denoising steps.
+    """
+    if p.config.kl_target is not None and p.start is None and not any(counts):
+        raise InvalidValue("bounds nothing: no inner step moves the null text (inner_steps)", "kl_target")
+    if p.config.noise_tilt:
+        x = p.latents[:, 0]
+        require_gradient(p, "set the tilt of the noise to 0 (noise_tilt)", p.config.inner_decoder)
+        if not any(n and p.model.step_distribution(x, x, step)[1] > 0 for n, step in zip(counts, steps, strict=True)):
+            raise InvalidValue(
+                "has no effect: no optimised denoising step draws noise (inner_steps, optimise_between, eta)",
+                "noise_tilt",
+            )
 
 
 def _refuse_unmoved(p: Problem, null: Embedding) -> None:

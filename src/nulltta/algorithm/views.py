@@ -114,17 +114,22 @@ def clean_latents(p: Problem, x: Tensor, step: NoiseStep | None, eps_null: Tenso
     return CleanLatents(x, step, p.model.decode)
 
 
-def require_tilt(p: Problem) -> None:
-    """Check that the noise can be tilted.
+def require_gradient(p: Problem, instead: str, detail: str = "full") -> None:
+    """Check that the reward's gradient can be taken with respect to latents, without loss scaling.
+
+    Args:
+        p: the problem.
+        instead: what the caller can do without a gradient, for the message.
+        detail: the decoder that the gradient goes through: "full", the model's own, or "tiny".
 
     Raises:
         InvalidValue: if the reward or the decoder has no gradient, or the model computes in float16.
     """
-    require_differentiable(p.reward, "noise_tilt needs one: set it to 0")
+    require_differentiable(p.reward, instead)
     if p.model.dtype == torch.float16:
-        raise InvalidValue("needs a model in bfloat16 or float32: gradients underflow in float16", "noise_tilt")
-    if not (p.model.differentiable or p.reward.reads_latents):
-        raise InvalidValue("must be 0: images that this model decodes carry no gradient", "noise_tilt")
+        raise InvalidValue(f"gradients underflow in float16: load the model in bfloat16 or float32, or {instead}")
+    if detail == "full" and not (p.model.differentiable or p.reward.reads_latents):
+        raise InvalidValue(f"images that this model decodes carry no gradient: {instead}")
 
 
 def clean_slope(p: Problem, x: Tensor, step: NoiseStep, eps_null: Tensor, eps_cond: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ class BestOfN:
     @torch.no_grad()
     def __call__(self, problem: Problem) -> Stream:
         p, (B, N) = problem, (len(problem.prompts), self.samples)
-        refuse_null_text_settings(p)
+        refuse_null_text_settings(p.config)
         x = initial = initial_latents(p, N)
         for i, step in enumerate(p.schedule()):
             mean, std = move(p, x, predict(p, x, step), step)

@@ -56,7 +56,7 @@ class LiDAR:
     @torch.no_grad()
     def __call__(self, problem: Problem) -> Stream:
         p, B, N = problem, len(problem.prompts), self.samples
-        refuse_null_text_settings(p)
+        refuse_null_text_settings(p.config)
         short = replace(p, config=replace(p.config, num_inference_steps=self.lookahead_steps, eta=0.0))
         x = starts = _own_starts(short, N)
         for step in short.schedule():

@@ -11,40 +11,40 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from nulltta.algorithm import randomness
+from nulltta.algorithm import randomness, views
 from nulltta.algorithm.embeddings import take
 from nulltta.algorithm.objective import predict_branches
 from nulltta.algorithm.problem import Problem
 from nulltta.algorithm.views import View, look, preview
+from nulltta.config import NullTTAConfig
 from nulltta.contracts import NoiseStep, Outcome, Step, Stream
 from nulltta.errors import InvalidValue
-from nulltta.scoring import require_differentiable, require_slope
+from nulltta.scoring import require_slope
 
 
 def require_gradient(p: Problem) -> None:
     """Check that a gradient can be taken through the model and the reward, and that nothing concerns a null text.
 
     Raises:
-        InvalidValue: if the reward has no gradient, the model computes in float16, or a setting concerns a null text.
+        InvalidValue: if the reward or the decoder has no gradient, the model computes in float16, or a setting
+            concerns a null text.
     """
-    require_differentiable(p.reward, "this method needs one; null-tta, best-of-n and fk do without")
-    if p.model.dtype == torch.float16:
-        raise InvalidValue("this method's gradients underflow in float16: load the model in bfloat16 or float32")
-    refuse_null_text_settings(p)
+    views.require_gradient(p, "choose a method that needs none: null-tta, best-of-n, fk or lidar (method)")
+    refuse_null_text_settings(p.config)
 
 
-def refuse_null_text_settings(p: Problem) -> None:
+def refuse_null_text_settings(config: NullTTAConfig) -> None:
     """Check that there is neither a `kl_target` nor a `noise_tilt`, which belong to the method that learns a null text.
 
     Raises:
         InvalidValue: if there is one.
     """
-    if p.config.noise_tilt:
+    if config.noise_tilt:
         raise InvalidValue(
             "tilts the noise of null-tta's steps: set it to 0 (the method noise-tilt has a strength of its own)",
             "noise_tilt",
         )
-    if p.config.kl_target is not None:
+    if config.kl_target is not None:
         raise InvalidValue("bounds what a null text does, and this method learns none: leave it out", "kl_target")
 
 

@@ -29,6 +29,6 @@ def shared_null(problem: Problem) -> Stream:
         )
     learnt = (yield from null_tta(problem)).nulls
     optimised = [null for null, n in zip(learnt, planned(problem.config), strict=True) if n]
-    frozen = replace(problem.config, inner_steps=(0, 0), budget=0)
+    frozen = replace(problem.config, inner_steps=(0, 0), budget=0, noise_tilt=0.0)
     shared = mean(optimised or learnt)
     return (yield from null_tta(replace(problem, start=lambda _: shared, config=frozen)))

@@ -176,7 +176,7 @@ class FKSteering:
     def sample(self, problem: Problem) -> Generator[Step, None, Weighted]:
         """Yield the steps and return the weighted particles, of which `__call__` keeps one."""
         p, (B, N) = problem, (len(problem.prompts), self.particles)
-        refuse_null_text_settings(p)
+        refuse_null_text_settings(p.config)
         steps = p.schedule()
         times = {round(time * len(steps)) for time in self.times} - {0, len(steps)}
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from nulltta.batch.table import TableRow
-from nulltta.config import NullTTAConfig
+from nulltta.config import NullTTAConfig, refuse_without_effect
 from nulltta.config.presets import preset_name
 from nulltta.errors import InvalidValue, NullTTAError
 from nulltta.files import absolute
@@ -88,8 +88,8 @@ def tasks(
     """
     shared = _shared(settings)
     preset = preset_name(settings.preset or settings.model)  # found once: it may read the model's index
-    given = dict(config or {})
-    settings = replace(settings, config=NullTTAConfig.preset(preset, **given))  # of rows without settings of their own
+    # Those of rows without settings of their own.
+    settings = replace(settings, config=NullTTAConfig.preset(preset, **(config or {})))
     common = {"seed": seed, "negative_prompt": negative_prompt}
     first: dict[str, int] = {}  # id -> the row that has it
     for row in rows:
@@ -99,7 +99,7 @@ def tasks(
             if name in first:
                 raise InvalidValue(f"its id is that of row {first[name]}: ids must differ")
             first[name] = row.number
-            request = _request(row, name, settings, common, partial(_config, preset, given))
+            request = _request(row, name, settings, common, partial(_config, settings))
             found: RowTask | RowFailure = RowTask(row.number, name, request, shared)
         except (NullTTAError, OverflowError) as error:  # OverflowError: a number of hundreds of digits
             found = RowFailure(row.number, name, str(error))
@@ -178,9 +178,11 @@ def _id(row: TableRow) -> str:
     return str(given)
 
 
-def _config(preset: str, given: Mapping[str, Any], own: Mapping[str, Any]) -> NullTTAConfig:
+def _config(shared: RunSettings, own: Mapping[str, Any]) -> NullTTAConfig:
     """Return the configuration of a row whose own cells override what was given for all rows."""
-    return NullTTAConfig.preset(preset, **{**given, **own})
+    config = replace(shared.config, **own)
+    refuse_without_effect(config, shared.config, shared.method)
+    return config
 
 
 def _request(

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 
 import typer
 
 from nulltta.cli import INTERRUPTED
+from nulltta.config import NullTTAConfig
 from nulltta.display import terminal
 from nulltta.errors import InvalidValue, NullTTAError
-from nulltta.runs.request import flag
+from nulltta.runs.request import RunSettings, flag
+
+_SETTING = "|".join(field.name for field in (*fields(RunSettings), *fields(NullTTAConfig)))
+_IN_BRACKETS = re.compile(rf"\(((?:{_SETTING})(?:, (?:{_SETTING}))*)\)")
+"""Settings that a message names, by the convention of `nulltta.errors`."""
 
 
 def say(kind: str, message: str) -> None:
@@ -27,12 +34,16 @@ def say(kind: str, message: str) -> None:
 
 
 def describe(error: NullTTAError) -> str:
-    """Return the message of an error, with its notes, and with the setting that is to blame written as a flag."""
+    """Return the message of an error, with its notes, and with the settings that it names written as flags.
+
+    Those are the one that is to blame, and any in round brackets: "draw fewer candidates (num_particles)".
+    """
     message = str(error)
     if isinstance(error, InvalidValue) and error.field is not None:
         message = f"{flag(error.field)} {error.reason}"
     elif error.argument is not None:
         message = f"{flag(error.argument)}: {message}"
+    message = _IN_BRACKETS.sub(lambda found: f"({', '.join(map(flag, found[1].split(', ')))})", message)
     return "; ".join([message, *getattr(error, "__notes__", ())])
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Union, get_args
 
 from nulltta.config.checks import number, one_of, whole
+from nulltta.config.effects import refuse_without_effect
 from nulltta.config.presets import PRESETS, preset_name
 from nulltta.errors import InvalidValue
 
@@ -156,9 +157,11 @@ class NullTTAConfig:
                                "conventions")  # fmt: skip
         if self.guidance == "nag" and self.nag_scale == 0 and self.inner_steps[1]:
             raise InvalidValue(
-                "must be above 0: at 0 the null text has no effect; to sample without it, set inner_steps to 0 0",
+                "must be above 0: at 0 the null text has no effect; or take no inner steps (inner_steps)",
                 "nag_scale",
             )
+        if self.guidance == "nag" and self.nag_alpha == 0 and self.inner_steps[1]:
+            raise InvalidValue("must be above 0: at 0 the null text has no effect", "nag_alpha")
         if self.nag_tau < 1:
             raise InvalidValue(f"must be 1 or more, not {self.nag_tau:g}", "nag_tau")
         if self.nag_alpha > 1:
@@ -169,6 +172,8 @@ class NullTTAConfig:
             raise InvalidValue(f"must lie between 0 and 1, not {self.noise_tilt:g}", "noise_tilt")
         if self.noise_tilt and self.conventions == "release":
             raise InvalidValue("must be 0 under the conventions of the release, which does not have it", "noise_tilt")
+        if self.noise_tilt and self.eta == 0:
+            raise InvalidValue("must be 0 at eta 0, where no step draws noise", "noise_tilt")
 
     @property
     def branches(self) -> tuple[int, int]:
@@ -210,8 +215,14 @@ class NullTTAConfig:
             name: a name in `nulltta.config.presets.PRESETS`, such as "paper" for the published settings; or a model, a
                 pipeline's class, a diffusers directory or a hub id, for the preset of its family.
             changes: fields by name.
+
+        Raises:
+            InvalidValue: if a value is outside its range, or a change has no effect under the other settings.
         """
-        return cls(**{**PRESETS[preset_name(name)], **changes})
+        preset = PRESETS[preset_name(name)]
+        config = cls(**{**preset, **changes})
+        refuse_without_effect(config, cls(**preset))
+        return config
 
 
 def without_none(hint: Any) -> Any:

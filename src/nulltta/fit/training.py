@@ -106,7 +106,10 @@ class FitProblem:
         require_differentiable(self.reward, "fit a null text for a reward that has one")
         require_pictures(self.reward, "the validation of a fit")
         if self.config.kl_target is not None:
-            raise InvalidValue("is for test-time alignment: leave it out, or raise kl_weight", "kl_target")
+            raise InvalidValue(
+                "is for test-time alignment: leave it out, or raise the weight of the consistency term (kl_weight)",
+                "kl_target",
+            )
         object.__setattr__(self, "model", with_guidance(self.model, self.config))
         if len(self.validation) < 2:
             raise InvalidValue("needs 2 prompts or more, to compare plain and fitted pictures", "validation")

@@ -270,7 +270,7 @@ class ObservedModel(StepwiseModel):
         assert self._decoder is not None
         if detail == "tiny":
             if self.tiny_decoder is None:
-                raise InvalidValue("this model has no tiny decoder: load_model takes one as tiny_decoder")
+                raise InvalidValue("this model has no tiny decoder: load one with it (tiny_decoder)")
             return self._decoder.tiny(self.tiny_decoder, x0)
         if detail != "full":
             raise InvalidValue(f"unknown detail '{detail}': choose one of full, tiny")

@@ -144,7 +144,7 @@ def _from_file(location: str, base_model: str | None, dtype: torch.dtype) -> Any
             raise LoadError(f"base model '{base_model}' does not load: {first_line(error)}") from error
         raise LoadError(
             f"'{location}' holds weights only, and the configuration that they seem to need, {base_model}, cannot be "
-            "fetched: give base_model, the diffusers directory or hub id of the pipeline that they were made from"
+            "fetched: give the diffusers directory or hub id of the pipeline that they were made from (base_model)"
         ) from error
     kind = _class_of(index)
     if not hasattr(kind, "from_single_file"):

@@ -14,7 +14,7 @@ import torch
 
 from nulltta import models, rewards
 from nulltta.alignment import METHODS, Result, align
-from nulltta.config import NullTTAConfig, one_of
+from nulltta.config import NullTTAConfig, one_of, refuse_without_effect
 from nulltta.contracts import GuidedModel, OnStep, Reward
 from nulltta.devices import usual_device, usual_dtype
 from nulltta.embedded.worlds import WORLDS, foreign_scorers
@@ -80,12 +80,15 @@ def load(settings: RunSettings) -> LoadedRun:
     """Load the rewards and the model of a run, the rewards first because their mistakes are found faster.
 
     Raises:
-        InvalidValue: if the device cannot be used, or an expression is malformed.
+        InvalidValue: if the device cannot be used, an expression is malformed, or a setting that was given has no
+            effect.
         LoadError: if the model, a reward or the null text to start from does not load.
         DoesNotFit: if the null text was made for another model.
     """
     settings = resolved(settings)
     one_of(settings, "method", METHODS)
+    usual = NullTTAConfig.preset(settings.preset or settings.model)
+    refuse_without_effect(settings.config, usual, settings.method)
     start = read_start(settings.start, settings.method)
     if settings.reward_source is None:
         refuse_toy_scorers(settings.reward, settings.model)
@@ -94,6 +97,7 @@ def load(settings: RunSettings) -> LoadedRun:
         reward_name = with_source(settings.reward, settings.reward_source)
         reward = load_reward(reward_name, settings.device, dtype)
     config = settings.config.resolved(differentiable=reward.differentiable)
+    refuse_without_effect(settings.config, usual, settings.method, differentiable=reward.differentiable)
     settings = replace(settings, reward=reward_name, reward_source=None, config=config)
     model = load_model(settings)
     with quiet_libraries():

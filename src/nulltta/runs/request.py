@@ -11,7 +11,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any, Literal
 
-from nulltta.config import NullTTAConfig, one_of, whole
+from nulltta.config import NullTTAConfig, one_of, whole, without_effect
 from nulltta.config.settings import LARGEST_SEED, MOST
 from nulltta.errors import InvalidValue
 from nulltta.prompts import require_prompt, require_prompts, require_text
@@ -89,8 +89,9 @@ class RunSettings(ModelSettings):
         whole(self, "batch_size", at_least=1, at_most=MOST)
 
     def options(self) -> dict[str, Any]:
-        """Return every setting by the name of its command-line flag, but for pictures that were uploaded."""
-        return super().options() | asdict(self.config)
+        """Return every setting that has an effect by the name of its command-line flag, but for uploaded pictures."""
+        idle = without_effect(self.config, self.method)
+        return super().options() | {name: value for name, value in asdict(self.config).items() if name not in idle}
 
 
 @dataclass(frozen=True, kw_only=True)

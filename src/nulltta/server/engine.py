@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import secrets
+from dataclasses import replace
 
 import torch
 from starlette.concurrency import run_in_threadpool
 
 from nulltta.alignment import METHODS
-from nulltta.config import NullTTAConfig
+from nulltta.config import NullTTAConfig, refuse_without_effect
 from nulltta.contracts import GuidedModel
 from nulltta.errors import InvalidValue
 from nulltta.runs.loading import read_start
@@ -117,7 +118,8 @@ class ServerEngine:
         """
         options = request.nulltta
         try:
-            config = NullTTAConfig.preset(self.model.name, **{**self.defaults, **options.config_fields()})
+            usual = NullTTAConfig.preset(self.model.name, **self.defaults)
+            config = replace(usual, **options.config_fields())
         except InvalidValue as error:
             raise from_invalid_value(error, param="nulltta") from error
         try:
@@ -128,6 +130,11 @@ class ServerEngine:
         method = self.settings.methods[0] if options.method is None else options.method
         found = JobSettings(reward, method, config, call)
         check_job_settings(found, self.settings, self.rewards)
+        try:
+            differentiable = self.rewards.build(reward).differentiable
+            refuse_without_effect(config, usual, method, differentiable=differentiable)
+        except InvalidValue as error:
+            raise from_invalid_value(error, param="nulltta") from error
         return found
 
     def _queue_full(self) -> APIError:

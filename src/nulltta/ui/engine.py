@@ -9,6 +9,7 @@ from functools import lru_cache
 
 from nulltta.algorithm.problem import Problem
 from nulltta.alignment import make_problem
+from nulltta.config import NullTTAConfig, refuse_without_effect
 from nulltta.contracts import GuidedModel, Reward
 from nulltta.embedded.worlds import foreign_scorers
 from nulltta.errors import InvalidValue, blaming
@@ -111,6 +112,8 @@ class PageEngine:
         settings = request.settings
         self._require_known(settings.reward, settings.model)
         reward = self.reward_of(settings.reward)
+        usual = NullTTAConfig.preset(settings.model)
+        refuse_without_effect(settings.config, usual, differentiable=reward.differentiable)
         config = settings.config.resolved(differentiable=reward.differentiable)
         call = settings.arguments()
         with under_their_flags(settings):
