@@ -474,6 +474,7 @@ def test_the_doctor_estimates_what_a_run_takes(checkpoint: Path, capsys: pytest.
     parts = [found["estimate"][name] for name in ("inner", "candidates", "references")]
     assert found["estimate"]["seconds"] == pytest.approx(sum(parts))
     assert found["packages"]["torch"]
+    assert found["packages"]["peft"]
     assert main(asked) == 0
     assert "in batches of 2, at 3 steps" in capsys.readouterr().out
     assert main(["doctor", "--model", "nothing"]) == 2

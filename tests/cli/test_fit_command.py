@@ -128,3 +128,21 @@ def test_a_run_starts_from_a_fitted_null_text(
     assert "--start is for the methods null-tta and plain" in capsys.readouterr().err
     assert main(["align", "a cat", "--device", "cpu", "--start", str(fitted), "--out", str(tmp_path / "other")]) == 2
     assert "--start: the null text does not fit this model" in capsys.readouterr().err
+
+
+def test_ctrl_c_says_that_the_same_command_continues(
+    checkpoint: Path, prompts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pressed_later.py").write_text(
+        "import pathlib\n"
+        "def bright(images, prompts):\n"
+        "    if images.requires_grad and list(pathlib.Path(__file__).parent.glob('*.training')):\n"
+        "        raise KeyboardInterrupt\n"
+        "    return images.flatten(1).mean(1)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    out = tmp_path / "null.safetensors"
+    more = ["--reward", "pressed_later:bright", "--validate-every", "1", "--form", "constant"]
+    assert main(words(checkpoint, prompts, out, *more)) == 130
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line == f"interrupted: the same command continues from '{out}.training'"

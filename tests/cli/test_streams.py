@@ -72,3 +72,15 @@ def test_a_shell_is_offered_completion() -> None:
     asked = {"_NULLTTA_COMPLETE": "complete_bash", "COMP_WORDS": "nulltta al", "COMP_CWORD": "1"}
     done = subprocess.run(COMMAND, capture_output=True, text=True, env={**os.environ, **asked}, check=False)
     assert done.stdout.split() == ["align"], done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "says"), [("serve", "the server had not started yet"), ("ui", "the page was not open yet")]
+)
+def test_ctrl_c_while_the_model_loads_says_what_had_not_happened_yet(
+    command: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pressed.py").write_text("raise KeyboardInterrupt\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert main([command, "--reward", "pressed:key", "--port", "0" if command == "serve" else "7861"]) == 130
+    assert capsys.readouterr().err.splitlines()[-1] == f"interrupted: {says}"

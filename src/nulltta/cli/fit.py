@@ -78,7 +78,12 @@ def fit(
         config=config, model=ModelSettings(model=model, device=device, dtype=dtype), reward=reward,
         reward_source=reward_source, guards=guard or (), micro_batch=micro_batch,
     )  # fmt: skip
-    with quiet():
+
+    def standing() -> str:
+        kept = request.checkpoint
+        return f"the same command continues from '{kept}'" if kept.exists() else "nothing was written"
+
+    with quiet(standing):
         from nulltta.runs.fit import run
 
         run(request)

@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 
@@ -48,10 +48,13 @@ def describe(error: NullTTAError) -> str:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def quiet(standing: Callable[[], str] = lambda: "nothing was written") -> Iterator[None]:
     """Print each of this package's warnings once, on one line, and suppress those of other libraries.
 
     Ctrl-C within the block becomes one line and the exit code `INTERRUPTED`.
+
+    Args:
+        standing: returns what there is after a Ctrl-C, for that line.
     """
     for name in ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY"):
         os.environ.setdefault(name, "error")
@@ -69,5 +72,5 @@ def quiet() -> Iterator[None]:
             warnings.showwarning = show  # type: ignore[assignment]
             yield
     except KeyboardInterrupt:
-        say("interrupted", "nothing was written")
+        say("interrupted", standing())
         raise typer.Exit(INTERRUPTED) from None

@@ -236,7 +236,7 @@ def serve(
         **of_call,
     )
     load = partial(_load, model_settings, settings.rewards)
-    with quiet():
+    with quiet(lambda: "the server had not started yet"):
         if engine == "ray":
             from nulltta.server.ray_deployment import RayDeployment
 

@@ -60,7 +60,7 @@ def ui(
     if reward is None and not has_default_reward(models[0]):
         raise InvalidValue(f"is needed for {models[0]}: `nulltta rewards` lists the known ones", "reward")
     bind(host, port).close()  # a taken port is reported before the model loads
-    with quiet():
+    with quiet(lambda: "the page was not open yet"):
         print(f"loading {', '.join(models[:1])}", file=sys.stderr, flush=True)
         from nulltta.ui.app import PageAccess, serve
         from nulltta.ui.engine import PageEngine

@@ -67,7 +67,7 @@ class Estimate:
         return self.activations < self.free
 
 
-PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "gradio", "fastapi", "ray")
+PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "peft", "gradio", "fastapi", "ray")
 """The packages whose versions are reported."""
 
 
