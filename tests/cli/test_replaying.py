@@ -213,7 +213,7 @@ def test_a_failure_keeps_the_finished_batches(
     assert main(words(kept, checkpoint, tmp_path / "out", "--seeds", "0-3", "--batch-size", "2")) == 1
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith(
-        "error: out of memory: sample fewer pictures at a time (batch_size); 2 of 4 pictures are finished"
+        "error: out of memory: sample fewer pictures at a time (--batch-size); 2 of 4 pictures are finished"
     )
     assert json.loads((tmp_path / "out" / "result.json").read_text())["status"] == "failed"
 

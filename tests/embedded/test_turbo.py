@@ -60,3 +60,9 @@ def test_the_shipped_lora_is_small_and_loads_by_name() -> None:
     result = nulltta.align(model, PROMPT, "clip", config=config, progress=False)
     assert result.images.shape == (1, 3, 64, 64)
     assert float(result.baseline_rewards) > 0.8  # a picture of its prompt, in four evaluations
+
+    learnt, teacher = result.null_text[0], nulltta.load_model("embedded")
+    assert torch.equal(nulltta.replay(model, learnt, exact=True), result.images)
+    learnt.require_fit(teacher)  # a LoRA of the denoiser is accepted, but does not make the same picture
+    with pytest.raises(nulltta.InvalidValue, match="made with embedded-turbo and replays exactly only there"):
+        nulltta.replay(teacher, learnt, exact=True)

@@ -19,6 +19,7 @@ from torch import Tensor
 from nulltta.config import NullTTAConfig
 from nulltta.contracts import Embedding, GuidedModel, ModelWrapper, NoiseStep
 from nulltta.errors import DoesNotFit, InvalidValue
+from nulltta.null_text.identity import require_same_denoiser
 
 if TYPE_CHECKING:
     from nulltta.null_text.value import NullText
@@ -138,10 +139,12 @@ def recording(null_text: NullText, model: GuidedModel, steps: Sequence[NoiseStep
     """Return the recorded initial latent and step noise.
 
     Raises:
-        DoesNotFit: if the null text holds no noise, or that of other steps or of latents of another shape.
+        DoesNotFit: if the null text holds no noise, or that of other steps or of latents of another shape, or the
+            model has another denoiser.
     """
     if null_text.latents is None or null_text.noise is None:
         raise DoesNotFit("this null text holds no noise to replay: save it with noise=True")
+    require_same_denoiser(null_text.about, model)
     if [step.timestep for step in steps] != list(null_text.timesteps):
         raise DoesNotFit("the model's timesteps are not the recorded ones: exact replay needs the same scheduler")
     if tuple(null_text.latents.shape) != model.latent_shape:

@@ -34,16 +34,16 @@ def identity(model: Any) -> dict[str, Any]:
     Returns:
         "pipeline": the class, of a subclass diffusers' own that it extends. "denoiser": its "kind", and its "config"
         without defaults, names and quantisation, so that fine-tunes of one architecture agree. "text_encoders": by
-        name, the "kind" and sketches of the "weights" and of what a "lora" adds to them at its present scale, by the
-        kind of layer. "lora_scale": the factor that a model's call gives every LoRA. Of a model without a pipeline,
-        the class alone.
+        name, their "kind". Of each network, sketches of the "weights" and of what a "lora" adds to them at its present
+        scale, by the kind of layer. "lora_scale": the factor that a model's call gives every LoRA. Of a model without a
+        pipeline, the class alone.
     """
     pipeline = model.pipeline if isinstance(model, GuidedModel) else model
     if pipeline is None:
         return {"pipeline": type(model).__name__}
     found: dict[str, Any] = {"pipeline": _stock_class(type(pipeline))}
     if (denoiser := next(iter(denoisers(pipeline).values()), None)) is not None:
-        found["denoiser"] = _described(denoiser, weights=False) | {"config": _changed_config(denoiser)}
+        found["denoiser"] = _described(denoiser) | {"config": _changed_config(denoiser)}
     encoders = sorted(name for name in getattr(pipeline, "components", {}) if name.startswith("text_encoder"))
     found["text_encoders"] = {
         name: _described(encoder) for name in encoders if isinstance(encoder := getattr(pipeline, name), nn.Module)
@@ -94,17 +94,37 @@ def require_fit(about: Mapping[str, Any], model: Any) -> None:
         raise DoesNotFit(f"the null text does not fit this model: {'; '.join(found)}")
 
 
+def require_same_denoiser(about: Mapping[str, Any], model: Any) -> None:
+    """Refuse to replay exactly on another denoiser than the one that a null text was made with.
+
+    Under other noise such a null text is accepted: see `differences`.
+
+    Args:
+        about: what the null text says of how it was made.
+        model: a `GuidedModel` or a diffusers pipeline.
+
+    Raises:
+        DoesNotFit: if the denoiser has other weights or another LoRA; the message names the model.
+    """
+    one, two = (_mapping(each, "denoiser") for each in (_mapping(about, "model"), identity(model)))
+    if one and two and (_other_weights(one, two) or _other_lora(one, two)):
+        raise DoesNotFit(
+            f"the null text was made with {about.get('model_name', 'another model')} and replays exactly only there: "
+            "this denoiser has other weights, or another LoRA"
+        )
+
+
 def _stock_class(kind: type) -> str:
     """Return the name of the first class, upwards from `kind`, that is diffusers' own."""
     return next((base.__name__ for base in kind.__mro__ if base.__module__.startswith("diffusers.")), kind.__name__)
 
 
-def _described(module: Any, weights: bool = True) -> dict[str, Any]:
+def _described(module: Any) -> dict[str, Any]:
     """Return a network's class and sketches; the class alone where something about it cannot be read."""
     plain = getattr(module, "_orig_mod", module)  # what torch.compile wrapped
     found: dict[str, Any] = {"kind": type(plain).__name__}
     try:
-        sketches = ({"weights": _weights(plain)} if weights else {}) | {"lora": _lora(plain)}
+        sketches = {"weights": _weights(plain), "lora": _lora(plain)}
     except Exception:  # whatever a third party's layers do, a description must not end a run
         return found
     return found | {name: sketch for name, sketch in sketches.items() if sketch}

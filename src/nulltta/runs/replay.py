@@ -22,6 +22,7 @@ from nulltta.evaluation.measures import Measure, held_out_measures
 from nulltta.null_text import loading
 from nulltta.null_text.bare import is_bare
 from nulltta.null_text.exact import recorded_config
+from nulltta.null_text.identity import require_same_denoiser
 from nulltta.null_text.loading import AnyNullText
 from nulltta.null_text.replay import replay
 from nulltta.null_text.sources import located
@@ -62,6 +63,8 @@ def run(request: ReplayRequest) -> bool:
         null_text = loading.load(file, model)
         config = _config(request, null_text)
     null_text.require_fit(model)
+    if request.exact:
+        require_same_denoiser(null_text.about, model)
     total = len(prompts) * sum(map(len, _batches(request)))
     writer = ReplayWriter(request, null_text, config, total)
     with closing(writer), Progress(console=notes, transient=True, disable=not notes.is_terminal) as bar:
