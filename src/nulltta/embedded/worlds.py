@@ -139,7 +139,7 @@ WORLDS: Mapping[str, World] = {
         weights=scenes.WEIGHTS,
         train="make world WORLD=scenes",
         scorers={
-            "scenes-clip": "the scenes world's image-text score; `make world WORLD=scenes` trains it",
+            "scenes-clip": "the scenes world's image-text score: cosine of image and prompt",
             "scenes-conv": "a convolutional one, trained apart: keep it for checking",
             "scenes-questions": "mean log-probability of the answers that a prompt implies: keep it for checking",
         },
