@@ -1,10 +1,11 @@
-"""Converting images (B, 3, H, W) in [0, 1] to PIL images and PNG files."""
+"""Converting images (B, 3, H, W) in [0, 1] to PIL images, and writing pictures and videos."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,12 +13,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from torch import Tensor
 
+from nulltta.errors import MissingExtra
 from nulltta.files import atomic
 
 if TYPE_CHECKING:
     from PIL import Image
 
 ImageFormat = Literal["png", "jpeg", "webp"]
+VideoFormat = Literal["gif", "mp4"]
 FRAMES_PER_SECOND = 8
 _IMAGE_DESCRIPTION = 0x010E  # the EXIF tag
 
@@ -103,15 +106,55 @@ def save_image(image: Image.Image, path: Path, form: ImageFormat, text: Mapping[
         temporary.write_bytes(encoded(image, form, text))
 
 
-def save_gif(frames: Sequence[Image.Image], path: Path) -> None:
-    """Write the frames of a video as an animation that repeats, `FRAMES_PER_SECOND`, whole or not at all.
+def require_video_format(form: VideoFormat) -> None:
+    """Check that videos of a format can be written here.
 
     Raises:
+        MissingExtra: if the library that writes them is not installed.
+    """
+    if form == "mp4" and find_spec("av") is None:
+        raise MissingExtra("writing mp4", "PyAV", "video")
+
+
+def save_video(frames: Sequence[Image.Image], path: Path, form: VideoFormat) -> None:
+    """Write the frames of a video, `FRAMES_PER_SECOND`, whole or not at all.
+
+    Args:
+        frames: at least one, all of one size.
+        path: the file.
+        form: "gif" for an animation that repeats, or "mp4" for H.264. Its chroma has half the resolution, so that a
+            side of an odd number of pixels is extended by one.
+
+    Raises:
+        MissingExtra: if the library that writes the format is not installed.
         OSError: if the file cannot be written.
     """
+    require_video_format(form)
     with atomic(path) as temporary:
-        duration = 1000 // FRAMES_PER_SECOND
-        frames[0].save(temporary, "GIF", save_all=True, append_images=frames[1:], duration=duration, loop=0)
+        if form == "mp4":
+            _write_mp4(frames, temporary)
+        else:
+            duration = 1000 // FRAMES_PER_SECOND
+            frames[0].save(temporary, "GIF", save_all=True, append_images=frames[1:], duration=duration, loop=0)
+
+
+def _write_mp4(frames: Sequence[Image.Image], path: Path) -> None:
+    import av
+    from av.video.reformatter import ColorRange, Colorspace
+
+    height, width = (side + side % 2 for side in np.asarray(frames[0]).shape[:2])
+    with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
+        stream = container.add_stream("libx264", rate=FRAMES_PER_SECOND, options={"crf": "12"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        context = stream.codec_context  # players guess the colours of a stream that does not state them by its size
+        context.colorspace = context.color_primaries = context.color_trc = Colorspace.ITU709
+        context.color_range = ColorRange.MPEG
+        for frame in frames:
+            pixels = np.asarray(frame)
+            added = [(0, height - pixels.shape[0]), (0, width - pixels.shape[1]), (0, 0)]
+            picture = av.VideoFrame.from_ndarray(np.pad(pixels, added, mode="edge"), format="rgb24")
+            container.mux(stream.encode(picture.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709)))
+        container.mux(stream.encode())
 
 
 def save_png(image: Image.Image, path: Path, text: Mapping[str, str] | None = None) -> None:

@@ -13,8 +13,8 @@ from .pages import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 LIBRARIES = (
-    "brisque", "fastapi", "gradio", "mkdocs", "nbclient", "onnxruntime", "openai", "playwright", "prometheus_client",
-    "pyarrow", "ray", "resvg_py", "sentencepiece", "uvicorn",
+    "av", "brisque", "fastapi", "gradio", "mkdocs", "nbclient", "onnxruntime", "openai", "playwright",
+    "prometheus_client", "pyarrow", "ray", "resvg_py", "sentencepiece", "uvicorn",
 )  # fmt: skip
 
 

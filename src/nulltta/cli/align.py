@@ -37,6 +37,10 @@ def align(
         Literal["png", "jpeg", "webp"],
         typer.Option(metavar="FORMAT", help="Format of the pictures: png, jpeg or webp; figures are PNG."),
     ] = AlignRequest.image_format,
+    video_format: Annotated[
+        Literal["gif", "mp4"],
+        typer.Option(metavar="FORMAT", help="Format of a video, beside the picture of all its frames: gif or mp4."),
+    ] = AlignRequest.video_format,
     out: OutFolder = None,
     overwrite: Overwrite = False,
 ) -> None:
@@ -49,7 +53,7 @@ def align(
     request = AlignRequest.of_rows(
         read_rows(prompts or [], prompts_file), prompts_file, seeds, settings=settings, seed=seed,
         negative_prompt=negative_prompt, save_null_text=save_null_text, image_format=image_format,
-        out=unused_folder() if out is None else out, overwrite=overwrite,
+        video_format=video_format, out=unused_folder() if out is None else out, overwrite=overwrite,
     )  # fmt: skip
     with quiet():
         from nulltta.runs.align import run

@@ -13,6 +13,7 @@ from nulltta.display.progress import print_line, progress
 from nulltta.evaluation.comparison import compare
 from nulltta.evaluation.diagnosis import FEWEST
 from nulltta.evaluation.evidence import examine, features_of
+from nulltta.images import require_video_format
 from nulltta.runs.align_writer import AlignWriter
 from nulltta.runs.folder import closing, require_free
 from nulltta.runs.loading import load
@@ -28,12 +29,14 @@ def run(request: AlignRequest) -> bool:
 
     Raises:
         InvalidValue: if the device cannot be used or a file cannot be written.
+        MissingExtra: if the library that writes the format of videos is not installed.
         LoadError: if the model or a reward does not load.
         RewardError: if a reward fails; the prompts finished before stay in the folder.
         OutOfMemory: if memory runs out; the prompts finished before stay in the folder.
         KeyboardInterrupt: after a Ctrl-C before any prompt was finished.
     """
     notes, clock = terminal.notes(), _Clock()
+    require_video_format(request.video_format)
     require_free(request.out, overwrite=request.overwrite)
     with notes.status("loading model and rewards"):
         loaded = load(request.settings)

@@ -13,7 +13,7 @@ from PIL.Image import Image
 from nulltta.evaluation.comparison import Comparison, Score
 from nulltta.evaluation.diagnosis import FEWEST, Diagnosis, diagnosis_of
 from nulltta.evaluation.evidence import Picture
-from nulltta.images import save_gif, save_image, save_png, to_pil
+from nulltta.images import save_image, save_png, save_video, to_pil
 from nulltta.runs import figures, record
 from nulltta.runs.folder import RunFolder, Status
 from nulltta.runs.request import AlignRequest
@@ -99,12 +99,12 @@ class AlignWriter:
             files[name] = str(Path(inside, f"{name.removesuffix(' video')}.{suffix}"))
             return self.folder.path / files[name]
 
-        form = self._request.image_format
+        form, video = self._request.image_format, self._request.video_format
         for name in self._shown:
             image = getattr(comparison, name)
             save_image(to_pil(image[None])[0], path(name, form), form, note)
             if image.dim() == 4:
-                save_gif(to_pil(image), path(f"{name} video", "gif"))
+                save_video(to_pil(image), path(f"{name} video", video), video)
         if len(self._shown) > 1:
             save_png(figures.comparison_picture(comparison), path("comparison", "png"), note)
         if figures.has_course(comparison):

@@ -110,6 +110,7 @@ class AlignRequest:
         prompts_file: the file that prompts with their own seeds or negative prompts came from.
         save_null_text: whether to keep what was learnt: "small", or "exact" with the noise of the run.
         image_format: "png", "jpeg" or "webp", of the pictures themselves; figures are PNG.
+        video_format: "gif" or "mp4", in which the frames of a video are written beside the picture of all frames.
         out: the folder for pictures and result.json.
         overwrite: whether the results of another run in that folder may be replaced.
 
@@ -127,12 +128,14 @@ class AlignRequest:
     prompts_file: Path | None = None
     save_null_text: Literal["small", "exact"] | None = None
     image_format: Literal["png", "jpeg", "webp"] = "png"
+    video_format: Literal["gif", "mp4"] = "gif"
     out: Path = Path("out")
     overwrite: bool = False
 
     def __post_init__(self) -> None:
         require_prompts(self.prompts)
         one_of(self, "image_format", ("png", "jpeg", "webp"))
+        one_of(self, "video_format", ("gif", "mp4"))
         require_text(self.negative_prompt, "a negative prompt")
         whole(self, "seed", at_least=0, at_most=LARGEST_SEED)
 
@@ -196,6 +199,7 @@ class AlignRequest:
         """Return the command line that asks for this, every setting spelt out."""
         own = {name: getattr(self, name) for name in ("seed", "negative_prompt", "save_null_text", "out")}
         own |= {} if self.image_format == "png" else {"image_format": self.image_format}
+        own |= {} if self.video_format == "gif" else {"video_format": self.video_format}
         prompts, from_file = self.prompts, bool(self.own_seeds or self.own_negatives)
         if self.seed_range is not None:
             own |= {"seed": None, "seeds": self.seed_range}
