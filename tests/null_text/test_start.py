@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,19 @@ def test_what_is_learnt_beyond_the_start_is_carried_from_step_to_step() -> None:
     assert not torch.allclose(beyond[0], beyond[1], atol=1e-4)
     for later in beyond[2:]:
         torch.testing.assert_close(later, beyond[1])
+
+
+def test_plain_sampling_under_it_does_not_claim_that_it_moved_nothing(learnt: NullText, tmp_path: Path) -> None:
+    under, without = (
+        nulltta.align(Gaussian(), "red", nearness, config=CONFIG, method="plain", start=start)
+        for start in (learnt, None)
+    )
+    assert all(bool(step.kl.isnan().all()) for step in under.trace)
+    assert all(step.kl.tolist() == [0.0] for step in without.trace)
+    under.save(tmp_path / "out")
+    result = json.loads((tmp_path / "out" / "result.json").read_text())["results"][0]
+    assert result["kl"] == {"largest_step": None, "total": None}
+    assert {step["kl"] for step in result["trace"]} == {None}
 
 
 def test_the_first_inner_step_sees_what_was_learnt_before(learnt: NullText) -> None:

@@ -7,6 +7,7 @@ denoising steps.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
@@ -73,9 +74,10 @@ def plain(problem: Problem) -> Stream:
     def noise(i: int, x: Tensor) -> Tensor:
         return p.noise(i, steps[i], x, particles=1)[:, 0]
 
+    kl = 0.0 if p.start is None else math.nan
     trajectory = denoise(p.model, x, steps, branches, noise, p.config.guidance_scale)
     for i, (x_t, eps, x_next) in enumerate(trajectory):
-        yield Step.unscored(i, steps[i].timestep, B, partial(_preview, p, x_t, eps, steps[i]))
+        yield Step.unscored(i, steps[i].timestep, B, partial(_preview, p, x_t, eps, steps[i]), kl=kl)
         x = x_next
     view, first = look(p, x[:, None], None), torch.zeros(B, dtype=torch.long)
     return Outcome(view.images, view.rewards, first, p.latents[:, 0], latents=x[:, None])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -36,7 +37,7 @@ class FittedSampling:
         p, B, steps = problem, len(problem.prompts), problem.schedule()
         x = p.latents[:, 0]
         for i, x_next in enumerate(self._path(p)):
-            yield Step.unscored(i, steps[i].timestep, B)
+            yield Step.unscored(i, steps[i].timestep, B, kl=math.nan)
             x = x_next
         view, first = look(p, x[:, None], None), torch.zeros(B, dtype=torch.long)
         return Outcome(view.images, view.rewards, first, p.latents[:, 0], latents=x[:, None])

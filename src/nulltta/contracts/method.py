@@ -24,7 +24,8 @@ class Step:
         candidate_rewards: (B, K), of the candidates that this step drew.
         selected: (B,), the candidate that was kept.
         kl: (B,), how far φ' moved this step's distribution, in nats: the consistency term without its weights, or
-            under a `kl_target` the exact divergence that it bounds.
+            under a `kl_target` the exact divergence that it bounds. NaN where it was not evaluated, as in plain
+            sampling under a learnt null text.
         decode_preview: decodes `preview`; None if there is none, as in a stored trace.
     """
 
@@ -38,11 +39,12 @@ class Step:
 
     @classmethod
     def unscored(
-        cls, index: int, timestep: float, batch: int, decode_preview: Callable[[], Tensor] | None = None
-    ) -> Step:
+        cls, index: int, timestep: float, batch: int, decode_preview: Callable[[], Tensor] | None = None,
+        *, kl: float = 0.0,
+    ) -> Step:  # fmt: skip
         """Return the step of a method that scored no candidates, for `batch` prompts."""
-        none = torch.zeros(batch)
-        return cls(index, timestep, torch.empty(0, batch), torch.empty(batch, 0), none.long(), none, decode_preview)
+        first, nats = torch.zeros(batch, dtype=torch.long), torch.full((batch,), kl)
+        return cls(index, timestep, torch.empty(0, batch), torch.empty(batch, 0), first, nats, decode_preview)
 
     @cached_property
     def preview(self) -> Tensor | None:
