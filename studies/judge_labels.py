@@ -57,7 +57,7 @@ def sampled(method: str, prompts: Sequence[str], budget: int) -> Tensor:
 
 def save_sheet(images: Tensor, path: Path) -> None:
     """Write images (B, 3, H, W) in [0, 1] in rows of COLUMNS; B is a multiple of it."""
-    rows = [torch.cat(list(row), 2) for row in images.split(COLUMNS)]
+    rows = [torch.cat(list(row), 2) for row in torch.split(images, COLUMNS)]
     Image.fromarray((torch.cat(rows, 1) * 255).round().byte().permute(1, 2, 0).numpy()).save(path)
 
 
