@@ -40,9 +40,8 @@ def test_a_worker_takes_a_gpu_or_its_share_of_the_cpus(nodes, workers, device, e
     assert shares(nodes, workers, device) == expected
 
 
-@pytest.mark.parametrize(("given", "here"), [("user/repo", False), ("null.safetensors", True)])
-def test_a_null_text_is_a_file_or_else_a_hub_id(
-    given: str, here: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_null_text_is_found_from_any_workers_current_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("null.safetensors").touch()
@@ -54,10 +53,10 @@ def test_a_null_text_is_a_file_or_else_a_hub_id(
     }  # fmt: skip
     for name, stand_in in replaced.items():
         monkeypatch.setattr(f"nulltta.batch.ray_engine.{name}", stand_in)
-    settings: Any = RunSettings(config=NullTTAConfig(), start=given)
+    settings: Any = RunSettings(config=NullTTAConfig(), start="null.safetensors")
     folder: Any = None
     assert list(RayEngineFactory()(settings, folder)([], lambda *_: None)) == []
-    assert used[0].start == (str(tmp_path / given) if here else given)
+    assert used[0].start == str(tmp_path / "null.safetensors")
 
 
 def test_without_ray_the_error_says_what_to_install(

@@ -162,16 +162,15 @@ def test_a_missing_extra_says_the_install_line(
     assert capsys.readouterr().err == "error: nulltta serve needs uvicorn: pip install 'nulltta[server]'\n"
 
 
-@pytest.mark.parametrize(("given", "here"), [("user/repo", False), ("null.safetensors", True)])
-def test_a_null_text_is_a_file_or_else_a_hub_id(
-    given: str, here: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_null_text_is_found_from_any_replicas_current_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("null.safetensors").touch()
     served: list[ServerSettings] = []
     monkeypatch.setattr("nulltta.server.run.serve", lambda settings, _: served.append(settings))
-    assert main(["serve", "--start", given]) == 0
-    assert served[0].start == (str(tmp_path / given) if here else given)
+    assert main(["serve", "--start", "null.safetensors"]) == 0
+    assert served[0].start == str(tmp_path / "null.safetensors")
 
 
 def test_nulltta_serve(checkpoint: Path) -> None:

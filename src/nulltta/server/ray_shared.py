@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,13 @@ class SharedState(StoredImages):
         return self._stopping
 
 
+def _asking(actor: Any) -> Callable[..., Any]:
+    """Return a function that calls a method of an actor, by its name, and waits for the answer."""
+    import ray
+
+    return lambda method, *arguments: ray.get(getattr(actor, method).remote(*arguments))
+
+
 class SharedImages:
     """A `SharedState` in a Ray actor, so that every replica finds the images of all replicas.
 
@@ -46,28 +53,26 @@ class SharedImages:
     """
 
     def __init__(self, actor: Any) -> None:
-        import ray
-
-        self.actor, self._wait_for = actor, ray.get
+        self._ask = _asking(actor)
 
     def add(self, png: bytes) -> str:
         """Store an image and return its name."""
-        name: str = self._wait_for(self.actor.add.remote(png))
+        name: str = self._ask("add", png)
         return name
 
     def find(self, name: str) -> bytes | None:
         """Return the image of a name; None if there is none or it has expired."""
-        found: bytes | None = self._wait_for(self.actor.find.remote(name))
+        found: bytes | None = self._ask("find", name)
         return found
 
     def stopping(self) -> bool:
         """Return whether the command is stopping."""
-        found: bool = self._wait_for(self.actor.stopping.remote())
+        found: bool = self._ask("stopping")
         return found
 
     def sweep(self) -> None:
         """Delete expired and surplus images."""
-        self._wait_for(self.actor.sweep.remote())
+        self._ask("sweep")
 
     def close(self) -> None:
         """Do nothing: the other replicas still need the images."""
@@ -81,21 +86,19 @@ class ReplicaJobs:
     """
 
     def __init__(self, actor: Any) -> None:
-        import ray
-
-        self.actor, self._wait_for = actor, ray.get
+        self._ask = _asking(actor)
 
     def report(self, states: Sequence[JobState]) -> Sequence[str]:
         """Take a replica's jobs as they are now; return the ids of those that are to be cancelled."""
-        cancelled: Sequence[str] = self._wait_for(self.actor.ask_jobs.remote("report", states))
+        cancelled: Sequence[str] = self._ask("ask_jobs", "report", states)
         return cancelled
 
     def find(self, name: str) -> JobState | None:
         """Return the last state of a job; None if there is no such job, or it has expired."""
-        found: JobState | None = self._wait_for(self.actor.ask_jobs.remote("find", name))
+        found: JobState | None = self._ask("ask_jobs", "find", name)
         return found
 
     def cancel(self, name: str) -> JobState | None:
         """Have a job cancelled by its replica and return its state; None if there is no such job."""
-        found: JobState | None = self._wait_for(self.actor.ask_jobs.remote("cancel", name))
+        found: JobState | None = self._ask("ask_jobs", "cancel", name)
         return found
