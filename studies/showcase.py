@@ -38,8 +38,8 @@ def showcase(prompts: int = 12, seed: int = 0, out: Path = OUT) -> None:
     gains = [each.scores["facts"].gain for each in found]
     print(f"facts: {sum(g > 0 for g in gains)} gained, {sum(g < 0 for g in gains)} lost, of {prompts}")
     for name in found[0].scores:
-        pairs = [(each.scores[name].plain, each.scores[name].aligned) for each in found]
-        gain = paired_gain(*map(list, zip(*pairs, strict=True)), np.random.default_rng(0))
+        plain, aligned = ([getattr(each.scores[name], kind) for each in found] for kind in ("plain", "aligned"))
+        gain = paired_gain(plain, aligned, np.random.default_rng(0))
         print(f"{name}: {gain.plain:.3f}, {gain.mean:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})")
     save_png(drawn([each for each, gain in zip(found, gains, strict=True) if gain > 0]), out)
 
