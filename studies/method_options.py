@@ -1,11 +1,13 @@
 """Which options of the method help? Each alone and in combination, at equal cost, on tuning prompts.
 
-    python studies/method_options.py [--prompts 24 --budget 200] [--only "the preset, tuned"] [--model embedded]
+    python studies/method_options.py [--prompts 24 --budget 200] [--only "the preset, tuned"]
+    python studies/method_options.py --model scenes --prompts 36 --batch-size 12 --against plain
 
 Every arm samples the same tuning prompts, each prompt from a noise of its own, with at most the budget of denoiser
-evaluations per image, counted while it samples. The script prints a Markdown table of the differences from the first
-arm, in hundredths of each scorer, paired by prompt, with 95% bootstrap intervals, and writes
-studies/results/method_options.json; an arm that the file holds already, with the same settings, is not run again.
+evaluations per image, counted while it samples. The script prints a Markdown table of the differences from one of the
+arms, in hundredths of each measure, paired by prompt, with 95% bootstrap intervals, and writes
+studies/results/method_options.json, or method_options_scenes.json; an arm that the file holds already, with the same
+settings, is not run again.
 
 `Variant` is Null-TTA's loop with the options that the package does not have: normalised gradient steps in place of
 Adam, several candidates at some of the denoising steps only, φ' held within its bound after every inner step, and an
@@ -38,13 +40,13 @@ from nulltta.algorithm.gradients import Function, autograd
 from nulltta.algorithm.objective import Objective, Terms, predict_branches
 from nulltta.algorithm.optimiser import GradientAscent, ascend
 from nulltta.algorithm.problem import Problem
-from nulltta.algorithm.randomness import own_seed
-from nulltta.algorithm.sampling import null_tta
+from nulltta.algorithm.randomness import initial_latents, own_seed
+from nulltta.algorithm.sampling import null_tta, plain
 from nulltta.algorithm.tilt import tilted
 from nulltta.algorithm.trust_region import within
 from nulltta.algorithm.views import clean_slope, look, predicted, preview
-from nulltta.baselines import DPS
-from nulltta.baselines.noise_tilt import NoiseTilt
+from nulltta.baselines import DNO, DPS, BestOfN, FKSteering, NoiseTilt, ReNO
+from nulltta.baselines.particles import move, predict
 from nulltta.benchmark.contenders import filled
 from nulltta.benchmark.counting import counted
 from nulltta.benchmark.repeated import BestOf
@@ -55,9 +57,9 @@ from nulltta.evaluation.measures import held_out_measures
 from nulltta.runs import record
 from nulltta.scoring import greedy, pick
 
-RESULTS = Path(__file__).parent / "results" / "method_options.json"
-UNIT = 0.033
-"""The standard deviation of `clip` over plain samples of the tuning prompts, in which settings are given."""
+RESULTS = Path(__file__).parent / "results"
+UNITS = {"embedded": 0.033, "scenes": 0.07642}
+"""The standard deviation of a world's target over plain samples of its tuning prompts, in which settings are given."""
 
 
 class NormalisedAscent:
@@ -240,7 +242,35 @@ class Variant:
         return [steps[i + left * k // reach] for k in range(1, reach)]
 
 
-TUNED: dict[str, Any] = {"reward_weight": 5.0 / UNIT, "kl_weight": 0.008, "learning_rate": 0.025, "num_particles": 2}
+@dataclass(frozen=True)
+class RolledOut:
+    """A method that starts from the best of several initial latents, by the reward of plain samples of a few steps.
+
+    It costs 2·starts·steps evaluations beside the method's own.
+
+    Attributes:
+        method: what runs from there.
+        starts: how many initial latents are tried.
+        steps: the denoising steps of the plain samples, whose η is 0.
+    """
+
+    method: Callable[[Problem], Stream]
+    starts: int
+    steps: int = 5
+
+    @torch.no_grad()
+    def __call__(self, problem: Problem) -> Stream:
+        short = replace(problem.config, num_inference_steps=self.steps, eta=0.0, kl_target=None, noise_tilt=0.0)
+        p, T = replace(problem, config=short), problem.config.num_inference_steps
+        x = starts = initial_latents(p.model, p.seeds, self.starts, T).to(p.latents)
+        for step in p.schedule():
+            x, _ = move(p, x, predict(p, x, step), step)
+        best = pick(starts, greedy(look(p, x, None).rewards))
+        K = problem.config.num_particles
+        return (yield from self.method(replace(problem, latents=torch.stack([best] * K, 1))))
+
+
+TUNED: dict[str, Any] = {"reward_weight": 5.0, "kl_weight": 0.008, "learning_rate": 0.025, "num_particles": 2}
 NEXT: dict[str, Any] = {"num_inference_steps": 10, "kl_target": 2.0, "num_particles": 1, "optimise_between": (0.6, 1.0)}
 HELD: dict[str, Any] = {"kl_target": 2.0, "conventions": "exact", "num_particles": 1}
 EARLY: dict[str, Any] = {"num_inference_steps": 10, "optimise_between": (0.3, 1.0)}
@@ -268,10 +298,47 @@ ARMS: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
     "kl_target 2": ({"kl_target": 2.0}, {}),
 }  # fmt: skip
 """The settings of `NullTTAConfig` and of `Variant` that each arm changes."""
-RIVALS: Mapping[str, Callable[[], Any]] = {
-    "NTRK, best of 2": lambda: BestOf(NoiseTilt(strength=0.3), 2),
-    "DPS, best of 2": lambda: BestOf(DPS(scale=2.0 / UNIT), 2),
+TEN: dict[str, Any] = {"num_inference_steps": 10}
+FIVE: dict[str, Any] = {"num_inference_steps": 5, "eta": 0.0}
+RIVALS: Mapping[str, tuple[Mapping[str, Any], Callable[[float], Any]]] = {
+    "NTRK, best of 2": ({}, lambda _: BestOf(NoiseTilt(strength=0.3), 2)),
+    "DPS, best of 2": ({}, lambda unit: BestOf(DPS(scale=2.0 / unit), 2)),
+    "plain": ({}, lambda _: plain),
+    "plain, T = 5, η = 0": (FIVE, lambda _: plain),
+    "best of 20, T = 5, η = 0": (FIVE, lambda _: BestOfN(samples=20)),
+    "best of 10, T = 10": (TEN, lambda _: BestOfN(samples=10)),
+    "FK, 10 particles, T = 10": (
+        TEN,
+        lambda unit: FKSteering(particles=10, reward_weight=3.0 / unit, potential="difference"),
+    ),
+    "NTRK 0.5, best of 5, T = 10": (TEN, lambda _: BestOf(NoiseTilt(strength=0.5), 5)),
+    "NTRK 0.8, best of 5, T = 10": (TEN, lambda _: BestOf(NoiseTilt(strength=0.8), 5)),
+    "NTRK 0.5, best of 10, T = 5": ({**TEN, "num_inference_steps": 5}, lambda _: BestOf(NoiseTilt(strength=0.5), 10)),
+    "DPS, best of 5, T = 10": (TEN, lambda unit: BestOf(DPS(scale=2.0 / unit), 5)),
+    "DNO, T = 5": ({**FIVE, "eta": 1.0}, lambda _: DNO(learning_rate=0.1, regularisation=0.0, iterations=9)),
+    "ReNO, T = 5, η = 0": (FIVE, lambda unit: ReNO(reward_weight=1.0 / unit, learning_rate=80.0, iterations=9)),
 }
+"""The settings of `NullTTAConfig` that each rival changes, and the rival for a target's standard deviation."""
+ONE: dict[str, Any] = {**TUNED, "num_particles": 1}
+TILTED: dict[str, Any] = {**ONE, "noise_tilt": 0.5, "optimise_between": (0.0, 1.0), "inner_steps": (1, 1)}
+ROLLED: dict[str, Any] = {**ONE, "num_inference_steps": 10, "eta": 0.0, "optimise_between": (0.3, 1.0)}
+COMPOSED: Mapping[str, tuple[Mapping[str, Any], Callable[[Any], Any], int]] = {
+    "T = 10, K = 1, tilt 0.5, best of 3": ({**TILTED, **TEN}, lambda method: BestOf(method, 3), 66),
+    "10 rollouts, then T = 10, η = 0, K = 1": (ROLLED, lambda method: RolledOut(method, 10), 100),
+    "14 rollouts, then T = 10, η = 0, K = 1": (ROLLED, lambda method: RolledOut(method, 14), 60),
+    "10 rollouts, then T = 5, η = 0, K = 1": (
+        {**ROLLED, "num_inference_steps": 5, "optimise_between": (0.0, 1.0)},
+        lambda method: RolledOut(method, 10),
+        100,
+    ),
+    "10 rollouts, then T = 10, K = 1, tilt 0.5": (
+        {**ONE, **TEN, "noise_tilt": 0.5, "optimise_between": (0.0, 1.0)},
+        lambda method: RolledOut(method, 10),
+        100,
+    ),
+}
+"""Null-TTA inside another method: its settings, what is made of it, and the evaluations per run out of 200."""
+NAMES = (*ARMS, *RIVALS, *COMPOSED)
 
 
 def method_options(
@@ -280,22 +347,24 @@ def method_options(
     draw: int = 0,
     batch_size: int = 8,
     only: Annotated[list[str] | None, typer.Option(help="Run these arms again, and no others.")] = None,
+    against: Annotated[str, typer.Option(help="The arm that the others are compared with.")] = "the preset, tuned",
     model: str = "embedded",
-    out: Path = RESULTS,
+    out: Annotated[Path | None, typer.Option(help="Where the rows are kept.")] = None,
 ) -> None:
     """Run the missing arms, then print all."""
+    out = out or RESULTS / ("method_options.json" if model == "embedded" else f"method_options_{model}.json")
     found: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {"arms": {}}
     loaded, world = nulltta.load_model(model), WORLDS[model]
     chosen = world.tuning_prompts(prompts)
     measures = {world.target: rewards.load(world.target), **held_out_measures(loaded)}
-    for name in (*ARMS, *RIVALS):
+    for name in only or NAMES:
         config, method = made(name, model, budget)
         asked = json.loads(json.dumps({
             "config": asdict(config), "method": getattr(method, "__name__", repr(method)), "prompts": chosen,
             "draw": draw, "batch_size": batch_size,
         }))  # fmt: skip
         there = found["arms"].get(name)
-        if (only and name not in only) or (not only and there and there["asked"] == asked):
+        if not only and there and there["asked"] == asked:
             continue
         row = run(loaded, chosen, measures, world.target, config, method, draw, batch_size)
         found["arms"][name] = {"asked": asked, **row}
@@ -303,15 +372,25 @@ def method_options(
         out.parent.mkdir(parents=True, exist_ok=True)
         record.save(found, out)
         print(f"{name}: {row['evaluations']:.0f} evaluations, {row['seconds']:.1f} s", file=sys.stderr, flush=True)
-    print(table({name: found["arms"][name] for name in (*ARMS, *RIVALS) if name in found["arms"]}))
+    print(table({name: found["arms"][name] for name in NAMES if name in found["arms"]}, against))
 
 
 def made(name: str, model: str, budget: int) -> tuple[NullTTAConfig, Any]:
     """Return the configuration and the method of an arm."""
+    unit = UNITS[model]
+
+    def preset(settings: Mapping[str, Any]) -> NullTTAConfig:
+        weight = {"reward_weight": settings["reward_weight"] / unit} if "reward_weight" in settings else {}
+        return NullTTAConfig.preset(model, **{**settings, **weight})
+
     if name in RIVALS:
-        return NullTTAConfig.preset(model), RIVALS[name]()
+        settings, rival = RIVALS[name]
+        return preset(settings), rival(unit)
+    if name in COMPOSED:
+        settings, compose, part = COMPOSED[name]
+        return filled(preset(settings), part * budget // 200), compose(null_tta)
     changes, options = ARMS[name]
-    config = NullTTAConfig.preset(model, **{**TUNED, **changes})
+    config = preset({**TUNED, **changes})
     if options or config.kl_target is not None:
         return config, Variant(**options, budget=budget)
     return filled(config, budget), null_tta
@@ -338,12 +417,12 @@ def run(
         with torch.no_grad():
             for name, measure in measures.items():
                 scores[name] += measure(images, part).tolist()
+    scores["all right"] = [float(share > 0.999) for share in scores["facts"]]
     return {"scores": scores, "kl": nats, "evaluations": total / len(prompts), "seconds": seconds / len(prompts)}
 
 
-def table(arms: Mapping[str, Any]) -> str:
-    """Format one row per arm: its cost, its nats, and its difference from the first arm in each measure."""
-    first, *_ = arms
+def table(arms: Mapping[str, Any], first: str) -> str:
+    """Format one row per arm: its cost, its nats, and its difference from the arm `first` in each measure."""
     names = list(arms[first]["scores"])
     lines = [f"| | evaluations | CPU seconds | nats | {' | '.join(f'Δ {name}, hundredths' for name in names)} |"]
     lines.append("|---" * (len(names) + 4) + "|")
