@@ -1,12 +1,12 @@
 """Does the judge of the scenes world see what a person sees? Its verdicts beside labels given by eye.
 
-    python studies/judge_labels.py            # compares, in seconds
-    python studies/judge_labels.py --draw     # draws the pictures anew; they must then be labelled anew
+    python studies/judge_labels.py                      # compares, in seconds
+    python studies/judge_labels.py --draw out/scenes    # takes the pictures of a benchmark's gallery, to label anew
 
-Half of the pictures are plain samples and half are aligned with `scenes-clip`, of the same prompts and noise. They are
-in studies/results/judge_labels.png, in rows of twelve. studies/results/judge_labels.json has, for each of them, whether
-it shows everything that its prompt says, as somebody decided who looked at the picture and the prompt, but not at the
-judge's verdict. null stands for a picture of which that cannot be said.
+The pictures are in studies/results/judge_labels.png, in rows of twelve. studies/results/judge_labels.json has their
+contenders and prompts, and for each of them whether it shows everything that its prompt says, as somebody decided who
+looked at the picture and the prompt, but not at the judge's verdict. null stands for a picture of which that cannot be
+said.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -23,42 +23,44 @@ import typer
 from PIL import Image
 from torch import Tensor
 
-import nulltta
-from nulltta import NullTTAConfig
-from nulltta.algorithm.randomness import own_seed
+from nulltta.benchmark.store import BenchmarkFolder
 from nulltta.embedded.scenes.judge import SceneJudge
-from nulltta.embedded.worlds import WORLDS
 from nulltta.runs import record
 
 RESULTS = Path(__file__).parent / "results"
 PIXELS, COLUMNS = 64, 12
-METHODS = ("plain", "null-tta")
+WORDS = {True: "right", False: "wrong", None: "cannot tell"}
 
 
-def main(prompts: int = 48, budget: int = 200, draw: bool = False, folder: Path = RESULTS) -> None:
-    """Compare the judge with the labels, or draw the pictures."""
+def main(
+    draw: Annotated[Path | None, typer.Option(help="A folder that `nulltta bench run` wrote.")] = None,
+    folder: Path = RESULTS,
+) -> None:
+    """Compare the judge with the labels, or take new pictures."""
     labels, sheet = folder / "judge_labels.json", folder / "judge_labels.png"
-    if draw:
-        chosen = WORLDS["scenes"].tuning_prompts(prompts)
-        save_sheet(torch.cat([sampled(method, chosen, budget) for method in METHODS]), sheet)
-        asked = [{"method": method, "prompt": prompt, "right": None} for method in METHODS for prompt in chosen]
-        record.save({"budget": budget, "pictures": asked}, labels)
+    if draw is None:
+        print(table(json.loads(labels.read_text())["pictures"], read_sheet(sheet)))
         return
-    print(table(json.loads(labels.read_text())["pictures"], read_sheet(sheet)))
+    run, pictures, images = BenchmarkFolder(draw), list[dict[str, Any]](), list[Image.Image]()
+    if (there := run.plan()) is None:
+        raise SystemExit(f"there is no benchmark in {draw}")
+    plan, _ = there
+    for row in sorted(run.rows(), key=lambda row: (row.arm, row.prompt)):
+        path = run.image(plan, row.arm, row.prompt, row.seed)
+        if path.exists():
+            contender = next(arm.name for arm in plan.arms if arm.key == row.arm)
+            pictures.append({"contender": contender, "prompt": plan.prompts[row.prompt], "right": None})
+            images.append(Image.open(path))
+    save_sheet(images, sheet)
+    record.save({"pictures": pictures}, labels)
 
 
-def sampled(method: str, prompts: Sequence[str], budget: int) -> Tensor:
-    """Sample the prompts, each from a noise of its own."""
-    config = NullTTAConfig.preset("scenes", budget=budget if method == "null-tta" else 0)
-    seeds = [own_seed(0, prompt) for prompt in prompts]
-    model, target = nulltta.load_model("scenes"), WORLDS["scenes"].target
-    return nulltta.align(model, prompts, target, config=config, method=method, seed=seeds).images
-
-
-def save_sheet(images: Tensor, path: Path) -> None:
-    """Write images (B, 3, H, W) in [0, 1] in rows of COLUMNS; B is a multiple of it."""
-    rows = [torch.cat(list(row), 2) for row in torch.split(images, COLUMNS)]
-    Image.fromarray((torch.cat(rows, 1) * 255).round().byte().permute(1, 2, 0).numpy()).save(path)
+def save_sheet(images: Sequence[Image.Image], path: Path) -> None:
+    """Write images in rows of COLUMNS."""
+    whole = Image.new("RGB", (COLUMNS * PIXELS, -(-len(images) // COLUMNS) * PIXELS), "white")
+    for k, image in enumerate(images):
+        whole.paste(image, (k % COLUMNS * PIXELS, k // COLUMNS * PIXELS))
+    whole.save(path)
 
 
 def read_sheet(path: Path) -> Tensor:
@@ -69,20 +71,20 @@ def read_sheet(path: Path) -> Tensor:
 
 
 def table(pictures: Sequence[dict[str, Any]], images: Tensor) -> str:
-    """Format how often judge and labels agree, by method, and list the pictures on which they do not."""
-    verdicts = SceneJudge().verdicts(images, [picture["prompt"] for picture in pictures])
-    found: dict[str, Counter[str]] = {method: Counter() for method in METHODS}
-    apart = []
+    """Format how often judge and labels agree, by contender, and list the pictures on which they do not."""
+    verdicts = SceneJudge().verdicts(images[: len(pictures)], [picture["prompt"] for picture in pictures])
+    contenders = list(dict.fromkeys(picture["contender"] for picture in pictures))
+    counts, apart = Counter[tuple[str, str, str]](), []
     for number, (picture, verdict) in enumerate(zip(pictures, verdicts, strict=True)):
-        right = all(value is True for value in verdict.values())
-        judged = "right" if right else "wrong" if False in verdict.values() else "cannot tell"
-        labelled = {True: "right", False: "wrong", None: "cannot tell"}[picture["right"]]
-        found[picture["method"]][f"{labelled}/{judged}"] += 1
+        judged = WORDS[False if False in verdict.values() else None if None in verdict.values() else True]
+        labelled = WORDS[picture["right"]]
+        counts[labelled, judged, picture["contender"]] += 1
         if judged != labelled:
-            apart.append(f"- picture {number}, {picture['method']}, '{picture['prompt']}': {labelled} / {judged}")
-    lines = ["| by eye / by the judge | " + " | ".join(METHODS) + " |", "|---" * (len(METHODS) + 1) + "|"]
-    for pair in sorted({pair for counts in found.values() for pair in counts}):
-        lines.append(f"| {pair.replace('/', ' / ')} | " + " | ".join(str(found[m][pair]) for m in METHODS) + " |")
+            apart.append(f"- {number}, {picture['contender']}, '{picture['prompt']}': {labelled} / {judged}")
+    lines = [f"| by eye / by the judge | {' | '.join(contenders)} | all |", "|---" * (len(contenders) + 2) + "|"]
+    for pair in sorted({(eye, judge) for eye, judge, _ in counts}):
+        row = [counts[(*pair, contender)] for contender in contenders]
+        lines.append(f"| {' / '.join(pair)} | {' | '.join(map(str, row))} | {sum(row)} |")
     return "\n".join([*lines, "", *apart])
 
 
