@@ -49,7 +49,7 @@ def smoke(
     config = NullTTAConfig.preset(model, **settings)
     chosen = test_prompts(prompts)
     comparisons, seconds = sample(chosen, reward, model, config, seed, batch_size)
-    selection, _ = sample(chosen, reward, model, replace(config, inner_steps=(0, 0)), seed, batch_size)
+    selection, _ = sample(chosen, reward, model, replace(config, inner_steps=(0, 0), noise_tilt=0.0), seed, batch_size)
     gains = measure_gains(comparisons)
     own = measure_gains(comparisons, over=selection)
     about = {

@@ -95,7 +95,7 @@ class Study:
     def run(self) -> dict[str, list[Scores]]:
         """Return one `Scores` per null text, by way of sampling."""
         (aligned, kept), (selected, _) = (
-            self._aligned(c) for c in (self.config, replace(self.config, inner_steps=(0, 0)))
+            self._aligned(c) for c in (self.config, replace(self.config, inner_steps=(0, 0), noise_tilt=0.0))
         )
         samples: dict[str, list[Scores]] = {ALIGNED: aligned, SELECTION: selected}
         samples |= {f"{what}: {variant}": [] for what in (SAME, OTHERS) for variant in VARIANTS}

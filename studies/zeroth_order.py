@@ -78,7 +78,7 @@ TUNING = {
     "late `cma`, μ = 0.2, K = 16": late("cma", 16, 0.2),
 }
 FINAL: dict[str, dict[str, Any]] = {
-    "none: selection only": {**EVERYWHERE, "inner_steps": (0, 0)},
+    "none: selection only": {"inner_steps": (0, 0), "num_particles": EVERYWHERE["num_particles"]},
     "`white`, as published": variant("white", 4, 0.02),
     "`cma`": variant("cma", 4, 0.1),
     "the preset's": {},

@@ -30,6 +30,7 @@ def test_what_is_asked_for_is_used_and_recorded(checkpoint: Path, tmp_path: Path
         (["--method", "plain", "--inner-steps", "1", "1"], "--inner-steps has no effect: the method plain takes no"),
         (["--method", "fk", "--num-particles", "4"], "--num-particles has no effect: the method fk takes no inner"),
         (["--guidance", "nag", "--guidance-scale", "9"], "--guidance-scale has no effect: the guidance is nag, whose"),
+        (["--inner-steps", "0", "0", "--kl-target", "1"], "--kl-target has no effect: no inner steps are taken"),
         (["--zeroth-order-radius", "0.2"], "--zeroth-order-radius has no effect: the gradient is autograd"),
         (["--tiny-decoder", "no/where"], "--tiny-decoder has no effect: choose the tiny decoder (--inner-decoder)"),
     ],

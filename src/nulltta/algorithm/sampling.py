@@ -175,15 +175,13 @@ def _start_ascent(p: Problem) -> StartAscent:
 
 
 def _refuse_without_effect(p: Problem, counts: Sequence[int], steps: Sequence[NoiseStep]) -> None:
-    """Refuse a bound on what the null text does where it does nothing, and a tilt of noise where there is none.
+    """Refuse a tilt of noise where there is none.
 
     Args:
         p: the problem.
         counts: n_i.
         steps: the denoising steps.
     """
-    if p.config.kl_target is not None and p.start is None and not any(counts):
-        raise InvalidValue("bounds nothing: no inner step moves the null text (inner_steps)", "kl_target")
     if p.config.noise_tilt:
         x = p.latents[:, 0]
         require_gradient(p, "set the tilt of the noise to 0 (noise_tilt)", p.config.inner_decoder)

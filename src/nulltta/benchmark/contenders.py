@@ -156,7 +156,7 @@ def _without_consistency(budget: int, task: ContenderTask) -> Arm:
 def _selection(budget: int, task: ContenderTask) -> Arm:
     """Return Null-TTA without inner steps: the whole budget goes into candidates."""
     tuned = {name: value for name, value in task.of("null-tta").items() if name in ("num_inference_steps", "eta")}
-    config = replace(task.config, **tuned, inner_steps=(0, 0))
+    config = replace(task.config, **{**tuned, "inner_steps": (0, 0), "noise_tilt": 0.0})
     config = replace(config, num_particles=_count("selection", budget, each=2 * config.num_inference_steps))
     return _arm("null-tta", replace(task, config=config.resolved(differentiable=task.differentiable)))
 

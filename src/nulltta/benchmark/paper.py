@@ -135,7 +135,8 @@ def plan_of(
         return f'{name}:"{sources[name]}"' if name in sources else name
 
     def arm(label: str, method: str, fields: Mapping[str, Any]) -> Arm:
-        config = NullTTAConfig(**{**fields, **changes})
+        null_text_only = {"kl_target": None, "noise_tilt": 0.0} if method == "plain" else {}
+        config = NullTTAConfig(**{**fields, **changes, **null_text_only})
         return Arm(name=label, target=found(table.target), method=method, config=asdict(config))
 
     arms = [arm("plain", "plain", {}), *(arm(label, "null-tta", fields) for label, fields in table.rows.items())]

@@ -24,12 +24,13 @@ OPTIMISING = ("null-tta", "prompt-embedding", "shared-null")
 """The methods that take inner steps; the others read the settings of the sampler alone."""
 
 
-def without_effect(config: NullTTAConfig, method: str = "null-tta") -> dict[str, str]:
+def without_effect(config: NullTTAConfig, method: str = "null-tta", *, started: bool = True) -> dict[str, str]:
     """Return the settings that have no effect under a method and the other settings, with the reason, by name.
 
     Args:
         config: the settings.
         method: a name in `nulltta.alignment.METHODS`.
+        started: whether the run starts from a null text, or may do so.
     """
     found = {}
     if config.guidance == "nag":
@@ -43,15 +44,20 @@ def without_effect(config: NullTTAConfig, method: str = "null-tta") -> dict[str,
     if config.weights[2] == 0:
         found["prior_variance"] = "the prior's weight is 0 (prior_weight)"
     if config.inner_steps[1] == 0:
-        found |= dict.fromkeys(INNER, "no inner steps are taken (inner_steps)")
+        found |= dict.fromkeys(INNER if started else (*INNER, "kl_target"), "no inner steps are taken (inner_steps)")
     if method not in OPTIMISING:
-        inner = (*INNER, "inner_steps", "num_particles", "kl_target", "budget")
-        found |= dict.fromkeys(inner, f"the method {method} takes no inner steps and draws no candidates (method)")
+        unread = (*INNER, "inner_steps", "num_particles", "kl_target", "budget")
+        found |= dict.fromkeys(unread, f"the method {method} takes no inner steps and draws no candidates (method)")
     return found
 
 
 def refuse_without_effect(
-    config: NullTTAConfig, usual: NullTTAConfig, method: str = "null-tta", *, differentiable: bool | None = None
+    config: NullTTAConfig,
+    usual: NullTTAConfig,
+    method: str = "null-tta",
+    *,
+    differentiable: bool | None = None,
+    started: bool = True,
 ) -> None:
     """Refuse a setting that was given although it has no effect.
 
@@ -60,12 +66,13 @@ def refuse_without_effect(
         usual: what they would be if none had been given; a setting was given if it differs from this.
         method: a name in `nulltta.alignment.METHODS`.
         differentiable: whether the reward gives a gradient; None if it is not known yet.
+        started: whether the run starts from a null text, or may do so.
 
     Raises:
         InvalidValue: if there is such a setting; the error names it, and the one that leaves it without effect.
     """
     if differentiable is not None:
         config, usual = (each.resolved(differentiable=differentiable) for each in (config, usual))
-    for name, reason in without_effect(config, method).items():
+    for name, reason in without_effect(config, method, started=started).items():
         if getattr(config, name) != getattr(usual, name):
             raise InvalidValue(f"has no effect: {reason}", name)

@@ -88,7 +88,7 @@ def load(settings: RunSettings) -> LoadedRun:
     settings = resolved(settings)
     one_of(settings, "method", METHODS)
     usual = NullTTAConfig.preset(settings.preset or settings.model)
-    refuse_without_effect(settings.config, usual, settings.method)
+    refuse_without_effect(settings.config, usual, settings.method, started=settings.start is not None)
     start = read_start(settings.start, settings.method)
     if settings.reward_source is None:
         refuse_toy_scorers(settings.reward, settings.model)
