@@ -393,7 +393,8 @@ def test_align_and_replay_by_the_command_line(tmp_path: Path) -> None:
         "0",
         "1",
     ]
-    assert main(["--quiet", "align", PROMPT, "--device", "cuda", *short, "--out", str(out)]) == 0
+    kept = ["--save-null-text", "small", "--out", str(out)]
+    assert main(["--quiet", "align", PROMPT, "--device", "cuda", *short, *kept]) == 0
     written = json.loads((out / "result.json").read_text())
     assert written["device"] == "cuda:0"
     null = next(out.rglob("null-text.safetensors"))
