@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -360,7 +361,7 @@ def method_options(
     for name in only or NAMES:
         config, method = made(name, model, budget)
         asked = json.loads(json.dumps({
-            "config": asdict(config), "method": getattr(method, "__name__", repr(method)), "prompts": chosen,
+            "config": asdict(config), "method": named(method), "prompts": chosen,
             "draw": draw, "batch_size": batch_size,
         }))  # fmt: skip
         there = found["arms"].get(name)
@@ -373,6 +374,11 @@ def method_options(
         record.save(found, out)
         print(f"{name}: {row['evaluations']:.0f} evaluations, {row['seconds']:.1f} s", file=sys.stderr, flush=True)
     print(table({name: found["arms"][name] for name in NAMES if name in found["arms"]}, against))
+
+
+def named(method: Any) -> str:
+    """Return a method's name with its settings, without the addresses of functions, which differ between runs."""
+    return re.sub(r"<function (\w+) at 0x\w+>", r"\1", getattr(method, "__name__", repr(method)))
 
 
 def made(name: str, model: str, budget: int) -> tuple[NullTTAConfig, Any]:
