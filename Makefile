@@ -43,7 +43,7 @@ dist: $(STAMP)
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
 # Trains an embedded world anew and installs its weights (SIZE=cpu: hours on two cores; SIZE=gpu: minutes on one GPU).
-# WORLD=emoji is the shipped one; WORLD=scenes is the one of shapes, for which SIZE has no meaning.
+# WORLD=emoji or WORLD=scenes; SIZE has no meaning for scenes.
 world: $(STAMP)
 	$(BIN)/python -m $(TRAIN_$(WORLD)) --out build/$(WORLD)
 
