@@ -32,6 +32,7 @@ def test_what_is_asked_for_is_used_and_recorded(checkpoint: Path, tmp_path: Path
         (["--guidance", "nag", "--guidance-scale", "9"], "--guidance-scale has no effect: the guidance is nag, whose"),
         (["--inner-steps", "0", "0", "--kl-target", "1"], "--kl-target has no effect: no inner steps are taken"),
         (["--zeroth-order-radius", "0.2"], "--zeroth-order-radius has no effect: the gradient is autograd"),
+        (["--method", "fk", "--save-null-text", "small"], "--save-null-text has no effect: the method fk keeps"),
         (["--tiny-decoder", "no/where"], "--tiny-decoder has no effect: choose the tiny decoder (--inner-decoder)"),
     ],
 )
