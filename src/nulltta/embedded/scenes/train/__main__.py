@@ -60,7 +60,8 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     autocast = has_bfloat16(args.device)
-    budget = Budget(args.out, args.minutes or math.inf, args.steps, args.device, autocast, args.workers)
+    minutes = math.inf if args.minutes is None else args.minutes
+    budget = Budget(args.out, minutes, args.steps, args.device, autocast, args.workers)
     for stage in args.stage or (*STAGES, "export"):
         print(f"{stage} on {args.device}", flush=True)
         if stage == "export":
