@@ -149,28 +149,17 @@ def by_reference(thing: MeasuredModel, prompts: Sequence[str], config: NullTTACo
     """Sample with the reference, one prompt after another, from the same latents and noise: (B, 3, H, W)."""
     gamma = schedules.annealing_coefficient(config.annealing, config.num_inference_steps)
     problem = make_problem(thing.model, prompts, thing.reward, config, seed=list(range(len(prompts))))
-    reward = _forgetful(thing)
     images = []
     for b, prompt in enumerate(prompts):
         latents = problem.latents[b]
         draw = _noise(problem, b, latents)
         straight = replace(config, annealing=gamma, inner_decoder="full")
-        images.append(published_loop.run(thing.stock, prompt, reward, latents, straight, draw).image)
+        images.append(published_loop.run(thing.stock, prompt, thing.forgetful_reward, latents, straight, draw).image)
     return torch.stack(images)
 
 
 def _noise(problem: Problem, b: int, latents: Tensor) -> Callable[[int], Tensor]:
     return lambda i: randomness.seeded([problem.seeds[b]], i, latents[:1], len(latents))[0]
-
-
-def _forgetful(thing: MeasuredModel) -> Callable[[Tensor, Sequence[str]], Tensor]:
-    """Return a model's reward, wrapped so that it encodes its prompts at every call."""
-
-    def fresh(images: Tensor, prompts: Sequence[str]) -> Tensor:
-        thing.forget_texts()
-        return thing.reward(images, prompts)
-
-    return fresh
 
 
 @contextmanager

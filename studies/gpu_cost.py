@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -240,9 +240,8 @@ class Bench:
 
     def published(self, config: NullTTAConfig) -> None:
         """Sample one prompt with the published release's loop."""
-        reward = forgetful(self.thing)
-        latents = self.problem.latents[0].to(self.dtype)
-        published_loop.run(self.stock, tuning_prompts(1)[0], reward, latents, replace(config, annealing=0.008))
+        latents, published = self.problem.latents[0].to(self.dtype), replace(config, annealing=0.008)
+        published_loop.run(self.stock, tuning_prompts(1)[0], self.thing.forgetful_reward, latents, published)
 
 
 def stock_of(thing: MeasuredModel) -> Any:
@@ -272,16 +271,6 @@ def attach_tiny(thing: MeasuredModel) -> None:
     with torch.device(unet.device):
         decoder = AutoencoderTiny()
     tiny.attach(thing.model, decoder.to(unet.dtype).eval().requires_grad_(False))
-
-
-def forgetful(thing: MeasuredModel) -> Callable[[Tensor, Sequence[str]], Tensor]:
-    """Return a model's reward of float32 images, which encodes its prompts at every call as the release does."""
-
-    def reward(images: Tensor, prompts: Sequence[str]) -> Tensor:
-        thing.forget_texts()
-        return thing.reward(images.float(), prompts)
-
-    return reward
 
 
 def tokens_of(embedding: Any) -> Tensor:

@@ -93,7 +93,7 @@ def null_tta(problem: Problem) -> Stream:
     K, release = cfg.num_particles, cfg.conventions == "release"
     gamma = schedules.annealing_coefficient(cfg.annealing, cfg.num_inference_steps)
     counts, steps = planned(cfg, started=p.start is not None), p.schedule()
-    _refuse_without_effect(p, counts, steps)
+    _refuse_idle_tilt(p, counts, steps)
     ascent = _start_ascent(p)
     start = p.start or (lambda _: p.null)
     null, nulls = start(0), []  # φ'; what it learns beyond its start is carried over from step to step
@@ -174,22 +174,16 @@ def _start_ascent(p: Problem) -> StartAscent:
     return lambda null: GradientAscent(null, estimator, config.learning_rate, skip_nonfinite=release)
 
 
-def _refuse_without_effect(p: Problem, counts: Sequence[int], steps: Sequence[NoiseStep]) -> None:
-    """Refuse a tilt of noise where there is none.
-
-    Args:
-        p: the problem.
-        counts: n_i.
-        steps: the denoising steps.
-    """
-    if p.config.noise_tilt:
-        x = p.latents[:, 0]
-        require_gradient(p, "set the tilt of the noise to 0 (noise_tilt)", p.config.inner_decoder)
-        if not any(n and p.model.step_distribution(x, x, step)[1] > 0 for n, step in zip(counts, steps, strict=True)):
-            raise InvalidValue(
-                "has no effect: no optimised denoising step draws noise (inner_steps, optimise_between, eta)",
-                "noise_tilt",
-            )
+def _refuse_idle_tilt(p: Problem, counts: Sequence[int], steps: Sequence[NoiseStep]) -> None:
+    """Refuse a tilt of noise that has no gradient, or no noise to lean, at any of the steps with n_i = `counts`."""
+    if not p.config.noise_tilt:
+        return
+    x = p.latents[:, 0]
+    require_gradient(p, "set the tilt of the noise to 0 (noise_tilt)", p.config.inner_decoder)
+    if not any(n and p.model.step_distribution(x, x, step)[1] > 0 for n, step in zip(counts, steps, strict=True)):
+        raise InvalidValue(
+            "has no effect: no optimised denoising step draws noise (inner_steps, optimise_between, eta)", "noise_tilt"
+        )
 
 
 def _refuse_unmoved(p: Problem, null: Embedding) -> None:

@@ -5,7 +5,7 @@ A model with random weights costs what the published one costs, and needs no dow
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +47,11 @@ class MeasuredModel:
     reward: Reward
     config: NullTTAConfig
     forget_texts: Callable[[], None]
+
+    def forgetful_reward(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Score images as the published release does: in float32, and encoding the prompts at every call."""
+        self.forget_texts()
+        return self.reward(images.float(), prompts)
 
 
 def measured_model(name: str, device: str = "cpu", dtype: torch.dtype = torch.float32) -> MeasuredModel:

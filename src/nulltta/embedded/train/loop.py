@@ -13,7 +13,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import count
+from itertools import count, repeat
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -136,21 +136,21 @@ class _Drawn(Dataset[Any]):
 def drawn_ahead(name: str, draw: Callable[[random.Random], Any], steps: Iterable[int], workers: int) -> Iterator[Any]:
     """Yield what `draw` makes of the streams of a stage's steps, in their order.
 
+    Nothing is drawn, and no process starts, before the first is asked for.
+
     Args:
         name: the stage's name, which seeds the streams.
         draw: draws with one step's stream.
         steps: the numbers of the steps.
         workers: how many processes draw ahead; the result does not depend on it.
     """
-    return iter(
-        DataLoader(
-            _Drawn(name, draw),
-            batch_size=None,
-            sampler=steps,
-            num_workers=workers,
-            prefetch_factor=4 if workers else None,
-            generator=Generator(),
-        )
+    yield from DataLoader(
+        _Drawn(name, draw),
+        batch_size=None,
+        sampler=steps,
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        generator=Generator(),
     )
 
 
@@ -188,14 +188,14 @@ def train(recipe: Recipe, budget: Budget) -> State:
     state = _resume(recipe, optimiser, budget)
     limit, saved, figures = budget.minutes * 60, state.spent, dict[str, float]()
     began, first = time.monotonic() - state.spent, state.step
-    data = drawn_ahead(recipe.name, recipe.draw, count(first), budget.workers) if recipe.draw else None
+    data = drawn_ahead(recipe.name, recipe.draw, count(first), budget.workers) if recipe.draw else repeat(None)
     with (budget.folder / f"{recipe.name}.jsonl").open("a") as log:
         while state.spent < limit and state.step not in (budget.steps, recipe.steps):
             progress = state.step / recipe.steps if recipe.steps else state.spent / limit
             rate = learning_rate(recipe, state.step, progress)
             for group in optimiser.param_groups:
                 group["lr"] = rate
-            now = _step(recipe, budget, optimiser, state, next(data) if data is not None else None)
+            now = _step(recipe, budget, optimiser, state, next(data))
             figures = {key: 0.98 * figures.get(key, value) + 0.02 * value for key, value in now.items()}
             state.step += 1
             before, state.spent = state.spent, time.monotonic() - began
