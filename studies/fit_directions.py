@@ -85,7 +85,7 @@ def gradients(model: GuidedModel, prompts: int, cache: Path) -> Mapping[str, Any
         training[grammar.caption(grammar.sample(source))] = None
     texts = [*grammar.tuning_prompts(TUNING), *training]
     held: dict[str, Any] = torch.load(cache) if cache.exists() else {"prompts": []}
-    sampler = TrajectorySampler(model, steps_of(model, CONFIG), CONFIG.guidance_scale, MicroBatch(16))
+    sampler = TrajectorySampler(model, steps_of(model, CONFIG), CONFIG, MicroBatch(16))
     for start in range(len(held["prompts"]), len(texts), BATCH):
         part = texts[start : start + BATCH]
         g, c = of_prompts(sampler, part, [FIRST_SEED + start + i for i in range(len(part))])

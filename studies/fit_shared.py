@@ -55,7 +55,7 @@ def gradients(count: int, seeds: int, every: int) -> dict[int, Tensor]:
     """Return the gradients (prompts, seeds, numbers) at every so many denoising steps."""
     model, clip, config = nulltta.load_model("embedded"), rewards.load("clip"), NullTTAConfig.preset("embedded")
     texts, steps, memory = test_prompts(count), steps_of(model, config), MicroBatch(16)
-    sampler = TrajectorySampler(model, steps, config.guidance_scale, memory)
+    sampler = TrajectorySampler(model, steps, config, memory)
     found: dict[int, list[Tensor]] = {i: [] for i in range(every - 1, len(steps), every)}
     for seed in range(seeds):
         path = sampler(texts, [seed] * count)

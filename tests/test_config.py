@@ -16,7 +16,7 @@ from nulltta.errors import InvalidValue
 def test_defaults_are_published_except_for_zeroth_order_directions() -> None:
     assert asdict(NullTTAConfig()) == {
         "num_inference_steps": 100, "guidance_scale": 7.5, "guidance": "cfg", "nag_scale": 4.0, "nag_tau": 2.5,
-        "nag_alpha": 0.25, "nag_norm": "l1", "inner_steps": (5, 25), "num_particles": 3,
+        "nag_alpha": 0.25, "nag_norm": "l1", "nag_null": "empty", "inner_steps": (5, 25), "num_particles": 3,
         "reward_weight": None, "kl_weight": 0.002, "prior_weight": None, "prior_variance": 0.01, "annealing": 0.008,
         "learning_rate": 0.01, "eta": 1.0, "conventions": "paper", "gradient": "auto",
         "zeroth_order_samples": 4, "zeroth_order_radius": 0.1, "zeroth_order_directions": "cma",

@@ -208,7 +208,7 @@ def align(
         method: "null-tta", "plain", the name of one of `nulltta.baselines`, or any callable (Problem) -> Stream.
         seed: an int gives every prompt the same noise, as in a paired comparison; or one per prompt. Several seeds
             for a single prompt give several pictures of it.
-        negative_prompt: the text of φ; one, or one per prompt.
+        negative_prompt: the text of φ; one, or one per prompt. For empty ones see `NullTTAConfig.nag_null`.
         latents: initial latents (B, K, C, h, w), or (K, C, h, w) for one prompt, instead of the seed's.
         start: a null text that was learnt before (a `NullText`, a `FittedNullText` or a file of either), from which φ'
             starts at every denoising step; φ if None. The objective still holds φ' to φ. The method "plain" samples
@@ -330,7 +330,7 @@ def make_problem(
         config = config or NullTTAConfig.preset(model.name)
         model = with_guidance(model, config)
         _warn_of_unknown_words(model, prompts)
-        cond, null = model.encode(prompts, negatives)
+        cond, null = model.encode(prompts, config.negatives(prompts, negatives))
         reward = rewards.load(reward)
         reward.require_model(model)
         problem = Problem(

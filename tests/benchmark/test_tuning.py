@@ -20,8 +20,8 @@ from nulltta.benchmark.plan import Arm, Plan
 from nulltta.benchmark.run import JobSampler, WorkerMachine
 from nulltta.benchmark.store import ImageRow
 from nulltta.benchmark.timing import Clock
-from nulltta.benchmark.tune import GRID, MARGIN, at_edge, chosen, tuning_arms
-from nulltta.benchmark.tuned import TunedSettings, nearest, read_settings
+from nulltta.benchmark.tune import FEW_STEP_GRID, GRID, MARGIN, at_edge, chosen, tuning_arms
+from nulltta.benchmark.tuned import TunedSettings, nearest, packaged_settings, read_settings
 from nulltta.embedded.worlds import WORLDS
 from nulltta.evaluation.bootstrap import paired_gain
 
@@ -155,10 +155,12 @@ def _rows(arm: str, target: np.ndarray, held: np.ndarray) -> list[ImageRow]:
     ]
 
 
-def test_the_settings_in_the_package_are_readable() -> None:
-    for tuned in read_settings():
-        assert set(tuned.settings) <= set(GRID)
-        json.dumps(tuned.settings)
+def test_the_settings_in_the_package_are_readable_and_suit_the_model() -> None:
+    for model, grid in ("embedded", GRID), ("scenes", GRID), ("embedded-turbo", FEW_STEP_GRID):
+        for tuned in read_settings(packaged_settings(model)):
+            assert set(tuned.settings) <= set(grid)
+            json.dumps(tuned.settings)
+    assert packaged_settings("embedded") != packaged_settings("embedded-turbo")
 
 
 def test_seconds_on_a_cpu_are_processor_time() -> None:

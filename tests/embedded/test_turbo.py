@@ -60,6 +60,10 @@ def test_the_shipped_lora_is_small_and_loads_by_name() -> None:
     result = nulltta.align(model, PROMPT, "clip", config=config, progress=False)
     assert result.images.shape == (1, 3, 64, 64)
     assert float(result.baseline_rewards) > 0.8  # a picture of its prompt, in four evaluations
+    own = nulltta.align(model, PROMPT, "clip", config=config.without_null_text(), method="plain", progress=False).images
+    torch.testing.assert_close(result.baseline, own, rtol=0, atol=1e-5)  # φ is the prompt, which guides nothing
+    negative = nulltta.align(model, PROMPT, "clip", config=config, method="plain", negative_prompt="a fox").images
+    assert float((negative - own).abs().max()) > 0.01
 
     learnt, teacher = result.null_text[0], nulltta.load_model("embedded")
     assert torch.equal(nulltta.replay(model, learnt, exact=True), result.images)

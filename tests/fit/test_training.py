@@ -166,14 +166,24 @@ def test_a_setting_out_of_range_is_refused_by_its_name(field: str, value: Any) -
     assert refused.value.field == field
 
 
-def test_a_null_text_is_fitted_and_applied_under_attention_guidance(model: Any) -> None:
+@pytest.mark.parametrize("nag_null", ["empty", "prompt"])
+def test_a_null_text_is_fitted_and_applied_under_attention_guidance(model: Any, nag_null: Any) -> None:
     """The stock call, which has no null branch, gives the pictures of the replay."""
-    config = NullTTAConfig.preset("2-step", eta=0.0)
-    choices = settings(form="steps", updates=2, validate_every=2, between=(0.0, 1.0))
-    null_text, steps = drained(problem(model, config=config, settings=choices))
+    config = NullTTAConfig.preset("2-step", eta=0.0, nag_null=nag_null)
+    null_text, steps = drained(
+        problem(model, config=config, settings=settings(form="steps", updates=2, validate_every=2))
+    )
     assert steps[-1].gains
+    assert null_text.between == (0, 2)  # all of so few steps
     ours = replay(model, null_text, prompt="a cat", seeds=[3])
     with null_text.apply(model.pipeline):
         theirs = stock_images(model, "a cat", "", config, seed=3)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
-    assert float((ours - replay(model, null_text, prompt="a cat", seeds=[3], plain=True)).abs().max()) > 0
+    plain = replay(model, null_text, prompt="a cat", seeds=[3], plain=True)
+    assert float((ours - plain).abs().max()) > 0
+    assert torch.allclose(plain, stock_images(model, "a cat", "", config, seed=3), rtol=0, atol=1e-5) == (
+        nag_null == "prompt"  # φ is the prompt, so that nothing is guided
+    )
+    other = replace(config, nag_null="empty" if nag_null == "prompt" else "prompt")
+    with pytest.raises(InvalidValue, match=f"must be {nag_null}, from which the null text to start from counts"):
+        nulltta.align(model, "a cat", "brightness", config=other, start=null_text)

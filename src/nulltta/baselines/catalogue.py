@@ -41,7 +41,7 @@ class Cost:
     """What a method spends per prompt: each·n + once denoiser evaluations.
 
     A forward pass of one branch counts 1, a forward and a backward pass count 2, and one that checkpointing repeats
-    counts again.
+    counts again. The numbers are those of classifier-free guidance, which evaluates two branches.
 
     Attributes:
         count: the field of the method that is n, such as "samples"; None if a larger budget buys n runs of the whole
@@ -55,10 +55,16 @@ class Cost:
     each: Evaluations
     once: Evaluations = 0
 
-    def of(self, method: Any, T: int) -> tuple[int, int]:
-        """Return the evaluations of a method of T denoising steps: for each of the n, and once."""
+    def of(self, method: Any, T: int, branches: int = 2) -> tuple[int, int]:
+        """Return the evaluations of a method of T denoising steps, for each of the n, and once.
+
+        Args:
+            method: the method.
+            T: the number of denoising steps.
+            branches: of a guided prediction; 1 for none but the prompt's.
+        """
         each, once = (part(method, T) if callable(part) else part * T for part in (self.each, self.once))
-        return each, once
+        return each * branches // 2, once * branches // 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +81,7 @@ class Baseline:
         steps: T -> the number of `Step`s that it yields, for progress bars; T if it passes through the schedule once.
         grid: ten settings to try in tuning; () for a method that has none to tune. A setting in the unit of a reward
             is written for a reward whose standard deviation over plain samples is 1.
+        few_steps: likewise `FEW_STEP_TRIES` settings for a model that was distilled to few steps without guidance.
     """
 
     method: Callable[[Problem], Stream]
@@ -84,6 +91,7 @@ class Baseline:
     published: MethodSettings = field(default_factory=dict)
     steps: Callable[[int], int] = _once
     grid: Sequence[MethodSettings] = ()
+    few_steps: Sequence[MethodSettings] = ()
 
 
 def _tries(names: Sequence[str], *rows: Sequence[Any]) -> list[dict[str, Any]]:
@@ -107,6 +115,13 @@ PROMPT_GRID: Sequence[MethodSettings] = _tries(
     (5.0, 0.002, 0.0032, 1, 10, 0.0),
 )  # fmt: skip
 """The same for the prompt's embedding, whose gradient is several times larger: the steps are shorter."""
+FEW_STEP_TRIES = 5
+NULL_TTA_FEW_STEPS: Sequence[MethodSettings] = _tries(
+    ("reward_weight", "learning_rate", "nag_alpha", "num_particles", "num_inference_steps", "noise_tilt"),
+    (5.0, 0.025, 0.25, 3, 4, 0.0), (5.0, 0.025, 0.5, 3, 4, 0.0), (5.0, 0.025, 0.25, 3, 4, 0.3),
+    (5.0, 0.025, 0.125, 8, 2, 0.3), (5.0, 0.025, 0.25, 8, 2, 0.3),
+)  # fmt: skip
+"""The settings to try for Null-TTA under normalized attention guidance, around the preset of the distilled model."""
 
 BASELINES: Mapping[str, Baseline] = {
     "best-of-n": Baseline(
@@ -114,6 +129,10 @@ BASELINES: Mapping[str, Baseline] = {
         grid=_tries(
             ("num_inference_steps", "eta"),
             (5, 1.0), (5, 0.0), (8, 1.0), (8, 0.0), (10, 1.0), (10, 0.0), (15, 1.0), (15, 0.0), (25, 1.0), (25, 0.0),
+        ),
+        few_steps=_tries(
+            ("num_inference_steps", "eta"),
+            (1, "auto"), (2, "auto"), (3, "auto"), (4, "auto"), (4, 0.0),
         ),
     ),
     "dps": Baseline(
@@ -123,6 +142,10 @@ BASELINES: Mapping[str, Baseline] = {
             ("scale", "num_inference_steps", "eta"),
             (0.5, 25, 1.0), (1.0, 25, 1.0), (2.0, 25, 1.0), (4.0, 25, 1.0), (1.0, 10, 1.0), (2.0, 10, 1.0),
             (4.0, 10, 1.0), (8.0, 10, 1.0), (2.0, 10, 0.0), (4.0, 5, 1.0),
+        ),
+        few_steps=_tries(
+            ("scale", "num_inference_steps", "eta"),
+            (1.0, 4, "auto"), (2.0, 4, "auto"), (2.0, 8, "auto"), (2.0, 4, 0.0), (4.0, 4, 0.0),
         ),
     ),
     "das": Baseline(
@@ -143,6 +166,11 @@ BASELINES: Mapping[str, Baseline] = {
             (10.0, "difference", 10, 1.0), (3.0, "max", 10, 1.0), (3.0, "difference", 25, 1.0),
             (10.0, "difference", 25, 1.0),
         ),
+        few_steps=_tries(
+            ("reward_weight", "potential", "num_inference_steps", "eta"),
+            (3.0, "difference", 4, "auto"), (10.0, "difference", 4, "auto"), (3.0, "max", 4, "auto"),
+            (10.0, "difference", 2, "auto"), (10.0, "difference", 8, "auto"),
+        ),
     ),
     "dno": Baseline(
         method=DNO(), about="all of the sampler's noise is optimised", needs_gradient=True,
@@ -151,6 +179,11 @@ BASELINES: Mapping[str, Baseline] = {
             ("learning_rate", "regularisation", "num_inference_steps", "eta"),
             (0.03, 0.0, 5, 1.0), (0.1, 0.0, 5, 1.0), (0.2, 0.0, 5, 1.0), (0.1, 0.1, 5, 1.0), (0.2, 1.0, 5, 1.0),
             (0.03, 0.0, 10, 1.0), (0.1, 0.0, 10, 1.0), (0.2, 0.0, 3, 1.0), (0.1, 0.0, 3, 1.0), (0.1, 0.0, 5, 0.0),
+        ),
+        few_steps=_tries(
+            ("learning_rate", "regularisation", "num_inference_steps", "eta"),
+            (0.1, 0.0, 1, "auto"), (0.2, 0.0, 1, "auto"), (0.1, 0.1, 1, "auto"), (0.1, 0.0, 2, "auto"),
+            (0.2, 0.0, 4, "auto"),
         ),
     ),
     "reno": Baseline(
@@ -161,6 +194,11 @@ BASELINES: Mapping[str, Baseline] = {
             (1.0, 20.0, 5, 0.0), (1.0, 40.0, 5, 0.0), (1.0, 80.0, 5, 0.0), (1.0, 160.0, 5, 0.0), (1.0, 40.0, 10, 0.0),
             (1.0, 80.0, 10, 0.0), (1.0, 40.0, 3, 0.0), (1.0, 80.0, 3, 0.0), (1.0, 80.0, 5, 1.0), (1.0, 160.0, 5, 1.0),
         ),
+        few_steps=_tries(
+            ("reward_weight", "learning_rate", "num_inference_steps", "eta"),
+            (1.0, 5.0, 1, "auto"), (1.0, 20.0, 1, "auto"), (1.0, 40.0, 1, "auto"), (1.0, 40.0, 2, "auto"),
+            (1.0, 80.0, 4, "auto"),
+        ),
     ),
     "noise-tilt": Baseline(
         method=NoiseTilt(), about="each step's noise leans towards the reward's gradient; the best of k runs",
@@ -169,6 +207,10 @@ BASELINES: Mapping[str, Baseline] = {
             ("strength", "num_inference_steps", "eta"),
             (0.1, 25, 1.0), (0.2, 25, 1.0), (0.3, 25, 1.0), (0.5, 25, 1.0), (0.2, 10, 1.0), (0.3, 10, 1.0),
             (0.5, 10, 1.0), (0.7, 10, 1.0), (0.3, 5, 1.0), (0.5, 5, 1.0),
+        ),
+        few_steps=_tries(
+            ("strength", "num_inference_steps", "eta"),
+            (0.3, 4, "auto"), (0.7, 4, "auto"), (0.3, 8, "auto"), (0.5, 8, "auto"), (0.7, 8, "auto"),
         ),
     ),
     "lidar": Baseline(

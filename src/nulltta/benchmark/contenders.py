@@ -1,9 +1,10 @@
 """The contenders, and how each spends a budget of denoiser evaluations.
 
 A forward pass of one branch counts 1, a forward and a backward pass count 2. With T denoising steps a plain sample
-costs 2T, and a method of `nulltta.baselines` buys with a budget B the largest n of which its cost each·n + once is at
-most B. Null-TTA and its variants take as many inner steps as the budget leaves beside their candidates. Every contender
-may have its own T and η among its settings, as any other field of `NullTTAConfig`.
+costs 2T, or T where a model was distilled to need no guidance, and a method of `nulltta.baselines` buys with a budget
+B the largest n of which its cost each·n + once is at most B. Null-TTA and its variants take as many inner steps as the
+budget leaves beside their candidates. Every contender may have its own T and η among its settings, as any other field
+of `NullTTAConfig`.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from typing import Any
 
 from nulltta.algorithm.budget import spent
 from nulltta.baselines.catalogue import BASELINES, Baseline, Cost, MethodSettings
-from nulltta.benchmark.plan import FITTED, Arm
+from nulltta.benchmark.noise_network import about_network
+from nulltta.benchmark.plan import FITTED, MOVED_NOISE, Arm
 from nulltta.config import FormName, NullTTAConfig
-from nulltta.errors import InvalidValue
+from nulltta.errors import InvalidValue, LoadError
 from nulltta.null_text.fitted import FittedNullText
 
 DIVIDED, MULTIPLIED = ("scale", "reward_weight"), ("temperature", "regularisation")
@@ -29,12 +31,14 @@ class ContenderTask:
     """What the contenders have to do, besides the budget.
 
     Attributes:
-        config: T, guidance and everything else that the methods share.
+        config: T, guidance and everything else that the methods share; those that move no null text sample without the
+            guidance that is there for its sake (`NullTTAConfig.without_null_text`).
         target: the reward, by name or expression.
         unit: the standard deviation of the reward over plain samples of the tuning prompts.
         differentiable: whether the reward gives a gradient.
         settings: each contender's own settings, as tuned, in `unit`s; see `DIVIDED`.
-        fitted: files that `nulltta fit` wrote, of which the contenders take those that were fitted for the target.
+        fitted: files that `nulltta fit` or `studies/hyper_noise.py` wrote, of which the contenders take those that were
+            learnt for the target.
     """
 
     config: NullTTAConfig
@@ -116,8 +120,9 @@ def _counted(method: str, cost: Cost) -> MakeArm:
         found = {**BASELINES[method].published, **task.of(method)}
         settings = {name: value for name, value in found.items() if name in own}
         changes = {name: value for name, value in found.items() if name not in own}
-        task = replace(task, config=replace(task.config, **changes))
-        each, once = cost.of(replace(published, **settings), task.config.num_inference_steps)
+        task = replace(task, config=replace(task.config.without_null_text(), **changes))
+        branches, _ = task.config.branches
+        each, once = cost.of(replace(published, **settings), task.config.num_inference_steps, branches)
         n = _count(method, budget, each, once)
         if cost.count is None:
             return replace(_arm(method, task, settings=settings), samples=n)
@@ -156,8 +161,9 @@ def _without_consistency(budget: int, task: ContenderTask) -> Arm:
 def _selection(budget: int, task: ContenderTask) -> Arm:
     """Return Null-TTA without inner steps: the whole budget goes into candidates."""
     tuned = {name: value for name, value in task.of("null-tta").items() if name in ("num_inference_steps", "eta")}
-    config = replace(task.config, **{**tuned, "inner_steps": (0, 0), "noise_tilt": 0.0})
-    config = replace(config, num_particles=_count("selection", budget, each=2 * config.num_inference_steps))
+    config = replace(task.config.without_null_text(), **{**tuned, "inner_steps": (0, 0), "noise_tilt": 0.0})
+    branches, _ = config.branches
+    config = replace(config, num_particles=_count("selection", budget, each=branches * config.num_inference_steps))
     return _arm("null-tta", replace(task, config=config.resolved(differentiable=task.differentiable)))
 
 
@@ -169,7 +175,7 @@ def _second_pass(method: str, config: NullTTAConfig) -> int:
 
 def _plain(budget: int, task: ContenderTask) -> Arm:  # noqa: ARG001 - its cost is fixed
     """Return plain sampling."""
-    return _arm("plain", task)
+    return _arm("plain", replace(task, config=task.config.without_null_text()))
 
 
 def _fitted(form: FormName) -> MakeArm:
@@ -177,12 +183,34 @@ def _fitted(form: FormName) -> MakeArm:
 
     def make(budget: int, task: ContenderTask) -> Arm:  # noqa: ARG001 - its cost is fixed
         for file in task.fitted:
-            about = FittedNullText.load(file).about
+            about = _about(file)
             if (about.get("form"), about.get("reward")) == (form, task.target):
                 return _arm(FITTED, task, settings={"file": file})
         raise InvalidValue(f"no file of form '{form}' for '{task.target}' was given (--fitted)")
 
     return make
+
+
+def _hyper_noise(steps: int) -> MakeArm:
+    """Return plain sampling in a number of steps from the noise that a network moved for the target."""
+
+    def make(budget: int, task: ContenderTask) -> Arm:  # noqa: ARG001 - its cost is fixed
+        for file in task.fitted:
+            about = _about(file)
+            if "form" not in about and about.get("reward") == task.target:
+                config = replace(task.config.without_null_text(), num_inference_steps=steps)
+                return _arm(MOVED_NOISE, replace(task, config=config), settings={"file": file})
+        raise InvalidValue(f"no noise network for '{task.target}' was given (--fitted)")
+
+    return make
+
+
+def _about(file: str) -> dict[str, Any]:
+    """Return how a fitted null text, which has a "form", or a noise network, which has none, was learnt."""
+    try:
+        return dict(FittedNullText.load(file).about)
+    except LoadError:
+        return about_network(file)
 
 
 def _arm(method: str, task: ContenderTask, settings: MethodSettings | None = None) -> Arm:
@@ -201,6 +229,7 @@ ABLATIONS: Mapping[str, Contender] = {
     "selection": Contender(_selection, "no inner steps: the best of K candidates at each step"),
     "one-candidate": Contender(_null_tta(num_particles=1), "K = 1: no choice among candidates"),
     "no-consistency": Contender(_without_consistency, "without the consistency term"),
+    "no-tilt": Contender(_null_tta(noise_tilt=0.0), "no noise is tilted along the reward's gradient"),
     "no-prior": Contender(_null_tta(prior_weight=0.0), "without the prior term"),
     "no-regulariser": Contender(_null_tta(kl_weight=0.0), "λ2 = 0: without either term"),
     "every-step": Contender(_null_tta(optimise_between=(0.0, 1.0)), "inner steps at all denoising steps"),
@@ -219,6 +248,8 @@ RIVALS: Mapping[str, Contender] = {
     },
     "fitted-constant": Contender(_fitted("constant"), "one fitted null text for all prompts, as ReNeg's", fixed=True),
     "fitted-prompt": Contender(_fitted("prompt"), "a null text that a fitted network makes of the prompt", fixed=True),
+    "hyper-noise-1": Contender(_hyper_noise(1), "one step from the noise that a learnt network moves", fixed=True),
+    "hyper-noise-4": Contender(_hyper_noise(4), "four steps from it", fixed=True),
     "null-tta": Contender(_null_tta(), "the null text is optimised at each step"),
 }  # fmt: skip
 

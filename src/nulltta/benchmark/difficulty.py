@@ -19,7 +19,7 @@ to fail among the hard ones, and every method would seem to help there."""
 def plain_rates(model: GuidedModel, prompts: Sequence[str], config: NullTTAConfig, batch_size: int) -> list[float]:
     """Return the share of plain samples of each prompt that show all of it, by the judge of the model's world; NaN
     becomes 0 for prompts outside its grammar."""
-    judge, rates = facts(model.name), [0.0] * len(prompts)
+    judge, rates, config = facts(model.name), [0.0] * len(prompts), config.without_null_text()
     for draw in DRAWS:
         for start in range(0, len(prompts), batch_size):
             batch = list(prompts[start : start + batch_size])

@@ -9,12 +9,15 @@ from typing import Any
 from nulltta.algorithm.problem import Problem
 from nulltta.alignment import METHODS
 from nulltta.benchmark.fitted import FittedSampling
+from nulltta.benchmark.noise_network import NoiseNetworkSampling
 from nulltta.benchmark.repeated import BestOf
 from nulltta.config import NullTTAConfig
 from nulltta.contracts import Stream
 from nulltta.errors import InvalidValue
 
-FITTED = "fitted"
+FITTED, MOVED_NOISE = "fitted", "moved noise"
+"""The methods that sample under what was learnt once, which only the benchmark has: those of `LEARNT`."""
+LEARNT: Mapping[str, Any] = {FITTED: FittedSampling(), MOVED_NOISE: NoiseNetworkSampling()}
 RowKey = tuple[str, int, int]
 """What identifies a row: the key of its arm, the number of its prompt, its seed."""
 
@@ -27,7 +30,7 @@ class Arm:
         name: the contender's name.
         target: the reward that is raised, as `nulltta.rewards.load` reads it.
         budget: a label such as "300 evaluations"; "" where no budget applies.
-        method: the name of a method of `align`, or `FITTED` for sampling under a fitted null text.
+        method: the name of a method of `align`, or of `LEARNT`.
         settings: the fields of the method itself.
         samples: the number of runs, of which the best counts.
         config: the fields of `NullTTAConfig`.
@@ -48,7 +51,7 @@ class Arm:
 
     def build(self) -> tuple[Callable[[Problem], Stream], NullTTAConfig]:
         """Make the method and its configuration, as `align` takes them."""
-        method: Any = FittedSampling() if self.method == FITTED else METHODS[self.method]
+        method: Any = LEARNT[self.method] if self.method in LEARNT else METHODS[self.method]
         if self.settings:
             method = replace(method, **self.settings)
         return method if self.samples == 1 else BestOf(method, self.samples), NullTTAConfig(**self.config)

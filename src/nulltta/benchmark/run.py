@@ -20,6 +20,7 @@ from nulltta.alignment import align
 from nulltta.benchmark.counting import counted
 from nulltta.benchmark.fitted import FittedSampling
 from nulltta.benchmark.measures import Measures
+from nulltta.benchmark.noise_network import NoiseNetworkSampling
 from nulltta.benchmark.plan import Plan, SamplingJob
 from nulltta.benchmark.store import BenchmarkFolder, ImageRow
 from nulltta.benchmark.timing import Clock
@@ -96,6 +97,8 @@ class JobSampler:
         except NullTTAError as error:
             raise NullTTAError(f"{job.arm.name}, target '{job.arm.target}', prompt '{prompts[0]}': {error}") from error
         n, (spent, clock) = len(prompts), began.spent(images.device)
+        if isinstance(method, NoiseNetworkSampling):  # it evaluates a denoiser of its own, once per image
+            evaluations.forward += n
         scores, features = self.measures(images, prompts), self.measures.packed_features(images)
         if isinstance(method, FittedSampling):  # outside of what is counted and timed
             nats = method.nats(result.problem).tolist()

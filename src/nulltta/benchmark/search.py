@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 
+from nulltta.baselines.catalogue import MethodSettings
 from nulltta.benchmark.plan import Arm, Plan
 from nulltta.benchmark.request import Say, check_rewards, check_sampling, check_targets, measured_task
 from nulltta.benchmark.run import OnRows, WorkerMachine, sample
 from nulltta.benchmark.store import PLAN, BenchmarkFolder
-from nulltta.benchmark.tune import GRID, RULE, chosen, tuning_arms
+from nulltta.benchmark.tune import RULE, chosen, grid_of, tuning_arms
 from nulltta.config import NullTTAConfig
 from nulltta.errors import InvalidValue, blaming
 from nulltta.files import atomic
@@ -35,7 +36,7 @@ class TuningRequest:
         seeds: the draws of noise, by number.
         config: the fields of `NullTTAConfig` that differ from the model's preset.
         batch_size: how many prompts are sampled together.
-        contenders: which contenders to tune; () for all of `GRID`.
+        contenders: which contenders to tune; () for all that have a grid.
 
     Raises:
         InvalidValue: if any part is invalid.
@@ -53,8 +54,8 @@ class TuningRequest:
     contenders: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        if unknown := [name for name in self.contenders if name not in GRID]:
-            raise InvalidValue(f"'{unknown[0]}' has no settings to tune: known are {', '.join(GRID)}", "contender")
+        if unknown := [name for name in self.contenders if name not in self.grid]:
+            raise InvalidValue(f"'{unknown[0]}' has no settings to tune: known are {', '.join(self.grid)}", "contender")
         if self.searched < 2:
             raise InvalidValue(f"must be 2 or more, not {self.searched}", field="prompts")
         if wrong := [budget for budget in self.budgets if budget < 1]:
@@ -65,7 +66,11 @@ class TuningRequest:
         check_targets(self.model, self.targets)
         with blaming("held_out"):
             check_rewards(self.held_out)
-        NullTTAConfig.preset(self.model, **self.config)
+
+    @property
+    def grid(self) -> Mapping[str, Sequence[MethodSettings]]:
+        """The tries of each contender that can be tuned for the model."""
+        return grid_of(NullTTAConfig.preset(self.model, **self.config))
 
 
 def search(
@@ -84,7 +89,7 @@ def search(
         NullTTAError: as `sample` does.
     """
     folder = BenchmarkFolder(out)
-    grid = {name: GRID[name] for name in asked.contenders or GRID}
+    grid = {name: asked.grid[name] for name in asked.contenders or asked.grid}
 
     def make() -> tuple[Plan, dict[str, Any]]:
         torch.set_num_threads(machine.threads_each)

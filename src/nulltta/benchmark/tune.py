@@ -6,12 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from nulltta.baselines.catalogue import BASELINES, NULL_TTA_GRID, MethodSettings
+from nulltta.baselines.catalogue import BASELINES, NULL_TTA_FEW_STEPS, NULL_TTA_GRID, MethodSettings
 from nulltta.benchmark.analysis import PLAIN, Panel, panels
 from nulltta.benchmark.contenders import ContenderTask, arm
 from nulltta.benchmark.plan import Arm, Plan
 from nulltta.benchmark.store import ImageRow
 from nulltta.benchmark.tuned import TunedSettings
+from nulltta.config import NullTTAConfig
 from nulltta.errors import InvalidValue
 from nulltta.evaluation.bootstrap import Gain
 
@@ -29,8 +30,18 @@ GRID: Mapping[str, Sequence[MethodSettings]] = {
     **{name: baseline.grid for name, baseline in BASELINES.items() if baseline.grid}, "null-tta": NULL_TTA_GRID
 }  # fmt: skip
 """Ten tries per contender, in units of the target's standard deviation (see `contenders.DIVIDED`)."""
+FEW_STEP_GRID: Mapping[str, Sequence[MethodSettings]] = {
+    **{name: baseline.few_steps for name, baseline in BASELINES.items() if baseline.few_steps},
+    "null-tta": NULL_TTA_FEW_STEPS,
+}
+"""Five tries per contender, for a model that was distilled to few steps without classifier-free guidance."""
 LIMITED = ("num_inference_steps", "eta", "num_particles", "lookahead_steps", "share")
 """Settings whose range ends for reasons other than a grid's: they are not looked at by `at_edge`."""
+
+
+def grid_of(config: NullTTAConfig) -> Mapping[str, Sequence[MethodSettings]]:
+    """Return the tries of each contender for a model with such a configuration."""
+    return FEW_STEP_GRID if config.guidance == "nag" else GRID
 
 
 def tuning_arms(

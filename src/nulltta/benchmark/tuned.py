@@ -10,10 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from nulltta.baselines.catalogue import MethodSettings
+from nulltta.config import NullTTAConfig
 from nulltta.errors import LoadError, first_line
 
-SETTINGS = Path(__file__).with_name("settings.json")
-"""The settings in the package, of the embedded model."""
+SETTINGS: Mapping[str, Path] = {
+    "cfg": Path(__file__).with_name("settings.json"),
+    "nag": Path(__file__).with_name("few_step_settings.json"),
+}
+"""The settings in the package by the guidance of a model's preset: those of the embedded model, and of the one that was
+distilled to few steps."""
 
 
 @dataclass(frozen=True)
@@ -41,14 +46,19 @@ def nearest(tuned: Sequence[TunedSettings], target: str, budget: float) -> Tuned
     return min(mine, key=lambda each: abs(math.log(max(budget, 1) / each.budget)), default=None)
 
 
-def read_settings(path: Path | None = None) -> list[TunedSettings]:
-    """Read a file that `nulltta bench tune` wrote; the one in the package if None.
+def packaged_settings(model: str) -> Path:
+    """Return the file in the package with the settings that suit a model, by its name."""
+    return SETTINGS.get(NullTTAConfig.preset(model).guidance, SETTINGS["cfg"])
+
+
+def read_settings(path: Path) -> list[TunedSettings]:
+    """Read a file that `nulltta bench tune` wrote.
 
     Raises:
         LoadError: if the file cannot be read or holds something else.
     """
     try:
-        return parsed_settings(json.loads((path or SETTINGS).read_text(encoding="utf-8")))
+        return parsed_settings(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise LoadError(f"cannot read settings from '{path}': {first_line(error)}") from error
 

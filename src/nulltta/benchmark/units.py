@@ -25,7 +25,7 @@ def scales(
     Raises:
         InvalidValue: if a reward has the same value for all samples.
     """
-    rewards = {name: load(name) for name in names}
+    rewards, config = {name: load(name) for name in names}, config.without_null_text()
     values: dict[str, list[float]] = {name: [] for name in names}
     for seed in SEEDS:
         for start in range(0, len(prompts), BATCH_SIZE):

@@ -106,7 +106,7 @@ def run(
             contenders=contender or ["rivals", "ablations"], prompts=reported, tuning=tuning,
             seeds=list(range(seeds)), measures=["colourfulness"] if measure is None else measure,
             config=_given(num_inference_steps=num_inference_steps, guidance_scale=guidance_scale),
-            settings=_settings(settings), fitted=fitted or (), batch_size=batch_size, gallery=gallery,
+            settings=_settings(settings, model), fitted=fitted or (), batch_size=batch_size, gallery=gallery,
         )  # fmt: skip
         machine, store = WorkerMachine(workers, threads, device, dtype), BenchmarkFolder(out)
         plan = prepare(request, store, machine, lambda line: say("note", line))
@@ -182,7 +182,7 @@ def calibrate(
         _, tuning = _prompts(model, 1, tuning_file, tuning_file)
         asked = CalibrationRequest(
             model=model, target=target or _world(model).target, seconds=seconds,
-            contenders=contender or ["rivals"], prompts=tuning, settings=_settings(settings),
+            contenders=contender or ["rivals"], prompts=tuning, settings=_settings(settings, model),
             config=_given(num_inference_steps=num_inference_steps, guidance_scale=guidance_scale),
         )  # fmt: skip
         machine = WorkerMachine(1, threads, device, dtype)
@@ -313,12 +313,12 @@ def _world(model: str) -> World:
     return WORLDS.get(model, WORLDS["embedded"])
 
 
-def _settings(file: Path | None) -> list[TunedSettings]:
-    """Return the contenders' settings from a file, or those in the package."""
-    from nulltta.benchmark.tuned import read_settings
+def _settings(file: Path | None, model: str) -> list[TunedSettings]:
+    """Return the contenders' settings from a file, or those in the package that suit the model."""
+    from nulltta.benchmark.tuned import packaged_settings, read_settings
 
     with blaming("settings"):
-        return read_settings(file)
+        return read_settings(file or packaged_settings(model))
 
 
 def _given(**settings: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from nulltta.errors import InvalidValue
 if TYPE_CHECKING:
     from nulltta.config.settings import NullTTAConfig
 
-NAG = ("nag_scale", "nag_tau", "nag_alpha", "nag_norm")
+NAG = ("nag_scale", "nag_tau", "nag_alpha", "nag_norm", "nag_null")
 POINTS = ("zeroth_order_samples", "zeroth_order_radius", "zeroth_order_directions")
 INNER = (
     "optimise_between", "learning_rate", "reward_weight", "kl_weight", "prior_weight", "prior_variance", "annealing",

@@ -55,19 +55,20 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         name: {"num_inference_steps": steps, "guidance_scale": scale, "annealing": "auto"}
         for name, (_, steps, scale) in STOCK.items()
     },
-    # For models that were distilled to few steps without guidance: a null text inside attention, the model's own noise
-    # where it draws any, and about the published number of inner steps at each of the fewer denoising steps.
+    # For models that were distilled to few steps without guidance: a null text inside attention that starts at the
+    # prompt, so that there is no guidance before it moves, the model's own noise where it draws any, and about the
+    # published number of inner steps at each of the fewer denoising steps.
     **{
         f"{steps}-step": {
-            "num_inference_steps": steps, "guidance": "nag", "eta": "auto", "conventions": "exact",
-            "inner_steps": counts, "annealing": "auto",
+            "num_inference_steps": steps, "guidance": "nag", "nag_null": "prompt", "eta": "auto",
+            "conventions": "exact", "inner_steps": counts, "annealing": "auto",
         }
         for steps, counts in ((1, (25, 25)), (2, (15, 25)), (4, (10, 25)), (8, (5, 25)))
     },
     # The embedded model distilled to four steps, which has no null branch.
     "embedded-turbo": {
-        "num_inference_steps": 4, "guidance": "nag", "eta": "auto", "conventions": "exact", "inner_steps": (3, 8),
-        "learning_rate": 0.025, "num_particles": 3, "annealing": "auto",
+        "num_inference_steps": 4, "guidance": "nag", "nag_null": "prompt", "eta": "auto", "conventions": "exact",
+        "inner_steps": (3, 8), "learning_rate": 0.025, "num_particles": 3, "annealing": "auto",
     },
 }  # fmt: skip
 """The fields of `NullTTAConfig` that differ from its defaults, by the preset's name."""

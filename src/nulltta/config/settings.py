@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Union, get_args
+from typing import Any, Literal, TypeVar, Union, get_args
 
 from nulltta.config.checks import number, one_of, whole
 from nulltta.config.effects import refuse_without_effect
@@ -13,6 +14,7 @@ from nulltta.errors import InvalidValue
 Conventions = Literal["paper", "release", "exact"]
 Guidance = Literal["cfg", "nag", "cfg+nag"]
 Norm = Literal["l1", "l2"]
+NagNull = Literal["empty", "prompt"]
 Gradient = Literal["auto", "autograd", "zeroth-order"]
 Directions = Literal["white", "cma"]
 Detail = Literal["full", "tiny"]
@@ -22,6 +24,9 @@ MOST = 10_000
 """The most steps, candidates or points: a mistyped number is refused before it takes all time or memory."""
 
 LARGEST_SEED = 2**63 - 1
+
+PromptT = TypeVar("PromptT")
+NegativeT = TypeVar("NegativeT")
 
 
 def _option(default: Any, text: str) -> Any:
@@ -45,6 +50,9 @@ class NullTTAConfig:
         nag_tau: NAG's τ, the most by which it may enlarge an attention output's norm; 1 or more.
         nag_alpha: NAG's α, the share of the guided attention output in the result; 0 to 1.
         nag_norm: the norm that τ bounds: "l1", as in NAG's paper, or "l2", as in its published code.
+        nag_null: what φ is under "nag" where no negative prompt is given: "empty" for the encoded empty text, or
+            "prompt" for the prompt itself, so that NAG under φ is no guidance at all, and plain sampling the model's
+            own.
         inner_steps: (n_min, n_max), the inner steps at the first denoising step and at the last; 0 to `MOST`.
         num_particles: K, the candidates drawn at each denoising step; 1 to `MOST`.
         reward_weight: λ1, the weight of the reward; 0 or more. None means 100, or 50 for zeroth order.
@@ -88,6 +96,7 @@ class NullTTAConfig:
     nag_tau: float = _option(2.5, "NAG's τ: the most by which an attention output's norm may grow, 1 or more")
     nag_alpha: float = _option(0.25, "NAG's α: share of the guided attention output, 0 to 1")
     nag_norm: Norm = _option("l1", "the norm that τ bounds: l1 (NAG's paper) or l2 (its code)")
+    nag_null: NagNull = _option("empty", "φ under nag without a negative prompt: empty (the empty text) or prompt")
     inner_steps: tuple[int, int] = _option((5, 25), "n_min n_max: inner steps at the first and last denoising step")
     num_particles: int = _option(3, "K: candidates drawn at each denoising step")
     reward_weight: float | None = _option(None, "λ1: weight of the reward; by default 100, or 50 for zeroth order")
@@ -139,7 +148,7 @@ class NullTTAConfig:
             )
         for name, choices in (
             ("conventions", Conventions), ("gradient", Gradient), ("zeroth_order_directions", Directions),
-            ("inner_decoder", Detail), ("nag_norm", Norm),
+            ("inner_decoder", Detail), ("nag_norm", Norm), ("nag_null", NagNull),
         ):  # fmt: skip
             one_of(self, name, get_args(choices))
         whole(self, "zeroth_order_samples", at_least=1, at_most=MOST)
@@ -178,7 +187,21 @@ class NullTTAConfig:
     @property
     def branches(self) -> tuple[int, int]:
         """The denoiser branches of a guided prediction, and those of them that φ' conditions."""
+        if self.guidance == "nag" and self.nag_scale == 0:
+            return 1, 0
         return {"cfg": (2, 1), "nag": (2, 2), "cfg+nag": (3, 3)}[self.guidance]
+
+    def negatives(self, prompts: Sequence[PromptT], given: Sequence[NegativeT]) -> list[PromptT | NegativeT]:
+        """Return the texts of φ: the negative prompts that were given, and by `nag_null` the prompts for empty ones."""
+        own = self.guidance == "nag" and self.nag_null == "prompt"
+        return [prompt if own and not negative else negative for prompt, negative in zip(prompts, given, strict=True)]
+
+    def without_null_text(self) -> NullTTAConfig:
+        """Return the configuration for a method that moves no null text: where normalized attention guidance is there
+        for the null text's sake alone, sampling without it; any other guidance is the model's own."""
+        if self.guidance != "nag":
+            return self
+        return replace(self, nag_scale=0.0, inner_steps=(0, 0), noise_tilt=0.0, kl_target=None)
 
     def _check_inner_steps(self) -> None:
         counts = self.inner_steps

@@ -12,6 +12,8 @@ from nulltta.errors import InvalidValue
 
 LEARNING_RATES: Mapping[str, float] = {"constant": 2e-3, "steps": 5e-3, "prompt": 5e-5, "tokens": 1e-3}
 """The peak learning rate of each form. One step of the form "prompt" moves all numbers of Δ, many weights together."""
+FEW_STEPS = 8
+"""Up to how many denoising steps a null text is fitted at all of them."""
 PRIOR_WEIGHTS: Mapping[str, float] = {"constant": 3e-4, "steps": 3e-4, "prompt": 3e-4}
 """λ2 of the prior by form; the form "tokens" keeps that of the model's preset.
 
@@ -36,7 +38,8 @@ class FitSettings:
         fresh: how many of them are replaced at a time; 1 or more.
         refresh_every: after how many updates they are replaced; 1 or more.
         between: (from, to), the share of the denoising steps at which the null text differs from φ. None means all of
-            them for the form "tokens", so that tools without steps can use it, and (0.33, 1) for the others.
+            them for the form "tokens", so that tools without steps can use it, and where there are few (`FEW_STEPS`),
+            the first of which decides most of the picture; else (0.33, 1).
         validate_every: after how many updates pictures of the validation prompts are compared; 1 or more.
         seed: the seed of all draws; 0 or more.
 
@@ -72,7 +75,7 @@ class FitSettings:
         number(self, "average")
         if self.average >= 1:
             raise InvalidValue(f"must be below 1, not {self.average:g}", "average")
-        if len(self.span) != 2 or not 0 <= self.span[0] < self.span[1] <= 1:
+        if self.between is not None and (len(self.between) != 2 or not 0 <= self.between[0] < self.between[1] <= 1):
             raise InvalidValue(f"must be two shares of the denoising steps, 0 <= from < to <= 1, not {self.between}",
                                "between")  # fmt: skip
 
@@ -81,9 +84,9 @@ class FitSettings:
         """The peak learning rate, with the form's own filled in."""
         return LEARNING_RATES[self.form] if self.learning_rate is None else self.learning_rate
 
-    @property
-    def span(self) -> tuple[float, float]:
-        """The share of the denoising steps, with the form's own filled in."""
-        if self.between is not None:
-            return self.between
-        return (0.0, 1.0) if self.form == "tokens" else (0.33, 1.0)
+    def span(self, steps: int) -> tuple[int, int]:
+        """Return (first, end), those of a number of denoising steps at which the null text differs from φ."""
+        everywhere = self.form == "tokens" or steps <= FEW_STEPS
+        shares = self.between or ((0.0, 1.0) if everywhere else (0.33, 1.0))
+        first, end = (round(share * steps) for share in shares)
+        return first, max(end, first + 1)

@@ -124,8 +124,7 @@ class FitProblem:
     @cached_property
     def span(self) -> tuple[int, int]:
         """(first, end), the denoising steps at which the null text is fitted."""
-        first, end = (round(share * len(self.steps)) for share in self.settings.span)
-        return first, max(end, first + 1)
+        return self.settings.span(len(self.steps))
 
     def null_text(self, form: Form, **about: Any) -> FittedNullText:
         """Return a form as a null text that says how it was made."""
@@ -181,7 +180,7 @@ class _Training:
 
     def __init__(self, problem: FitProblem) -> None:
         p, settings = problem, problem.settings
-        _, null = p.model.encode([p.prompts[0]], [""])
+        _, null = p.model.encode(p.prompts[:1], p.config.negatives(p.prompts[:1], [""]))
         torch_seed = int(torch.randint(2**62, (1,), generator=randomness.generator(settings.seed, "fit", "form")))
         with torch.random.fork_rng(devices=[]):  # layers draw their first weights from the ambient generator
             torch.manual_seed(torch_seed)
@@ -199,7 +198,7 @@ class _Training:
         self.sampled = 0  # trajectories
         self.pool: Pool | None = None
         target = {p.reward.name: as_measure(p.reward)}
-        self.sampler = TrajectorySampler(p.model, p.steps, p.config.guidance_scale, p.memory)
+        self.sampler = TrajectorySampler(p.model, p.steps, p.config, p.memory)
         measures = {**target, **p.guards, **p.measures}
         self.validation = Validation(self.sampler, p.validation, measures, settings.fresh)
 
@@ -254,7 +253,7 @@ class _Training:
         i = int(torch.randint(*p.span, (1,), generator=source))
         rows = torch.randperm(len(pool.prompts), generator=source)[: settings.rows]
         prompts = [p.prompts[index] for index in pool.prompts[rows].tolist()]
-        cond, null = p.model.encode(prompts, [""] * len(prompts))
+        cond, null = p.model.encode(prompts, p.config.negatives(prompts, [""] * len(prompts)))
         x, step = pool.latents[rows, i].float().to(next(iter(null.values())).device), p.steps[i]
         with torch.no_grad():
             eps_cond, eps_null = (predicted(p.model, p.memory, x, step, branch) for branch in (cond, null))

@@ -12,6 +12,7 @@ from nulltta.algorithm import randomness
 from nulltta.algorithm.memory import MicroBatch
 from nulltta.algorithm.objective import predict_branches
 from nulltta.algorithm.sampling import denoise
+from nulltta.config import NullTTAConfig
 from nulltta.contracts import GuidedModel, NoiseStep
 from nulltta.null_text.fitted import FittedNullText
 
@@ -44,13 +45,13 @@ class TrajectorySampler:
     Attributes:
         model: the model.
         steps: the T denoising steps.
-        scale: s, the guidance scale.
+        config: the guidance and its scale.
         memory: how many rows go through the networks at once.
     """
 
     model: GuidedModel
     steps: Sequence[NoiseStep]
-    scale: float
+    config: NullTTAConfig
     memory: MicroBatch
 
     @torch.no_grad()
@@ -75,7 +76,7 @@ class TrajectorySampler:
     def _together(self, prompts: Sequence[str], seeds: Sequence[int], null_text: FittedNullText | None) -> Tensor:
         """Sample trajectories in one batch."""
         model, steps = self.model, self.steps
-        cond, null = model.encode(prompts, [""] * len(prompts))
+        cond, null = model.encode(prompts, self.config.negatives(prompts, [""] * len(prompts)))
         x = randomness.initial_latents(model, seeds, 1, len(steps))[:, 0].to(next(iter(null.values())).device)
 
         def branches(i: int, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -86,5 +87,5 @@ class TrajectorySampler:
             return randomness.seeded(seeds, i, x, 1)[:, 0]
 
         path = [x]
-        path += [x_next for _, _, x_next in denoise(model, x, steps, branches, noise, self.scale)]
+        path += [x_next for _, _, x_next in denoise(model, x, steps, branches, noise, self.config.guidance_scale)]
         return torch.stack(path, 1)

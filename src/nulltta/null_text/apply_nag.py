@@ -54,7 +54,7 @@ def attention_guided(null_text: Applicable, pipeline: Any, *, exact: bool) -> It
             "network beside the denoiser, can; replay it instead"
         )
     null = None
-    if not null_text.prompt:  # a fitted one counts from φ, which the call does not encode
+    if not null_text.prompt and config.nag_null == "empty":  # counts from φ, which the call does not encode
         null = null_text.null or _encoded_null(pipeline, where)
     with ExitStack() as undo:
         for denoiser in denoisers(pipeline).values():

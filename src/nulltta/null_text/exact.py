@@ -28,7 +28,7 @@ MAX_CANDIDATES = 1024
 """The most candidates that a file may claim: more would ask for memory, not for a replay."""
 SAMPLING = ("num_inference_steps", "guidance_scale", "eta")
 """The settings that replay uses."""
-GUIDANCE = ("guidance", "nag_scale", "nag_tau", "nag_alpha", "nag_norm")
+GUIDANCE = ("guidance", "nag_scale", "nag_tau", "nag_alpha", "nag_norm", "nag_null")
 """Those that it uses too where the guidance is not classifier-free."""
 
 BatchPosition: TypeAlias = tuple[int, int]

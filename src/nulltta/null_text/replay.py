@@ -64,9 +64,9 @@ def replay(
         raise InvalidValue("is needed: the null text was fitted for all prompts", "prompt")
     config = config or recorded_config(null_text.about)
     model = with_guidance(model, config)
-    # φ' takes the negative prompt's place; a fitted one counts from that of the empty prompt.
+    # φ' takes the negative prompt's place; a fitted one counts from that of a call without one.
     unused = shown if isinstance(shown, EncodedPrompt) and isinstance(learnt, NullText) else ""
-    cond, phi = model.encode([shown] * count, [unused] * count)
+    cond, phi = model.encode([shown] * count, config.negatives([shown], [unused]) * count)
     steps = steps_of(model, config)
     device = next(iter(cond.values())).device
     if isinstance(learnt, NullText):

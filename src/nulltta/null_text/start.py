@@ -8,6 +8,7 @@ from typing import TypeAlias
 from nulltta.algorithm.problem import NullPath, Problem
 from nulltta.contracts import Embedding
 from nulltta.errors import DoesNotFit, InvalidValue
+from nulltta.null_text.exact import recorded_config
 from nulltta.null_text.first_version import renamed
 from nulltta.null_text.fitted import FittedNullText
 from nulltta.null_text.forms import free_shapes
@@ -43,6 +44,9 @@ def started(problem: Problem, given: AnyStart) -> NullPath:
     """
     null_text = given if isinstance(given, NullText | FittedNullText) else load(given, problem.model)
     null_text.require_fit(problem.model)
+    made, config = recorded_config(null_text.about), problem.config
+    if isinstance(null_text, FittedNullText) and made.guidance == "nag" and made.nag_null != config.nag_null:
+        raise InvalidValue(f"must be {made.nag_null}, from which the null text to start from counts", "nag_null")
     learnt = renamed(null_text, problem.model) if isinstance(null_text, NullText) else null_text
     timesteps = [step.timestep for step in problem.schedule()]
 
