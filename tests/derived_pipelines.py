@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -54,6 +55,40 @@ def _sana_controlnet(diffusers: Any, parts: Mapping[str, Any]) -> dict[str, Any]
     return {"controlnet": loud(net)}
 
 
+def _z_controlnet(diffusers: Any, parts: Mapping[str, Any]) -> dict[str, Any]:
+    net = diffusers.ZImageControlNetModel(
+        control_layers_places=[0], control_refiner_layers_places=[0], control_in_dim=4, dim=32, n_refiner_layers=1,
+        n_heads=2, n_kv_heads=2,
+    )  # fmt: skip
+    return {"controlnet": loud(net.from_transformer(net, parts["transformer"]))}
+
+
+def _z_inpainting(diffusers: Any, parts: Mapping[str, Any]) -> dict[str, Any]:
+    net = diffusers.ZImageControlNetModel(
+        control_layers_places=[0], control_refiner_layers_places=[0], control_in_dim=9, dim=32, n_refiner_layers=1,
+        n_heads=2, n_kv_heads=2,
+    )  # fmt: skip
+    return {"controlnet": loud(net.from_transformer(net, parts["transformer"]))}
+
+
+def _dit_controlnet(diffusers: Any, parts: Mapping[str, Any]) -> dict[str, Any]:
+    config = parts["transformer"].config
+    shared = (
+        "in_channels", "patch_size", "sample_size", "hidden_size", "num_attention_heads", "attention_head_dim",
+        "cross_attention_dim", "cross_attention_dim_t5", "pooled_projection_dim",
+    )  # fmt: skip
+    net = diffusers.HunyuanDiT2DControlNetModel(**{name: config[name] for name in shared}, transformer_num_layers=2)
+    return {"controlnet": loud(net)}
+
+
+def _masked_qwen_controlnet(diffusers: Any, parts: Mapping[str, Any]) -> dict[str, Any]:
+    config = parts["transformer"].config
+    accepted = inspect.signature(diffusers.QwenImageControlNetModel.__init__).parameters
+    shared = {name: value for name, value in config.items() if name in accepted}
+    net = diffusers.QwenImageControlNetModel(**{**shared, "num_layers": 1, "extra_condition_channels": 4})
+    return {"controlnet": loud(net)}
+
+
 def _unshifted(diffusers: Any, parts: Mapping[str, Any]) -> dict[str, Any]:
     del parts
     return {"scheduler": diffusers.FlowMatchEulerDiscreteScheduler()}
@@ -99,6 +134,10 @@ DERIVED = (
     _case("StableDiffusion3PAGImg2ImgPipeline", "sd3", **PICTURED, strength=0.6, **OFF),
     _distilled("FluxControlPipeline", "flux", _control, control_image=SMALL),
     _distilled("FluxControlImg2ImgPipeline", "flux", _control, **CONTROLLED, strength=0.6),
+    _distilled(
+        "FluxControlInpaintPipeline", "flux", _control, **MASKED, control_image=PICTURE, height=32, width=32,
+        strength=1.0,
+    ),
     _distilled("FluxFillPipeline", "flux", _fill, **MASKED),
     _refused("FluxControlNetImg2ImgPipeline", "flux", _OTHER_TEXT, _flux_controlnet, **CONTROLLED, strength=0.6),
     _refused(
@@ -112,6 +151,19 @@ DERIVED = (
     _refused("ChromaInpaintPipeline", "ChromaPipeline", "no attribute 'guidance_embeds'", **MASKED, strength=1.0),
     _case("ZImageImg2ImgPipeline", "ZImagePipeline", **PART),
     _case("ZImageInpaintPipeline", "ZImagePipeline", image=SMALL, mask_image=WHOLE, strength=1.0),
+    _case("ZImageControlNetPipeline", "ZImagePipeline", _z_controlnet, control_image=SMALL),
+    _refused(
+        "ZImageControlNetInpaintPipeline", "ZImagePipeline", "Sizes of tensors must match", _z_inpainting,
+        image=SMALL, mask_image=WHOLE, control_image=SMALL,
+    ),
+    _refused(
+        "QwenImageControlNetInpaintPipeline", "qwen", _OTHER_TEXT, _masked_qwen_controlnet, control_image=PICTURE,
+        control_mask=WHOLE, **LARGE,
+    ),
+    _case(
+        "HunyuanDiTControlNetPipeline", "HunyuanDiTPipeline", _dit_controlnet,
+        control_image=PICTURE.resize((64, 64)),
+    ),
     _case("HunyuanDiTPAGPipeline", "HunyuanDiTPipeline", **OFF),
     _case("CogVideoXVideoToVideoPipeline", "CogVideoXPipeline", video=[SMALL] * 9, strength=0.6),
     _case("Flux2KleinInpaintPipeline", "Flux2KleinPipeline", **MASKED, **LARGE, strength=1.0),

@@ -12,11 +12,13 @@ import inspect
 import itertools
 import json
 import re
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -33,13 +35,16 @@ from nulltta.null_text.replay import replay
 from nulltta.quiet import quiet_libraries
 from nulltta.testing.stock import stock_images
 
+from .derived_diffusions import DIFFUSIONS
 from .derived_pipelines import DERIVED
 from .families_page import document
+from .tiny_image_edits import EDITS
+from .tiny_images import IMAGES
 from .tiny_pipelines import FAMILY_PIPELINES, PIPELINES, TinyPipeline, comparable
 
 ROOT = Path(__file__).parent.parent
 RESULTS, PAGE = ROOT / "studies" / "results" / "families.json", ROOT / "docs" / "families.md"
-CASES = (*FAMILY_PIPELINES, *PIPELINES, *DERIVED)
+CASES = (*FAMILY_PIPELINES, *PIPELINES, *DERIVED, *DIFFUSIONS, *IMAGES, *EDITS)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PROMPT, SEED = "a cat", 3
 SETTINGS = NullTTAConfig(num_inference_steps=3, inner_steps=(1, 1), num_particles=1, guidance_scale=4.0, eta=0.0)
@@ -84,7 +89,7 @@ class Subject:
     @property
     def settings(self) -> NullTTAConfig:
         """Of a run: guided inside attention where the call has no null branch."""
-        return SETTINGS if self.case.guidance == "cfg" else replace(SETTINGS, guidance=self.case.guidance)
+        return replace(SETTINGS, guidance=self.case.guidance, num_inference_steps=self.case.steps)
 
     def aligned(self, model: Any) -> Result:
         """One aligned image of a model."""
@@ -233,10 +238,23 @@ def others() -> tuple[dict[str, str], list[str]]:
             continue
         try:
             require_supported(name, kind)
-            untried.append(name)
         except NullTTAError as error:
             refused[name] = first_line(error).removeprefix(f"{name} is not supported: ")
+            continue
+        if reason := _unbuilt(kind):
+            refused[name] = reason
+        else:
+            untried.append(name)
     return refused, untried
+
+
+def _unbuilt(kind: type) -> str:
+    """Why no checkpoint of a class can be built or differentiated here; empty if one can."""
+    if hasattr(sys.modules[kind.__module__], "CosmosSafetyChecker") and find_spec("cosmos_guardrail") is None:
+        return "not tried: it does not load without cosmos_guardrail"
+    if "OnnxRuntimeModel" in str(inspect.signature(kind.__init__)):
+        return "its networks are ONNX files, which give no gradient"
+    return ""
 
 
 def saved() -> dict[str, Any]:

@@ -364,6 +364,8 @@ def _motion(diffusers: Any, parts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 Parts = Callable[[Any, Mapping[str, Any]], dict[str, Any]]
+ABSENT = {"safety_checker", "feature_extractor", "image_encoder", "caption_generator", "caption_processor"}
+"""Parts that stay None where a case does not make them."""
 
 
 @dataclass(frozen=True)
@@ -379,6 +381,7 @@ class TinyPipeline:
         attributes: of the pipeline, set before it is called.
         refused: what the refusal says; empty if it is accepted.
         guidance: "nag" where its call has no null branch.
+        steps: how many the measurements take; 1 where its scheduler's steps draw noise.
     """
 
     name: str
@@ -389,6 +392,7 @@ class TinyPipeline:
     attributes: Mapping[str, Any] = field(default_factory=dict)
     refused: str = ""
     guidance: Literal["cfg", "nag"] = "cfg"
+    steps: int = 3
 
     def __str__(self) -> str:
         return self.name
@@ -400,8 +404,10 @@ class TinyPipeline:
         call = dict(self.call)
         torch.manual_seed(0)
         if self.build is not None:
-            self.build(diffusers).save_pretrained(folder / self.name)
-            pipeline = diffusers.DiffusionPipeline.from_pretrained(folder / self.name, **options)
+            built = self.build(diffusers)
+            built.save_pretrained(folder / self.name)
+            given = {name: part for name, part in built.components.items() if not hasattr(part, "save_pretrained")}
+            pipeline = diffusers.DiffusionPipeline.from_pretrained(folder / self.name, **given, **options)
         else:
             base, shared = self._base(folder, **options)
             pipeline = self._composed(diffusers, base, **options)
@@ -430,7 +436,8 @@ class TinyPipeline:
         parts |= {name: part.to(dtype) if isinstance(part, torch.nn.Module) else part for name, part in more.items()}
         wanted = [each for each in inspect.signature(kind.__init__).parameters if each != "self"]
         given = {each: parts[each] for each in wanted if each in parts}
-        given |= {each: None for each in ("safety_checker", "feature_extractor", "image_encoder") if each in wanted}
+        absent = ABSENT & set(wanted) - set(given)
+        given |= dict.fromkeys(absent)
         return kind(**given, **({"requires_safety_checker": False} if "requires_safety_checker" in wanted else {}))
 
 

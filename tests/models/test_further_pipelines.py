@@ -14,6 +14,7 @@ from nulltta import NullText, NullTTAConfig, NullTTAError, align
 from nulltta.null_text.replay import replay
 from nulltta.testing.stock import stock_images
 
+from ..tiny_images import IMAGES
 from ..tiny_pipelines import ACCEPTED, PICTURE, PIPELINES, REFUSED, SMALL, TinyPipeline, comparable
 
 pytestmark = [
@@ -22,6 +23,13 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:In CPU autocast:UserWarning"),  # Mochi's
 ]
 SETTINGS = NullTTAConfig(num_inference_steps=3, inner_steps=(1, 1), num_particles=1, guidance_scale=4.0, eta=0.0)
+MEASURED = {
+    "OvisImagePipeline": "a text that is multiplied by its mask",
+    "LongCatImagePipeline": "guidance of at most the conditional prediction's length",
+    "Krea2Pipeline": "several layers of the text's tokens",
+}
+"""Those classes of docs/families.md that show something of their own."""
+CASES = (*ACCEPTED, *(case for case in IMAGES if case.name in MEASURED))
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("pipelines")
 
 
-@pytest.mark.parametrize("case", [case for case in ACCEPTED if case.guidance == "cfg"], ids=str)
+@pytest.mark.parametrize("case", [case for case in CASES if case.guidance == "cfg"], ids=str)
 def test_its_call_is_followed_with_and_without_a_learnt_null_text(
     case: TinyPipeline, folder: Path, tmp_path: Path
 ) -> None:

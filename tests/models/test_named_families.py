@@ -9,7 +9,7 @@ from pathlib import Path
 import nulltta.models
 
 NAMED = {
-    "distilled.py": {"SanaSprintPipeline", "FluxPipeline", "QwenImagePipeline"},
+    "distilled.py": {"SanaSprintPipeline", "SanaSprintImg2ImgPipeline", "FluxPipeline", "QwenImagePipeline"},
     "sources.py": {"KolorsPipeline"},
 }
 

@@ -181,7 +181,7 @@ def _hook(module: nn.Module, image: ImageTokens, guidance: AttentionGuidance) ->
             return None
         return (_mixed(args[0], image[module], guidance, width), *args[1:])
 
-    def of_output(_: nn.Module, __: Any, output: Tensor) -> Tensor | None:
+    def of_output(_: nn.Module, __: Any, output: Any) -> Any:
         if threading.get_ident() != mine or module not in image:
             return None
         if not getattr(module, "pre_only", False):
@@ -189,6 +189,8 @@ def _hook(module: nn.Module, image: ImageTokens, guidance: AttentionGuidance) ->
                 f"must be cfg for this model: the output projection of its {type(module).__name__} is not found",
                 field="guidance",
             )
+        if isinstance(output, tuple):  # the image's tokens, and the text's apart from them
+            return (_mixed(output[0], image[module], guidance, None), *output[1:])
         return _mixed(output, image[module], guidance, None)
 
     if projection is None:

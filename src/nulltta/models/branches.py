@@ -40,11 +40,13 @@ def repeats_of(start: StepRecord, paths: frozenset[str], joint: bool) -> dict[st
     """Return how often a row of each argument is repeated for one latent, where it is: once per frame, for instance.
 
     Raises:
-        InvalidValue: if the rows of one latent differ.
+        InvalidValue: if the rows of one latent differ, or one branch has none.
     """
     expected, found = (2 if joint else 1) * len(start.sample), {}
     for path in paths:
-        for value in (there[path] for call in start.calls if path in (there := leaves(call.arguments, paths))):
+        for value in (leaves(call.arguments, paths).get(path) for call in start.calls):
+            if value is None:
+                raise InvalidValue(f"the denoiser is given '{path}' in one branch only, which is not supported")
             times = len(value) // expected
             if times < 2:
                 continue

@@ -18,6 +18,7 @@ _NAMES = re.compile(
 )
 _CLASSES: Mapping[str, str] = {
     "SanaSprintPipeline": "it is guidance-distilled",
+    "SanaSprintImg2ImgPipeline": "it is guidance-distilled",
 }
 _SCHEDULERS = ("LCMScheduler", "TCDScheduler", "FlowMatchLCMScheduler")
 

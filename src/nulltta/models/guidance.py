@@ -1,4 +1,4 @@
-"""How pipelines combine the denoiser's two branches: a short table, and which entry a recording obeys."""
+"""How pipelines combine the denoiser's two branches: a short table, and which entries a recording obeys."""
 
 from __future__ import annotations
 
@@ -24,19 +24,43 @@ def from_zero(null: Tensor, cond: Tensor, scale: float) -> Tensor:
 def rescaled(null: Tensor, cond: Tensor, scale: float) -> Tensor:
     """Plain guidance, brought to the conditional prediction's norm over the last dimension."""
     mixed = plain(null, cond, scale)
-    ratio: Tensor = cond.norm(dim=-1, keepdim=True) / mixed.norm(dim=-1, keepdim=True)
-    return mixed * ratio
+    return mixed * _ratio(cond, mixed)
 
 
-RULES: Mapping[str, Rule] = {"plain": plain, "from zero": from_zero, "rescaled": rescaled}
+def rescaled_down(null: Tensor, cond: Tensor, scale: float) -> Tensor:
+    """Plain guidance, of at most the conditional prediction's norm over the last dimension."""
+    mixed = plain(null, cond, scale)
+    return mixed * _ratio(cond, mixed).clamp(max=1)
 
 
-def name_of(null: Tensor, cond: Tensor, scale: float, guided: Tensor) -> tuple[str, int] | None:
-    """The rule that makes `guided` of the two branches, and its sign; None if none does."""
+def first_three(null: Tensor, cond: Tensor, scale: float) -> Tensor:
+    """Plain guidance of the first three channels only; the others are the conditional prediction's."""
+    return torch.cat([plain(null[:, :3], cond[:, :3], scale), cond[:, 3:]], dim=1)
+
+
+def _ratio(cond: Tensor, mixed: Tensor) -> Tensor:
+    found: Tensor = cond.norm(dim=-1, keepdim=True) / mixed.norm(dim=-1, keepdim=True)
+    return found
+
+
+RULES: Mapping[str, Rule] = {
+    "plain": plain,
+    "from zero": from_zero,
+    "rescaled": rescaled,
+    "rescaled down": rescaled_down,
+    "first three": first_three,
+}
+ELEMENTWISE = ("plain", "from zero")
+"""The rules that are the same in every layout of latents."""
+
+
+def names_of(null: Tensor, cond: Tensor, scale: float, guided: Tensor) -> set[tuple[str, int]]:
+    """Return the rules that make `guided` of the two branches, each with its sign."""
     tolerance = 1e-4 if guided.dtype == torch.float32 else 5e-2
+    found = set()
     for name, rule in RULES.items():
         ours = rule(null.float(), cond.float(), scale)
         for sign in (1, -1):
             if torch.allclose(sign * ours, guided.float(), rtol=tolerance, atol=tolerance):
-                return name, sign
-    return None
+                found.add((name, sign))
+    return found

@@ -150,28 +150,29 @@ def _row_paths(one: Sequence[DenoiserCall], two: Sequence[DenoiserCall]) -> dict
 
 def _rule(steps: Sequence[StepRecord], joint: bool, sample: tuple[int, ...]) -> tuple[str, int, bool]:
     """How the branches are combined: the rule's name, its sign, and whether the null branch comes first."""
-    found = {_match(step, joint, sample) for step in steps}
-    answer = found.pop() if len(found) == 1 else None
-    if answer is None:
+    found = set.intersection(*(_matches(step, joint, sample) for step in steps))
+    if not found:
         raise InvalidValue(
             "the two branches are combined in a way that is not known: switch off guidance_rescale; a call that keeps "
             "a part of its latents, such as a first frame, is not supported"
         )
-    return answer
+    return min(found, key=lambda match: list(guidance.RULES).index(match[0]))
 
 
-def _match(step: StepRecord, joint: bool, sample: tuple[int, ...]) -> tuple[str, int, bool] | None:
+def _matches(step: StepRecord, joint: bool, sample: tuple[int, ...]) -> set[tuple[str, int, bool]]:
     answers = [prediction(call.output, sample) for call in step.calls]
     first, second = answers[0].chunk(2) if joint else answers
     guided = step.model_output
     if guided.shape[1] == 2 * sample[0] and guided.shape[1:] != sample:
         guided = prediction(guided, sample)
     if guided.shape != first.shape:
-        return None
-    for null_first, (null, cond) in ((True, (first, second)), (False, (second, first))):
-        if named := guidance.name_of(null, cond, SCALE, guided):
-            return *named, null_first
-    return None
+        return set()
+    orders = {True: (first, second), False: (second, first)}
+    return {
+        (*named, null_first)
+        for null_first, (null, cond) in orders.items()
+        for named in guidance.names_of(null, cond, SCALE, guided)
+    }
 
 
 def prediction(output: Tensor, sample: Sequence[int]) -> Tensor:

@@ -260,9 +260,10 @@ class ObservedModel(StepwiseModel):
     def guide(self, null: Tensor, cond: Tensor, scale: float) -> Tensor:
         """The pipeline's own combination of its two branches."""
         found = self.found
-        if found.rule != "rescaled":
-            return guidance.RULES[found.rule](null, cond, scale)
-        return self._from_scheduler(guidance.rescaled(self.to_pipeline(null), self.to_pipeline(cond), scale))
+        rule = guidance.RULES[found.rule]
+        if found.rule in guidance.ELEMENTWISE:
+            return rule(null, cond, scale)
+        return self._from_scheduler(rule(self.to_pipeline(null), self.to_pipeline(cond), scale))
 
     def decode(self, x0: Tensor, detail: str = "full") -> Tensor:
         """Images (N, 3, H, W), or frames (N, F, 3, H, W), in [0, 1]; no gradient where the decoder clamps."""

@@ -28,10 +28,16 @@ class Shells:
     def __init__(self, found: Findings) -> None:
         self.found = found
         self._shells: dict[Any, _Shell] = {}
+        self._given: frozenset[str] | None = None  # the tensors that the first of these calls was given, by path
         self._context: dict[bool, dict[str, Any]] = {}  # by branch: one row of what is neither text, time nor latents
 
     def embeddings(self, step: StepRecord) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Return (c, φ) of a recorded step, and keep its calls as shells."""
+        """Return (c, φ) of a recorded step, and keep its calls as shells.
+
+        Raises:
+            InvalidValue: if the denoiser is given an argument for some texts only.
+        """
+        self._require_same_arguments(step)
         found, batch = self.found, len(step.sample)
         pair: list[dict[str, Tensor]] = []
         for cond in (True, False):
@@ -54,6 +60,18 @@ class Shells:
             known = set(found.latents) | found.moving | set(found.text) | set(found.aliases)
             self._context[cond] = {path: there[path][part][0] for path in found.rows - known}
         return pair[0], pair[1]
+
+    def _require_same_arguments(self, step: StepRecord) -> None:
+        """Refuse an argument that the first call did not have, such as a mask that is left out where all is seen."""
+        given = frozenset(
+            path
+            for call in step.calls
+            for path, value in leaves(call.arguments, self.found.rows).items()
+            if isinstance(value, Tensor)
+        )
+        self._given = self._given or given
+        if new := sorted(given - self._given):
+            raise InvalidValue(f"the denoiser is given '{new[0]}' for some texts only, which is not supported")
 
     def filled(self, x: Tensor, step: ObservedStep, embedding: Mapping[str, Tensor | list[Tensor]]) -> DenoiserCall:
         """Return a call for latents (N, ...) in the model's layout, at a step, under an embedding of N rows.

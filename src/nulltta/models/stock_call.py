@@ -144,7 +144,11 @@ class Template:
 
 
 class StandIn:
-    """Networks that compute nothing: they return zeros, or noise, shaped as the real ones' output."""
+    """Networks that compute nothing: they return zeros, or random numbers, shaped as the real ones' output.
+
+    The random predictions of the two branches have much in common, at different sizes, so that the guided one is now
+    longer and now shorter than the conditional one: pipelines that bring it to a length show how.
+    """
 
     def __init__(self, template: Template, batch: int, random: bool = False) -> None:
         self.template, self.batch = template, batch
@@ -162,7 +166,9 @@ class StandIn:
         row = like.shape if isinstance(first, list | tuple) else like.shape[1:]
         made = torch.zeros((self.template.rows * self.batch, *row), dtype=torch.float32)
         if self.generator is not None:
-            made.normal_(generator=self.generator)
+            common = made[0].clone().normal_(generator=torch.Generator().manual_seed(2))  # torch.randn is overruled
+            size = torch.rand((*made.shape[:-1], 1), generator=self.generator, dtype=torch.float32)
+            made.normal_(generator=self.generator).mul_(0.1).add_(common * (0.5 + 2 * size))
         return returned_like(returned, made.to(like))
 
     def _repeated(self, value: Tensor) -> Tensor:

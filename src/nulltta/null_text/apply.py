@@ -91,7 +91,7 @@ def applied(null_text: Applicable, pipeline: Any, *, exact: bool = False, **call
         if watch.aliases:
             network = getattr(pipeline, BESIDE)
             overrule(network, "forward", watch.beside(network.forward))
-        overrule(pipeline, "prepare_latents", watch.begun(pipeline.prepare_latents))
+        overrule(pipeline, "prepare_latents", watch.begun(watch.beginning(pipeline)))
         overrule(pipeline.scheduler, "step", watch.stepped(pipeline.scheduler.step))
         yield
     if watch.calls and not watch.replaced:

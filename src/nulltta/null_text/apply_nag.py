@@ -62,7 +62,7 @@ def attention_guided(null_text: Applicable, pipeline: Any, *, exact: bool) -> It
             signature = getattr(denoiser, "_orig_mod", denoiser).forward
             undo.enter_context(overruled(denoiser, "_compiled_call_impl", None))
             undo.enter_context(overruled(denoiser, "forward", watch.around(denoiser.forward, signature)))
-            begun, stepped = watch.begun(pipeline.prepare_latents), watch.stepped(pipeline.scheduler.step)
+            begun, stepped = watch.begun(watch.beginning(pipeline)), watch.stepped(pipeline.scheduler.step)
             undo.enter_context(overruled(pipeline, "prepare_latents", begun))
             undo.enter_context(overruled(pipeline.scheduler, "step", stepped))
         yield

@@ -48,6 +48,21 @@ class Replacement:
 
         return prepared
 
+    @staticmethod
+    def beginning(pipeline: Any) -> Callable[..., Any]:
+        """Return the pipeline's `prepare_latents`.
+
+        Raises:
+            DoesNotFit: if it has none.
+        """
+        found: Callable[..., Any] | None = getattr(pipeline, "prepare_latents", None)
+        if found is None:
+            raise DoesNotFit(
+                f"a null text cannot be applied to {type(pipeline).__name__}: without a prepare_latents its calls do "
+                "not show how many images they make; replay it instead"
+            )
+        return found
+
     def stepped(self, step: Callable[..., Any]) -> Callable[..., Any]:
         """Wrap `scheduler.step`, after which the branches are evaluated anew."""
 
