@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Iterator
 from functools import partial
 from itertools import count, islice
 from pathlib import Path
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from nulltta.embedded.autoencoder import PatchAutoencoder
+from nulltta.embedded.tokenizer import build_tokenizer
 from nulltta.embedded.train import autoencoder, decoder, denoiser, judge, scorers, tiny
 from nulltta.embedded.train.loop import Budget, Recipe, drawn_ahead, draws, learning_rate, train
 
@@ -46,20 +49,22 @@ def test_every_stage_runs_and_resumes(tmp_path: Path) -> None:
         assert steps(tmp_path, name) == 2
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
-    def result(folder: Path, stops: tuple[int, ...]) -> torch.Tensor:
+def test_a_resumed_run_whose_data_is_drawn_ahead_equals_an_uninterrupted_one(tmp_path: Path) -> None:
+    def result(folder: Path, stops: tuple[int, ...], workers: int) -> torch.Tensor:
         for stop in stops:
             torch.manual_seed(0)
             module = torch.nn.Linear(4, 1)
 
             def loss(draw: object, module: torch.nn.Linear = module) -> tuple[torch.Tensor, dict[str, float]]:
-                return module(torch.randn(8, 4, generator=draw.torch)).pow(2).mean(), {}  # type: ignore[attr-defined]
+                noise = torch.randn(8, 4, generator=draw.torch)  # type: ignore[attr-defined]
+                return module(draw.data + noise).pow(2).mean(), {}  # type: ignore[attr-defined]
 
-            train(Recipe("toy", module, loss, 8, ema=0.9), Budget(folder, 1e9, steps=stop))
+            recipe = Recipe("toy", module, loss, 8, draw=random.Random.random, ema=0.9)
+            train(recipe, Budget(folder, 1e9, steps=stop, workers=workers))
         average: torch.Tensor = torch.load(folder / "toy.pt", weights_only=True)["average"]["weight"]
         return average
 
-    torch.testing.assert_close(result(tmp_path / "a", (60,)), result(tmp_path / "b", (13, 60)))
+    torch.testing.assert_close(result(tmp_path / "a", (60,), 0), result(tmp_path / "b", (13, 60), 2))
     line = json.loads((tmp_path / "a" / "toy.jsonl").read_text().splitlines()[-1])
     assert line["step"] == 50
 
@@ -76,6 +81,32 @@ def test_a_stage_of_a_set_length_ends_there_and_its_learning_rate_with_it(tmp_pa
     assert train(recipe, Budget(tmp_path, 1e9)).step == 50
     line = json.loads((tmp_path / "toy.jsonl").read_text().splitlines()[-1])
     assert line["lr"] == pytest.approx(0.01, rel=0.05)
+
+
+def test_scenes_are_encoded_once_per_autoencoder_and_version_of_the_world(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "latents.safetensors"
+    drawn, models = [], [PatchAutoencoder(latent_channels=4, width=8, blocks=1) for _ in range(2)]
+
+    def scenes(word: str) -> Iterator[tuple[torch.Tensor, list[str]]]:
+        for value in (50, 200):
+            drawn.append(value)
+            yield torch.full((2, 3, 64, 64), value, dtype=torch.uint8), [word, "a red"]
+
+    def encoded(model: PatchAutoencoder, word: str) -> denoiser.Data:
+        drawn.clear()
+        return denoiser.encode_scenes(path, model.eval(), build_tokenizer(), scenes(word))
+
+    whole = encoded(models[0], "a blue")
+    assert len(whole.latents) == len(whole.ids) == 4
+    assert torch.equal(encoded(models[0], "a blue").latents, whole.latents)
+    assert drawn == [50]
+    assert capsys.readouterr().out == ""
+    for model, word in ((models[1], "a blue"), (models[1], "a green")):
+        encoded(model, word)
+        assert drawn == [50, 200]
+        assert "it is made anew" in capsys.readouterr().out
 
 
 def test_draws_and_learning_rate() -> None:

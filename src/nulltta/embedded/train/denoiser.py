@@ -104,7 +104,10 @@ class Data:
 def encode_scenes(
     path: Path, model: PatchAutoencoder, tokenizer: Any, drawn: Iterable[tuple[Tensor, list[str]]]
 ) -> Data:
-    """Encode training scenes and their captions, or load them from `path` if an earlier run did.
+    """Encode training scenes and their captions, or load them from `path` if an earlier run encoded the same ones.
+
+    The first batch is drawn and encoded in either case. A file that begins with another one was made by another
+    autoencoder or by another version of the world, and is replaced.
 
     Args:
         path: where the data is kept.
@@ -112,16 +115,30 @@ def encode_scenes(
         tokenizer: what `token_ids` takes.
         drawn: batches of images (B, 3, 64, 64), uint8, and B captions.
     """
-    if not path.exists():
-        latents, ids = list[Tensor](), list[Tensor]()
-        for images, captions in drawn:
-            latents.append(model.latents(images.to(model.device).float() / 127.5 - 1).cpu())
-            ids.append(token_ids(tokenizer, captions))
-        empty = token_ids(tokenizer, [""])[0]
-        partial_path = path.with_suffix(".part")
-        save_file({"latents": torch.cat(latents), "ids": torch.cat(ids), "empty": empty}, partial_path)
-        partial_path.replace(path)
+
+    def encoded(batch: tuple[Tensor, list[str]]) -> tuple[Tensor, Tensor]:
+        images, captions = batch
+        return model.latents(images.to(model.device).float() / 127.5 - 1).cpu(), token_ids(tokenizer, captions)
+
+    batches = iter(drawn)
+    first = encoded(next(batches))
+    if path.exists():
+        kept = Data(**load_file(path))
+        if _begins_with(kept, *first):
+            return kept
+        print(f"{path} was made by another autoencoder or of other scenes: it is made anew", flush=True)
+    latents, ids = zip(first, *map(encoded, batches), strict=True)
+    empty = token_ids(tokenizer, [""])[0]
+    partial_path = path.with_suffix(".part")
+    save_file({"latents": torch.cat(latents), "ids": torch.cat(ids), "empty": empty}, partial_path)
+    partial_path.replace(path)
     return Data(**load_file(path))
+
+
+def _begins_with(data: Data, latents: Tensor, ids: Tensor) -> bool:
+    """Return whether data begins with these latents, whose variance is 1, up to the rounding of another device."""
+    n = len(ids)
+    return torch.equal(data.ids[:n], ids) and torch.allclose(data.latents[:n], latents, rtol=0.0, atol=0.02)
 
 
 def draw_scenes(size: Size, n: int) -> Iterator[tuple[Tensor, list[str]]]:
