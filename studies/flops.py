@@ -99,8 +99,7 @@ def _both_ways(function: Any, at: torch.Tensor) -> tuple[int, int]:
 
 def _inner(config: NullTTAConfig) -> int:
     """Return the number of inner steps of one image."""
-    gamma = schedules.annealing_coefficient(config.annealing, config.num_inference_steps)
-    return sum(schedules.inner_step_counts(config.num_inference_steps, gamma, config.inner_steps))
+    return sum(schedules.inner_step_counts(config))
 
 
 def _shared(price: Prices, config: NullTTAConfig) -> int:

@@ -47,7 +47,7 @@ def kills(
         table = folder / "prompts.jsonl"
         prompts = [{"id": f"row-{i}", "prompt": p, "seed": i} for i, p in enumerate(test_prompts(rows))]
         table.write_text("".join(json.dumps(row) + "\n" for row in prompts))
-        words = [sys.executable, "-m", "nulltta.cli", "batch", str(table), "--reward", "clip"]
+        words = [sys.executable, "-m", "nulltta", "batch", str(table), "--reward", "clip"]
         words += ["--batch-size", str(batch_size)]
         for setting, value in settings.items():
             words += [flag(setting), *map(str, value if isinstance(value, tuple) else (value,))]

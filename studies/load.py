@@ -103,7 +103,7 @@ def served(model: str) -> Iterator[Server]:
     with tempfile.TemporaryDirectory() as folder:
         if model == "tiny":
             model = str(runpy.run_path(str(TINY))["save_stable_diffusion"](Path(folder) / "sd"))
-        command = [sys.executable, "-m", "nulltta.cli", "serve", "--model", model, "--reward", "brightness"]
+        command = [sys.executable, "-m", "nulltta", "serve", "--model", model, "--reward", "brightness"]
         process = subprocess.Popen(
             [*command, "--port", "0"], env={**os.environ, "NULLTTA_API_KEY": key}, text=True,
             stderr=(log := (Path(folder) / "log").open("w+")),

@@ -217,9 +217,7 @@ class Variant:
 
     def planned(self, config: NullTTAConfig) -> list[int]:
         """Return as many inner steps of each denoising step as the budget covers, in proportion to n_i."""
-        T = config.num_inference_steps
-        gamma = schedules.annealing_coefficient(config.annealing, T)
-        shape = [30 * n for n in schedules.inner_step_counts(T, gamma, config.inner_steps, config.optimise_between)]
+        shape = [30 * n for n in schedules.inner_step_counts(config)]
         steps = range(sum(shape) + 1)
         return schedules.afforded(
             shape, max(n for n in steps if self._cost(config, schedules.afforded(shape, n)) <= self.budget)

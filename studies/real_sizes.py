@@ -55,7 +55,7 @@ def main(
                  "--inner-decoder", inner_decoder, "--out", str(Path(temporary) / "out"), "a cat"]  # fmt: skip
         began = time.perf_counter()
         subprocess.run(
-            [sys.executable, "-m", "nulltta.cli", *words],
+            [sys.executable, "-m", "nulltta", *words],
             check=True,
             env=os.environ | {"OMP_NUM_THREADS": str(threads)},
         )

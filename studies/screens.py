@@ -110,7 +110,7 @@ def _from(page: Any, selector: str) -> dict[str, float]:
 
 def main(devices: Annotated[list[str] | None, typer.Argument(help="All of them by default.")] = None) -> None:
     """Take the screenshots that the documentation shows."""
-    with served(PageEngine(["embedded"])) as url, browser() as chromium:
+    with served(PageEngine(["embedded"], "clip")) as url, browser() as chromium:
         for device in devices or DEVICES:
             with visit(chromium, url, device) as page:
                 shoot(page, device)

@@ -94,6 +94,12 @@ def test_the_priors_weight_is_that_of_the_consistency_term_unless_given() -> Non
         ("paper", {"prior_weight": 0.0, "prior_variance": 0.1}, "prior_variance", "the prior's weight is 0"),
         ("paper", {"eta": 0.0, "noise_tilt": 0.3}, "noise_tilt", "must be 0 at eta 0"),
         ("paper", {"guidance": "nag", "nag_alpha": 0}, "nag_alpha", "at 0 the null text has no effect"),
+        ("paper", {"inner_steps": (0, 0), "budget": 9000}, "budget", "no inner steps"),
+        ("paper", {"learning_rate": 0}, "learning_rate", "must be above 0: at 0 the inner steps move nothing"),
+        ("paper", {"kl_weight": 0, "inner_steps": (5, 5), "annealing": 0.1}, "annealing", "without a regulariser"),
+        ("paper", {"guidance": "cfg+nag", "nag_scale": 0}, "nag_scale", "at 0 that is cfg"),
+        ("4-step", {"nag_scale": 0, "inner_steps": (0, 0), "nag_tau": 3.0}, "nag_tau", "NAG's scale is 0"),
+        ("paper", {"optimise_between": (0.1, 0.101)}, "optimise_between", "covers none of the 100 denoising steps"),
     ],
 )
 def test_a_change_of_a_preset_without_effect_is_refused(
@@ -109,6 +115,12 @@ def test_what_a_preset_holds_without_effect_is_accepted() -> None:
     assert config.guidance_scale == 3.0
     spelt_out = NullTTAConfig.preset("embedded", **asdict(config))
     assert spelt_out == config
+
+
+def test_what_can_have_an_effect_is_accepted() -> None:
+    NullTTAConfig.preset("paper", kl_weight=0.0, annealing=0.1)  # it still tells how the inner steps grow
+    NullTTAConfig.preset("4-step", nag_scale=0.0, inner_steps=(0, 0))  # the model without guidance
+    NullTTAConfig.preset("embedded", num_inference_steps=1)  # for a method that takes no inner steps
 
 
 def test_methods_without_inner_steps_are_those_that_cost_something_of_their_own() -> None:

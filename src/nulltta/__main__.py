@@ -1,4 +1,4 @@
-"""`python -m nulltta.cli`."""
+"""`python -m nulltta`."""
 
 import sys
 

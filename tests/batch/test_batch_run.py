@@ -151,6 +151,22 @@ def test_rows_can_differ_in_their_settings_and_a_picture_says_how_it_was_made(ch
     assert result["scores"]["brightness"]["aligned"] == pytest.approx(second["reward.aligned"], abs=1e-4)
 
 
+def test_a_setting_for_all_rows_needs_one_row_that_it_has_an_effect_on(checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    rows = [
+        {"prompt": "a", "gradient": "zeroth-order", "zeroth_order_directions": "white"},
+        {"prompt": "b"},
+        {"prompt": "c", "zeroth_order_radius": 0.5},
+    ]
+    words = arguments(table_of(rows, tmp_path), checkpoint, out)
+    assert main([*words, "--zeroth-order-samples", "2", "--batch-size", "1"]) == 1
+    first, second = parquet.read_table(out / "scores.parquet").to_pylist()
+    assert [json.loads(row["settings"])["zeroth_order_samples"] for row in (first, second)] == [2, 2]
+    [failed] = [json.loads(line) for line in (out / "errors.jsonl").read_text().splitlines()]
+    assert failed["row"] == 3
+    assert failed["reason"].startswith("zeroth_order_radius has no effect: the gradient is autograd")
+
+
 def test_a_method_without_a_null_text_writes_none(checkpoint: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     words = [*arguments(table_of(ROWS, tmp_path), checkpoint, out, SAMPLER), "--method", "plain"]
@@ -169,11 +185,21 @@ MISTAKES = {
     "unknown column": (["batch", "{tmp}/typo.jsonl"], "unknown column 'promt' in row 1: did you mean 'prompt'?"),
     "no prompts": (["batch", "{tmp}/seeds.csv"], "there is no column 'prompt'"),
     "another form": (["batch", "{tmp}/picky_reward.py"], ".jsonl, .csv, .parquet"),
-    "unknown model": (
-        ["batch", "{tmp}/good.jsonl", "--model", "nonesuch", "--reward", "brightness"],
-        "--model: unknown model 'nonesuch'",
+    "unknown model": (["batch", "{tmp}/good.jsonl", "--model", "nonesuch"], "--model: unknown model 'nonesuch'"),
+    "no reward": (["batch", "{tmp}/good.jsonl"], "--reward must name what is raised on this model"),
+    "toy reward": (
+        ["batch", "{tmp}/good.jsonl", "--reward", "clip"],
+        "--reward 'clip' knows what the model 'embedded' draws",
     ),
-    "toy reward": (["batch", "{tmp}/good.jsonl"], "--reward 'clip' knows what the model 'embedded' draws"),
+    "no row can use it": (["batch", "{tmp}/cfg.jsonl", "--nag-scale", "3"], "--nag-scale has no effect: the guidance"),
+    "no row uses it under this reward": (
+        ["batch", "{tmp}/cfg.jsonl", "--zeroth-order-samples", "8"],
+        "--zeroth-order-samples has no effect: the gradient is autograd",
+    ),
+    "no row has the tiny decoder": (
+        ["batch", "{tmp}/good.jsonl", "--tiny-decoder", "no/where"],
+        "--tiny-decoder has no effect",
+    ),
     "unknown reward": (["batch", "{tmp}/good.jsonl", "--reward", "brightnes"], "did you mean 'brightness'"),
     "two sources": (
         ["batch", "{tmp}/good.jsonl", "--reward-source", "a/b", "--reward", "clip + jpeg"],
@@ -200,12 +226,13 @@ def test_a_mistake_is_refused_in_one_line_and_leaves_no_files(
 ) -> None:
     (tmp_path / "typo.jsonl").write_text('{"promt": "a"}\n')
     (tmp_path / "good.jsonl").write_text('{"prompt": "a"}\n')
+    (tmp_path / "cfg.jsonl").write_text('{"prompt": "a", "guidance": "cfg"}\n{"prompt": "b", "num_particles": 3}\n')
     (tmp_path / "seeds.csv").write_text("seed\n1\n")
     before = sorted(tmp_path.rglob("*"))
     command, *rest = (word.format(tmp=tmp_path) for word in words)
-    assert says in refused(
-        [command, "--model", str(checkpoint), "--out", str(tmp_path / "new" / "out"), *SHORT, *rest], capsys
-    )
+    usual = ["--model", str(checkpoint), "--out", str(tmp_path / "new" / "out"), *SHORT]
+    usual += [] if "is raised on this model" in says else ["--reward", "brightness"]
+    assert says in refused([command, *usual, *rest], capsys)
     assert sorted(tmp_path.rglob("*")) == before
 
 

@@ -36,7 +36,7 @@ def test_a_refused_run_leaves_the_first_run_alone_which_is_resumed_after_it_was_
     out = tmp_path / "out"
     words = [*arguments(table_of(MANY, tmp_path), checkpoint, out), "--batch-size", "4"]
     words += ["--reward", "slow_batch_reward:brightness"]
-    with subprocess.Popen([sys.executable, "-m", "nulltta.cli", *words]) as first:
+    with subprocess.Popen([sys.executable, "-m", "nulltta", *words]) as first:
 
         def wait_until(true: Callable[[], bool]) -> None:
             deadline = time.monotonic() + 300  # a busy machine takes long to import torch and diffusers

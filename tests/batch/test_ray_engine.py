@@ -53,7 +53,7 @@ def test_a_null_text_is_found_from_any_workers_current_directory(
     }  # fmt: skip
     for name, stand_in in replaced.items():
         monkeypatch.setattr(f"nulltta.batch.ray_engine.{name}", stand_in)
-    settings: Any = RunSettings(config=NullTTAConfig(), start="null.safetensors")
+    settings: Any = RunSettings(config=NullTTAConfig(), reward="clip", start="null.safetensors")
     folder: Any = None
     assert list(RayEngineFactory()(settings, folder)([], lambda *_: None)) == []
     assert used[0].start == str(tmp_path / "null.safetensors")

@@ -9,7 +9,7 @@ import pytest
 
 from nulltta.cli import main
 from nulltta.config import NullTTAConfig
-from nulltta.runs.request import AlignRequest, RunSettings
+from nulltta.runs.request import AlignRequest, RunSettings, default_reward
 
 from ..command_line import refused
 
@@ -34,6 +34,9 @@ def test_what_is_asked_for_is_used_and_recorded(checkpoint: Path, tmp_path: Path
         (["--zeroth-order-radius", "0.2"], "--zeroth-order-radius has no effect: the gradient is autograd"),
         (["--method", "fk", "--save-null-text", "small"], "--save-null-text has no effect: the method fk keeps"),
         (["--tiny-decoder", "no/where"], "--tiny-decoder has no effect: choose the tiny decoder (--inner-decoder)"),
+        (["--reward-weight", "0"], "--reward-weight must be above 0: at 0 the inner steps raise no reward"),
+        (["--preset", "embedded", "--num-inference-steps", "1"], "--num-inference-steps of 1 leaves none to optimise"),
+        (["--method", "nonesuch", "--save-null-text", "small"], "--method must be one of null-tta, plain, "),
     ],
 )
 def test_a_flag_without_effect_is_refused_before_the_model_loads(
@@ -43,9 +46,26 @@ def test_a_flag_without_effect_is_refused_before_the_model_loads(
     assert says in refused(words, capsys)
 
 
+def test_a_format_of_videos_is_refused_for_still_pictures(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["align", "a cat", "--model", str(checkpoint), "--out", str(tmp_path / "out"), "--video-format", "mp4"]
+    assert "--video-format has no effect: " in refused([*words, *SHORT], capsys)
+
+
+def test_the_default_reward_is_the_target_of_the_models_own_world(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert default_reward("embedded-turbo") == "clip"
+    assert default_reward("scenes") == "scenes-clip"
+    for words in (["align", "a cat"], ["doctor"], ["serve"], ["ui"]):
+        line = refused([*words, "--model", str(tmp_path)], capsys)
+        assert "--reward must name what is raised on this model, such as pickscore" in line
+
+
 def test_the_recorded_command_of_a_run_leaves_out_what_has_no_effect() -> None:
     config = NullTTAConfig(guidance="nag", guidance_scale=9.0, conventions="exact")
-    words = AlignRequest(prompts=["a cat"], settings=RunSettings(config=config)).command()
+    words = AlignRequest(prompts=["a cat"], settings=RunSettings(config=config, reward="clip")).command()
     assert "--nag-scale" in words
     assert "--guidance-scale" not in words
 

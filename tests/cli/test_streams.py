@@ -14,7 +14,7 @@ import pytest
 
 from nulltta.cli import main
 
-COMMAND = [sys.executable, "-m", "nulltta.cli"]
+COMMAND = [sys.executable, "-m", "nulltta"]
 SHORT = ["--num-inference-steps", "1", "--inner-steps", "0", "0", "--num-particles", "1", "--reward", "brightness"]
 
 

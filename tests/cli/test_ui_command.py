@@ -41,7 +41,7 @@ def test_a_taken_port_is_reported_before_the_model_loads(capsys: pytest.CaptureF
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--model", "some/model"], "--reward is needed for some/model"),
+        (["--model", "some/model"], "--reward must name what is raised on this model"),
         (["--frame-ancestors", "'self'; script-src *"], "--frame-ancestors must be addresses"),
     ],
 )

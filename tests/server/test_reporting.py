@@ -23,6 +23,7 @@ from nulltta.config import NullTTAConfig
 from nulltta.errors import NullTTAError
 from nulltta.server import logs
 from nulltta.server.engine import ServerEngine
+from nulltta.server.rewards import without_a_download
 from nulltta.server.settings import ServerSettings
 
 from ..command_line import refused
@@ -41,10 +42,13 @@ def test_the_offered_rewards_are_listed(shared: Running) -> None:
 
 
 def test_without_a_choice_all_rewards_that_need_no_download_are_offered(tiny: nulltta.GuidedModel) -> None:
-    names = ServerEngine(tiny, ServerSettings()).rewards.names
-    assert names[0] == "clip"
-    assert {"jpeg", "target-colour"} < set(names)
-    assert "pickscore" not in names
+    names = set(ServerEngine(tiny, ServerSettings()).rewards.names)
+    assert {"jpeg", "target-colour"} < names
+    assert not names & {"pickscore", "clip", "scenes-clip"}  # a download, and scorers of other models' pictures
+    [first, *others] = without_a_download("scenes")
+    assert first == "scenes-clip"
+    assert "jpeg" in others
+    assert "clip" not in others
 
 
 @pytest.mark.parametrize(
@@ -115,7 +119,7 @@ MISTAKES = {
     "unknown model": (["--model", "nonesuch"], "unknown model 'nonesuch'"),
     "unknown reward": (["--reward", "beauty"], "unknown reward 'beauty'"),
     "unknown method": (["--method", "magic"], "--method 'magic' is unknown"),
-    "no reward": (["--model", "some/model"], "--reward must name what clients may optimise on this model"),
+    "no reward": (["--model", "some/model"], "--reward must name what is raised on this model"),
     "a toy reward": (["--reward", "clip"], "--reward 'clip' knows what the model 'embedded' draws"),
     "limits below the defaults": (
         ["--max-steps", "50"],
@@ -125,6 +129,8 @@ MISTAKES = {
     "an unknown default": (["--default", "num_steps=3"], "'num_steps'"),
     "a bad default": (["--default", "guidance_scale=0.5"], "guidance_scale must be above 1"),
     "a default of another type": (["--default", "num_inference_steps=many"], "--default num_inference_steps: "),
+    "a default of no use": (["--method", "plain", "--default", "num_particles=2"], "--default num_particles has no"),
+    "a default that stops the inner steps": (["--default", "learning_rate=0"], "--default learning_rate must be above"),
     "no value": (["--default", "eta"], "--default must be FIELD=VALUE"),
     "no config": (["--config", "{tmp}/none"], "cannot read '{tmp}/none'"),
     "a typo in the config": (["--config", "{tmp}/typo.toml"], "unknown setting 'max_step': did you mean 'max_steps'?"),
@@ -150,7 +156,7 @@ def test_a_mistake_of_the_operator_is_refused_in_one_line(
         port = taken.getsockname()[1]
         given = [word.format(tmp=tmp_path, taken=port) for word in words]
         usual = ["--model", str(checkpoint), "--port", "0", "--max-steps", "100"]
-        usual += [] if "clients may optimise" in says else ["--reward", "brightness"]
+        usual += [] if "is raised on this model" in says else ["--reward", "brightness"]
         assert says in refused(["serve", *usual, *given], capsys)
 
 
@@ -175,7 +181,7 @@ def test_a_null_text_is_found_from_any_replicas_current_directory(
 
 def test_nulltta_serve(checkpoint: Path) -> None:
     """The server is started, used, and stopped by SIGTERM during a request, whose client still gets its image."""
-    command = [sys.executable, "-m", "nulltta.cli", "serve", "--model", str(checkpoint), "--name", "mine"]
+    command = [sys.executable, "-m", "nulltta", "serve", "--model", str(checkpoint), "--name", "mine"]
     command += ["--port", "0", "--grace", "600", "--reward", "brightness", "--reward", gates.PICKY]
     environment = {**os.environ, "NULLTTA_API_KEY": KEY, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(

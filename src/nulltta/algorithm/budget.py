@@ -23,9 +23,7 @@ def planned(config: NullTTAConfig, *, started: bool = False) -> list[int]:
     Raises:
         InvalidValue: if the budget does not even cover the candidates.
     """
-    T = config.num_inference_steps
-    gamma = schedules.annealing_coefficient(config.annealing, T)
-    counts = schedules.inner_step_counts(T, gamma, config.inner_steps, config.optimise_between)
+    counts = schedules.inner_step_counts(config)
     if not config.budget:
         return counts
 
@@ -35,9 +33,9 @@ def planned(config: NullTTAConfig, *, started: bool = False) -> list[int]:
 
     if config.budget < cost(0):
         raise InvalidValue(
-            f"of {config.budget} denoiser evaluations does not cover {config.num_particles} candidates at {T} "
-            f"denoising steps: give at least {cost(0)}, draw fewer candidates (num_particles) or take fewer steps "
-            "(num_inference_steps)",
+            f"of {config.budget} denoiser evaluations does not cover {config.num_particles} candidates at "
+            f"{len(counts)} denoising steps: give at least {cost(0)}, draw fewer candidates (num_particles) or take "
+            "fewer steps (num_inference_steps)",
             "budget",
         )
     affordable = max(total for total in range(sum(counts) + 1) if cost(total) <= config.budget)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
+from nulltta.config import NullTTAConfig
+
 _PUBLISHED_GAMMA, _PUBLISHED_STEPS = 0.008, 100
 
 
@@ -26,12 +28,11 @@ def inner_step_count(index: int, gamma: float, inner_steps: tuple[int, int]) -> 
     return round(n_min + (n_max - n_min) * progress(index, gamma))
 
 
-def inner_step_counts(
-    steps: int, gamma: float, inner_steps: tuple[int, int], between: tuple[float, float] = (0.0, 1.0)
-) -> list[int]:
-    """Return n_i of each of T denoising steps; 0 outside the given share of them, [from·T, to·T)."""
-    first, end = (round(share * steps) for share in between)
-    return [inner_step_count(i, gamma, inner_steps) if first <= i < end else 0 for i in range(steps)]
+def inner_step_counts(config: NullTTAConfig) -> list[int]:
+    """Return n_i of each of T denoising steps, without a budget; 0 outside `optimise_between`."""
+    T, optimised = config.num_inference_steps, config.optimised_steps
+    gamma = annealing_coefficient(config.annealing, T)
+    return [inner_step_count(i, gamma, config.inner_steps) if i in optimised else 0 for i in range(T)]
 
 
 def afforded(counts: Sequence[int], total: int) -> list[int]:

@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeAlias
 
 from nulltta.batch.folder import BatchFolder, BatchOutcome, OnAdvance, Record
 from nulltta.batch.table import read, require_pyarrow
-from nulltta.batch.tasks import RowFailure, RowTask, batches, require_known_columns, tasks
+from nulltta.batch.tasks import GivenForAll, RowFailure, RowTask, batches, require_known_columns, tasks
 from nulltta.config import whole
 from nulltta.errors import NullTTAError
 from nulltta.prompts import require_text
@@ -156,10 +156,10 @@ def run(request: BatchRequest, display: ProgressDisplay) -> BatchProgress:
     require_known_columns(read(request.table))
     folder = BatchFolder.at(request.out)
     with folder.locked(), _sigterm_as_interrupt():
-        progress, pending = _survey(request, folder)
+        progress, pending, settings = _survey(request, folder)
         try:
             if any(pending):
-                engine = request.engine(request.settings, folder)
+                engine = request.engine(settings, folder)
                 display.begin(progress)
                 waiting = (task for task in _tasks(request) if isinstance(task, RowTask) and pending[task.row - 1])
                 work = batches(waiting, request.settings.batch_size)
@@ -181,19 +181,26 @@ def _tasks(request: BatchRequest) -> Iterator[RowTask | RowFailure]:
     return tasks(read(request.table), request.settings, request.config, request.seed, request.negative_prompt)
 
 
-def _survey(request: BatchRequest, folder: BatchFolder) -> tuple[BatchProgress, bytearray]:
-    """Return the progress of earlier runs, and for each row 1 if it is to be sampled and else 0."""
+def _survey(request: BatchRequest, folder: BatchFolder) -> tuple[BatchProgress, bytearray, RunSettings]:
+    """Return the progress of earlier runs, for each row 1 if it is to be sampled and else 0, and what to load.
+
+    Raises:
+        InvalidValue: if a setting that was given for all rows has no effect on any of them.
+    """
     progress, pending = BatchProgress(), bytearray()
+    for_all = GivenForAll(request.settings, request.config)
     for task in _tasks(request):
         progress.rows += 1
         pending.append(0)
         if isinstance(task, RowFailure):
             progress.invalid += 1
-        elif (record := folder.record(task)) is not None:
+            continue
+        for_all.see(task)
+        if (record := folder.record(task)) is not None:
             progress.finish(record)
         else:
             pending[-1] = 1
-    return progress, pending
+    return progress, pending, for_all.checked()
 
 
 def _follow(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from nulltta.batch.table import TableRow
-from nulltta.config import NullTTAConfig, refuse_without_effect
+from nulltta.config import NullTTAConfig, given_in_vain, refuse_without_effect
 from nulltta.config.presets import preset_name
 from nulltta.errors import InvalidValue, NullTTAError
 from nulltta.files import absolute
@@ -35,12 +35,14 @@ class RowTask:
         id: the row's id.
         request: the request for the row's prompt alone.
         shared: what determines the files of all rows beside that, in JSON's types.
+        own: the settings that the row gives itself.
     """
 
     row: int
     id: str
     request: AlignRequest
     shared: Mapping[str, Any]
+    own: tuple[str, ...] = ()
 
     @property
     def prompt(self) -> str:
@@ -89,7 +91,7 @@ def tasks(
     shared = _shared(settings)
     preset = preset_name(settings.preset or settings.model)  # found once: it may read the model's index
     # Those of rows without settings of their own.
-    settings = replace(settings, config=NullTTAConfig.preset(preset, **(config or {})))
+    settings = replace(settings, config=replace(NullTTAConfig.preset(preset), **(config or {})))
     common = {"seed": seed, "negative_prompt": negative_prompt}
     first: dict[str, int] = {}  # id -> the row that has it
     for row in rows:
@@ -100,7 +102,8 @@ def tasks(
                 raise InvalidValue(f"its id is that of row {first[name]}: ids must differ")
             first[name] = row.number
             request = _request(row, name, settings, common, partial(_config, settings))
-            found: RowTask | RowFailure = RowTask(row.number, name, request, shared)
+            own = tuple(name for name in SETTINGS if name in row.cells)
+            found: RowTask | RowFailure = RowTask(row.number, name, request, shared, own)
         except (NullTTAError, OverflowError) as error:  # OverflowError: a number of hundreds of digits
             found = RowFailure(row.number, name, str(error))
         yield found
@@ -123,6 +126,48 @@ def _shared(settings: RunSettings) -> dict[str, Any]:
         given["start_contents"] = hashlib.blake2b(Path(settings.start).read_bytes(), digest_size=16).hexdigest()
     always = {"dtype": settings.dtype, "tiny_decoder": _place(settings.tiny_decoder)}
     return {**always, **given, **settings.contents()}
+
+
+class GivenForAll:
+    """The settings that were given for all rows, of which some may have no effect on any of them.
+
+    Args:
+        settings: the settings that all rows share.
+        config: the fields of the configuration that were given for all rows.
+    """
+
+    def __init__(self, settings: RunSettings, config: Mapping[str, Any]) -> None:
+        self.given = config
+        self._usual = NullTTAConfig.preset(settings.preset or settings.model)
+        self._shared, self._last = settings, self._usual
+        # Whether the reward gives a gradient -> what is wrong with a setting for every row so far; none were seen yet.
+        self._vain: dict[bool, dict[str, str]] = {}
+        self._tiny = False
+
+    def see(self, task: RowTask) -> None:
+        """Find out which of the settings have an effect on a row."""
+        config = task.request.settings.config
+        if config is self._last and self._vain:  # rows without settings of their own share one object
+            return
+        self._tiny |= config.inner_decoder == "tiny"
+        self._last, known = config, {"started": self._shared.start is not None}
+        for differentiable in (True, False):
+            found = given_in_vain(config, self._usual, self._shared.method, differentiable=differentiable, **known)
+            before = self._vain.get(differentiable, dict.fromkeys(self.given, ""))
+            self._vain[differentiable] = {name: found[name] for name in before if name in found}
+
+    def checked(self) -> RunSettings:
+        """Return the settings to load, whose configuration holds what depends on the reward that is not loaded yet.
+
+        Raises:
+            InvalidValue: if a setting has no effect on any row.
+        """
+        either = self._vain.get(True, {}) | self._vain.get(False, {})
+        for name, reason in either.items():
+            if all(name in found for found in self._vain.values()):
+                raise InvalidValue(reason, name)
+        left = {name: self.given[name] for name in either} | ({"inner_decoder": "tiny"} if self._tiny else {})
+        return replace(self._shared, config=replace(self._usual, **left))
 
 
 def batches(pending: Iterable[RowTask], size: int) -> Iterator[list[RowTask]]:
@@ -181,7 +226,7 @@ def _id(row: TableRow) -> str:
 def _config(shared: RunSettings, own: Mapping[str, Any]) -> NullTTAConfig:
     """Return the configuration of a row whose own cells override what was given for all rows."""
     config = replace(shared.config, **own)
-    refuse_without_effect(config, shared.config, shared.method)
+    refuse_without_effect(config, shared.config, shared.method, started=shared.start is not None)
     return config
 
 

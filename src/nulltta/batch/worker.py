@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from nulltta.alignment import expected_steps
 from nulltta.batch.folder import BatchFolder, BatchOutcome, OnAdvance
 from nulltta.batch.tasks import RowFailure, RowTask
-from nulltta.errors import NullTTAError
+from nulltta.config import NullTTAConfig, given_in_vain
+from nulltta.errors import InvalidValue, NullTTAError
 from nulltta.evaluation.comparison import Comparison
 from nulltta.runs.loading import load
 from nulltta.runs.request import RunSettings
@@ -28,6 +29,7 @@ class BatchWorker:
     def __init__(self, settings: RunSettings, folder: BatchFolder) -> None:
         self.folder = folder
         self._loaded = load(settings)
+        self._usual = NullTTAConfig.preset(settings.preset or settings.model)
 
     def work(self, batch: Sequence[RowTask], on_advance: OnAdvance | None = None) -> BatchOutcome:
         """Finish the rows of a batch that are not finished yet.
@@ -65,6 +67,12 @@ class BatchWorker:
     def _compare(self, batch: Sequence[RowTask], on_advance: OnAdvance) -> list[Comparison]:
         shared = batch[0].request
         config = shared.settings.config
+        reward, started = self._loaded.reward, self._loaded.start is not None
+        vain = given_in_vain(
+            config, self._usual, shared.settings.method, differentiable=reward.differentiable, started=started
+        )
+        if own := next((name for name in vain if any(name in task.own for task in batch)), None):
+            raise InvalidValue(vain[own], own)
         share = len(batch) / expected_steps(shared.settings.method, config)
         return self._loaded.compare(
             [task.prompt for task in batch], seed=[task.request.seed for task in batch],

@@ -48,10 +48,6 @@ def align(
     refuse_numbers(prompts or [])
     if prompts and prompts_file is not None and prompts_file.suffix == ".jsonl":
         raise InvalidValue("holds prompts with seeds of their own: give no other prompts beside it", field="prompts")
-    if settings.tiny_decoder is not None and settings.config.inner_decoder == "full":
-        raise InvalidValue("has no effect: choose the tiny decoder (inner_decoder)", field="tiny_decoder")
-    if save_null_text is not None and settings.method not in ("null-tta", "shared-null"):
-        raise InvalidValue(f"has no effect: the method {settings.method} keeps no null text (method)", "save_null_text")
     request = AlignRequest.of_rows(
         read_rows(prompts or [], prompts_file), prompts_file, seeds, settings=settings, seed=seed,
         negative_prompt=negative_prompt, save_null_text=save_null_text, image_format=image_format,

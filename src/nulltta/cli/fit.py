@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +15,7 @@ from nulltta.config.presets import require_preset
 from nulltta.fit.settings import PRIOR_WEIGHTS, FitSettings
 from nulltta.runs.fit_request import FitRequest
 from nulltta.runs.prompt_file import read_prompts
-from nulltta.runs.request import ModelSettings
+from nulltta.runs.request import ModelSettings, default_reward
 
 
 def fit(
@@ -23,7 +24,7 @@ def fit(
     ],
     out: Annotated[Path, typer.Option(metavar="FILE", help="The null text, a .safetensors file.", show_default=False)],
     model: Model = "embedded",
-    reward: Reward = "clip",
+    reward: Reward = None,
     reward_source: RewardSource = None,
     form: Annotated[
         FormName, typer.Option(metavar="FORM", help="What the null text is: constant, steps, prompt or tokens.")
@@ -68,15 +69,17 @@ def fit(
         require_preset(preset)
     asked = {name: value for name, value in given.items() if value is not None}
     held = {"annealing": 0.0} | ({"prior_weight": PRIOR_WEIGHTS[form]} if form in PRIOR_WEIGHTS else {})
-    config = NullTTAConfig.preset(preset or model, **{**held, **asked})
+    usual = {name: value for name, value in held.items() if name not in asked}
+    config = replace(NullTTAConfig.preset(preset or model, **asked), **usual)
     request = FitRequest(
         prompts=read_prompts([], prompts), validation=read_prompts([], validation) if validation else (), out=out,
         settings=FitSettings(
             form=form, tokens=tokens, updates=updates, rows=rows, learning_rate=learning_rate,
             validate_every=validate_every, seed=seed, pool=max(FitSettings.pool, rows),
         ),
-        config=config, model=ModelSettings(model=model, device=device, dtype=dtype), reward=reward,
-        reward_source=reward_source, guards=guard or (), micro_batch=micro_batch,
+        config=config, model=ModelSettings(model=model, device=device, dtype=dtype),
+        reward=default_reward(model) if reward is None else reward, reward_source=reward_source,
+        guards=guard or (), micro_batch=micro_batch,
     )  # fmt: skip
 
     def standing() -> str:

@@ -9,7 +9,7 @@ import inspect
 import re
 import types
 from collections.abc import Callable, Sequence
-from dataclasses import Field, fields
+from dataclasses import Field, fields, replace
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, Union, get_origin, get_type_hints
@@ -19,15 +19,25 @@ import typer
 from nulltta.config import NullTTAConfig
 from nulltta.config.presets import require_preset
 from nulltta.errors import InvalidValue
-from nulltta.runs.request import RunSettings, flag, number_or_word
+from nulltta.runs.request import RunSettings, default_reward, flag, number_or_word
 
 Command: TypeAlias = Callable[..., None]
 PANEL = "Settings of the method (the preset 'paper'; the embedded model's)"
 
 Model = Annotated[
-    str, typer.Option(help="'embedded', 'embedded-turbo', a diffusers directory, a hub id or a file (.safetensors).")
+    str,
+    typer.Option(
+        help="'embedded', 'embedded-turbo', 'scenes', a diffusers directory, a hub id or a file (.safetensors)."
+    ),
 ]
-Reward = Annotated[str, typer.Option(help="The reward to raise: a name, or a sum like '0.7*clip + 0.3*sharpness'.")]
+Reward = Annotated[
+    str | None,
+    typer.Option(
+        help="The reward to raise: a name, or a sum like '0.7*clip + 0.3*sharpness' (default: of an embedded model "
+        "its own score, clip or scenes-clip).",
+        show_default=False,
+    ),
+]
 RewardSource = Annotated[
     str | None,
     typer.Option(metavar="SOURCE", help="The weights of a reward given by name: a hub id, a directory or a file."),
@@ -170,12 +180,12 @@ def run_flags(**defaults: Any) -> Callable[[Command], Command]:
     """Give a command a flag per field of `RunSettings` and of `NullTTAConfig` instead of its parameter `settings`.
 
     The command receives a `RunSettings`. If it has a parameter `given`, that receives the config fields that were
-    given on the command line, by name.
+    given on the command line, by name, and the command checks itself that they have an effect.
 
     Args:
         defaults: other defaults than those of `RunSettings`, by name.
     """
-    defaults = {field.name: field.default for field in fields(RunSettings)} | {"call": None} | defaults
+    defaults = {field.name: field.default for field in fields(RunSettings)} | {"call": None, "reward": None} | defaults
     run = [_keyword(name, annotation, defaults[name]) for name, annotation in _RUN_FLAGS.items()]
 
     def decorate(command: Command) -> Command:
@@ -186,8 +196,13 @@ def run_flags(**defaults: Any) -> Callable[[Command], Command]:
             shared["call"] = tuple(shared["call"] or ())
             if shared["preset"] is not None:
                 require_preset(shared["preset"])
-            settings = RunSettings(config=NullTTAConfig.preset(shared["preset"] or shared["model"], **given), **shared)
-            return {"settings": settings} | ({"given": given} if "given" in signature.parameters else {})
+            if shared["reward"] is None:
+                shared["reward"] = default_reward(shared["model"])
+            preset = shared["preset"] or shared["model"]
+            if "given" in signature.parameters:  # the command's own rows may give an effect to what has none
+                config = replace(NullTTAConfig.preset(preset), **given)
+                return {"settings": RunSettings(config=config, **shared), "given": given}
+            return {"settings": RunSettings(config=NullTTAConfig.preset(preset, **given), **shared)}
 
         return _with_flags(command, signature, run, build)
 

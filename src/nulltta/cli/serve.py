@@ -18,7 +18,7 @@ from nulltta.cli.flags import Compile, Device, Dtype, Model, Offload, Start, Tin
 from nulltta.cli.messages import quiet
 from nulltta.errors import InvalidValue, MissingExtra, blaming, first_line
 from nulltta.files import absolute
-from nulltta.runs.request import ModelSettings, has_default_reward
+from nulltta.runs.request import ModelSettings, default_reward
 from nulltta.server.auth import VARIABLE, read_keys
 from nulltta.server.settings import ServerSettings
 from nulltta.server.tracing import ENDPOINTS, wanted
@@ -83,8 +83,8 @@ def serve(
     reward: Annotated[
         list[str] | None,
         typer.Option(
-            help="A reward to offer, the first as the default; may be repeated (default: with the embedded model, all "
-            "without a download)."
+            help="A reward to offer, the first as the default; may be repeated (default: with an embedded model, all "
+            "without a download that know its pictures)."
         ),
     ] = None,
     method: Annotated[
@@ -200,12 +200,8 @@ def serve(
     offered = ServerSettings.methods if start is None else ServerSettings.methods[::-1]
     if missing := [library for library in LIBRARIES if find_spec(library) is None]:
         raise MissingExtra("nulltta serve", missing[0], "server")
-    if not reward and not has_default_reward(model):
-        raise InvalidValue(
-            "must name what clients may optimise on this model, such as pickscore, imagereward or clipscore "
-            "(`nulltta rewards` lists them): only the embedded models have a default",
-            field="reward",
-        )
+    if not reward:
+        default_reward(model)  # refused where there is none
     from nulltta.server.defaults import parse_defaults
 
     settings = ServerSettings(

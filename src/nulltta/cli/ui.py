@@ -13,7 +13,7 @@ from nulltta.cli.flags import Device, Dtype, Offload
 from nulltta.cli.messages import quiet
 from nulltta.errors import InvalidValue, MissingExtra
 from nulltta.runs.network import bind, is_loopback
-from nulltta.runs.request import has_default_reward
+from nulltta.runs.request import default_reward
 
 PASSWORD = "NULLTTA_UI_PASSWORD"
 
@@ -21,13 +21,15 @@ PASSWORD = "NULLTTA_UI_PASSWORD"
 def ui(
     model: Annotated[
         list[str] | None,
-        typer.Option(help="'embedded', a diffusers directory or a hub id; may be repeated, to offer several."),
+        typer.Option(
+            help="'embedded', 'scenes', a diffusers directory or a hub id; may be repeated, to offer several."
+        ),
     ] = None,
     reward: Annotated[
         str | None,
         typer.Option(
             help="The reward that the page starts with; only its sources may be used there. "
-            "For the embedded model it is clip if none is given."
+            "For an embedded model it is its own score, such as clip, if none is given."
         ),
     ] = None,
     host: Annotated[
@@ -57,8 +59,7 @@ def ui(
     if any(character in frame_ancestors for character in ";,\r\n"):
         raise InvalidValue("must be addresses separated by spaces", "frame_ancestors")
     models = model or ["embedded"]
-    if reward is None and not has_default_reward(models[0]):
-        raise InvalidValue(f"is needed for {models[0]}: `nulltta rewards` lists the known ones", "reward")
+    reward = default_reward(models[0]) if reward is None else reward
     bind(host, port).close()  # a taken port is reported before the model loads
     with quiet(lambda: "the page was not open yet"):
         print(f"loading {', '.join(models[:1])}", file=sys.stderr, flush=True)
@@ -69,4 +70,4 @@ def ui(
             host=host, port=port, password=password, allowed_hosts=allow_host or (), frame_ancestors=frame_ancestors,
             open_browser=browser,
         )  # fmt: skip
-        serve(PageEngine(models, reward or "clip", device, dtype, offload), access)
+        serve(PageEngine(models, reward, device, dtype, offload), access)

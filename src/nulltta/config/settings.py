@@ -213,6 +213,12 @@ class NullTTAConfig:
             raise InvalidValue(f"must be {MOST} or less, not {counts[1]}", "inner_steps")
 
     @property
+    def optimised_steps(self) -> range:
+        """The numbers, from 0, of the denoising steps within `optimise_between`, which may take inner steps."""
+        first, end = (round(share * self.num_inference_steps) for share in self.optimise_between)
+        return range(first, end)
+
+    @property
     def weights(self) -> tuple[float, float, float]:
         """λ1 of the reward, λ2 of the consistency term and λ2 of the prior, with the defaults filled in."""
         default = 50.0 if self.gradient == "zeroth-order" else 100.0

@@ -1,4 +1,7 @@
-"""The embedded worlds by the names of their models: where the weights are, which scorers they have, and who judges."""
+"""The embedded worlds by the names of their models: where the weights are, which scorers they have, and who judges.
+
+Torch is imported only with the parts that need it.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +9,19 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import torch
-from torch import Tensor
-
-from nulltta.contracts import Reward
 from nulltta.errors import LoadError
 
 from . import WEIGHTS, grammar, scenes
 from .scenes import grammar as scenes_grammar
 from .scenes import prompts as scenes_prompts
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from nulltta.contracts import Reward
 
 
 class FactJudge(Protocol):

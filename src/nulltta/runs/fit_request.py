@@ -41,7 +41,7 @@ class FitRequest:
     settings: FitSettings = field(default_factory=FitSettings)
     config: NullTTAConfig = field(default_factory=NullTTAConfig)
     model: ModelSettings = field(default_factory=ModelSettings)
-    reward: str = "clip"
+    reward: str
     reward_source: str | None = None
     guards: Sequence[str] = ()
     validation: Sequence[str] = ()

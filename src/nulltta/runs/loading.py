@@ -87,8 +87,10 @@ def load(settings: RunSettings) -> LoadedRun:
     """
     settings = resolved(settings)
     one_of(settings, "method", METHODS)
-    usual = NullTTAConfig.preset(settings.preset or settings.model)
-    refuse_without_effect(settings.config, usual, settings.method, started=settings.start is not None)
+    usual, started = NullTTAConfig.preset(settings.preset or settings.model), settings.start is not None
+    refuse_without_effect(settings.config, usual, settings.method, started=started)
+    if settings.tiny_decoder is not None and settings.config.inner_decoder == "full":
+        raise InvalidValue("has no effect: choose the tiny decoder (inner_decoder)", "tiny_decoder")
     start = read_start(settings.start, settings.method)
     if settings.reward_source is None:
         refuse_toy_scorers(settings.reward, settings.model)
@@ -97,7 +99,9 @@ def load(settings: RunSettings) -> LoadedRun:
         reward_name = with_source(settings.reward, settings.reward_source)
         reward = load_reward(reward_name, settings.device, dtype)
     config = settings.config.resolved(differentiable=reward.differentiable)
-    refuse_without_effect(settings.config, usual, settings.method, differentiable=reward.differentiable)
+    refuse_without_effect(
+        settings.config, usual, settings.method, differentiable=reward.differentiable, started=started
+    )
     settings = replace(settings, reward=reward_name, reward_source=None, config=config)
     model = load_model(settings)
     with quiet_libraries():

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from nulltta.config import NullTTAConfig, one_of, whole, without_effect
 from nulltta.config.settings import LARGEST_SEED, MOST
+from nulltta.embedded.worlds import WORLDS
 from nulltta.errors import InvalidValue
 from nulltta.prompts import require_prompt, require_prompts, require_text
 from nulltta.runs.call import CallSettings
@@ -20,9 +21,22 @@ from nulltta.runs.prompt_file import PromptRow
 from nulltta.runs.seeds import parse_seeds
 
 
-def has_default_reward(model: str) -> bool:
-    """Return whether a model, by its name, ships together with the scorer that is its reward by default."""
-    return model in ("embedded", "embedded-turbo")
+def default_reward(model: str) -> str:
+    """Return the reward that is raised where none is given: the target scorer of an embedded model's world.
+
+    Args:
+        model: the name of a model.
+
+    Raises:
+        InvalidValue: if it is not an embedded one.
+    """
+    if model not in WORLDS:
+        raise InvalidValue(
+            "must name what is raised on this model, such as pickscore, imagereward or clipscore (`nulltta rewards` "
+            "lists them): only the embedded models have a default",
+            "reward",
+        )
+    return WORLDS[model].target
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +44,7 @@ class ModelSettings(CallSettings):
     """Which model a run uses, where it runs and how, and what its pipeline is called with.
 
     Attributes:
-        model: "embedded", a diffusers directory, a hub id or a .safetensors file.
+        model: "embedded", "embedded-turbo", "scenes", a diffusers directory, a hub id or a .safetensors file.
         base_model: for a file, the directory or hub id of the pipeline that it was made from.
         device: "cpu", "cuda", "cuda:1", "mps", ...; None for the GPU if there is one.
         dtype: the name of a torch type; None for float32 on the CPU and half precision on a GPU.
@@ -76,7 +90,7 @@ class RunSettings(ModelSettings):
 
     config: NullTTAConfig
     preset: str | None = None
-    reward: str = "clip"
+    reward: str
     reward_source: str | None = None
     reward_dtype: str | None = None
     method: str = "null-tta"

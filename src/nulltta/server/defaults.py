@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from difflib import get_close_matches
 from typing import Any
 
 from pydantic import ValidationError
 
 from nulltta.config import NullTTAConfig
+from nulltta.config.effects import OPTIMISING, defeating, without_effect
 from nulltta.errors import InvalidValue
 from nulltta.server.limits import above_limits
 from nulltta.server.schemas import Options
@@ -58,7 +59,9 @@ def checked_defaults(settings: ServerSettings, preset: str) -> Mapping[str, Any]
         first = error.errors()[0]
         raise InvalidValue(f"{first['loc'][0]}: {first['msg']}", field="default") from error
     try:
-        config = NullTTAConfig.preset(preset, **defaults)
+        usual = NullTTAConfig.preset(preset)
+        config = replace(usual, **defaults)
+        _refuse_useless(config, usual, settings)
     except InvalidValue as error:
         raise InvalidValue(str(error), field="default") from error
     if (excess := above_limits(config, settings)) is not None:
@@ -68,3 +71,17 @@ def checked_defaults(settings: ServerSettings, preset: str) -> Mapping[str, Any]
             field=excess.setting,
         )
     return defaults
+
+
+def _refuse_useless(config: NullTTAConfig, usual: NullTTAConfig, settings: ServerSettings) -> None:
+    """Refuse a default that no request can use, or one that leaves those without options unaligned."""
+    given = [name for name in FIELDS if getattr(config, name) != getattr(usual, name)]
+    started, first = settings.start is not None, settings.methods[0]
+    by_method = [without_effect(config, method, started=started) for method in settings.methods]
+    for name in given:
+        if all(name in idle and idle[name].cause == "method" for idle in by_method):
+            raise InvalidValue(f"has no effect: {by_method[0][name].reason}", name)
+    if first in OPTIMISING:
+        for name, reason in defeating(config, first, started=started).items():
+            if name in given:
+                raise InvalidValue(reason, name)

@@ -23,7 +23,7 @@ from nulltta.server.job_queue import JobQueue
 from nulltta.server.jobs import ImageJob, JobSettings
 from nulltta.server.limits import PictureSize, check_job_settings, check_request, drawn_size
 from nulltta.server.metrics import ServerMetrics
-from nulltta.server.rewards import LoadedRewards
+from nulltta.server.rewards import LoadedRewards, without_a_download
 from nulltta.server.schemas import GenerationRequest
 from nulltta.server.settings import ServerSettings
 from nulltta.server.worker import SamplingWorker
@@ -54,7 +54,7 @@ class ServerEngine:
         self.model, self.settings = model, settings
         self.defaults = checked_defaults(settings, model.name)
         device = next(iter(model.encode([""], [""])[1].values())).device
-        self.rewards = LoadedRewards(settings.rewards, settings.max_terms, device)
+        self.rewards = LoadedRewards(settings.rewards or without_a_download(model.name), settings.max_terms, device)
         self.size = _own_size(model, device)
         self.metrics = ServerMetrics()
         self.queue = JobQueue(settings.queue_size, settings.batch_size, settings.batch_wait)
@@ -118,7 +118,7 @@ class ServerEngine:
         """
         options = request.nulltta
         try:
-            usual = NullTTAConfig.preset(self.model.name, **self.defaults)
+            usual = replace(NullTTAConfig.preset(self.model.name), **self.defaults)
             config = replace(usual, **options.config_fields())
         except InvalidValue as error:
             raise from_invalid_value(error, param="nulltta") from error
@@ -132,7 +132,8 @@ class ServerEngine:
         check_job_settings(found, self.settings, self.rewards)
         try:
             differentiable = self.rewards.build(reward).differentiable
-            refuse_without_effect(config, usual, method, differentiable=differentiable)
+            started = self.settings.start is not None
+            refuse_without_effect(config, usual, method, differentiable=differentiable, started=started)
         except InvalidValue as error:
             raise from_invalid_value(error, param="nulltta") from error
         return found

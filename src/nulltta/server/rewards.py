@@ -8,18 +8,27 @@ import torch
 
 from nulltta import rewards
 from nulltta.contracts import Reward
+from nulltta.embedded.worlds import foreign_scorers
 from nulltta.errors import InvalidValue
 from nulltta.rewards.allowed import COLOUR, parse_allowed
 from nulltta.rewards.catalogue import catalogue
 from nulltta.rewards.expression import Name, Standard, names, parse, walk
 
 
+def without_a_download(model: str) -> list[str]:
+    """Return the rewards that know a model's pictures and are on this machine without a download.
+
+    Those of an embedded model's world come first, and first of them its target.
+    """
+    foreign = foreign_scorers(model)
+    return [row.name for row in catalogue() if row.present and not row.source and row.name not in foreign]
+
+
 class LoadedRewards:
     """Rewards by name, loaded once, from which expressions are composed.
 
     Args:
-        offered: names as `nulltta.rewards.load` takes them; () for every reward that has no source
-            to download from and is on this machine.
+        offered: names as `nulltta.rewards.load` takes them.
         max_terms: the largest number of rewards in one expression.
         device: where they are loaded.
 
@@ -32,7 +41,6 @@ class LoadedRewards:
     """
 
     def __init__(self, offered: Sequence[str], max_terms: int, device: torch.device | str | None = None) -> None:
-        offered = offered or [row.name for row in catalogue() if row.present and not row.source]
         self.names, self.max_terms, self.device = tuple(dict.fromkeys(offered)), max_terms, device
         self._allowed: list[Name] = []
         for text in self.names:

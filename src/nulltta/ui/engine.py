@@ -76,7 +76,7 @@ class PageEngine:
     def __init__(
         self,
         models: Sequence[str],
-        reward: str = "clip",
+        reward: str,
         device: str | None = None,
         dtype: str | None = None,
         offload: str = "none",
@@ -113,7 +113,9 @@ class PageEngine:
         self._require_known(settings.reward, settings.model)
         reward = self.reward_of(settings.reward)
         usual = NullTTAConfig.preset(settings.model)
-        refuse_without_effect(settings.config, usual, differentiable=reward.differentiable)
+        refuse_without_effect(
+            settings.config, usual, settings.method, differentiable=reward.differentiable, started=False
+        )
         config = settings.config.resolved(differentiable=reward.differentiable)
         call = settings.arguments()
         with under_their_flags(settings):
