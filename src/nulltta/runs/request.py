@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 from nulltta.config import NullTTAConfig, one_of, whole, without_effect
 from nulltta.config.settings import LARGEST_SEED, MOST
-from nulltta.embedded.worlds import WORLDS
 from nulltta.errors import InvalidValue
 from nulltta.prompts import require_prompt, require_prompts, require_text
 from nulltta.runs.call import CallSettings
@@ -30,6 +29,8 @@ def default_reward(model: str) -> str:
     Raises:
         InvalidValue: if it is not an embedded one.
     """
+    from nulltta.embedded.worlds import WORLDS  # it imports numpy, which the help of commands does without
+
     if model not in WORLDS:
         raise InvalidValue(
             "must name what is raised on this model, such as pickscore, imagereward or clipscore (`nulltta rewards` "
