@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -69,7 +69,7 @@ def fit(
         require_preset(preset)
     asked = {name: value for name, value in given.items() if value is not None}
     held = {"annealing": 0.0} | ({"prior_weight": PRIOR_WEIGHTS[form]} if form in PRIOR_WEIGHTS else {})
-    usual = {name: value for name, value in held.items() if name not in asked}
+    usual: dict[str, Any] = {name: value for name, value in held.items() if name not in asked}
     config = replace(NullTTAConfig.preset(preset or model, **asked), **usual)
     request = FitRequest(
         prompts=read_prompts([], prompts), validation=read_prompts([], validation) if validation else (), out=out,
