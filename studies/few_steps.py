@@ -43,12 +43,10 @@ def _turbo(steps: int = 4, **changes: Any) -> NullTTAConfig:
 ARMS: Mapping[str, tuple[str, str, NullTTAConfig]] = {
     "25 steps": ("embedded", "plain", NullTTAConfig.embedded()),
     "4 steps, not distilled": ("embedded", "plain", NullTTAConfig.embedded(num_inference_steps=4)),
-    **{
-        f"distilled, {n}": ("embedded-turbo", "plain", _turbo(n, nag_scale=0.0, inner_steps=(0, 0)))
-        for n in (1, 2, 4, 8)
-    },
-    "distilled, 4, nag": ("embedded-turbo", "plain", _turbo()),
+    **{f"distilled, {n}": ("embedded-turbo", "plain", _turbo(n).without_null_text()) for n in (1, 2, 4, 8)},
+    "distilled, 4, nag": ("embedded-turbo", "plain", _turbo(nag_null="empty")),
     "distilled, 4, aligned": ("embedded-turbo", "null-tta", _turbo()),
+    "distilled, 4, aligned from the empty text": ("embedded-turbo", "null-tta", _turbo(nag_null="empty")),
     "25 steps, aligned": ("embedded", "null-tta", NullTTAConfig.embedded()),
 }
 """The model, the method and the settings of each arm."""

@@ -3,9 +3,10 @@
     python studies/nag_scale.py [--prompts 32 --draw 0]
 
 Every arm samples the same tuning prompts, each from a noise of its own: plain sampling without guidance, then for each
-scale s and share α plain sampling under NAG and the preset's alignment with that guidance. The script prints a
-Markdown table of differences from plain sampling without guidance, paired by prompt, with 95% bootstrap intervals, and
-writes studies/results/nag_scale.json; an arm that the file holds already, with the same settings, is not run again.
+scale s and share α plain sampling under NAG and the preset's alignment with that guidance, from the empty text; then
+alignment from the prompt itself. The script prints a Markdown table of differences from plain sampling without
+guidance, paired by prompt, with 95% bootstrap intervals, and writes studies/results/nag_scale.json; an arm that the
+file holds already, with the same settings, is not run again.
 """
 
 from __future__ import annotations
@@ -31,15 +32,22 @@ from nulltta.runs import record
 
 RESULTS = Path(__file__).parent / "results" / "nag_scale.json"
 MODEL = "embedded-turbo"
+SHARES = (0.125, 0.25, 0.5, 1.0)
 GUIDED = [(s, alpha) for s, alpha in product((1.0, 2.0, 4.0, 8.0), (0.125, 0.25, 0.5)) if 0.2 < s * alpha < 2.5]
 
 
 def arms() -> dict[str, tuple[str, NullTTAConfig]]:
     """Return the method and the settings of each arm; the first is plain sampling without guidance."""
-    found = {"no guidance": ("plain", NullTTAConfig.preset(MODEL, nag_scale=0.0, inner_steps=(0, 0)))}
+
+    def settings(**changes: Any) -> NullTTAConfig:
+        return NullTTAConfig.preset(MODEL, **{"nag_null": "empty", **changes})
+
+    found = {"no guidance": ("plain", settings().without_null_text())}
     for method, (s, alpha) in product(("plain", "null-tta"), GUIDED):
-        found[f"{method}, s = {s:g}, α = {alpha:g}"] = (
-            method, NullTTAConfig.preset(MODEL, nag_scale=s, nag_alpha=alpha),
+        found[f"{method}, s = {s:g}, α = {alpha:g}"] = (method, settings(nag_scale=s, nag_alpha=alpha))
+    for alpha in SHARES:
+        found[f"null-tta from the prompt, s = 4, α = {alpha:g}"] = (
+            "null-tta", settings(nag_alpha=alpha, nag_null="prompt"),
         )  # fmt: skip
     return found
 

@@ -40,6 +40,7 @@ ARMS: Mapping[str, tuple[str, NullTTAConfig]] = {
     "4 steps, cfg": ("embedded", NullTTAConfig.embedded(eta=0.0, num_inference_steps=4)),
     "4 steps, nag": ("embedded", NullTTAConfig.embedded(eta=0.0, num_inference_steps=4, guidance="nag")),
     "distilled, 4 steps, nag": ("embedded-turbo", NullTTAConfig.preset("embedded-turbo")),
+    "the same, from the empty text": ("embedded-turbo", NullTTAConfig.preset("embedded-turbo", nag_null="empty")),
     "distilled, 2 steps, nag": ("embedded-turbo", NullTTAConfig.preset("embedded-turbo", num_inference_steps=2)),
 }
 """The model and the settings of each arm."""

@@ -87,6 +87,7 @@ def test_the_priors_weight_is_that_of_the_consistency_term_unless_given() -> Non
     [
         ("4-step", {"guidance_scale": 3.0}, "guidance_scale", "has no effect: the guidance is nag"),
         ("embedded", {"nag_tau": 3.0}, "nag_tau", "has no effect: the guidance is cfg"),
+        ("paper", {"guidance": "cfg+nag", "nag_null": "prompt"}, "nag_null", "also an empty one's"),
         ("paper", {"inner_steps": (0, 0), "learning_rate": 0.1}, "learning_rate", "no inner steps"),
         ("paper", {"inner_steps": (0, 0), "noise_tilt": 0.3}, "noise_tilt", "no inner steps"),
         ("paper", {"gradient": "autograd", "zeroth_order_samples": 8}, "zeroth_order_samples", "autograd"),

@@ -61,6 +61,8 @@ def without_effect(config: NullTTAConfig, method: str | None = None, *, started:
         idle(NAG, "guidance", "the guidance is cfg: choose nag or cfg+nag")
     elif config.nag_scale == 0:
         idle(NAG[1:], "nag_scale", "NAG's scale is 0")
+    elif config.guidance == "cfg+nag":
+        idle(("nag_null",), "guidance", "under cfg+nag the null text is the negative prompt's, also an empty one's")
     if config.gradient == "autograd":
         idle(POINTS, "gradient", "the gradient is autograd: choose zeroth-order")
     if config.gradient == "zeroth-order" and config.zeroth_order_directions == "cma":
