@@ -214,6 +214,11 @@ MISTAKES = {
         ["batch", "{tmp}/good.jsonl", "--engine", "spark"],
         "--engine must be one of local, ray, not 'spark'",
     ),
+    "no name": (["batch", "{tmp}/good.jsonl", "--out", " "], "--out must name a folder or an address"),
+    "unknown method": (
+        ["batch", "{tmp}/good.jsonl", "--method", "nonesuch"],
+        "--method must be one of null-tta, plain",
+    ),
     "a file": (["batch", "{tmp}/good.jsonl", "--out", "{tmp}/seeds.csv"], "cannot write to"),
     "no such address": (["batch", "{tmp}/good.jsonl", "--out", "nowhere://out"], "cannot write to 'nowhere://out'"),
     "in a file": (["batch", "{tmp}/good.jsonl", "--out", "{tmp}/seeds.csv/out"], "cannot write to"),

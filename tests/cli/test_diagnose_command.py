@@ -97,6 +97,10 @@ def test_other_folders_are_refused(folder: Path, tmp_path: Path, capsys: pytest.
     other = _changed(folder, tmp_path, lambda record: record["arguments"].update(reward="sharpness"))
     assert main(["diagnose", str(folder), str(other)]) == 2
     assert "has another reward than" in capsys.readouterr().err
+    assert main(["diagnose", str(folder), str(folder)]) == 2
+    assert "a folder is given twice" in capsys.readouterr().err
+    assert main(["diagnose", str(folder), "--against", "nonesuch"]) == 2
+    assert "--against: unknown reward 'nonesuch'" in capsys.readouterr().err
 
 
 def _changed(folder: Path, tmp_path: Path, change: Any) -> Path:

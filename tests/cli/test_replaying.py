@@ -138,6 +138,8 @@ def test_a_reward_scores_plain_against_replay(
 
 MISTAKES = {
     "no file": (["{tmp}/none.safetensors"], "there is no file"),
+    "a folder": (["{tmp}"], "is a folder: give the null text in it"),
+    "weights of no reward": (["{kept}", "--reward-source", "a/b"], "--reward-source has no effect: name the reward"),
     "cut": (["{tmp}/cut"], "damaged or not a safetensors file"),
     "not one": (["{tmp}/other"], "is not a null text"),
     "other model": (["{kept}", "--model", "embedded"], "does not fit this model: the denoiser's configuration differs"),

@@ -16,7 +16,7 @@ from nulltta.batch.folder import BatchFolder, BatchOutcome, OnAdvance, Record
 from nulltta.batch.table import read, require_pyarrow
 from nulltta.batch.tasks import GivenForAll, RowFailure, RowTask, batches, require_known_columns, tasks
 from nulltta.config import whole
-from nulltta.errors import NullTTAError
+from nulltta.errors import InvalidValue, NullTTAError
 from nulltta.prompts import require_text
 from nulltta.runs.request import RunSettings
 
@@ -56,7 +56,7 @@ class BatchRequest:
         engine: what does the work.
 
     Raises:
-        InvalidValue: if the seed or the negative prompt is invalid.
+        InvalidValue: if the seed, the negative prompt or the folder is invalid.
     """
 
     table: Path
@@ -70,6 +70,8 @@ class BatchRequest:
     def __post_init__(self) -> None:
         whole(self, "seed", at_least=0)
         require_text(self.negative_prompt, "a negative prompt")
+        if not str(self.out).strip():
+            raise InvalidValue("must name a folder or an address", "out")
 
 
 @dataclass

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from nulltta.batch.table import TableRow
-from nulltta.config import NullTTAConfig, given_in_vain, refuse_without_effect
+from nulltta.config import NullTTAConfig, given_in_vain, one_of, refuse_without_effect
 from nulltta.config.presets import preset_name
 from nulltta.errors import InvalidValue, NullTTAError
 from nulltta.files import absolute
@@ -160,11 +160,14 @@ class GivenForAll:
         """Return the settings to load, whose configuration holds what depends on the reward that is not loaded yet.
 
         Raises:
-            InvalidValue: if a setting has no effect on any row.
+            InvalidValue: if the method is unknown, or a setting has no effect on any row.
         """
         either = self._vain.get(True, {}) | self._vain.get(False, {})
         for name, reason in either.items():
             if all(name in found for found in self._vain.values()):
+                from nulltta.alignment import METHODS  # it imports torch
+
+                one_of(self._shared, "method", METHODS)  # of an unknown method nothing is known to have an effect
                 raise InvalidValue(reason, name)
         left = {name: self.given[name] for name in either} | ({"inner_decoder": "tiny"} if self._tiny else {})
         return replace(self._shared, config=replace(self._usual, **left))

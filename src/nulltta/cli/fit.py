@@ -72,7 +72,7 @@ def fit(
     usual: dict[str, Any] = {name: value for name, value in held.items() if name not in asked}
     config = replace(NullTTAConfig.preset(preset or model, **asked), **usual)
     request = FitRequest(
-        prompts=read_prompts([], prompts), validation=read_prompts([], validation) if validation else (), out=out,
+        prompts=read_prompts([], prompts), validation=read_prompts([], validation, "validation"), out=out,
         settings=FitSettings(
             form=form, tokens=tokens, updates=updates, rows=rows, learning_rate=learning_rate,
             validate_every=validate_every, seed=seed, pool=max(FitSettings.pool, rows),

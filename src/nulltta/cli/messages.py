@@ -18,6 +18,8 @@ from nulltta.display import terminal
 from nulltta.errors import InvalidValue, NullTTAError
 from nulltta.runs.request import RunSettings, flag
 
+_REPEATED = {"aliases": "model_alias", "cors_origins": "cors_origin", "allowed_hosts": "allowed_host"}
+"""The flags of `ServerSettings`' fields that are given one at a time."""
 _SETTING = "|".join(field.name for field in (*fields(RunSettings), *fields(NullTTAConfig)))
 _IN_BRACKETS = re.compile(rf"\(((?:{_SETTING})(?:, (?:{_SETTING}))*)\)")
 """Settings that a message names, by the convention of `nulltta.errors`."""
@@ -40,7 +42,7 @@ def describe(error: NullTTAError) -> str:
     """
     message = str(error)
     if isinstance(error, InvalidValue) and error.field is not None:
-        message = f"{flag(error.field)} {error.reason}"
+        message = f"{flag(_REPEATED.get(error.field, error.field))} {error.reason}"
     elif error.argument is not None:
         message = f"{flag(error.argument)}: {message}"
     message = _IN_BRACKETS.sub(lambda found: f"({', '.join(map(flag, found[1].split(', ')))})", message)

@@ -136,10 +136,12 @@ def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     """Return a safetensors file's metadata and tensors.
 
     Raises:
-        LoadError: if the file does not exist or is damaged.
+        LoadError: if the file does not exist, is a folder or is damaged.
     """
     from safetensors import SafetensorError, safe_open
 
+    if path.is_dir():
+        raise LoadError(f"'{path}' is a folder: give the null text in it, as in '{path / 'null-text.safetensors'}'")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = dict(file.metadata() or {})

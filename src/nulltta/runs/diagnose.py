@@ -16,7 +16,7 @@ from torch import Tensor
 from nulltta.contracts import Reward
 from nulltta.display import terminal
 from nulltta.display.progress import print_line
-from nulltta.errors import InvalidValue
+from nulltta.errors import InvalidValue, blaming
 from nulltta.evaluation.comparison import Comparison, Role, Score
 from nulltta.evaluation.diagnosis import Diagnosis, diagnosis_of
 from nulltta.evaluation.evidence import examine, features_of
@@ -59,19 +59,22 @@ def run(request: DiagnoseRequest) -> Diagnosis:
     """Diagnose the folders, print the diagnosis, and write it to diagnosis.json in the first of them.
 
     Raises:
-        InvalidValue: if a folder cannot be read, the folders are of different runs, there are too few pictures, or the
-            file cannot be written.
+        InvalidValue: if a folder cannot be read or is given twice, the folders are of different runs, there are too few
+            pictures, or the file cannot be written.
         LoadError: if a reward does not load.
         RewardError: if a reward fails.
     """
     notes = terminal.notes()
+    if len({folder.resolve() for folder in request.folders}) < len(request.folders):
+        raise InvalidValue("a folder is given twice: its pictures would count twice")
     runs = [read_run(folder) for folder in request.folders]
     settings = _common(runs, request.folders)
     refuse_unwritable(request.folders[0])
     with notes.status("loading rewards"):
         device = usable_device(request.device)
         target = _target(settings["reward"], request.reward, device)
-        others = [load_reward(name, device) for name in request.against]
+        with blaming("against"):
+            others = [load_reward(name, device) for name in request.against]
         features = features_of(settings["model"], device)
     with notes.status("measuring the pictures"):
         comparisons = [

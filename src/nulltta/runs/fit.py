@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from nulltta.algorithm.memory import MicroBatch
+from nulltta.contracts import Reward
 from nulltta.display import terminal
 from nulltta.display.formatting import number, signed
 from nulltta.display.progress import print_line, progress_bar
+from nulltta.errors import blaming
 from nulltta.evaluation.bootstrap import Gain
 from nulltta.evaluation.measures import held_out_measures
 from nulltta.files import as_error
@@ -21,6 +23,7 @@ from nulltta.quiet import quiet_libraries
 from nulltta.rewards.expression import with_source
 from nulltta.runs.fit_request import FitRequest
 from nulltta.runs.loading import load_model, load_reward, refuse_toy_scorers, resolved
+from nulltta.runs.request import ModelSettings
 from nulltta.scoring import as_measure
 
 
@@ -54,10 +57,11 @@ def run(request: FitRequest) -> None:
 
 def _problem(request: FitRequest) -> FitProblem:
     settings = resolved(request.model)
-    for expression in (*([] if request.reward_source else [request.reward]), *request.guards):
-        refuse_toy_scorers(expression, settings.model)
-    reward = load_reward(with_source(request.reward, request.reward_source), settings.device)
-    guards = {guard.name: as_measure(guard) for guard in (load_reward(g, settings.device) for g in request.guards)}
+    if request.reward_source is None:
+        refuse_toy_scorers(request.reward, settings.model)
+    with blaming("reward" if request.reward_source is None else "reward_source"):
+        reward = load_reward(with_source(request.reward, request.reward_source), settings.device)
+    guards = {guard.name: as_measure(guard) for guard in _guards(request.guards, settings)}
     model = load_model(settings)
     with quiet_libraries():
         held_out = held_out_measures(model, settings.device)
@@ -66,6 +70,13 @@ def _problem(request: FitRequest) -> FitProblem:
         model, reward, request.training_prompts, request.validation_prompts, request.config, request.settings, guards,
         measures, MicroBatch(request.micro_batch),
     )  # fmt: skip
+
+
+def _guards(expressions: Sequence[str], settings: ModelSettings) -> list[Reward]:
+    for expression in expressions:
+        refuse_toy_scorers(expression, settings.model, "guard")
+    with blaming("guard"):
+        return [load_reward(expression, settings.device) for expression in expressions]
 
 
 def _fitted(problem: FitProblem, request: FitRequest, notes: Console) -> FittedNullText:

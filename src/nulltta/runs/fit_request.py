@@ -33,7 +33,8 @@ class FitRequest:
         micro_batch: how many rows go through the networks at once; None for all of them.
 
     Raises:
-        InvalidValue: if there are fewer than two prompts of either kind, a prompt is not usable, or the file exists.
+        InvalidValue: if there are fewer than two prompts of either kind, a prompt is not usable, a setting has no
+            effect, or the file exists.
     """
 
     prompts: Sequence[str]
@@ -51,6 +52,10 @@ class FitRequest:
         require_prompts([*self.prompts, *self.validation])
         if len(self.prompts) < (2 if self.validation else 4):
             raise InvalidValue("needs more prompts: 4, or 2 with validation prompts of their own", "prompts")
+        if self.settings.form != "tokens" and self.settings.tokens != FitSettings.tokens:
+            raise InvalidValue(f"has no effect: the form is {self.settings.form} (form)", "tokens")
+        if self.reward in self.guards:
+            raise InvalidValue(f"'{self.reward}' is the reward itself, which is raised: name another", "guard")
         if len(self.validation) == 1:
             raise InvalidValue("needs 2 prompts or more", "validation")
         if self.out.exists() and not self.checkpoint.exists():

@@ -127,15 +127,15 @@ def read_start(file: str | Path | None, *methods: str) -> AnyNullText | None:
         return loading.load(file)
 
 
-def refuse_toy_scorers(expression: str, model: str) -> None:
+def refuse_toy_scorers(expression: str, model: str, argument: str = "reward") -> None:
     """Check that a scorer of an embedded world, which knows that world's things only, scores no other model.
 
-    A scorer with a source of its own (`clip:FOLDER`) is accepted.
+    A scorer with a source of its own (`clip:FOLDER`) is accepted. `argument` names the expression, for errors.
 
     Raises:
         InvalidValue: if the expression is malformed, or names such a scorer.
     """
-    with blaming("reward"):
+    with blaming(argument):
         named = [name.word for name in names(parse(expression)) if name.argument is None]
     foreign = foreign_scorers(model)
     if toy := next((word for word in named if word in foreign), None):
@@ -144,7 +144,7 @@ def refuse_toy_scorers(expression: str, model: str) -> None:
         raise InvalidValue(
             f"'{toy}' knows what the model '{home}' draws and nothing else: name another, such as {own} "
             "(`nulltta rewards` lists them)",
-            "reward",
+            argument,
         )
 
 

@@ -254,7 +254,8 @@ class ReplayRequest:
         overwrite: whether the results of another run in that folder may be replaced.
 
     Raises:
-        InvalidValue: if a value is out of range, or `exact` is combined with what would change the picture.
+        InvalidValue: if a value is out of range, `exact` is combined with what would change the picture, or there is a
+            source of weights and no reward.
     """
 
     file: Path
@@ -278,6 +279,8 @@ class ReplayRequest:
             require_prompt(prompt)
         whole(self, "batch_size", at_least=1, at_most=MOST)
         self.seed_list()
+        if self.reward_source is not None and self.reward is None:
+            raise InvalidValue("has no effect: name the reward whose weights it holds (reward)", "reward_source")
         changed = {"seeds": self.seeds, "prompt": self.prompts or None, **self.changes()}
         if self.exact and (given := [flag(name) for name, value in changed.items() if value is not None]):
             raise InvalidValue(f"makes the recorded picture again: leave out {', '.join(given)}", field="exact")

@@ -45,7 +45,9 @@ class LoadedRewards:
         self._allowed: list[Name] = []
         for text in self.names:
             if not isinstance(node := parse(text), Name):
-                raise InvalidValue(f"'{text}' is a sum: offer its parts, which clients can combine themselves")
+                raise InvalidValue(
+                    f"'{text}' is a sum: offer its parts, which clients can combine themselves", "reward"
+                )
             self._allowed.append(node)
         self._loaded = {name: rewards.load(str(name), device=device) for name in self._allowed if name != COLOUR}
 
