@@ -141,9 +141,11 @@ class AttentionGuided(ModelWrapper):
         return found[key]
 
     def _find_image_tokens(self, x: Tensor, step: NoiseStep, both: Embedding) -> ImageTokens:
-        """Find the image tokens by two evaluations with random texts, in the first of which the halves share one."""
-        generator = torch.Generator().manual_seed(0)
-        texts = {name: randomised(tensor, generator) for name, tensor in both.items()}
+        """Find the image tokens by two evaluations of one row per half with random texts, which are the halves' own in
+        the second and one text in the first."""
+        x, generator = x[:1], torch.Generator().manual_seed(0)
+        firsts = {name: torch.stack([tensor[0], tensor[len(tensor) // 2]]) for name, tensor in both.items()}
+        texts = {name: randomised(tensor, generator) for name, tensor in firsts.items()}
         one_text = {name: _halves_alike(name, tensor) for name, tensor in texts.items()}
         others = torch.randn(x.shape, generator=generator).to(x)
         return find_image_tokens(
