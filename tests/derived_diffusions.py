@@ -106,10 +106,16 @@ def _roberta(diffusers: Any, parts: Mapping[str, Any]) -> dict[str, Any]:
 def _unclip(diffusers: Any, parts: Mapping[str, Any]) -> dict[str, Any]:
     """What an image's embedding of 32 numbers needs beside the text."""
     from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
+    vision = CLIPVisionConfig(
+        hidden_size=32, projection_dim=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
+        image_size=32, patch_size=16,
+    )  # fmt: skip
     projection = {"class_embed_type": "projection", "projection_class_embeddings_input_dim": 64}
     return {
         "unet": _changed_unet(parts, **projection), "image_normalizer": StableUnCLIPImageNormalizer(32),
+        "image_encoder": CLIPVisionModelWithProjection(vision).eval(),
         "image_noising_scheduler": diffusers.DDPMScheduler(beta_schedule="squaredcos_cap_v2"),
     }  # fmt: skip
 
@@ -163,19 +169,26 @@ DIFFUSIONS = (
         gligen_boxes=[[0.1, 0.1, 0.9, 0.9]], gligen_scheduled_sampling_beta=1.0,
     ),
     _case(
-        "StableDiffusionAttendAndExcitePipeline", "sd", token_indices=[1], max_iter_to_alter=0, attn_res=(4, 4), **SIZE
+        "StableDiffusionAttendAndExcitePipeline", "sd", refused="times per step", token_indices=[1],
+        max_iter_to_alter=0, attn_res=(4, 4), **SIZE,
     ),
     _case(
-        "StableDiffusionDiffEditPipeline", "sd", _inverse, mask_image=torch.ones(1, 8, 8),
+        "StableDiffusionDiffEditPipeline", "sd", _inverse, "`image_latents` must have", mask_image=torch.ones(1, 8, 8),
         image_latents=torch.zeros(1, 1, 4, 8, 8),
     ),
     _case("StableUnCLIPPipeline", "sd", _prior, **SIZE, prior_num_inference_steps=2),
     _case("StableUnCLIPImg2ImgPipeline", "sd", _unclip, **SIZE, image_embeds=torch.ones(1, 32)),
     _case(
-        "StableDiffusionPix2PixZeroPipeline", "sd", _inverse, **SIZE, source_embeds=torch.zeros(1, 77, 32),
-        target_embeds=torch.ones(1, 77, 32),
+        "StableDiffusionPix2PixZeroPipeline", "sd", _inverse, "no attribute 'backward'", **SIZE,
+        source_embeds=torch.zeros(1, 77, 32), target_embeds=torch.ones(1, 77, 32),
     ),
-    _case("StableDiffusionParadigmsPipeline", "sd", _parallel, **SIZE),
-    _case("StableDiffusionUpscalePipeline", "sd", _upscaling, image=SMALL.resize((8, 8)), noise_level=20),
-    _case("StableDiffusionLatentUpscalePipeline", "sd", _latent_upscaling, image=PICTURE.resize((64, 64))),
+    _case("StableDiffusionParadigmsPipeline", "sd", _parallel, "does not reach scheduler.step", **SIZE),
+    _case(
+        "StableDiffusionUpscalePipeline", "sd", _upscaling, "Sizes of tensors must match", image=SMALL.resize((8, 8)),
+        noise_level=20,
+    ),
+    _case(
+        "StableDiffusionLatentUpscalePipeline", "sd", _latent_upscaling, "object is not callable",
+        image=PICTURE.resize((64, 64)),
+    ),
 )  # fmt: skip

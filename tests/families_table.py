@@ -250,8 +250,9 @@ def others() -> tuple[dict[str, str], list[str]]:
 
 def _unbuilt(kind: type) -> str:
     """Why no checkpoint of a class can be built or differentiated here; empty if one can."""
-    if hasattr(sys.modules[kind.__module__], "CosmosSafetyChecker") and find_spec("cosmos_guardrail") is None:
-        return "not tried: it does not load without cosmos_guardrail"
+    for sign, library in {"CosmosSafetyChecker": "cosmos_guardrail", "is_torchvision_available": "torchvision"}.items():
+        if hasattr(sys.modules[kind.__module__], sign) and find_spec(library) is None:
+            return f"not tried: diffusers does not load it without {library}"
     if "OnnxRuntimeModel" in str(inspect.signature(kind.__init__)):
         return "its networks are ONNX files, which give no gradient"
     return ""

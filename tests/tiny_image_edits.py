@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from .derived_diffusions import _case
-from .tiny_pipelines import PICTURE, SIZE, WHOLE, TinyPipeline, loud
+from .tiny_builders import _eightfold, loud
+from .tiny_pipelines import PICTURE, SIZE, WHOLE, TinyPipeline
 from .tiny_vision import VisionProcessor, qwen25_vl, qwen_tokenizer
 
 
@@ -21,7 +22,12 @@ def _picture_beside(diffusers: Any, parts: Mapping[str, Any]) -> dict[str, Any]:
     """A transformer that takes a picture's latents beside its own, and what reads the picture with the text."""
     seeing = _seeing(diffusers, parts)
     net = type(parts["transformer"]).from_config({**parts["transformer"].config, "visual_cond": True})
-    return {"transformer": loud(net), "text_encoder": seeing["text_encoder"], "tokenizer": seeing["processor"]}
+    return {
+        "transformer": loud(net),
+        "vae": _eightfold().eval(),
+        "text_encoder": seeing["text_encoder"],
+        "tokenizer": seeing["processor"],
+    }
 
 
 EDITS = (
