@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
 from nulltta.cli import main
-from nulltta.cli.commands import app
+from nulltta.cli.commands import parser
 
 from .pages import PAGES, ROOT, blocks, commands, name
 
@@ -35,7 +34,7 @@ def test_the_command_line_accepts_what_is_shown(page: Path) -> None:
 
 def _parse(words: list[str]) -> None:
     """Parse a command without running it; a mistake in it raises."""
-    command: Any = typer.main.get_command(app)
+    command: Any = parser()
     context, rest = None, list(words)
     while True:
         context = command.make_context(command.name, rest, parent=context)

@@ -16,7 +16,7 @@ import pytest
 import typer
 import yaml
 
-from nulltta.cli.commands import app
+from nulltta.cli.commands import parser
 from nulltta.server.settings import ServerSettings
 
 from .serving import Running
@@ -49,7 +49,7 @@ ARGUMENTS = {
 
 
 def parsed(words: list[str]) -> typer.Context:
-    command: Any = typer.main.get_command(app)
+    command: Any = parser()
     return command.commands["serve"].make_context("serve", words, auto_envvar_prefix="NULLTTA_SERVE")  # type: ignore[no-any-return]
 
 
