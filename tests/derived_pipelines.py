@@ -124,7 +124,7 @@ DERIVED = (
     _case("StableDiffusionModelEditingPipeline", "sd", **SIZE),
     _case("SemanticStableDiffusionPipeline", "sd", **SIZE),
     _refused("CycleDiffusionPipeline", "sd", "mixes the rows of a batch", **PART, source_prompt="a dog"),
-    _refused("AnimateDiffPAGPipeline", "sd", "the latents reach the decoder", _motion, **SIZE, num_frames=2, **OFF),
+    _case("AnimateDiffPAGPipeline", "sd", _motion, **SIZE, num_frames=2, **OFF),
     _case("StableDiffusionXLControlNetImg2ImgPipeline", "sdxl", _controlnet, **CONTROLLED, strength=0.6),
     _case("StableDiffusionXLControlNetInpaintPipeline", "sdxl", _controlled_half, **MASKED_HALF, control_image=PICTURE),
     _case("StableDiffusionXLControlNetPAGPipeline", "sdxl", _controlnet, **PICTURED, **OFF),

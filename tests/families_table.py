@@ -41,10 +41,11 @@ from .families_page import document
 from .tiny_image_edits import EDITS
 from .tiny_images import IMAGES
 from .tiny_pipelines import FAMILY_PIPELINES, PIPELINES, TinyPipeline, comparable
+from .video_pipelines import VIDEOS
 
 ROOT = Path(__file__).parent.parent
 RESULTS, PAGE = ROOT / "studies" / "results" / "families.json", ROOT / "docs" / "families.md"
-CASES = (*FAMILY_PIPELINES, *PIPELINES, *DERIVED, *DIFFUSIONS, *IMAGES, *EDITS)
+CASES = (*FAMILY_PIPELINES, *PIPELINES, *DERIVED, *DIFFUSIONS, *IMAGES, *EDITS, *VIDEOS)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PROMPT, SEED = "a cat", 3
 SETTINGS = NullTTAConfig(num_inference_steps=3, inner_steps=(1, 1), num_particles=1, guidance_scale=4.0, eta=0.0)

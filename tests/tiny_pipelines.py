@@ -273,13 +273,8 @@ PIPELINES: tuple[TinyPipeline, ...] = (
         refused=_PAG,
     ),
     TinyPipeline("StableDiffusionPanoramaPipeline", family="sd", call=SIZE, refused="changes them in place"),
-    TinyPipeline(
-        "LTXImageToVideoPipeline", family="ltx", call={"image": PICTURE}, refused="keeps a part of its latents"
-    ),
-    TinyPipeline(
-        "AnimateDiffPipeline", family="sd", parts=_motion, call={**SIZE, "num_frames": 2},
-        refused="the latents reach the decoder in a way that is not known",
-    ),
+    TinyPipeline("LTXImageToVideoPipeline", family="ltx", call={"image": PICTURE}),
+    TinyPipeline("AnimateDiffPipeline", family="sd", parts=_motion, call={**SIZE, "num_frames": 2}),
 )  # fmt: skip
 ACCEPTED = tuple(each for each in PIPELINES if not each.refused)
 REFUSED = tuple(each for each in PIPELINES if each.refused)

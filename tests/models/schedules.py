@@ -22,7 +22,7 @@ def steps_of(scheduler: Any, count: int, **options: Any) -> list[ObservedStep]:
     warnings.filterwarnings("ignore", category=DeprecationWarning)  # NumPy's, in diffusers' schedulers
     for t in scheduler.timesteps:
         call = DenoiserCall("unet", {}, None)
-        records.append(StepRecord([call], sample, t, sample, copy.copy(scheduler)))
+        records.append(StepRecord([call], sample, t, sample, copy.copy(scheduler), sample))
         if hasattr(scheduler, "scale_model_input"):
             scheduler.scale_model_input(sample, t)
         scheduler.step(sample, t, sample)

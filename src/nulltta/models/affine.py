@@ -99,14 +99,30 @@ def found(target: Tensor | Sequence[Tensor], source: Tensor) -> tuple[Affine, li
     return first, owners
 
 
+def owners_of(row: Tensor, source: Tensor) -> list[int]:
+    """Return which rows of the source a row of y is made of."""
+    pulled = _pull(row, source, torch.ones_like(row))
+    return [] if pulled is None else pulled.flatten(1).abs().sum(1).nonzero().flatten().tolist()
+
+
 def _row(row: Tensor, source: Tensor) -> tuple[Affine, int]:
+    owners = owners_of(row, source)
+    if not owners:
+        raise ValueError("a row does not depend on the latents")
+    if len(owners) != 1:
+        raise ValueError(f"a row is made from the latents of {len(owners)} images")
+    return of_row(row, source, owners[0]), owners[0]
+
+
+def of_row(row: Tensor, source: Tensor, owner: int) -> Affine:
+    """Return the map of one row of y as far as it is made of one row of the source.
+
+    Raises:
+        ValueError: with what is not so, in words.
+    """
     ones = _pull(row, source, torch.ones_like(row))
     if ones is None:
         raise ValueError("a row does not depend on the latents")
-    owners = ones.flatten(1).abs().sum(1).nonzero().flatten().tolist()
-    if len(owners) != 1:
-        raise ValueError(f"a row is made from the latents of {len(owners)} images")
-    owner = owners[0]
     gains = ones[owner].flatten()
     used = (gains != 0).nonzero().flatten()  # j, elements of x
     safe = gains[used]
@@ -132,7 +148,7 @@ def _row(row: Tensor, source: Tensor) -> tuple[Affine, int]:
         None if identity else index,
         _one_number(gain) if whole else gain,
         base.cpu() if bool((base != 0).any()) else None,
-    ), owner
+    )
 
 
 def _pull(target: Tensor, source: Tensor, cotangent: Tensor) -> Tensor | None:

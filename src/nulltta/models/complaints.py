@@ -19,16 +19,18 @@ def their_errors_in_words(pipeline: Any) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not _is_theirs(error):
+        if not is_theirs(error):
             raise
         empty = [n for n in pipeline.components if n.startswith("text_encoder") and getattr(pipeline, n) is None]
         without = f" without {' and '.join(empty)}" if empty else ""
         raise InvalidValue(f"{type(pipeline).__name__}'s own call failed{without}: {first_line(error)}") from error
 
 
-def _is_theirs(error: BaseException) -> bool:
-    """Whether an error is a pipeline's complaint about its call, which is not this package's nor a lack of memory."""
+def is_theirs(error: BaseException) -> bool:
+    """Return whether an error is a pipeline's complaint about its call, not this package's nor a lack of memory."""
     if isinstance(error, NullTTAError) or is_out_of_memory(error):
         return False
-    known = TypeError | ValueError | RuntimeError | AttributeError | LookupError | ImportError | NameError
+    known = (
+        TypeError, ValueError, RuntimeError, AttributeError, LookupError, ImportError, NameError, AssertionError,
+    )  # fmt: skip
     return isinstance(error, known) or type(error) is Exception

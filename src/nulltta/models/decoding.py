@@ -36,7 +36,9 @@ class Decoder:
         if self._frozen is None or self._frozen.network is not vae:
             self._frozen = Frozen(vae, beside_others=True)
         self._frozen.recompute = self.recompute
-        return self.images(_first(self._called(self._frozen, found.decoder_input(x0).to(vae.dtype))))
+        z, frames = found.decoder_input(x0).to(vae.dtype), found.decoder_rows
+        images = self.images(_first(self._called(self._frozen, z if frames == 1 else z.flatten(0, 1))))
+        return images if frames == 1 else images.unflatten(0, (len(x0), frames))
 
     def tiny(self, decoder: Any, x0: Tensor) -> Tensor:
         """By another decoder of the same latents, scaled by its own configuration."""

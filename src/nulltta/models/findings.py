@@ -30,17 +30,22 @@ class Findings:
         alone: texts have different lengths, so each must be encoded by itself.
         rule, sign: of guidance.
         sample: the shape of one latent as the scheduler sees it.
+        predicted: which elements of a row of the denoiser's output are the prediction, in the scheduler's order; None
+            where that follows from the shapes.
         to_sample: the index that rearranges the model's layout to the scheduler's; None if they agree.
         from_sample: the reverse.
         initial: the map of the drawn noise to the first latent (in the scheduler's layout).
         drawn: the shape of one latent's noise.
         place: of that noise among the call's draws, from 1.
-        shape: of one latent in the model's layout, which is the decoder's.
+        shape: of one latent in the model's layout: the decoder's or, where that holds more than the latents, such as a
+            first frame that is kept, the scheduler's.
         decoder_input: the map of latents in the model's layout to what is decoded.
+        decoder_rows: how many rows of the decoder's input are one latent's, one for each frame.
         decoder_call: the decoder's other arguments.
         branch: paths whose rows differ between the branches, whatever the texts.
         template: what the networks returned for one prompt.
         steps: the number of steps that was asked for.
+        singly: the call takes a single prompt, so that prompts are encoded, predicted and decoded one by one.
         upcasts: the decoder is used in a higher precision than it is kept in.
     """
 
@@ -58,6 +63,7 @@ class Findings:
     rule: str
     sign: int
     sample: tuple[int, ...]
+    predicted: Tensor | None
     to_sample: Tensor | None
     from_sample: Tensor | None
     initial: Affine
@@ -65,8 +71,10 @@ class Findings:
     place: int
     shape: tuple[int, ...]
     decoder_input: Affine
+    decoder_rows: int
     decoder_call: tuple[tuple[Any, ...], dict[str, Any]]
     branch: frozenset[str]
     template: Template
     steps: int
+    singly: bool
     upcasts: bool

@@ -11,7 +11,7 @@ from torch import Tensor
 from nulltta.errors import InvalidValue
 from nulltta.models import affine
 from nulltta.models.affine import Affine
-from nulltta.models.recording import Recording, StepRecord
+from nulltta.models.recording import PIECES, Recording, StepRecord
 from nulltta.models.tree import leaves
 
 FURTHER = "switch off further guidance (pag_scale, skip_guidance_layers) and caches"
@@ -67,8 +67,8 @@ def _require_two_branches(calls: int, copies: int) -> None:
     raise InvalidValue(f"the call evaluates {calls * copies} branches where two were expected: {FURTHER}")
 
 
-def to_decoder(seen: Recording) -> tuple[Affine, tuple[tuple[Any, ...], dict[str, Any]]]:
-    """Return how the last latents become the decoder's input, and the decoder's call.
+def to_decoder(seen: Recording) -> tuple[Affine, int, tuple[tuple[Any, ...], dict[str, Any]]]:
+    """Return how the last latents become the decoder's input, how many of its rows are one latent's, and its call.
 
     Raises:
         InvalidValue: if they become it in a way that is not known.
@@ -78,11 +78,19 @@ def to_decoder(seen: Recording) -> tuple[Affine, tuple[tuple[Any, ...], dict[str
     last = seen.steps[-1].probe
     if z is None or last is None:
         raise InvalidValue("this pipeline does not end in vae.decode: it is not supported")
+    frames = 1 if len(z) % len(last) else len(z) // len(last)
+    rows = z if frames == 1 else z.unflatten(0, (len(last), frames))
     unknown = "the latents reach the decoder in a way that is not known"
-    found = _affine(z, last, unknown)[0]
-    if not found.permutes:
-        raise InvalidValue(f"{unknown}: some of them do not, as where a part of a picture is kept")
-    return found, (args, kwargs)
+    if frames > 1 and _owners(rows, last, unknown) != [[i] for i in range(len(last))]:
+        raise InvalidValue(PIECES)
+    return _affine(rows, last, unknown)[0], frames, (args, kwargs)
+
+
+def _owners(rows: Tensor, source: Tensor, unknown: str) -> list[list[int]]:
+    try:
+        return [affine.owners_of(row, source) for row in rows]
+    except ValueError as error:
+        raise InvalidValue(f"{unknown}: {error}") from error
 
 
 def image_shape(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -40,6 +40,7 @@ def schedule(records: Sequence[StepRecord]) -> list[ObservedStep]:
     levels.append(_terminal(records[-1]))
     if _inverted(records[0].scheduler):
         levels = [(noise, signal) for signal, noise in levels]
+    levels[-1] = _flows_end(records[-1], levels[-2], levels[-1])
     shares = [share(*level) for level in levels]
     if any(then < now - 1e-9 for now, then in pairwise(shares)):
         raise InvalidValue(
@@ -123,6 +124,15 @@ def _terminal(record: StepRecord) -> tuple[float, float]:
         return 1.0, 0.0
     final = torch.as_tensor(final, dtype=torch.float64)
     return float(final**0.5), float((1 - final) ** 0.5)
+
+
+def _flows_end(record: StepRecord, now: tuple[float, float], said: tuple[float, float]) -> tuple[float, float]:
+    """Return (α, σ) after a flow's last step, where its scheduler's way of adding noise knows no level but the present.
+
+    Such a scheduler says again at the end where its last step begins.
+    """
+    landing = _landing(record, now, said, "flow") if said == now else None
+    return said if landing is None else (landing.signal, landing.direction)
 
 
 def _kind(records: Sequence[StepRecord], levels: Sequence[tuple[float, float]]) -> str:

@@ -15,15 +15,15 @@ import torch
 from torch import Tensor
 
 from nulltta.errors import InvalidValue
-from nulltta.models import guidance, tree
+from nulltta.models import affine, guidance, tree
 from nulltta.models.affine import Affine
 from nulltta.models.branches import Branches, aliases_of, is_mask, repeats_of, require_null, row_shapes, text_paths
 from nulltta.models.conditioning import NEGATIVES, PROMPTS
 from nulltta.models.draws import fixed_noise
 from nulltta.models.findings import Findings
 from nulltta.models.latents import FURTHER, entering, first_latents, image_shape, require_initial, to_decoder
-from nulltta.models.recording import DenoiserCall, Recording, StepRecord, Watch
-from nulltta.models.stock_call import SCALE, StandIn, StockCall, Template, zero_probe
+from nulltta.models.recording import SCALE, DenoiserCall, Recording, StepRecord, Watch
+from nulltta.models.stock_call import StandIn, StockCall, Template, zero_probe
 from nulltta.models.tree import leaves, same
 
 
@@ -46,7 +46,9 @@ def observe(stock: StockCall) -> tuple[Findings, StepRecord]:
         real = _real(stock, steps)
     if len(twice.draws) > 1:  # the noise of a picture's encoding has the same size
         twice = _twice(stock, steps, template, real, first_latents(twice.steps[0].sample, twice.draws)[0])
-    other = stock.recorded(PROMPTS, NEGATIVES, steps, Watch(StandIn(template, 2), stop_at="step"))
+    last = stock.rows
+    watch = Watch(StandIn(template, last), stop_at="step")
+    other = stock.recorded(PROMPTS[-last:], NEGATIVES[-last:], steps, watch)
     return _compare(stock, real.steps[0], twice, other.steps[0], template, steps), real.steps[0]
 
 
@@ -68,11 +70,18 @@ def _real(stock: StockCall, steps: int) -> Recording:
 def _twice(
     stock: StockCall, steps: int, template: Template, real: Recording, place: int | None = None
 ) -> Recording:  # fmt: skip
-    """The whole call for one prompt given twice, with the networks stood in for and gradients recorded."""
+    """The whole call, for one prompt given twice if it takes two, with the networks stood in for and gradients
+    recorded."""
     first = real.steps[0].sample
-    draws = 2 * first.numel() // len(first)
-    watch = Watch(StandIn(template, 2, random=True), zero_probe, draws=draws, place=place)
-    return stock.recorded(PROMPTS[:1] * 2, NEGATIVES[:1] * 2, steps, watch)
+    rows, draws = stock.rows, stock.rows * first.numel() // len(first)
+
+    def watched(larger: bool) -> Recording:
+        watch = Watch(StandIn(template, rows, random=True), zero_probe, draws=draws, place=place, larger=larger)
+        return stock.recorded(PROMPTS[:1] * rows, NEGATIVES[:1] * rows, steps, watch)
+
+    seen = watched(larger=False)
+    made_of_them = any(affine.depends(seen.steps[0].sample, draw) for draw in seen.draws.values())
+    return seen if made_of_them else watched(larger=True)  # a part of the noise is left out, such as a first frame's
 
 
 def _compare(
@@ -80,14 +89,17 @@ def _compare(
 ) -> Findings:  # fmt: skip
     start, then = twice.steps[0], twice.steps[1]
     if any(len(step.calls) != len(first.calls) for step in twice.steps):
-        raise InvalidValue("this call switches guidance off at some steps: let it hold for all of them")
-    axes = _row_paths(first.calls, start.calls)
+        raise InvalidValue(
+            "this call evaluates its denoiser more often at some steps than at others: let guidance hold for all of "
+            "them; a call that draws its frames one part after another is not supported"
+        )
+    axes = _row_paths(first.calls, start.calls) if stock.rows > 1 else _own_rows(start.calls)
     in_rows = frozenset(axes)
     axes = {path: axis for path, axis in axes.items() if axis}
     start, then, other = (_with_rows_first(step, axes) for step in (start, then, other))
     latents, joint = entering(start, then, in_rows)
     sample = tuple(start.sample.shape[1:])
-    rule, sign, null_first = _rule(twice.steps, joint, sample)
+    (rule, sign, null_first), predicted = _rule(stock, twice.steps, joint, sample, template, steps)
     moving = _moving(start.calls[0], then.calls[0], in_rows) - set(latents)
     known = moving | set(latents)
     branches = Branches(joint, null_first, len(start.sample), in_rows, repeats_of(start, in_rows - set(latents), joint))
@@ -95,8 +107,10 @@ def _compare(
     if stock.has_negative:
         require_null(start, other, text, branches)
     aliases = aliases_of((start, other), text, in_rows)
-    decoder_input, decoder_call = to_decoder(twice)
-    to_sample = decoder_input.inverse_index()
+    decoder_input, decoder_rows, decoder_call = to_decoder(twice)
+    whole = decoder_input.permutes
+    to_sample = decoder_input.inverse_index() if whole else None
+    own_layout = Affine(decoder_input.shape, None, decoder_input.gain, decoder_input.base) if whole else decoder_input
     place, initial = first_latents(start.sample, twice.draws)
     drawn = tuple(twice.draws[place].shape[1:])
     require_initial(initial, fixed_noise(place, drawn), first)
@@ -115,17 +129,20 @@ def _compare(
         rule=rule,
         sign=sign,
         sample=sample,
+        predicted=predicted,
         to_sample=to_sample,
-        from_sample=decoder_input.index,
+        from_sample=decoder_input.index if whole else None,
         initial=initial,
         drawn=drawn,
         place=place,
-        shape=image_shape(decoder_input.shape),
-        decoder_input=Affine(decoder_input.shape, None, decoder_input.gain, decoder_input.base),
+        shape=image_shape(decoder_input.shape) if whole else sample,
+        decoder_input=own_layout,
+        decoder_rows=decoder_rows,
         decoder_call=decoder_call,
         branch=frozenset(path for path in in_rows - set(text) - known if branches.differ(start, path)),
         template=template,
         steps=steps,
+        singly=stock.rows == 1,
         upcasts=twice.upcast,
     )
 
@@ -148,19 +165,75 @@ def _row_paths(one: Sequence[DenoiserCall], two: Sequence[DenoiserCall]) -> dict
     return found
 
 
-def _rule(steps: Sequence[StepRecord], joint: bool, sample: tuple[int, ...]) -> tuple[str, int, bool]:
-    """How the branches are combined: the rule's name, its sign, and whether the null branch comes first."""
-    found = set.intersection(*(_matches(step, joint, sample) for step in steps))
-    if not found:
-        raise InvalidValue(
-            "the two branches are combined in a way that is not known: switch off guidance_rescale; a call that keeps "
-            "a part of its latents, such as a first frame, is not supported"
-        )
-    return min(found, key=lambda match: list(guidance.RULES).index(match[0]))
+def _own_rows(calls: Sequence[DenoiserCall]) -> dict[str, int]:
+    """The arguments with as many rows as the denoiser's output, where only calls for one prompt can be compared, or a
+    multiple of them that are equal; the dimension of their rows is the first."""
+    found: dict[str, int] = {}
+    for call in calls:
+        count = len(call.output)
+        for path, value in leaves(call.arguments).items():
+            rows = len(value) if isinstance(value, Tensor) and value.dim() else 0
+            times = rows // count
+            copied = count > 1 < times and rows == times * count and _in_equal_groups(value, times)
+            if rows == count or copied:
+                found[path] = 0
+    return found
 
 
-def _matches(step: StepRecord, joint: bool, sample: tuple[int, ...]) -> set[tuple[str, int, bool]]:
-    answers = [prediction(call.output, sample) for call in step.calls]
+def _in_equal_groups(value: Tensor, times: int) -> bool:
+    return all(same(value[i], value[i - i % times]) for i in range(len(value)))
+
+
+Combination = tuple[str, int, bool]
+"""How the branches are combined: the rule's name, its sign, and whether the null branch comes first."""
+
+
+def _rule(
+    stock: StockCall, seen: Sequence[StepRecord], joint: bool, sample: tuple[int, ...], template: Template, steps: int
+) -> tuple[Combination, Tensor | None]:
+    """How the branches are combined, and which elements of the denoiser's output are the prediction.
+
+    Raises:
+        InvalidValue: if that is not known.
+    """
+    if (combination := _combination(seen, joint, sample, None)) is not None:
+        return combination, None
+    predicted = _predicted(stock, template, steps)
+    if predicted is not None and (combination := _combination(seen, joint, sample, predicted)) is not None:
+        return combination, predicted
+    for call in seen[0].calls:
+        prediction(call.output, sample)
+    raise InvalidValue("the two branches are combined in a way that is not known: switch off guidance_rescale")
+
+
+def _predicted(stock: StockCall, template: Template, steps: int) -> Tensor | None:
+    """Which elements of the denoiser's output the scheduler is given, by differentiation; None if it mixes them."""
+    rows = stock.rows
+    stand_in = StandIn(template, rows, random=True, traced=True)
+    step = stock.recorded(PROMPTS[:1] * rows, NEGATIVES[:1] * rows, steps, Watch(stand_in, stop_at="step")).steps[0]
+    assert stand_in.made is not None
+    try:
+        found = affine.of_row(step.model_output[0], stand_in.made, 0)
+    except ValueError:
+        return None
+    return torch.arange(len(step.model_output[0].flatten())) if found.index is None else found.index
+
+
+def _combination(
+    steps: Sequence[StepRecord], joint: bool, sample: tuple[int, ...], predicted: Tensor | None
+) -> Combination | None:
+    """How the branches are combined at all steps; None if in no way that is known."""
+    found = set.intersection(*(_matches(step, joint, sample, predicted) for step in steps))
+    return min(found, key=lambda match: list(guidance.RULES).index(match[0]), default=None)
+
+
+def _matches(
+    step: StepRecord, joint: bool, sample: tuple[int, ...], predicted: Tensor | None
+) -> set[Combination]:  # fmt: skip
+    try:
+        answers = [prediction(call.output, sample, predicted) for call in step.calls]
+    except InvalidValue:
+        return set()
     first, second = answers[0].chunk(2) if joint else answers
     guided = step.model_output
     if guided.shape[1] == 2 * sample[0] and guided.shape[1:] != sample:
@@ -175,15 +248,22 @@ def _matches(step: StepRecord, joint: bool, sample: tuple[int, ...]) -> set[tupl
     }
 
 
-def prediction(output: Tensor, sample: Sequence[int]) -> Tensor:
+def prediction(output: Tensor, sample: Sequence[int], predicted: Tensor | None = None) -> Tensor:
     """A denoiser's output (R, ...) as predictions in the scheduler's layout.
 
     What follows a prediction is left out: a learnt variance, or the tokens of a picture beside the latents.
+
+    Args:
+        output: of the denoiser.
+        sample: the shape of one latent as the scheduler sees it.
+        predicted: which elements of a row are the prediction, in the scheduler's order; None if the shapes say it.
 
     Raises:
         InvalidValue: if it has another size.
     """
     count = torch.Size(sample).numel()
+    if predicted is not None:
+        return output.flatten(1)[:, predicted.to(output.device)].reshape(len(output), *sample)
     if output[0].numel() == count:
         return output.reshape(len(output), *sample)
     if output.shape[2:] == torch.Size(sample[1:]) and output.shape[1] > sample[0]:

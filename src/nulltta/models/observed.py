@@ -17,18 +17,18 @@ from nulltta.images import digest
 from nulltta.models import conditioning, distilled, guidance, observation, prompts, proof
 from nulltta.models.attention import ImageTokens
 from nulltta.models.checks import refuse_unusable, require_call
-from nulltta.models.complaints import their_errors_in_words
+from nulltta.models.complaints import is_theirs, their_errors_in_words
 from nulltta.models.conditioning import Conditioning, alike, lacks_text_encoder
 from nulltta.models.decoding import Decoder
 from nulltta.models.findings import Findings
 from nulltta.models.frozen import Frozen
 from nulltta.models.latents import NoNullBranch
-from nulltta.models.recording import BESIDE, DENOISERS, StepRecord, Watch, denoisers, first_tensor
+from nulltta.models.recording import BESIDE, DENOISERS, SCALE, StepRecord, Watch, denoisers, first_tensor
 from nulltta.models.restoring import float32_by_default
 from nulltta.models.shells import Shells, cut, lengths_of, require_one_shape, stacked
 from nulltta.models.sources import for_call
 from nulltta.models.steps import ObservedStep, StepwiseModel
-from nulltta.models.stock_call import SCALE, StandIn, StockCall
+from nulltta.models.stock_call import StandIn, StockCall
 from nulltta.models.timeline import Timeline, clock, observed_timeline, timeline
 from nulltta.models.tree import leaves, replaced
 from nulltta.prompts import EncodedPrompt
@@ -96,12 +96,23 @@ class ObservedModel(StepwiseModel):
             return self._found
 
     def _observe(self) -> tuple[Findings, StepRecord]:
-        """Observe the call; where it has no null branch, with a second call in the place of one."""
+        """Observe the call, with a second call where it has no null branch, and of one prompt if it takes no more."""
         try:
             return observation.observe(self.stock)
         except NoNullBranch:
             self.stock = replace(self.stock, second=True)
             return observation.observe(self.stock)
+        except Exception as error:
+            if not is_theirs(error) or self.stock.rows == 1:
+                raise
+            of_two, self.stock = self.stock, replace(self.stock, rows=1)
+            try:
+                return self._observe()
+            except Exception as again:
+                self.stock = of_two
+                if is_theirs(again):
+                    raise error from None
+                raise
 
     @property
     def _networks(self) -> list[Any]:
@@ -180,7 +191,8 @@ class ObservedModel(StepwiseModel):
         self.stock.require_negatives(negatives)
         with self._lock, torch.no_grad():
             mixed = self.stock.none_for_empty and len({bool(negative) for negative in negatives}) > 1
-            if not found.alone and not mixed and alike(texts) and alike(negatives):
+            together = not (found.alone or found.singly) and not mixed
+            if together and alike(texts) and alike(negatives):
                 return self._encoded(texts, negatives)
             pairs = [self._encoded([text], [negative]) for text, negative in zip(texts, negatives, strict=True)]
         cond, null = ([pair[i] for pair in pairs] for i in (0, 1))
@@ -229,6 +241,9 @@ class ObservedModel(StepwiseModel):
         """One branch of the denoiser, in float32 and the model's layout of latents."""
         found = self.found
         assert isinstance(step, ObservedStep)
+        if found.singly and len(x) > 1:
+            rows = [{name: tensor[i : i + 1] for name, tensor in embedding.items()} for i in range(len(x))]
+            return torch.cat([self.predict(x[i : i + 1], step, row) for i, row in enumerate(rows)])
         if not found.alone:
             return self._predict(found, x, step, embedding)
         names, lengths = lengths_of(found, embedding)
@@ -277,7 +292,8 @@ class ObservedModel(StepwiseModel):
             raise InvalidValue(f"unknown detail '{detail}': choose one of full, tiny")
         self._decoder.recompute = self.recompute_decoder
         with float32_by_default():
-            images = self._decoder(found, x0)
+            groups = x0.split(1) if found.singly else (x0,)
+            images = torch.cat([self._decoder(found, group) for group in groups])
         if self.scored_frames is None or images.dim() < 5:
             return images
         kept = torch.linspace(0, images.shape[1] - 1, self.scored_frames).round().long()
@@ -367,7 +383,7 @@ class ObservedModel(StepwiseModel):
                 outputs = leaves(beside)
                 arguments = replaced(arguments, {path: outputs[output] for path, (_, output) in call.wires.items()})
             output = first_tensor(self._network(step.component)(**arguments))
-        prediction = observation.prediction(output.float(), found.sample)
+        prediction = observation.prediction(output.float(), found.sample, found.predicted)
         return self._from_scheduler(prediction if found.sign == 1 else -prediction)
 
     def _network(self, component: str) -> Frozen:

@@ -33,6 +33,10 @@ DENOISERS = ("unet", "transformer", "transformer_2")
 BESIDE = "controlnet"
 """The component that diffusers' pipelines evaluate at each step beside the denoiser, and whose outputs they give it."""
 
+SCALE = 3.0
+"""The scale of guidance in recordings: above 1, so that both branches are evaluated."""
+PIECES = "this pipeline decodes its latents in more than one piece: raise decode_chunk_size, if its call has it"
+
 
 @dataclass(frozen=True, slots=True)
 class DenoiserCall:
@@ -59,14 +63,25 @@ class DenoiserCall:
 
 @dataclass(slots=True)
 class StepRecord:
-    """One step of the scheduler and the denoiser calls before it."""
+    """One step of the scheduler and the denoiser calls before it.
+
+    Attributes:
+        calls: of the denoiser.
+        model_output: what the scheduler was given as the prediction, one row per prompt.
+        timestep: as the scheduler was given it.
+        sample: the scheduler's latents, one row per prompt.
+        scheduler: a copy of it, as it was before the step.
+        given: the latents as the scheduler has them, with one row per frame in some pipelines.
+        probe: what the scheduler's result was replaced by, one row per prompt.
+    """
 
     calls: list[DenoiserCall]
     model_output: Tensor
     timestep: Any
     sample: Tensor
     scheduler: Any
-    probe: Tensor | None = None  # what the scheduler's result was replaced by
+    given: Tensor
+    probe: Tensor | None = None
 
 
 @dataclass(slots=True)
@@ -103,6 +118,7 @@ class Watch:
         draws: how many elements the noise for whole latents has: such draws are replaced by zeros with a gradient,
             and from then on gradients are recorded. Every other draw is the same in all rows and in all recordings.
         place: that of the only draw to replace; None for all that are of that size.
+        larger: the noise may have more elements too, of which the latents take a part.
     """
 
     stand_in: Callable[[str, dict[str, Any]], Any] | None = None
@@ -110,6 +126,7 @@ class Watch:
     stop_at: str = "decode"
     draws: int | None = None
     place: int | None = None
+    larger: bool = False
 
 
 _ONE_AT_A_TIME = threading.RLock()
@@ -123,6 +140,16 @@ class _Stop(BaseException):
 def denoisers(pipeline: Any) -> dict[str, Any]:
     """The pipeline's denoisers by name."""
     return {name: part for name in DENOISERS if (part := getattr(pipeline, name, None)) is not None}
+
+
+def at_scale(pipeline: Any, scale: float) -> Any:
+    """Return a copy of the object that guides, in pipelines that have one, at a scale; None in others."""
+    guider = getattr(pipeline, "guider", None)
+    if not hasattr(guider, "guidance_scale"):
+        return None
+    own = copy.deepcopy(guider)
+    own.guidance_scale = scale
+    return own
 
 
 def first_tensor(output: Any) -> Tensor:
@@ -174,12 +201,14 @@ def record(pipeline: Any, call: dict[str, Any], watch: Watch) -> Recording:
         if (scheduler := getattr(pipeline, "scheduler", None)) is None:
             raise InvalidValue(f"{type(pipeline).__name__} has no scheduler")
         own = copy.deepcopy(scheduler)
-        own.step = _watched_step(own, watch, pending, seen)
+        own.step = _watched_step(own, watch, pending, seen, _prompts_of(call))
         object.__setattr__(pipeline, "scheduler", own)
+        if (guider := at_scale(pipeline, SCALE)) is not None:
+            object.__setattr__(pipeline, "guider", guider)
         decoder = getattr(pipeline, "vae", None)
         if decoder is not None:
             undo.enter_context(overruled(decoder, "decode", _watched_decode(decoder, watch, seen)))
-        undo.enter_context(Draws({}, watch.draws, seen.draws, watch.place))
+        undo.enter_context(Draws({}, watch.draws, seen.draws, watch.place, watch.larger))
         try:
             seen.result = pipeline(**call)
         except _Stop:
@@ -200,7 +229,8 @@ def _watched_forward(
             return forward(*args, **kwargs)
         arguments = _kept(bound(signature, args, kwargs))
         output = forward(*args, **kwargs) if watch.stand_in is None else watch.stand_in(name, arguments)
-        pending.append(_wired(DenoiserCall(name, arguments, output), beside))
+        call = _wired(DenoiserCall(name, arguments, output), beside)
+        pending.append(dataclasses.replace(call, arguments=_untouched(call.arguments)))
         return output
 
     return watched
@@ -233,8 +263,21 @@ def _wired(call: DenoiserCall, beside: Sequence[DenoiserCall]) -> DenoiserCall:
     return dataclasses.replace(call, arguments=arguments, wires=wires)
 
 
+def _prompts_of(call: Mapping[str, Any]) -> int:
+    """Return the number of prompts of a call, which are texts or embeddings."""
+    rows = call["prompt"]
+    if rows is None:
+        rows = next(value for name, value in call.items() if name.startswith("prompt_") and value is not None)
+    return 1 if isinstance(rows, str) else len(rows)
+
+
+def _by_prompt(rows: Tensor, prompts: int) -> Tensor:
+    """Return rows with all those of a prompt, such as its frames, in one."""
+    return rows if len(rows) == prompts or len(rows) % prompts else rows.unflatten(0, (prompts, -1))
+
+
 def _watched_step(
-    scheduler: Any, watch: Watch, pending: list[DenoiserCall], seen: Recording
+    scheduler: Any, watch: Watch, pending: list[DenoiserCall], seen: Recording, prompts: int
 ) -> Callable[..., Any]:  # fmt: skip
     step = scheduler.step
 
@@ -242,7 +285,9 @@ def _watched_step(
     def watched(*args: Any, **kwargs: Any) -> Any:
         given = bound(step, args, kwargs)
         timestep, sample, prediction = given["timestep"], given["sample"], given["model_output"]
-        now = StepRecord(list(pending), prediction.detach(), timestep, sample, copy.copy(scheduler))
+        whole = _by_prompt(sample.clone() if sample.requires_grad else sample, prompts)
+        predicted = _by_prompt(prediction, prompts)
+        now = StepRecord(list(pending), predicted, timestep, whole, copy.copy(scheduler), sample)
         now.scheduler.__dict__.pop("step", None)
         pending.clear()
         seen.steps.append(now)
@@ -254,9 +299,10 @@ def _watched_step(
             return result
         if isinstance(result, tuple):  # a consistency model's pipeline decodes the clean estimate beside the result
             first = result[0]
-            probe = now.probe.to(first.dtype)  # some pipelines give the denoiser its time in the latents' own dtype
+            # In the latents' own dtype, because some pipelines give the denoiser its time in it.
+            probe = now.probe.to(first.dtype, copy=True).reshape(first.shape)
             return tuple(probe if getattr(value, "shape", None) == first.shape else value for value in result)
-        result.prev_sample = now.probe.to(result.prev_sample.dtype)
+        result.prev_sample = now.probe.to(result.prev_sample.dtype, copy=True).reshape(sample.shape)
         return result
 
     return watched
@@ -270,7 +316,7 @@ def _watched_decode(decoder: Any, watch: Watch, seen: Recording) -> Callable[...
         if threading.get_ident() != mine:
             return decode(*args, **kwargs)
         if seen.decoded is not None:
-            raise InvalidValue("this pipeline decodes its latents in more than one piece, which is not supported")
+            raise InvalidValue(PIECES)
         seen.decoded, seen.upcast = (args, kwargs), decoder.dtype != usual
         if watch.stop_at == "decode":
             raise _Stop
@@ -284,6 +330,13 @@ def _note_ids(seen: Recording, name: str, module: Any, args: Any, kwargs: Any) -
     ids = kwargs.get("input_ids", args[0] if args else None)
     if isinstance(ids, Tensor) and not ids.is_floating_point():
         seen.token_ids.append((name, ids))
+
+
+def _untouched(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Copies of what depends on the latents: some pipelines write a step's result into the tensor that they gave."""
+    traced = {path: v for path, v in leaves(arguments).items() if isinstance(v, Tensor) and v.requires_grad}
+    own: dict[str, Any] = replaced(arguments, {path: value.clone() for path, value in traced.items()})
+    return own
 
 
 def _kept(arguments: dict[str, Any]) -> dict[str, Any]:

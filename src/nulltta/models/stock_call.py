@@ -14,6 +14,7 @@ from nulltta.errors import InvalidValue
 from nulltta.models.conditioning import Conditioning
 from nulltta.models.recording import (
     BESIDE,
+    SCALE,
     Recording,
     StepRecord,
     Watch,
@@ -25,8 +26,6 @@ from nulltta.models.recording import (
 from nulltta.models.tree import leaves, replaced
 from nulltta.prompts import EncodedPrompt
 
-SCALE = 3.0  # of guidance, in recordings: above 1, so that both branches are evaluated
-
 
 @dataclass(frozen=True, slots=True)
 class StockCall:
@@ -36,6 +35,8 @@ class StockCall:
         none_for_empty: an empty negative prompt is given as None.
         conditioning: embeddings that stand for texts.
         second: the pipeline evaluates no null branch of its own: a second call, for the negative prompt, stands for it.
+        rows: of how many prompts the recordings are that show what belongs to a prompt: two, or one where the call
+            takes a single prompt, for instance because it takes one picture per prompt.
     """
 
     pipeline: Any
@@ -43,6 +44,7 @@ class StockCall:
     none_for_empty: bool = False
     conditioning: Conditioning = Conditioning()
     second: bool = False
+    rows: int = 2
 
     @property
     def scale_name(self) -> str:
@@ -86,6 +88,8 @@ class StockCall:
         given = self.conditioning.arguments(self.pipeline, prompts, negatives, self.none_for_empty)
         if not self.has_negative:
             del given["negative_prompt"]
+        if self.rows == 1:  # some calls take a text, and no list of texts
+            given = {name: value[0] if _is_one_text(value) else value for name, value in given.items()}
         return {
             **given,
             "num_inference_steps": steps,
@@ -128,6 +132,10 @@ class StockCall:
             )
 
 
+def _is_one_text(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 1 and isinstance(value[0], str)
+
+
 @dataclass(frozen=True, slots=True)
 class Template:
     """What a pipeline's networks return for one prompt.
@@ -148,11 +156,15 @@ class StandIn:
 
     The random predictions of the two branches have much in common, at different sizes, so that the guided one is now
     longer and now shorter than the conditional one: pipelines that bring it to a length show how.
+
+    Attributes:
+        made: with `traced`, the first prediction (R, ...), with a gradient.
     """
 
-    def __init__(self, template: Template, batch: int, random: bool = False) -> None:
-        self.template, self.batch = template, batch
+    def __init__(self, template: Template, batch: int, random: bool = False, traced: bool = False) -> None:
+        self.template, self.batch, self.traced = template, batch, traced
         self.generator = torch.Generator().manual_seed(1) if random else None
+        self.made: Tensor | None = None
 
     def __call__(self, name: str, arguments: dict[str, Any]) -> Any:
         del arguments
@@ -169,7 +181,10 @@ class StandIn:
             common = made[0].clone().normal_(generator=torch.Generator().manual_seed(2))  # torch.randn is overruled
             size = torch.rand((*made.shape[:-1], 1), generator=self.generator, dtype=torch.float32)
             made.normal_(generator=self.generator).mul_(0.1).add_(common * (0.5 + 2 * size))
-        return returned_like(returned, made.to(like))
+        if self.traced and self.made is None:
+            torch.set_grad_enabled(True)
+            made = self.made = made.requires_grad_()
+        return returned_like(returned, made.to(like, copy=self.traced))
 
     def _repeated(self, value: Tensor) -> Tensor:
         return value.detach().repeat(self.batch, *[1] * (value.dim() - 1)) if value.dim() else value.detach()

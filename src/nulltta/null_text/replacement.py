@@ -107,7 +107,7 @@ class Replacement:
 
     def look(self, time: Any) -> None:
         """Find the step that was learnt nearest to a time."""
-        now = float(torch.as_tensor(time).flatten()[0])
+        now = float(torch.as_tensor(time).max())
         self.index = schedules.nearest(self.times, now)
 
     def position(self, layout: BatchLayout, row: int) -> BatchPosition:

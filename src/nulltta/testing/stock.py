@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -11,6 +12,8 @@ from nulltta.algorithm.randomness import generator
 from nulltta.config import NullTTAConfig
 from nulltta.models import ObservedModel
 from nulltta.models.draws import fixed_draws
+from nulltta.models.recording import at_scale
+from nulltta.models.restoring import overruled
 
 
 def stock_images(model: ObservedModel, prompt: str, negative: str, config: NullTTAConfig, seed: int) -> Tensor:
@@ -31,11 +34,16 @@ def stock_images(model: ObservedModel, prompt: str, negative: str, config: NullT
     shape = (1, *found.drawn)
     noise = torch.randn(shape, generator=generator(seed, "initial", 0), dtype=torch.float32)
     call = model.stock.arguments([prompt], [negative], model.asked(steps))
-    if not model.stock.second:  # else the scale is an input of the denoiser, and keeps its default
-        off = 0.0 if found.rule == "from zero" else 1.0
-        call[model.stock.scale_name] = off if config.guidance == "nag" else config.guidance_scale
+    off = 0.0 if found.rule == "from zero" else 1.0
+    scale = off if config.guidance == "nag" else config.guidance_scale
+    guider = at_scale(model.pipeline, scale)
+    if not model.stock.second and guider is None:  # of a second call, the scale is an input of the denoiser
+        call[model.stock.scale_name] = scale
     model.pipeline.set_progress_bar_config(disable=True)
-    with fixed_draws({found.place: noise}):
+    with ExitStack() as undo:
+        if guider is not None:
+            undo.enter_context(overruled(model.pipeline, "guider", guider))
+        undo.enter_context(fixed_draws({found.place: noise}))
         output = model.pipeline(**call)
     return _images(output)
 
