@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -151,6 +152,21 @@ def test_a_class_without_a_part_that_is_watched(name: str, reason: str, tmp_path
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": name}))
     with pytest.raises(NullTTAError, match=f"{name} is not supported: {reason}"):
         load_model(tmp_path)
+
+
+def test_a_library_that_diffusers_uses_without_importing_it(pipeline: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from diffusers import StableDiffusionPipeline
+
+    class Cleaning(StableDiffusionPipeline):  # type: ignore[misc]
+        """As Wan's image-to-video pipeline, whose module imports ftfy only if it is there."""
+
+        def encode_prompt(self, prompt: str, *_: Any, **__: Any) -> Any:
+            return ftfy.fix_text(prompt)  # type: ignore[name-defined]  # noqa: F821
+
+    monkeypatch.setitem(sys.modules, "ftfy", None)
+    own = Cleaning(**pipeline.components, requires_safety_checker=False)
+    with _refused(own.unet, match="Cleaning's own call needs the library ftfy: pip install ftfy"):
+        load_model(own).encode(["a cat"], [""])
 
 
 def test_the_embedded_model_is_none_of_these() -> None:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 
 from nulltta.errors import InvalidValue, NullTTAError, first_line, is_out_of_memory
+
+OPTIONAL = ("ftfy",)
+"""Libraries that diffusers' pipelines use under these names without saying that they are missing."""
 
 
 @contextmanager
@@ -21,9 +25,19 @@ def their_errors_in_words(pipeline: Any) -> Iterator[None]:
     except Exception as error:
         if not is_theirs(error):
             raise
+        if library := _missing_library(error):
+            raise InvalidValue(
+                f"{type(pipeline).__name__}'s own call needs the library {library}: pip install {library}"
+            ) from error
         empty = [n for n in pipeline.components if n.startswith("text_encoder") and getattr(pipeline, n) is None]
         without = f" without {' and '.join(empty)}" if empty else ""
         raise InvalidValue(f"{type(pipeline).__name__}'s own call failed{without}: {first_line(error)}") from error
+
+
+def _missing_library(error: Exception) -> str | None:
+    """Return the library that diffusers imports only where it is installed, and uses in any case."""
+    name = error.name if isinstance(error, NameError) else None
+    return name if name in OPTIONAL and find_spec(name) is None else None
 
 
 def is_theirs(error: BaseException) -> bool:
