@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from .derived_pipelines import _case, _unshifted
+from .derived_pipelines import _case, _refused, _unshifted
+from .tiny_builders import hunyuan_video
 from .tiny_families import _listen
 from .tiny_pipelines import (
     PICTURE,
@@ -17,7 +18,6 @@ from .tiny_pipelines import (
     TinyPipeline,
     _controlnet,
     _motion,
-    hunyuan_video,
     loud,
 )
 
@@ -149,17 +149,11 @@ WAN = (
     ),
     _case("SkyReelsV2Pipeline", "wan", _skyreels, **FRAMES),
     _case("SkyReelsV2ImageToVideoPipeline", "wan", _skyreels_i2v, **FRAMES, image=SMALL),
-    _case("SkyReelsV2DiffusionForcingPipeline", "wan", _skyreels, **FRAMES, base_num_frames=5),
-    _case("SkyReelsV2DiffusionForcingImageToVideoPipeline", "wan", _skyreels, **FRAMES, base_num_frames=5, image=SMALL),
-    _case(
-        "SkyReelsV2DiffusionForcingVideoToVideoPipeline", "wan", _skyreels, **FRAMES, base_num_frames=5,
-        overlap_history=1, video=CLIP,
-    ),
     _case("ChronoEditPipeline", "wan", _chrono, **FRAMES, image=SMALL),
     _case("LucyEditPipeline", "wan", _lucy, **FRAMES, video=CLIP),
     _case("AnyFlowPipeline", "wan", _anyflow, **FRAMES),
-    _case("AnyFlowFARPipeline", "wan", _anyflow_far, **FRAMES, chunk_partition=[1, 1]),
-    _case("HeliosPipeline", "wan", _helios, **SIZE, num_frames=33),
+    _refused("AnyFlowFARPipeline", "wan", "more often at some steps", _anyflow_far, **FRAMES, chunk_partition=[1, 1]),
+    _refused("HeliosPipeline", "wan", "does not say its noise levels", _helios, **SIZE, num_frames=33),
 )  # fmt: skip
 """Made of Wan's parts."""
 
@@ -231,19 +225,18 @@ def _i2vgen(diffusers: Any, parts: Mapping[str, Any]) -> dict[str, Any]:
 TWO = {**SIZE, "num_frames": 2}
 UNETS = (
     _case("AnimateDiffSDXLPipeline", "sdxl", _motion, **TWO),
-    _case("AnimateDiffControlNetPipeline", "sd", _animated(_controlnet), **TWO, conditioning_frames=CLIP[:2]),
+    _refused(
+        "AnimateDiffControlNetPipeline", "sd", "4 branches", _animated(_controlnet), **TWO,
+        conditioning_frames=CLIP[:2],
+    ),
     _case("AnimateDiffSparseControlNetPipeline", "sd", _animated(_sparse_control), **TWO, conditioning_frames=CLIP[:1]),
     _case("AnimateDiffVideoToVideoPipeline", "sd", _motion, **SIZE, video=CLIP[:2], strength=0.6),
-    _case(
-        "AnimateDiffVideoToVideoControlNetPipeline", "sd", _animated(_controlnet), **SIZE, video=CLIP[:2],
-        strength=0.6, conditioning_frames=CLIP[:2],
-    ),
     _case("PIAPipeline", "sd", _pia, **TWO, image=SMALL),
     _case("TextToVideoSDPipeline", "sd", _unet_3d, **TWO),
-    _case("VideoToVideoSDPipeline", "sd", _unet_3d, video=CLIP[:2], strength=0.6),
-    _case("I2VGenXLPipeline", "sd", _i2vgen, **TWO, image=SMALL, decode_chunk_size=8),
-    _case("TextToVideoZeroPipeline", "sd", **SIZE, video_length=2, t0=1, t1=2),
-    _case("TextToVideoZeroSDXLPipeline", "sdxl", **SIZE, video_length=2, t0=1, t1=2),
+    _refused("VideoToVideoSDPipeline", "sd", "made of noise in a way", _unet_3d, video=CLIP[:2], strength=0.6),
+    _refused("I2VGenXLPipeline", "sd", "no attribute 'text_model'", _i2vgen, **TWO, image=SMALL, decode_chunk_size=8),
+    _refused("TextToVideoZeroPipeline", "sd", "out of bounds", **SIZE, video_length=2, t0=1, t1=2),
+    _refused("TextToVideoZeroSDXLPipeline", "sdxl", "out of bounds", **SIZE, video_length=2, t0=1, t1=2),
 )  # fmt: skip
 """Made of the parts of Stable Diffusion and SDXL."""
 
@@ -308,19 +301,22 @@ def _sana_i2v(diffusers: Any, parts: Mapping[str, Any]) -> dict[str, Any]:
 _SANA = {"frames": 5, "complex_human_instruction": None, "max_sequence_length": 16}
 FURTHER = (
     _case("HunyuanSkyreelsImageToVideoPipeline", "HunyuanVideoPipeline", _skyreels_hunyuan, image=SMALL),
-    _case(
+    _refused(
         "HunyuanVideoFramepackPipeline",
         "HunyuanVideoPipeline",
+        "more than one piece",
         _framepack,
         image=SMALL,
         latent_window_size=2,
         num_frames=9,
     ),
     _case("Kandinsky5T2VPipeline", "Kandinsky5T2IPipeline", _kandinsky, **FRAMES),
-    _case("Kandinsky5I2VPipeline", "Kandinsky5T2IPipeline", _kandinsky, **FRAMES, image=SMALL),
+    _refused(
+        "Kandinsky5I2VPipeline", "Kandinsky5T2IPipeline", "changes them in place", _kandinsky, **FRAMES, image=SMALL
+    ),
     _case("SanaVideoPipeline", "sana", _sana_video, **_SANA),
     _case("SanaImageToVideoPipeline", "sana", _sana_i2v, **_SANA, image=PICTURE),
-    _case("LTXI2VLongMultiPromptPipeline", "ltx", _unshifted, cond_image=PICTURE),
+    _refused("LTXI2VLongMultiPromptPipeline", "ltx", "a row does not depend", _unshifted, cond_image=PICTURE),
 )
 """Made of the parts of other classes."""
 
