@@ -38,7 +38,7 @@ class Decoder:
         self._frozen.recompute = self.recompute
         z, frames = found.decoder_input(x0).to(vae.dtype), found.decoder_rows
         images = self.images(_first(self._called(self._frozen, z if frames == 1 else z.flatten(0, 1))))
-        return images if frames == 1 else images.unflatten(0, (len(x0), frames))
+        return images if frames == 1 else images.reshape(len(x0), frames, *images.shape[1:])
 
     def tiny(self, decoder: Any, x0: Tensor) -> Tensor:
         """By another decoder of the same latents, scaled by its own configuration."""

@@ -79,7 +79,7 @@ def to_decoder(seen: Recording) -> tuple[Affine, int, tuple[tuple[Any, ...], dic
     if z is None or last is None:
         raise InvalidValue("this pipeline does not end in vae.decode: it is not supported")
     frames = 1 if len(z) % len(last) else len(z) // len(last)
-    rows = z if frames == 1 else z.unflatten(0, (len(last), frames))
+    rows = z if frames == 1 else z.reshape(len(last), frames, *z.shape[1:])
     unknown = "the latents reach the decoder in a way that is not known"
     if frames > 1 and _owners(rows, last, unknown) != [[i] for i in range(len(last))]:
         raise InvalidValue(PIECES)

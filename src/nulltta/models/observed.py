@@ -242,8 +242,8 @@ class ObservedModel(StepwiseModel):
         found = self.found
         assert isinstance(step, ObservedStep)
         if found.singly and len(x) > 1:
-            rows = [{name: tensor[i : i + 1] for name, tensor in embedding.items()} for i in range(len(x))]
-            return torch.cat([self.predict(x[i : i + 1], step, row) for i, row in enumerate(rows)])
+            each_text = [{name: tensor[i : i + 1] for name, tensor in embedding.items()} for i in range(len(x))]
+            return torch.cat([self.predict(x[i : i + 1], step, text) for i, text in enumerate(each_text)])
         if not found.alone:
             return self._predict(found, x, step, embedding)
         names, lengths = lengths_of(found, embedding)
@@ -292,8 +292,8 @@ class ObservedModel(StepwiseModel):
             raise InvalidValue(f"unknown detail '{detail}': choose one of full, tiny")
         self._decoder.recompute = self.recompute_decoder
         with float32_by_default():
-            groups = x0.split(1) if found.singly else (x0,)
-            images = torch.cat([self._decoder(found, group) for group in groups])
+            size = 1 if found.singly else len(x0)
+            images = torch.cat([self._decoder(found, x0[i : i + size]) for i in range(0, len(x0), size)])
         if self.scored_frames is None or images.dim() < 5:
             return images
         kept = torch.linspace(0, images.shape[1] - 1, self.scored_frames).round().long()

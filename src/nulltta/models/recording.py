@@ -144,7 +144,7 @@ def denoisers(pipeline: Any) -> dict[str, Any]:
 
 def at_scale(pipeline: Any, scale: float) -> Any:
     """Return a copy of the object that guides, in pipelines that have one, at a scale; None in others."""
-    guider = getattr(pipeline, "guider", None)
+    guider: Any = getattr(pipeline, "guider", None)
     if not hasattr(guider, "guidance_scale"):
         return None
     own = copy.deepcopy(guider)
@@ -273,7 +273,7 @@ def _prompts_of(call: Mapping[str, Any]) -> int:
 
 def _by_prompt(rows: Tensor, prompts: int) -> Tensor:
     """Return rows with all those of a prompt, such as its frames, in one."""
-    return rows if len(rows) == prompts or len(rows) % prompts else rows.unflatten(0, (prompts, -1))
+    return rows if len(rows) == prompts or len(rows) % prompts else rows.reshape(prompts, -1, *rows.shape[1:])
 
 
 def _watched_step(
