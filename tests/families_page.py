@@ -7,9 +7,9 @@ from typing import Any
 
 HEADING = "## Measured\n"
 EXPLANATION = """
-Measured on the tiny checkpoints of the tests, with {steps} denoising steps, η = 0 and a guidance scale of {scale:g}, on
-a CPU, with diffusers {diffusers} ({dates}). A number is the largest difference between two images whose pixels are in
-[0, 1]; under *align* it is the gain in brightness.
+Measured on the tiny checkpoints of the tests, with {steps} denoising steps (one for latent consistency models, whose
+own steps draw noise), η = 0 and a guidance scale of {scale:g}, on a CPU, with diffusers {diffusers} ({dates}). A number
+is the largest difference between two images whose pixels are in [0, 1]; under *align* it is the gain in brightness.
 
 | column | what is compared |
 |---|---|
@@ -32,7 +32,7 @@ In half precision a stock call also rounds the latents between two steps, which 
 `python -m tests.families_table` measures what is not in `studies/results/families.json` yet, and may be stopped and
 continued; with names of classes it measures these anew, and with `--write` it writes this section. A class takes about
 10 s of processor time in each dtype, so that continuous integration only checks that this section is what the results
-say. It follows the stock call of most classes in float32 (`tests/contracts`, `tests/models/test_further_pipelines.py`).
+say. It follows the stock call of many classes in float32 (`tests/contracts`, `tests/models/test_further_pipelines.py`).
 """
 REFUSED = ("refused: ", "diffusers fails: ")
 """What a cell begins with that holds no measurement."""
