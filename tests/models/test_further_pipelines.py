@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from nulltta.testing.stock import stock_images
 
 from ..tiny_images import IMAGES
 from ..tiny_pipelines import ACCEPTED, PICTURE, PIPELINES, REFUSED, SMALL, TinyPipeline, comparable
+from ..video_pipelines import VIDEOS
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning"),  # NumPy's, in diffusers' DPM solver
@@ -173,6 +175,18 @@ def test_what_the_pipeline_itself_refuses_is_one_line(checkpoint: Path) -> None:
         model.encode(["a cat"], [""])
     assert "\n" not in str(caught.value)
     assert torch.is_grad_enabled()
+
+
+def test_a_call_that_takes_one_prompt_draws_a_batch_one_by_one(folder: Path) -> None:
+    """CogVideoX's image-to-video call needs as many pictures as prompts, and is given one."""
+    pipeline, call = next(case for case in VIDEOS if case.name == "CogVideoXImageToVideoPipeline").load(folder)
+    model: Any = nulltta.load_model(pipeline, **call)
+    prompts, config = ["a cat", "two red dogs"], replace(SETTINGS, num_inference_steps=2)
+    ours = align(model, prompts, "brightness", config=config, seed=3, method="plain").images
+    assert model.found.singly
+    for i, prompt in enumerate(prompts):
+        theirs = stock_images(model, prompt, "", config, seed=3)
+        torch.testing.assert_close(ours[i : i + 1], theirs.reshape_as(ours[i : i + 1]), rtol=0, atol=2e-5)
 
 
 def test_a_picture_of_another_size_than_the_call_is_the_pipelines_own_business(folder: Path) -> None:
