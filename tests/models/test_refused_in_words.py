@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ from torch import Tensor
 
 import nulltta
 from nulltta import NullTTAConfig, NullTTAError, align, load_model
+from nulltta.testing.stock import stock_images
 
 from ..tiny import stable_diffusion
 from ..tiny_families import save_flux
+from ..tiny_images import hunyuan_image
 
 SHORT = NullTTAConfig(num_inference_steps=2, inner_steps=(1, 1), num_particles=1, guidance_scale=3.0)
 
@@ -87,6 +90,23 @@ def test_a_cache_of_features(tmp_path: Path, kind: str) -> None:
             use()
     flux.transformer.disable_cache()
     assert load_model(flux)
+
+
+def test_a_guider_whose_rule_may_change_from_step_to_step() -> None:
+    import diffusers
+    from diffusers.guiders import AdaptiveProjectedMixGuidance, ClassifierFreeGuidance
+
+    image = hunyuan_image(diffusers)
+    for guider in (AdaptiveProjectedMixGuidance(), ClassifierFreeGuidance(stop=0.5)):
+        image.guider = guider
+        with _refused(image.transformer, f"{type(guider).__name__} may guide each step in another way"):
+            load_model(image, height=16, width=16)
+    image.guider = ClassifierFreeGuidance(3.0)
+    model = load_model(image, height=16, width=16)
+    config = replace(SHORT, eta=0.0)
+    plain = align(model, "a cat", brightness, config=config, method="plain", seed=3).images
+    stock = stock_images(model, "a cat", "", config, seed=3)
+    torch.testing.assert_close(plain, stock.reshape(plain.shape), rtol=0, atol=1e-4)
 
 
 def test_inference_mode(pipeline: Any, checkpoint: Path) -> None:

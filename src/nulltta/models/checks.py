@@ -77,10 +77,16 @@ def refuse_unusable(pipeline: Any) -> None:
     """Refuse a pipeline, and a moment, in which nothing can be optimised.
 
     Raises:
-        InvalidValue: inside torch.inference_mode, for weights that were loaded in it, and where a denoiser has a cache
-            of features.
+        InvalidValue: inside torch.inference_mode, for weights that were loaded in it, where a denoiser has a cache of
+            features, and where an object guides by a rule that may change from step to step.
     """
     refuse_inference_mode()
+    guider = getattr(pipeline, "guider", None)
+    if guider is not None and not _guides_all_steps_alike(guider):
+        raise InvalidValue(
+            f"the pipeline's {type(guider).__name__} may guide each step in another way, which two steps do not show: "
+            "give it a ClassifierFreeGuidance for all steps, without rescaling (guider)"
+        )
     for name, part in denoisers(pipeline).items():
         for module in part.modules():
             hooks = getattr(vars(module).get("_diffusers_hook"), "hooks", {})
@@ -96,6 +102,13 @@ def refuse_unusable(pipeline: Any) -> None:
                 f"the {name} was loaded inside torch.inference_mode, so nothing can be optimised with it: load the "
                 "pipeline outside"
             )
+
+
+def _guides_all_steps_alike(guider: Any) -> bool:
+    """Return whether a guider of diffusers is plain classifier-free guidance from the first step to the last."""
+    return type(guider).__name__ == "ClassifierFreeGuidance" and (
+        guider._enabled, guider._start, guider._stop, guider.guidance_rescale, guider.use_original_formulation
+    ) == (True, 0.0, 1.0, 0.0, False)  # fmt: skip
 
 
 def refuse_inference_mode() -> None:
