@@ -97,3 +97,5 @@ def test_a_noise_network_moves_no_noise_before_it_learns_and_is_read_as_it_was_w
     assert (row.forward, row.backward) == (2, 0)  # the network's own evaluation, and the step
     with pytest.raises(NullTTAError, match=r"no noise network for 'jpeg' was given \(--fitted\)"):
         arm("hyper-noise-1", 0, "", replace(task, target="jpeg"))
+    with pytest.raises(NullTTAError, match="is neither a fitted null text nor a noise network"):
+        arm("fitted-prompt", 0, "", replace(task, fitted=[str(tmp_path / "other.safetensors")]))

@@ -10,6 +10,7 @@ of `NullTTAConfig`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
@@ -207,10 +208,10 @@ def _hyper_noise(steps: int) -> MakeArm:
 
 def _about(file: str) -> dict[str, Any]:
     """Return how a fitted null text, which has a "form", or a noise network, which has none, was learnt."""
-    try:
-        return dict(FittedNullText.load(file).about)
-    except LoadError:
-        return about_network(file)
+    for read in (lambda: FittedNullText.load(file).about, lambda: about_network(file)):
+        with suppress(LoadError):
+            return dict(read())
+    raise InvalidValue(f"'{file}' is neither a fitted null text nor a noise network", "fitted")
 
 
 def _arm(method: str, task: ContenderTask, settings: MethodSettings | None = None) -> Arm:

@@ -80,7 +80,9 @@ def run(
     settings: Settings = None,
     fitted: Annotated[
         list[str] | None,
-        typer.Option("--fitted", metavar="FILE", help="A fitted null text to compare with; may be repeated."),
+        typer.Option(
+            "--fitted", metavar="FILE", help="A fitted null text, or a noise network, to compare with; may be repeated."
+        ),
     ] = None,
     num_inference_steps: Steps = None,
     guidance_scale: Guidance = None,
