@@ -117,6 +117,8 @@ class Frozen:
         for owner, name in learning:
             owner[name].requires_grad_(False)
         stack.callback(_thaw, learning)
+        if not hasattr(self.network, "gradient_checkpointing"):  # some networks of diffusers read it, and never set it
+            stack.enter_context(overruled(self.network, "gradient_checkpointing", False))
         if not self._is_compiled():  # the compiler keeps no more than the backward pass needs
             for layer in self._convolutions:
                 stack.enter_context(overruled(layer, "_conv_forward", partial(_convolution, layer)))
