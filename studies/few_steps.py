@@ -61,7 +61,7 @@ def few_steps(prompts: int = 32, draw: int = 0, out: Path = RESULTS, picture: Pa
     found: dict[str, Any] = {}
     shown: dict[str, Tensor] = {}
     for name, arm in ARMS.items():
-        found[name], shown[name] = sampled(arm, chosen, measures, world.target, draw)
+        found[name], shown[name] = _sampled(arm, chosen, measures, world.target, draw)
         print(f"{name}: {found[name]['seconds']:.2f} s", flush=True)
     print(_table(found))
     grid(torch.cat([shown[name] for name in ROWS]), columns=SHOWN).save(picture)
@@ -69,7 +69,7 @@ def few_steps(prompts: int = 32, draw: int = 0, out: Path = RESULTS, picture: Pa
     record.save({**about, "arms": {k: v | {"config": asdict(ARMS[k][2])} for k, v in found.items()}}, out)
 
 
-def sampled(
+def _sampled(
     arm: tuple[str, str, NullTTAConfig], prompts: list[str], measures: Mapping[str, Any], target: str, draw: int
 ) -> tuple[dict[str, Any], Tensor]:
     """Return the scores by measure and prompt with the cost per image, and the first pictures."""

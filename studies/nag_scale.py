@@ -20,18 +20,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import typer
-from few_steps import sampled
 
 import nulltta
 from nulltta import NullTTAConfig, rewards
+from nulltta.algorithm.randomness import own_seed
 from nulltta.embedded.worlds import WORLDS
 from nulltta.evaluation.bootstrap import paired_gain
 from nulltta.evaluation.measures import held_out_measures
 from nulltta.runs import record
 
 RESULTS = Path(__file__).parent / "results" / "nag_scale.json"
-MODEL = "embedded-turbo"
+MODEL, BATCH = "embedded-turbo", 8
 SHARES = (0.125, 0.25, 0.5, 1.0)
 GUIDED = [(s, alpha) for s, alpha in product((1.0, 2.0, 4.0, 8.0), (0.125, 0.25, 0.5)) if 0.2 < s * alpha < 2.5]
 
@@ -55,18 +56,34 @@ def arms() -> dict[str, tuple[str, NullTTAConfig]]:
 def nag_scale(prompts: int = 32, draw: int = 0, out: Path = RESULTS) -> None:
     """Run the missing arms, then print all."""
     found: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {"arms": {}}
-    world = WORLDS[MODEL]
+    model, world = nulltta.load_model(MODEL), WORLDS[MODEL]
     chosen = world.tuning_prompts(prompts)
-    measures = {world.target: rewards.load(world.target), **held_out_measures(nulltta.load_model(MODEL))}
+    measures = {world.target: rewards.load(world.target), **held_out_measures(model)}
     for name, (method, config) in arms().items():
         asked = json.loads(json.dumps({"config": asdict(config), "prompts": chosen, "draw": draw}))
         if name in found["arms"] and found["arms"][name]["asked"] == asked:
             continue
-        row, _ = sampled((MODEL, method, config), chosen, measures, world.target, draw)
-        found["arms"][name] = {"asked": asked, "scores": row["scores"]}
+        scores = _scores(model, measures, chosen, world.target, method, config, draw)
+        found["arms"][name] = {"asked": asked, "scores": scores}
         found |= {"date": f"{datetime.now(UTC):%Y-%m-%d}", "versions": record.versions()}
         record.save(found, out)
     print(_table({name: found["arms"][name]["scores"] for name in arms()}))
+
+
+def _scores(
+    model: Any, measures: Mapping[str, Any], prompts: Sequence[str], target: str, method: str, config: NullTTAConfig,
+    draw: int,
+) -> dict[str, list[float]]:  # fmt: skip
+    """Return the scores of one arm by measure and prompt."""
+    scores: dict[str, list[float]] = {name: [] for name in measures}
+    for start in range(0, len(prompts), BATCH):
+        part = list(prompts[start : start + BATCH])
+        seeds = [own_seed(draw, prompt) for prompt in part]
+        images = nulltta.align(model, part, target, config=config, method=method, seed=seeds, progress=False).images
+        with torch.no_grad():
+            for name, measure in measures.items():
+                scores[name] += measure(images, part).tolist()
+    return scores
 
 
 def _table(found: Mapping[str, Mapping[str, Sequence[float]]]) -> str:

@@ -157,7 +157,7 @@ def test_two_rewards_are_traded_off_and_a_budget_may_be_in_seconds(
 
 def test_settings_are_tuned_and_used(tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     grid = {"fk": [{"reward_weight": 0.1}, {"reward_weight": 5.0}], "dps": [{"scale": 0.0}, {"scale": 0.5}]}
-    monkeypatch.setattr("nulltta.benchmark.search.GRID", grid)
+    monkeypatch.setattr("nulltta.benchmark.tune.GRID", grid)
     out = tmp_path / "tuning"
     place = tiny.index("--prompts-file")
     flags = ["--target", "brightness", "--held-out", "sharpness", "--budget", "24", "--seeds", "1", "--out", str(out)]
