@@ -208,9 +208,10 @@ def _hyper_noise(steps: int) -> MakeArm:
 
 def _about(file: str) -> dict[str, Any]:
     """Return how a fitted null text, which has a "form", or a noise network, which has none, was learnt."""
-    for read in (lambda: FittedNullText.load(file).about, lambda: about_network(file)):
-        with suppress(LoadError):
-            return dict(read())
+    with suppress(LoadError):
+        return dict(FittedNullText.load(file).about)
+    with suppress(LoadError):
+        return about_network(file)
     raise InvalidValue(f"'{file}' is neither a fitted null text nor a noise network", "fitted")
 
 
