@@ -27,9 +27,7 @@ from torch import Tensor, nn
 import nulltta
 from nulltta import NullTTAConfig, rewards
 from nulltta.algorithm import randomness
-from nulltta.alignment import make_problem
-from nulltta.baselines.particles import guided
-from nulltta.benchmark.noise_network import NoiseNetwork, tokens_of
+from nulltta.benchmark.noise_network import NoiseNetwork, tokens_in
 from nulltta.benchmark.units import scales
 from nulltta.contracts import GuidedModel, Reward
 from nulltta.embedded.grammar import sample, sample_caption
@@ -37,6 +35,7 @@ from nulltta.embedded.train.loop import Budget, Draws, Recipe, load_trained, tra
 from nulltta.embedded.worlds import WORLDS
 from nulltta.evaluation.bootstrap import paired_gain
 from nulltta.evaluation.measures import held_out_measures
+from nulltta.null_text.exact import steps_of
 
 MODEL, NAME, BATCH = "embedded-turbo", "hyper-noise", 16
 CONFIG = NullTTAConfig.preset(MODEL, num_inference_steps=1).without_null_text()
@@ -87,12 +86,12 @@ def loss(
 
 def pictures(model: GuidedModel, network: NoiseNetwork | None, x: Tensor, prompts: list[str]) -> tuple[Tensor, Tensor]:
     """Return the pictures (B, 3, H, W) of initial latents in one step, and ½‖Δ‖² (B,); without a network Δ is 0."""
-    problem = make_problem(model, prompts, "brightness", CONFIG, [0] * len(prompts))
-    step = problem.schedule()[0]
-    shift = torch.zeros_like(x) if network is None else network(x, step.timestep, tokens_of(model, prompts))
+    cond, _ = model.encode(prompts, [""] * len(prompts))
+    step = steps_of(model, CONFIG)[0]
+    shift = torch.zeros_like(x) if network is None else network(x, step.timestep, tokens_in(cond))
     moved = x + shift
-    eps = guided(problem, moved, step, torch.arange(len(prompts)))
-    return model.decode(model.predict_x0(moved, eps, step)), shift.flatten(1).square().sum(1) / 2
+    images = model.decode(model.predict_x0(moved, model.predict(moved, step, cond), step))
+    return images, shift.flatten(1).square().sum(1) / 2
 
 
 @torch.no_grad()

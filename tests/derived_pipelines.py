@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -55,18 +56,10 @@ def _sana_controlnet(diffusers: Any, parts: Mapping[str, Any]) -> dict[str, Any]
     return {"controlnet": loud(net)}
 
 
-def _z_controlnet(diffusers: Any, parts: Mapping[str, Any]) -> dict[str, Any]:
+def _z_controlnet(diffusers: Any, parts: Mapping[str, Any], channels: int = 4) -> dict[str, Any]:
     net = diffusers.ZImageControlNetModel(
-        control_layers_places=[0], control_refiner_layers_places=[0], control_in_dim=4, dim=32, n_refiner_layers=1,
-        n_heads=2, n_kv_heads=2,
-    )  # fmt: skip
-    return {"controlnet": loud(net.from_transformer(net, parts["transformer"]))}
-
-
-def _z_inpainting(diffusers: Any, parts: Mapping[str, Any]) -> dict[str, Any]:
-    net = diffusers.ZImageControlNetModel(
-        control_layers_places=[0], control_refiner_layers_places=[0], control_in_dim=9, dim=32, n_refiner_layers=1,
-        n_heads=2, n_kv_heads=2,
+        control_layers_places=[0], control_refiner_layers_places=[0], control_in_dim=channels, dim=32,
+        n_refiner_layers=1, n_heads=2, n_kv_heads=2,
     )  # fmt: skip
     return {"controlnet": loud(net.from_transformer(net, parts["transformer"]))}
 
@@ -153,7 +146,8 @@ DERIVED = (
     _case("ZImageInpaintPipeline", "ZImagePipeline", image=SMALL, mask_image=WHOLE, strength=1.0),
     _case("ZImageControlNetPipeline", "ZImagePipeline", _z_controlnet, control_image=SMALL),
     _refused(
-        "ZImageControlNetInpaintPipeline", "ZImagePipeline", "Sizes of tensors must match", _z_inpainting,
+        "ZImageControlNetInpaintPipeline", "ZImagePipeline", "Sizes of tensors must match",
+        partial(_z_controlnet, channels=9),
         image=SMALL, mask_image=WHOLE, control_image=SMALL,
     ),
     _refused(

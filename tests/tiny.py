@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,14 @@ def clip_text_encoder(tokenizer: Any, hidden_size: int = 32) -> Any:
     ).eval()  # fmt: skip
 
 
-def qwen_text_encoder(tokenizer: Any) -> Any:
-    """A Qwen2.5-VL with 16 channels, as Qwen-Image and Kandinsky 5 encode text with."""
+def qwen_text_encoder(tokenizer: Any, vision: Mapping[str, Any] | None = None, **options: Any) -> Any:
+    """A Qwen2.5-VL with 16 channels, as Qwen-Image and Kandinsky 5 encode text with.
+
+    Args:
+        tokenizer: the tokenizer.
+        vision: further fields of the configuration of what sees, where pictures are given to it.
+        options: further fields of the whole configuration.
+    """
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
     config = Qwen2_5_VLConfig(
@@ -44,7 +51,9 @@ def qwen_text_encoder(tokenizer: Any) -> Any:
         },
         vision_config={
             "depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 16,
+            **(vision or {}),
         },
+        **options,
     )  # fmt: skip
     return Qwen2_5_VLForConditionalGeneration(config).eval()
 

@@ -39,6 +39,15 @@ def _shifted() -> Any:
     return _vae(scaling_factor=0.3611, shift_factor=0.1159)
 
 
+def _shifted_ddim(diffusers: Any, shift: float) -> Any:
+    """The scheduler of CogView 3 and of CogVideoX."""
+    return diffusers.CogVideoXDDIMScheduler(
+        beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, prediction_type="v_prediction",
+        rescale_betas_zero_snr=True, set_alpha_to_one=True, snr_shift_scale=shift, timestep_spacing="trailing",
+        clip_sample=False,
+    )  # fmt: skip
+
+
 def cogview3(diffusers: Any) -> Any:
     transformer = diffusers.CogView3PlusTransformer2DModel(
         patch_size=2, in_channels=4, num_layers=1, attention_head_dim=4, num_attention_heads=2, out_channels=4,
@@ -47,11 +56,7 @@ def cogview3(diffusers: Any) -> Any:
     return diffusers.CogView3PlusPipeline(
         tokenizer=_t5_tokenizer(), text_encoder=_t5(), vae=_vae(),
         transformer=_listen(transformer, "patch_embed.text_proj", by=3),
-        scheduler=diffusers.CogVideoXDDIMScheduler(
-            beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, prediction_type="v_prediction",
-            rescale_betas_zero_snr=True, set_alpha_to_one=True, snr_shift_scale=4.0, timestep_spacing="trailing",
-            clip_sample=False,
-        ),
+        scheduler=_shifted_ddim(diffusers, 4.0),
     )  # fmt: skip
 
 
@@ -168,11 +173,7 @@ def cogvideox(diffusers: Any) -> Any:
     return diffusers.CogVideoXPipeline(
         tokenizer=_t5_tokenizer(), text_encoder=_t5(), vae=_cogvideox_vae(diffusers),
         transformer=_listen(transformer, "patch_embed.text_proj", by=3),
-        scheduler=diffusers.CogVideoXDDIMScheduler(
-            beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, prediction_type="v_prediction",
-            rescale_betas_zero_snr=True, set_alpha_to_one=True, snr_shift_scale=3.0, timestep_spacing="trailing",
-            clip_sample=False,
-        ),
+        scheduler=_shifted_ddim(diffusers, 3.0),
     )  # fmt: skip
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from .tiny import qwen_text_encoder
+
 CHAT = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 """A chat template that adds nothing to the text."""
 SPECIAL = (
@@ -36,22 +38,9 @@ def _ids(tokenizer: Any) -> dict[str, int]:
 
 
 def qwen25_vl(tokenizer: Any) -> Any:
-    """A Qwen2.5-VL with 16 channels."""
-    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
-
-    config = Qwen2_5_VLConfig(
-        text_config={
-            "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
-            "num_key_value_heads": 2, "vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id,
-            "rope_scaling": {"mrope_section": [1, 1, 2], "rope_type": "default", "type": "default"},
-        },
-        vision_config={
-            "depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 16,
-            "patch_size": PATCH, "spatial_merge_size": MERGED, "window_size": 16, "fullatt_block_indexes": [0],
-        },
-        **_ids(tokenizer),
-    )  # fmt: skip
-    return Qwen2_5_VLForConditionalGeneration(config).eval()
+    """A Qwen2.5-VL with 16 channels that is given pictures."""
+    sees = {"patch_size": PATCH, "spatial_merge_size": MERGED, "window_size": 16, "fullatt_block_indexes": [0]}
+    return qwen_text_encoder(tokenizer, sees, **_ids(tokenizer))
 
 
 def qwen3_vl(tokenizer: Any, head: str = "ForConditionalGeneration") -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -15,15 +15,13 @@ from torch import Tensor, nn
 
 from nulltta.algorithm.problem import Problem
 from nulltta.algorithm.sampling import plain
-from nulltta.contracts import GuidedModel, Stream
-from nulltta.embedded.train.turbo import TARGETS
+from nulltta.contracts import Embedding, GuidedModel, Stream
 from nulltta.errors import DoesNotFit, LoadError
 from nulltta.files import atomic
 from nulltta.models.nag import unguided
 from nulltta.null_text.identity import identity, require_fit
 
 FORMAT = "nulltta noise network 1"
-RANK = 22
 
 
 class NoiseNetwork(nn.Module):
@@ -40,6 +38,8 @@ class NoiseNetwork(nn.Module):
 
     def __init__(self, model: GuidedModel) -> None:
         from peft import LoraConfig
+
+        from nulltta.embedded.train.turbo import RANK, TARGETS  # the model's own LoRA adapts the same layers
 
         super().__init__()
         denoiser = getattr(getattr(model, "pipeline", None), "unet", None)
@@ -113,9 +113,8 @@ def _network(model: GuidedModel, file: str) -> NoiseNetwork:
     return NoiseNetwork.read(Path(file), model)
 
 
-def tokens_of(model: GuidedModel, prompts: Sequence[str]) -> Tensor:
-    """Return the prompts as the denoiser reads them, (B, L, D)."""
-    cond, _ = unguided(model).encode(prompts, [""] * len(prompts))
+def tokens_in(cond: Embedding) -> Tensor:
+    """Return the one sequence of tokens in a conditioning of the model without guidance, (B, L, D)."""
     (tokens,) = (tensor for tensor in cond.values() if tensor.dim() == 3)
     return tokens
 
@@ -135,7 +134,8 @@ class NoiseNetworkSampling:
     @torch.no_grad()
     def __call__(self, problem: Problem) -> Stream:
         p, x, network = problem, problem.latents[:, 0], _network(unguided(problem.model), self.file)
-        shift = network.to(x.device)(x, p.schedule()[0].timestep, tokens_of(p.model, p.prompts))
+        cond, _ = unguided(p.model).encode(p.prompts, [""] * len(p.prompts))
+        shift = network.to(x.device)(x, p.schedule()[0].timestep, tokens_in(cond))
         nats = shift.flatten(1).square().sum(1).cpu() / 2  # of moving x_T's distribution by Δ, its slope left aside
         outcome = yield from _with_nats(plain(replace(p, latents=(x + shift)[:, None])), nats)
         return replace(outcome, initial_latents=x)
