@@ -61,7 +61,7 @@ def _loaded(model: str, device: torch.device | str | None, known: Mapping[str, K
     """Load those measures that are for a model, after the held-out scorers and the judge of an embedded one."""
     found: dict[str, Measure] = {}
     if (world := WORLDS.get(model)) is not None:
-        found |= {name: rewards.load(name, device=device) for name in world.held_out}
+        found |= {name: _where_it_applies(rewards.load(name, device=device)) for name in world.held_out}
         found["facts"] = facts(model)
     return found | {name: each.load(device) for name, each in known.items() if each.model in (None, model)}
 
@@ -71,16 +71,20 @@ def facts(model: str = "embedded") -> Measure:
 
     The measure is the share of a prompt's facts that an image shows, and NaN for a prompt outside the grammar.
     """
-    judge = WORLDS[model].load_judge()
+    return _where_it_applies(WORLDS[model].load_judge().facts)
 
-    def measure(images: Tensor, prompts: Sequence[str]) -> Tensor:
-        shares = torch.full((len(prompts),), math.nan)
-        for b, prompt in enumerate(prompts):
-            with suppress(InvalidValue):
-                shares[b] = judge.facts(images[b : b + 1], [prompt])[0]
-        return shares
 
-    return measure
+def _where_it_applies(measure: Measure) -> Measure:
+    """Return a measure that is NaN for each prompt that it refuses, such as one outside a world's grammar."""
+
+    def measured(images: Tensor, prompts: Sequence[str]) -> Tensor:
+        with suppress(InvalidValue):
+            return measure(images, prompts)
+        if len(prompts) == 1:
+            return torch.full((1,), math.nan)
+        return torch.cat([measured(images[b : b + 1], [prompt]).cpu() for b, prompt in enumerate(prompts)])
+
+    return measured
 
 
 def high_frequency(images: Tensor, prompts: Sequence[str] = ()) -> Tensor:

@@ -38,6 +38,8 @@ def test_a_run_measures_by_the_held_out_scorers_and_the_facts(scenes: nulltta.Gu
     assert list(measures) == ["scenes-conv", "scenes-questions", "facts"]
     images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     assert all(math.isfinite(measure(images, ["a star"])[0]) for measure in measures.values())
+    both = measures["scenes-questions"](images.expand(2, -1, -1, -1), ["a star", "a fox"])
+    assert torch.isfinite(both).tolist() == [True, False]  # the grammar does not know a fox
 
 
 def test_facts_are_those_of_the_models_own_grammar() -> None:
