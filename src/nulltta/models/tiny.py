@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from nulltta import hub
-from nulltta.errors import InvalidValue
+from nulltta.errors import InvalidValue, first_line
 from nulltta.models.frozen import Frozen
 from nulltta.models.recording import denoisers
 
@@ -18,10 +18,12 @@ PUBLISHED = "madebyollin/taesd (SD 1.x and 2.x), taesdxl, taesd3, taef1"
 def attach(model: Any, source: Any) -> None:
     """Give a model a tiny decoder, for `decode(x0, "tiny")`: it reads the model's own latents, scaled as they are.
 
-    source: a directory or hub id of an `AutoencoderTiny`, or a loaded one.
+    Args:
+        model: the model.
+        source: a directory or hub id of an `AutoencoderTiny`, or a loaded one.
 
     Raises:
-        NullTTAError: it does not load, or reads other latents than the model's.
+        InvalidValue: if it does not load, or reads other latents than the model's.
     """
     denoiser = next(iter(denoisers(model.pipeline).values()))
     decoder = source
@@ -31,8 +33,9 @@ def attach(model: Any, source: Any) -> None:
     given = decoder.config.get("latent_channels")
     if len(wanted) != 3 or given != wanted[0]:
         raise InvalidValue(
-            f"the tiny decoder reads latents of {given} channels, {model.name}'s have {wanted}: "
-            f"take the one made for it, such as {PUBLISHED}"
+            f"reads latents of {given} channels, and {model.name}'s have {wanted}: "
+            f"take the one made for it, such as {PUBLISHED}",
+            field="tiny_decoder",
         )
     model.tiny_decoder = Frozen(decoder)
 
@@ -47,8 +50,7 @@ def _load(source: str, dtype: torch.dtype) -> Any:
         local = Path(source).is_dir() or not hub.reachable()
         return kind.from_pretrained(source, dtype=dtype, local_files_only=local)
     except (OSError, ValueError, RuntimeError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InvalidValue(f"tiny decoder '{source}' does not load: {reason}") from error
+        raise InvalidValue(f"'{source}' does not load: {first_line(error)}", field="tiny_decoder") from error
 
 
 EMBEDDED = Path(__file__).parent.parent / "embedded" / "weights" / "tiny"
