@@ -139,7 +139,7 @@ DERIVED = (
     ),
     _case("FluxKontextInpaintPipeline", "flux", **MASKED, **LARGE, strength=1.0, max_area=1024, _auto_resize=False),
     _case("SanaControlNetPipeline", "sana", _sana_controlnet, control_image=PICTURE),
-    _case("LTXConditionPipeline", "ltx", _unshifted),
+    _refused("LTXConditionPipeline", "ltx", "steers its scheduler's steps by per_token_timesteps", _unshifted),
     _case("ChromaImg2ImgPipeline", "ChromaPipeline", **PART),
     _refused("ChromaInpaintPipeline", "ChromaPipeline", "no attribute 'guidance_embeds'", **MASKED, strength=1.0),
     _case("ZImageImg2ImgPipeline", "ZImagePipeline", **PART),

@@ -15,6 +15,7 @@ from nulltta import NullText, NullTTAConfig, NullTTAError, align
 from nulltta.null_text.replay import replay
 from nulltta.testing.stock import stock_images
 
+from ..derived_pipelines import DERIVED
 from ..tiny_images import IMAGES
 from ..tiny_pipelines import ACCEPTED, PICTURE, PIPELINES, REFUSED, SMALL, TinyPipeline, comparable
 from ..video_pipelines import VIDEOS
@@ -61,7 +62,7 @@ def test_its_call_is_followed_with_and_without_a_learnt_null_text(
     torch.testing.assert_close(ours, theirs.reshape_as(ours), rtol=0, atol=2e-5)
 
 
-@pytest.mark.parametrize("case", REFUSED, ids=str)
+@pytest.mark.parametrize("case", (*REFUSED, *(case for case in DERIVED if "LTX" in case.name)), ids=str)
 def test_it_is_refused_with_the_reason(case: TinyPipeline, folder: Path) -> None:
     pipeline, call = case.load(folder)
     with pytest.raises(NullTTAError, match=case.refused):

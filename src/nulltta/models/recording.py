@@ -61,6 +61,11 @@ class DenoiserCall:
         return first_tensor(self.returned)
 
 
+STEP_TENSORS = ("model_output", "timestep", "sample", "old_pred_original_sample", "timestep_back")
+"""The tensors that a scheduler's step is given where it leads from one noise level to the next, the last two by those
+that look back at earlier steps."""
+
+
 @dataclass(slots=True)
 class StepRecord:
     """One step of the scheduler and the denoiser calls before it.
@@ -284,6 +289,8 @@ def _watched_step(
     @functools.wraps(step)
     def watched(*args: Any, **kwargs: Any) -> Any:
         given = bound(step, args, kwargs)
+        if own := [name for name, value in given.items() if isinstance(value, Tensor) and name not in STEP_TENSORS]:
+            raise InvalidValue(f"the call steers its scheduler's steps by {own[0]}, which is not supported")
         timestep, sample, prediction = given["timestep"], given["sample"], given["model_output"]
         whole = _by_prompt(sample.clone() if sample.requires_grad else sample, prompts)
         predicted = _by_prompt(prediction, prompts)
