@@ -62,7 +62,7 @@ def test_its_call_is_followed_with_and_without_a_learnt_null_text(
     torch.testing.assert_close(ours, theirs.reshape_as(ours), rtol=0, atol=2e-5)
 
 
-@pytest.mark.parametrize("case", (*REFUSED, *(case for case in DERIVED if "LTX" in case.name)), ids=str)
+@pytest.mark.parametrize("case", [*REFUSED, *(case for case in DERIVED if "LTX" in case.name)], ids=str)
 def test_it_is_refused_with_the_reason(case: TinyPipeline, folder: Path) -> None:
     pipeline, call = case.load(folder)
     with pytest.raises(NullTTAError, match=case.refused):

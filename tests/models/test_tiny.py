@@ -47,7 +47,7 @@ def test_a_tiny_decoder_is_asked_for_by_name_and_must_fit(checkpoint: Path, tmp_
     with pytest.raises(NullTTAError, match="no tiny decoder: load one with it"):
         align(nulltta.load_model(str(checkpoint)), "a cat", "brightness",
               config=NullTTAConfig(inner_decoder="tiny", **SETTINGS))  # fmt: skip
-    with pytest.raises(NullTTAError, match="^tiny_decoder reads latents of 16 channels"):
+    with pytest.raises(NullTTAError, match=r"^tiny_decoder reads latents of 16 channels"):
         nulltta.load_model(str(checkpoint), tiny_decoder=_save_tiny(tmp_path / "tiny", channels=16))
     with pytest.raises(NullTTAError, match=r"^tiny_decoder .*nothing.* does not load"):
         nulltta.load_model(str(checkpoint), tiny_decoder=tmp_path / "nothing")
