@@ -109,6 +109,14 @@ def test_too_few_prompts_are_refused(checkpoint: Path, tmp_path: Path, capsys: p
     assert "--prompts needs more prompts" in capsys.readouterr().err
 
 
+def test_a_file_of_another_kind_is_refused(
+    checkpoint: Path, prompts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words(checkpoint, prompts, tmp_path / "null.pt")) == 2
+    assert "--out must end in .safetensors, by which a null text is known, not 'null.pt'" in capsys.readouterr().err
+    assert list(tmp_path.glob("null*")) == []
+
+
 def test_a_run_starts_from_a_fitted_null_text(
     checkpoint: Path, prompts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -34,7 +34,7 @@ class FitRequest:
 
     Raises:
         InvalidValue: if there are fewer than two prompts of either kind, a prompt is not usable, a setting has no
-            effect, or the file exists.
+            effect, or the file exists or has another suffix than .safetensors.
     """
 
     prompts: Sequence[str]
@@ -58,6 +58,8 @@ class FitRequest:
             raise InvalidValue(f"'{self.reward}' is the reward itself, which is raised: name another", "guard")
         if len(self.validation) == 1:
             raise InvalidValue("needs 2 prompts or more", "validation")
+        if self.out.suffix != ".safetensors":
+            raise InvalidValue(f"must end in .safetensors, by which a null text is known, not '{self.out.name}'", "out")
         if self.out.exists() and not self.checkpoint.exists():
             raise InvalidValue(f"'{self.out}' exists: choose another file, or delete it", "out")
 
