@@ -138,7 +138,7 @@ class GivenForAll:
 
     def __init__(self, settings: RunSettings, config: Mapping[str, Any]) -> None:
         self.given = config
-        self._usual = NullTTAConfig.preset(settings.preset or settings.model)
+        self._usual = settings.usual
         self._shared, self._last = settings, self._usual
         # Whether the reward gives a gradient -> what is wrong with a setting for every row so far; none were seen yet.
         self._vain: dict[bool, dict[str, str]] = {}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from nulltta.alignment import expected_steps
 from nulltta.batch.folder import BatchFolder, BatchOutcome, OnAdvance
 from nulltta.batch.tasks import RowFailure, RowTask
-from nulltta.config import NullTTAConfig, given_in_vain
+from nulltta.config import given_in_vain
 from nulltta.errors import InvalidValue, NullTTAError
 from nulltta.evaluation.comparison import Comparison
 from nulltta.runs.loading import load
@@ -29,7 +29,7 @@ class BatchWorker:
     def __init__(self, settings: RunSettings, folder: BatchFolder) -> None:
         self.folder = folder
         self._loaded = load(settings)
-        self._usual = NullTTAConfig.preset(settings.preset or settings.model)
+        self._usual = settings.usual
 
     def work(self, batch: Sequence[RowTask], on_advance: OnAdvance | None = None) -> BatchOutcome:
         """Finish the rows of a batch that are not finished yet.

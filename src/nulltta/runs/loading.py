@@ -87,7 +87,7 @@ def load(settings: RunSettings) -> LoadedRun:
     """
     settings = resolved(settings)
     one_of(settings, "method", METHODS)
-    usual, started = NullTTAConfig.preset(settings.preset or settings.model), settings.start is not None
+    usual, started = settings.usual, settings.start is not None
     refuse_without_effect(settings.config, usual, settings.method, started=started)
     if settings.tiny_decoder is not None and settings.config.inner_decoder == "full":
         raise InvalidValue("has no effect: choose the tiny decoder (inner_decoder)", "tiny_decoder")

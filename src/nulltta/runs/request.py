@@ -103,6 +103,11 @@ class RunSettings(ModelSettings):
         super().__post_init__()
         whole(self, "batch_size", at_least=1, at_most=MOST)
 
+    @property
+    def usual(self) -> NullTTAConfig:
+        """The settings of the method if none was given: those of the preset."""
+        return NullTTAConfig.preset(self.preset or self.model)
+
     def options(self) -> dict[str, Any]:
         """Return every setting that has an effect by the name of its command-line flag, but for uploaded pictures."""
         idle = without_effect(self.config, self.method)
