@@ -75,6 +75,23 @@ def _gated(diffusers: Any, parts: Mapping[str, Any]) -> dict[str, Any]:
     return {"unet": loud(_changed_unet(parts, attention_type="gated"))}
 
 
+def _gated_by_pictures(diffusers: Any, parts: Mapping[str, Any]) -> dict[str, Any]:
+    """What places pictures beside texts: a UNet that reads both, and CLIP's view of a picture."""
+    from diffusers.pipelines.stable_diffusion import CLIPImageProjection
+    from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    vision = CLIPVisionConfig(
+        hidden_size=32, projection_dim=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
+        image_size=32, patch_size=16,
+    )  # fmt: skip
+    del diffusers
+    return {
+        "unet": loud(_changed_unet(parts, attention_type="gated-text-image")),
+        "image_encoder": CLIPVisionModelWithProjection(vision).eval(), "image_project": CLIPImageProjection(32),
+        "processor": CLIPImageProcessorPil(crop_size=32, size=32),
+    }  # fmt: skip
+
+
 def _upscaling(diffusers: Any, parts: Mapping[str, Any]) -> dict[str, Any]:
     unet = _changed_unet(parts, in_channels=7, num_class_embeds=1000)
     return {"unet": unet, "low_res_scheduler": diffusers.DDPMScheduler()}
@@ -167,6 +184,10 @@ DIFFUSIONS = (
     _case(
         "StableDiffusionGLIGENPipeline", "sd", _gated, **SIZE, gligen_phrases=["a cat"],
         gligen_boxes=[[0.1, 0.1, 0.9, 0.9]], gligen_scheduled_sampling_beta=1.0,
+    ),
+    _case(
+        "StableDiffusionGLIGENTextImagePipeline", "sd", _gated_by_pictures, **SIZE, gligen_phrases=["a cat"],
+        gligen_images=[PICTURE], gligen_boxes=[[0.1, 0.1, 0.9, 0.9]], gligen_scheduled_sampling_beta=1.0,
     ),
     _case(
         "StableDiffusionAttendAndExcitePipeline", "sd", refused="times per step", token_indices=[1],

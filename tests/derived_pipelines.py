@@ -132,10 +132,9 @@ DERIVED = (
         strength=1.0,
     ),
     _distilled("FluxFillPipeline", "flux", _fill, **MASKED),
-    _refused("FluxControlNetImg2ImgPipeline", "flux", _OTHER_TEXT, _flux_controlnet, **CONTROLLED, strength=0.6),
-    _refused(
-        "FluxControlNetInpaintPipeline", "flux", _OTHER_TEXT, _flux_controlnet, **MASKED, control_image=PICTURE,
-        strength=1.0,
+    _distilled("FluxControlNetImg2ImgPipeline", "flux", _flux_controlnet, **CONTROLLED, strength=0.6),
+    _distilled(
+        "FluxControlNetInpaintPipeline", "flux", _flux_controlnet, **MASKED, control_image=PICTURE, strength=1.0,
     ),
     _case("FluxKontextInpaintPipeline", "flux", **MASKED, **LARGE, strength=1.0, max_area=1024, _auto_resize=False),
     _case("SanaControlNetPipeline", "sana", _sana_controlnet, control_image=PICTURE),

@@ -38,6 +38,9 @@ from nulltta.testing.stock import stock_images
 from .derived_diffusions import DIFFUSIONS
 from .derived_pipelines import DERIVED
 from .families_page import document
+from .further_images import NEW_IMAGES
+from .further_videos import NEW_VIDEOS
+from .latest_videos import LATEST_VIDEOS
 from .tiny_image_edits import EDITS
 from .tiny_images import IMAGES
 from .tiny_pipelines import FAMILY_PIPELINES, PIPELINES, TinyPipeline, comparable
@@ -45,12 +48,17 @@ from .video_pipelines import VIDEOS
 
 ROOT = Path(__file__).parent.parent
 RESULTS, PAGE = ROOT / "studies" / "results" / "families.json", ROOT / "docs" / "families.md"
-CASES = (*FAMILY_PIPELINES, *PIPELINES, *DERIVED, *DIFFUSIONS, *IMAGES, *EDITS, *VIDEOS)
+CASES = (
+    *FAMILY_PIPELINES, *PIPELINES, *DERIVED, *DIFFUSIONS, *IMAGES, *NEW_IMAGES, *EDITS, *VIDEOS, *NEW_VIDEOS,
+    *LATEST_VIDEOS,
+)  # fmt: skip
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PROMPT, SEED = "a cat", 3
 SETTINGS = NullTTAConfig(num_inference_steps=3, inner_steps=(1, 1), num_particles=1, guidance_scale=4.0, eta=0.0)
 PICTURES = ("image", "control_image", "mask_image", "video")
 ATTENTION = re.compile(r"to_(q|k|v|out\.0)$")
+SOUND = {"audio_duration", "audio_length_in_s", "audio_end_in_s"}
+"""Arguments of the calls that make a sound and no picture."""
 FAULTS = ("refused", "fails", "diffusers fails")
 Results: TypeAlias = dict[str, dict[str, dict[str, str]]]
 """The cells by class, dtype and column, and the "date" of each row."""
@@ -173,7 +181,9 @@ def _offload(subject: Subject) -> str:
 
 def _compile(subject: Subject) -> str:
     """The gradient at the null text, relative to its largest element, with the denoiser traced by TorchDynamo, and
-    without; the back end "eager" leaves the kernels as they are."""
+    without; the back end "eager" leaves the kernels as they are. Only in float32, because a trace takes long."""
+    if subject.dtype != torch.float32:
+        return "traced in fp32"
     pipeline, call = subject.load()
     model: Any = nulltta.load_model(pipeline, **call)
     expected = _gradient(model)
@@ -219,7 +229,6 @@ COLUMNS: Mapping[str, Callable[[Subject], str]] = {
     "plain": _plain, "align": _align, "apply": _apply, "replay": _replay, "size": _size, "offload": _offload,
     "LoRA": _lora, "image input": _image_input, "compile": _compile,
 }  # fmt: skip
-"""Tracing takes half of the time, so a run measures the last one after all others."""
 
 
 def others() -> tuple[dict[str, str], list[str]]:
@@ -235,7 +244,8 @@ def others() -> tuple[dict[str, str], list[str]]:
         kind = getattr(diffusers, name) if name.endswith("Pipeline") else None
         if not (isinstance(kind, type) and issubclass(kind, diffusers.DiffusionPipeline)):
             continue
-        if "prompt" not in inspect.signature(kind.__call__).parameters or "Audio" in name or "Music" in name:
+        accepted = inspect.signature(kind.__call__).parameters
+        if "prompt" not in accepted or SOUND & accepted.keys():
             continue
         try:
             require_supported(name, kind)
@@ -288,11 +298,10 @@ def missing(
     measured: Results, names: Collection[str], dtypes: Collection[str]
 ) -> Iterator[tuple[TinyPipeline, str, str]]:
     """Yield the class, the dtype and the column of each cell to measure: those named, or those not measured yet."""
-    quick, slow = list(COLUMNS)[:-1], list(COLUMNS)[-1:]
-    for columns, dtype, case in itertools.product((quick, slow), dtypes, CASES):
+    for dtype, case in itertools.product(dtypes, CASES):
         done = () if case.name in names else measured.get(case.name, {}).get(dtype, {})
         if not names or case.name in names:
-            yield from ((case, dtype, column) for column in columns if column not in done)
+            yield from ((case, dtype, column) for column in COLUMNS if column not in done)
 
 
 def main() -> None:

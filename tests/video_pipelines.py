@@ -68,6 +68,14 @@ def _skyreels(diffusers: Any, parts: Mapping[str, Any]) -> dict[str, Any]:
     return {"transformer": _wan(diffusers, "SkyReelsV2Transformer3DModel")}
 
 
+def _forcing(diffusers: Any, parts: Mapping[str, Any]) -> dict[str, Any]:
+    """The parts of diffusion forcing, whose scheduler is copied for each frame."""
+    scheduler = diffusers.UniPCMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=8.0
+    )  # fmt: skip
+    return {**_skyreels(diffusers, parts), "scheduler": scheduler}
+
+
 def _skyreels_i2v(diffusers: Any, parts: Mapping[str, Any]) -> dict[str, Any]:
     del parts
     net = _wan(diffusers, "SkyReelsV2Transformer3DModel", in_channels=12, image_dim=8)
@@ -121,6 +129,7 @@ def _helios(diffusers: Any, parts: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+_COPIES = "does not reach scheduler.step"
 WAN = (
     _case("WanImageToVideoPipeline", "wan", _wan_i2v, **FRAMES, image=SMALL),
     _case("WanVideoToVideoPipeline", "wan", **SIZE, video=CLIP, strength=0.6),
@@ -131,6 +140,15 @@ WAN = (
     ),
     _case("SkyReelsV2Pipeline", "wan", _skyreels, **FRAMES),
     _case("SkyReelsV2ImageToVideoPipeline", "wan", _skyreels_i2v, **FRAMES, image=SMALL),
+    _refused("SkyReelsV2DiffusionForcingPipeline", "wan", _COPIES, _forcing, **FRAMES, base_num_frames=5),
+    _refused(
+        "SkyReelsV2DiffusionForcingImageToVideoPipeline", "wan", _COPIES, _forcing, **FRAMES, base_num_frames=5,
+        image=SMALL,
+    ),
+    _refused(
+        "SkyReelsV2DiffusionForcingVideoToVideoPipeline", "wan", _COPIES, _forcing, **SIZE, num_frames=9,
+        base_num_frames=9, overlap_history=5, video=CLIP,
+    ),
     _case("ChronoEditPipeline", "wan", _chrono, **FRAMES, image=SMALL),
     _case("LucyEditPipeline", "wan", _lucy, **FRAMES, video=CLIP),
     _case("AnyFlowPipeline", "wan", _anyflow, **FRAMES),

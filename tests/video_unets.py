@@ -87,6 +87,10 @@ UNETS = (
     ),
     _case("AnimateDiffSparseControlNetPipeline", "sd", _animated(_sparse_control), **TWO, conditioning_frames=CLIP[:1]),
     _case("AnimateDiffVideoToVideoPipeline", "sd", _motion, **SIZE, video=CLIP[:2], strength=0.6),
+    _refused(
+        "AnimateDiffVideoToVideoControlNetPipeline", "sd", "4 branches", _animated(_controlnet), **SIZE,
+        video=CLIP[:2], strength=0.6, conditioning_frames=CLIP[:2],
+    ),
     _case("PIAPipeline", "sd", _pia, **TWO, image=SMALL),
     _case("TextToVideoSDPipeline", "sd", _unet_3d, **TWO),
     _refused("VideoToVideoSDPipeline", "sd", "made of noise in a way", _unet_3d, video=CLIP[:2], strength=0.6),

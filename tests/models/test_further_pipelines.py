@@ -12,10 +12,14 @@ from PIL import Image
 
 import nulltta
 from nulltta import NullText, NullTTAConfig, NullTTAError, align
+from nulltta.models.nag import with_guidance
 from nulltta.null_text.replay import replay
 from nulltta.testing.stock import stock_images
 
+from ..derived_diffusions import DIFFUSIONS
 from ..derived_pipelines import DERIVED
+from ..further_images import NEW_IMAGES
+from ..further_videos import NEW_VIDEOS
 from ..tiny_images import IMAGES
 from ..tiny_pipelines import ACCEPTED, PICTURE, PIPELINES, REFUSED, SMALL, TinyPipeline, comparable
 from ..video_pipelines import VIDEOS
@@ -30,9 +34,17 @@ MEASURED = {
     "OvisImagePipeline": "a text that is multiplied by its mask",
     "LongCatImagePipeline": "guidance of at most the conditional prediction's length",
     "Krea2Pipeline": "several layers of the text's tokens",
+    "HunyuanVideo15Pipeline": "two texts under masks, of which one is empty, and a guider",
 }
 """Those classes of docs/families.md that show something of their own."""
-CASES = (*ACCEPTED, *(case for case in IMAGES if case.name in MEASURED))
+CASES = (*ACCEPTED, *(case for case in (*IMAGES, *NEW_VIDEOS) if case.name in MEASURED))
+UNKNOWN = {
+    "LTXConditionPipeline": "the call steers its scheduler's steps",
+    "LTX2Pipeline": "a sound, which the denoiser is given back",
+    "GlmImagePipeline": "its null branch has no text",
+    "QwenImage21Pipeline": "its pictures are transparent",
+}
+"""Refused classes of docs/families.md, and what is particular to each."""
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +74,10 @@ def test_its_call_is_followed_with_and_without_a_learnt_null_text(
     torch.testing.assert_close(ours, theirs.reshape_as(ours), rtol=0, atol=2e-5)
 
 
-@pytest.mark.parametrize("case", [*REFUSED, *(case for case in DERIVED if "LTX" in case.name)], ids=str)
+FURTHER_REFUSED = tuple(case for case in (*DERIVED, *IMAGES, *NEW_VIDEOS) if case.name in UNKNOWN)
+
+
+@pytest.mark.parametrize("case", [*REFUSED, *FURTHER_REFUSED], ids=str)
 def test_it_is_refused_with_the_reason(case: TinyPipeline, folder: Path) -> None:
     pipeline, call = case.load(folder)
     with pytest.raises(NullTTAError, match=case.refused):
@@ -101,6 +116,31 @@ def test_a_pipeline_without_a_negative_prompt_optimises_the_null_text_that_it_ha
     with pytest.raises(NullTTAError, match="must be empty: the call of Flux2KleinPipeline takes none") as caught:
         model.encode(["a cat"], ["ugly"])
     assert caught.value.field == "negative_prompt"
+
+
+def test_a_call_whose_picture_is_for_one_prompt_takes_prompts_one_by_one(folder: Path) -> None:
+    """Two prompts fail in its denoiser, which a recording whose denoiser computes nothing does not show."""
+    case = next(case for case in DIFFUSIONS if case.name == "StableUnCLIPImg2ImgPipeline")
+    pipeline, call = case.load(folder)
+    model: Any = nulltta.load_model(pipeline, **call)
+    texts = ["a cat", "two red dogs"]
+    (both, _), alone = model.encode(texts, [""] * 2), [model.encode([text], [""])[0] for text in texts]
+    x, step = model.initial_latents(2, torch.Generator().manual_seed(0)), model.schedule(2)[0]
+    ours = model.predict(x, step, both)
+    for i, each in enumerate(alone):
+        torch.testing.assert_close(ours[i : i + 1], model.predict(x[i : i + 1], step, each), rtol=0, atol=1e-6)
+
+
+def test_texts_of_different_lengths_are_padded_under_the_mask_that_the_call_has(folder: Path) -> None:
+    """With next to no guidance inside attention, both halves of its batch are the prompt's own prediction."""
+    pipeline, call = next(case for case in NEW_IMAGES if case.name == "DreamLiteMobilePipeline").load(folder)
+    model: Any = nulltta.load_model(pipeline, **call)
+    guided: Any = with_guidance(model, replace(SETTINGS, guidance="nag", nag_scale=1e-6))
+    cond, null = guided.encode(["a cat"], [""])
+    x, step = model.initial_latents(1, torch.Generator().manual_seed(0)), model.schedule(2)[0]
+    alone = model.predict(x, step, model.encode(["a cat"], [""])[0])
+    torch.testing.assert_close(guided.predict(x, step, null), alone, rtol=0, atol=2e-5)
+    torch.testing.assert_close(guided.predict(x, step, cond), alone, rtol=0, atol=2e-5)
 
 
 def test_an_image_to_image_call_starts_at_its_own_noise_level_for_every_number_of_steps(folder: Path) -> None:

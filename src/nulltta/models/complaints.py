@@ -46,5 +46,6 @@ def is_theirs(error: BaseException) -> bool:
         return False
     known = (
         TypeError, ValueError, RuntimeError, AttributeError, LookupError, ImportError, NameError, AssertionError,
+        OverflowError,
     )  # fmt: skip
     return isinstance(error, known) or type(error) is Exception

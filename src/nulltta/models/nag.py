@@ -192,7 +192,7 @@ def _joined(cond: Embedding, null: Embedding) -> dict[str, Tensor]:
     joined: dict[str, Tensor] = {}
     for name, tensor in cond.items():
         halves: tuple[Tensor, ...] = tensor, null[name]
-        if tensor.dim() > 2:
+        if tensor.shape[1:] != null[name].shape[1:]:  # tokens, or the mask over them
             longest = max(half.shape[1] for half in halves)
             fill = (0, 0) * (tensor.dim() - 2)
             halves = tuple(nn.functional.pad(half, (*fill, 0, longest - half.shape[1])) for half in halves)

@@ -22,7 +22,7 @@ from nulltta.models.conditioning import NEGATIVES, PROMPTS
 from nulltta.models.draws import fixed_noise
 from nulltta.models.findings import Findings
 from nulltta.models.latents import FURTHER, entering, first_latents, image_shape, require_initial, to_decoder
-from nulltta.models.recording import SCALE, DenoiserCall, Recording, StepRecord, Watch
+from nulltta.models.recording import SCALE, DenoiserCall, Recording, StepRecord, Watch, accepts
 from nulltta.models.stock_call import StandIn, StockCall, Template, zero_probe
 from nulltta.models.tree import leaves, same
 
@@ -76,12 +76,26 @@ def _twice(
     rows, draws = stock.rows, stock.rows * first.numel() // len(first)
 
     def watched(larger: bool) -> Recording:
-        watch = Watch(StandIn(template, rows, random=True), zero_probe, draws=draws, place=place, larger=larger)
-        return stock.recorded(PROMPTS[:1] * rows, NEGATIVES[:1] * rows, steps, watch)
+        stand_in = StandIn(template, rows, random=True)
+        watch = Watch(stand_in, zero_probe, draws=draws, place=place, larger=larger)
+        found = stock.recorded(PROMPTS[:1] * rows, NEGATIVES[:1] * rows, steps, watch)
+        _refuse_further(found, stand_in.further)
+        return found
 
     seen = watched(larger=False)
     made_of_them = any(affine.depends(seen.steps[0].sample, draw) for draw in seen.draws.values())
     return seen if made_of_them else watched(larger=True)  # a part of the noise is left out, such as a first frame's
+
+
+def _refuse_further(seen: Recording, further: Sequence[Tensor]) -> None:
+    """Refuse a call that gives its denoiser what it returned beside its prediction, such as the latents of a sound."""
+    for call in (call for step in seen.steps[1:] for call in step.calls):
+        for path, value in leaves(call.arguments).items():
+            if isinstance(value, Tensor) and any(affine.depends(value, each) for each in further):
+                raise InvalidValue(
+                    f"this call denoises something else beside the latents, such as a sound ('{path}'), which is not "
+                    "supported"
+                )
 
 
 def _compare(
@@ -203,7 +217,8 @@ def _rule(
         return combination, predicted
     for call in seen[0].calls:
         prediction(call.output, sample)
-    raise InvalidValue("the two branches are combined in a way that is not known: switch off guidance_rescale")
+    remedy = ": switch off guidance_rescale" if accepts(stock.pipeline, "guidance_rescale") else ""
+    raise InvalidValue(f"the two branches are combined in a way that is not known{remedy}")
 
 
 def _predicted(stock: StockCall, template: Template, steps: int) -> Tensor | None:
@@ -216,7 +231,11 @@ def _predicted(stock: StockCall, template: Template, steps: int) -> Tensor | Non
         found = affine.of_row(step.model_output[0], stand_in.made, 0)
     except ValueError:
         return None
-    return torch.arange(len(step.model_output[0].flatten())) if found.index is None else found.index
+    if found.index is None:
+        return torch.arange(len(step.model_output[0].flatten()))
+    size = stand_in.made[0].numel()
+    last = bool(found.index.max() == size - 1) and bool(found.index.min() > 0)
+    return found.index - size if last else found.index  # counted from the end where texts of any length come first
 
 
 def _combination(

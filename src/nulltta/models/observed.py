@@ -86,33 +86,33 @@ class ObservedModel(StepwiseModel):
                 self._observed, self._timelines = self._networks, {}
                 try:
                     with their_errors_in_words(self.pipeline):
-                        found, first = self._observe()
-                        self._found, self._shells = found, Shells(found)
-                        self._decoder = Decoder(self.pipeline, found)
-                        self._prove(first)
+                        return self._observe()
                 except BaseException:
                     self._found = self._decoder = None
                     raise
             return self._found
 
-    def _observe(self) -> tuple[Findings, StepRecord]:
-        """Observe the call, with a second call where it has no null branch, and of one prompt if it takes no more."""
+    def _observe(self) -> Findings:
+        """Observe the call and prove what is found, with a second call where it has no null branch, and of one prompt
+        where two fail, as they do in a call that takes one picture per prompt."""
+        given = self.stock
         try:
-            return observation.observe(self.stock)
+            found, first = observation.observe(self.stock)
+            self._found, self._shells = found, Shells(found)
+            self._decoder = Decoder(self.pipeline, found)
+            self._prove(first)
+            return found
         except NoNullBranch:
-            self.stock = replace(self.stock, second=True)
-            return observation.observe(self.stock)
+            self.stock = replace(given, second=True)
         except Exception as error:
-            if not is_theirs(error) or self.stock.rows == 1:
+            if given.rows == 1 or not (is_theirs(error) or isinstance(error, proof.NotEqual)):
                 raise
-            of_two, self.stock = self.stock, replace(self.stock, rows=1)
-            try:
-                return self._observe()
-            except Exception as again:
-                self.stock = of_two
-                if is_theirs(again):
-                    raise error from None
-                raise
+            self.stock = replace(given, rows=1)
+        try:
+            return self._observe()
+        except Exception:
+            self.stock = given
+            raise
 
     @property
     def _networks(self) -> list[Any]:
@@ -399,6 +399,8 @@ class ObservedModel(StepwiseModel):
         found = self.found
         assert self._decoder is not None
         cond, null = self._shells.embeddings(first)
+        if not any(tensor.is_floating_point() for tensor in null.values()):
+            raise InvalidValue("the denoiser is given no embedding of the text in this call: there is no null text")
         steps = observed_timeline(self.stock, found).steps
         with torch.no_grad():
             x = self._from_scheduler(first.sample.float()) / steps[0].unit

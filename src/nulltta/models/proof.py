@@ -20,21 +20,25 @@ TENSOR_FLOAT = 1e-2
 """The same for float32 on CUDA, where convolutions round their inputs to TensorFloat-32 unless they are told not to."""
 
 
+class NotEqual(InvalidValue):
+    """What was found is not what the pipeline does."""
+
+
 def require_equal(what: str, ours: Tensor, theirs: Tensor, dtype: torch.dtype, found: Findings) -> None:
     """Refuse what is not equal up to the rounding of a dtype.
 
     Raises:
-        InvalidValue: with the difference.
+        NotEqual: with the difference.
     """
     del found
     theirs = theirs.float().to(ours.device)
     theirs = theirs.reshape(ours.shape) if ours.numel() == theirs.numel() else theirs
     if ours.shape != theirs.shape:
-        raise InvalidValue(f"{what} has shape {tuple(ours.shape)}, the pipeline's own {tuple(theirs.shape)}")
+        raise NotEqual(f"{what} has shape {tuple(ours.shape)}, the pipeline's own {tuple(theirs.shape)}")
     size = max(float(theirs.abs().max()), 1e-6)
     difference = float((ours.float() - theirs).abs().max()) / size
     if not difference <= _tolerance(dtype, ours.device):
-        raise InvalidValue(f"{what} differs from the pipeline's own by {difference:.1e} of its size: not supported")
+        raise NotEqual(f"{what} differs from the pipeline's own by {difference:.1e} of its size: not supported")
 
 
 def _tolerance(dtype: torch.dtype, device: torch.device) -> float:
@@ -88,6 +92,9 @@ def _require_size(stock: StockCall, images: Tensor) -> None:
 
     A decoder that enlarges less than its pipeline's class assumes draws a whole fraction of the size: no rounding.
     """
+    if images.shape[-3] != 3:
+        shape = tuple(images.shape[1:])
+        raise InvalidValue(f"the pipeline's images have shape {shape}, where 3 channels come before height and width")
     drawn = {"height": images.shape[-2], "width": images.shape[-1]}
     drawn |= {"num_frames": images.shape[1]} if images.dim() == 5 else {}
     for name, actual in drawn.items():

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from types import MethodType
 from typing import Any
 
 import torch
@@ -206,7 +207,7 @@ def record(pipeline: Any, call: dict[str, Any], watch: Watch) -> Recording:
         if (scheduler := getattr(pipeline, "scheduler", None)) is None:
             raise InvalidValue(f"{type(pipeline).__name__} has no scheduler")
         own = copy.deepcopy(scheduler)
-        own.step = _watched_step(own, watch, pending, seen, _prompts_of(call))
+        own.step = _OwnStep(own, _watched_step(own, watch, pending, seen, _prompts_of(call)))
         object.__setattr__(pipeline, "scheduler", own)
         if (guider := at_scale(pipeline, SCALE)) is not None:
             object.__setattr__(pipeline, "guider", guider)
@@ -279,6 +280,22 @@ def _prompts_of(call: Mapping[str, Any]) -> int:
 def _by_prompt(rows: Tensor, prompts: int) -> Tensor:
     """Return rows with all those of a prompt, such as its frames, in one."""
     return rows if len(rows) == prompts or len(rows) % prompts else rows.reshape(prompts, -1, *rows.shape[1:])
+
+
+class _OwnStep:
+    """The watched step of one scheduler. A copy that the pipeline makes of it, for a sound or for single frames, has
+    the step of its class."""
+
+    def __init__(self, scheduler: Any, step: Callable[..., Any]) -> None:
+        self.scheduler, self.step = scheduler, step
+        functools.update_wrapper(self, step)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.step(*args, **kwargs)
+
+    def __deepcopy__(self, memo: Mapping[int, Any]) -> Any:
+        twin = memo.get(id(self.scheduler))
+        return self if twin is None else MethodType(type(twin).step, twin)
 
 
 def _watched_step(

@@ -84,8 +84,9 @@ class Shells:
         new: dict[str, Any] = {}
         for path, enter in found.latents.items():
             new[path] = shell.rows(path, enter(x, step.gains[path]).to(shell.like[path]))
+        covers = [[len(row) for row in embedding[mask]] for mask in found.masks if isinstance(embedding[mask], list)]
         for path in found.text:
-            new |= shell.texts(path, embedding[path])
+            new |= shell.texts(path, embedding[path], covers)
         for alias, path in found.aliases.items():
             new[alias] = new[path]
         for path, value in step.inputs.items():
@@ -130,8 +131,13 @@ class _Shell:
         self.wires = call.wires
         self.unmasked = {path for path, value in leaves(call.arguments).items() if value is None}
 
-    def texts(self, path: str, rows: Tensor | list[Tensor]) -> dict[str, Any]:
+    def texts(self, path: str, rows: Tensor | list[Tensor], covers: Sequence[list[int]]) -> dict[str, Any]:
         """The arguments for texts; those of different lengths stay a list, or are padded and masked.
+
+        Args:
+            path: of the argument.
+            rows: of it, a list where their lengths differ.
+            covers: the lengths of the masks that the call is given anyway.
 
         Raises:
             InvalidValue: if they have different lengths and the call takes neither.
@@ -141,6 +147,8 @@ class _Shell:
             return {path: self.rows(path, rows.to(like))}
         if self.lists[path]:
             return {path: self.rows(path, [row.to(like) for row in rows])}
+        if [len(row) for row in rows] in covers:
+            return {path: self.rows(path, masked([row.to(like) for row in rows])[0])}
         mask = f"{path}_mask"  # as diffusers' transformers call it
         if mask not in self.unmasked:
             raise InvalidValue(

@@ -159,12 +159,14 @@ class StandIn:
 
     Attributes:
         made: with `traced`, the first prediction (R, ...), with a gradient.
+        further: with `random`, what was returned beside the predictions, such as that of a sound, with a gradient.
     """
 
     def __init__(self, template: Template, batch: int, random: bool = False, traced: bool = False) -> None:
         self.template, self.batch, self.traced = template, batch, traced
         self.generator = torch.Generator().manual_seed(1) if random else None
         self.made: Tensor | None = None
+        self.further: list[Tensor] = []
 
     def __call__(self, name: str, arguments: dict[str, Any]) -> Any:
         del arguments
@@ -184,7 +186,22 @@ class StandIn:
         if self.traced and self.made is None:
             torch.set_grad_enabled(True)
             made = self.made = made.requires_grad_()
-        return returned_like(returned, made.to(like, copy=self.traced))
+        return self._with_further(returned_like(returned, made.to(like, copy=self.traced)))
+
+    def _with_further(self, returned: Any) -> Any:
+        """What a denoiser returns, with a gradient in what stands beside the prediction."""
+        if self.generator is None or not isinstance(returned, tuple):
+            return returned
+        tensors = {path: value for path, value in leaves(returned[1:]).items() if isinstance(value, Tensor)}
+        beside = {
+            path: self._repeated(value).clone().requires_grad_()
+            for path, value in tensors.items()
+            if value.is_floating_point()
+        }
+        if beside:
+            torch.set_grad_enabled(True)
+        self.further += beside.values()
+        return (returned[0], *replaced(returned[1:], beside))
 
     def _repeated(self, value: Tensor) -> Tensor:
         return value.detach().repeat(self.batch, *[1] * (value.dim() - 1)) if value.dim() else value.detach()
