@@ -1,10 +1,11 @@
-"""What are four steps worth? The embedded model and its distilled one, plain and aligned, on the same prompts.
+"""What are four steps worth? An embedded model and its distilled one, plain and aligned, on the same prompts.
 
-    python studies/few_steps.py [--prompts 32 --draw 0]
+    python studies/few_steps.py [--model embedded --prompts 32 --draw 0]
+    python studies/few_steps.py --model scenes --prompts 72
 
 Every arm samples the same test prompts, each from a noise of its own. The script prints a Markdown table of means and
 of differences from the first arm in the measures, paired by prompt, with 95% bootstrap intervals, evaluations and CPU
-seconds per image, and writes studies/results/few_steps.json and docs/images/few-steps.png.
+seconds per image, and writes studies/results/few_steps_MODEL.json and docs/images/few-steps-MODEL.png.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ import nulltta
 from nulltta import NullTTAConfig, rewards
 from nulltta.algorithm.randomness import own_seed
 from nulltta.benchmark.counting import counted
+from nulltta.benchmark.measures import all_right
 from nulltta.embedded.train.sampling import grid
 from nulltta.embedded.worlds import WORLDS
 from nulltta.evaluation.bootstrap import paired_gain
@@ -32,41 +35,43 @@ from nulltta.evaluation.measures import held_out_measures
 from nulltta.runs import record
 
 ROOT = Path(__file__).parent
-RESULTS, PICTURE = ROOT / "results" / "few_steps.json", ROOT.parent / "docs" / "images" / "few-steps.png"
 BATCH, SHOWN = 8, 8
 
 
-def _turbo(steps: int = 4, **changes: Any) -> NullTTAConfig:
-    return NullTTAConfig.preset("embedded-turbo", num_inference_steps=steps, **changes)
+def arms_of(model: str) -> dict[str, tuple[str, str, NullTTAConfig]]:
+    """Return the model, the method and the settings of each arm, for an embedded model with a distilled one."""
+    turbo = f"{model}-turbo"
+    many, few = partial(NullTTAConfig.preset, model), partial(NullTTAConfig.preset, turbo)
+    return {
+        "25 steps": (model, "plain", many()),
+        "4 steps, not distilled": (model, "plain", many(num_inference_steps=4)),
+        **{f"distilled, {n}": (turbo, "plain", few(num_inference_steps=n).without_null_text()) for n in (1, 2, 4, 8)},
+        "distilled, 4, nag": (turbo, "plain", few(nag_null="empty")),
+        "distilled, 4, aligned": (turbo, "null-tta", few()),
+        "distilled, 4, aligned from the empty text": (turbo, "null-tta", few(nag_null="empty")),
+        "25 steps, aligned": (model, "null-tta", many()),
+    }
 
 
-ARMS: Mapping[str, tuple[str, str, NullTTAConfig]] = {
-    "25 steps": ("embedded", "plain", NullTTAConfig.embedded()),
-    "4 steps, not distilled": ("embedded", "plain", NullTTAConfig.embedded(num_inference_steps=4)),
-    **{f"distilled, {n}": ("embedded-turbo", "plain", _turbo(n).without_null_text()) for n in (1, 2, 4, 8)},
-    "distilled, 4, nag": ("embedded-turbo", "plain", _turbo(nag_null="empty")),
-    "distilled, 4, aligned": ("embedded-turbo", "null-tta", _turbo()),
-    "distilled, 4, aligned from the empty text": ("embedded-turbo", "null-tta", _turbo(nag_null="empty")),
-    "25 steps, aligned": ("embedded", "null-tta", NullTTAConfig.embedded()),
-}
-"""The model, the method and the settings of each arm."""
 ROWS = ("25 steps", "4 steps, not distilled", "distilled, 4", "distilled, 4, aligned")
 """The arms of the picture, from top to bottom."""
 
 
-def few_steps(prompts: int = 32, draw: int = 0, out: Path = RESULTS, picture: Path = PICTURE) -> None:
+def few_steps(model: str = "embedded", prompts: int = 32, draw: int = 0) -> None:
     """Sample every arm and print the table."""
-    chosen, world = WORLDS["embedded"].test_prompts(prompts), WORLDS["embedded"]
-    measures = {world.target: rewards.load(world.target), **held_out_measures(nulltta.load_model("embedded"))}
+    arms, world = arms_of(model), WORLDS[model]
+    chosen = world.test_prompts(prompts)
+    measures = {world.target: rewards.load(world.target), **held_out_measures(nulltta.load_model(model))}
     found: dict[str, Any] = {}
     shown: dict[str, Tensor] = {}
-    for name, arm in ARMS.items():
+    for name, arm in arms.items():
         found[name], shown[name] = _sampled(arm, chosen, measures, world.target, draw)
         print(f"{name}: {found[name]['seconds']:.2f} s", flush=True)
     print(_table(found))
-    grid(torch.cat([shown[name] for name in ROWS]), columns=SHOWN).save(picture)
+    grid(torch.cat([shown[name] for name in ROWS]), SHOWN).save(ROOT.parent / "docs/images" / f"few-steps-{model}.png")
     about = {"prompts": prompts, "draw": draw, "date": f"{datetime.now(UTC):%Y-%m-%d}", "versions": record.versions()}
-    record.save({**about, "arms": {k: v | {"config": asdict(ARMS[k][2])} for k, v in found.items()}}, out)
+    rows = {name: row | {"config": asdict(arms[name][2])} for name, row in found.items()}
+    record.save({**about, "arms": rows}, ROOT / "results" / f"few_steps_{model}.json")
 
 
 def _sampled(
@@ -90,6 +95,7 @@ def _sampled(
     seconds, drawn = time.process_time() - began, torch.cat(images)
     with torch.no_grad():
         scores = {each: measure(drawn, prompts).tolist() for each, measure in measures.items()}
+    scores["all right"] = all_right(torch.tensor(scores["facts"])).tolist()
     cost = {"evaluations": evaluations / len(prompts), "seconds": seconds / len(prompts)}
     return {"scores": scores, **cost}, drawn[:SHOWN]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from nulltta.errors import InvalidValue
 
-_SHIPPED = ("embedded", "embedded-turbo", "scenes")
+_SHIPPED = ("embedded", "embedded-turbo", "scenes", "scenes-turbo")
 """The models that ship in the package, which a folder of the same name does not replace."""
 
 

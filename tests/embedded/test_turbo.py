@@ -1,4 +1,4 @@
-"""The embedded model distilled to four steps: how it is trained, and the LoRA that ships."""
+"""The embedded models distilled to four steps: how they are trained, and the LoRAs that ship."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ import pytest
 import torch
 
 import nulltta
-from nulltta.embedded import PIPELINE, WEIGHTS
+from nulltta.embedded import PIPELINE
+from nulltta.embedded.scenes.train.turbo import SCENES
 from nulltta.embedded.train import turbo
 from nulltta.embedded.train.loop import Budget
+from nulltta.embedded.train.turbo import EMOJI
+from nulltta.embedded.worlds import WORLDS
 
 PROMPT = "a pizza on a pink background, noto style"
 
 
 @pytest.fixture(scope="module")
 def pipe() -> Any:
-    return turbo.load_teacher()
+    return EMOJI.load()
 
 
 def test_a_trajectory_ends_where_stock_sampling_ends(pipe: Any) -> None:
@@ -31,14 +34,29 @@ def test_a_trajectory_ends_where_stock_sampling_ends(pipe: Any) -> None:
     torch.testing.assert_close(found["end"][:1], stock, rtol=0, atol=1e-3)
 
 
+@pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")  # NumPy's, in diffusers' scheduler
+def test_a_trajectory_of_second_order_ends_where_dpm_solver_ends() -> None:
+    from diffusers import DPMSolverMultistepScheduler
+
+    pipe, prompt = SCENES.load(), SCENES.shown[0]
+    ids = pipe.tokenizer([prompt], padding="max_length", return_tensors="pt").input_ids
+    found = turbo.trajectories(pipe, ids, torch.Generator().manual_seed(0), SCENES.order)
+    pipe.scheduler = DPMSolverMultistepScheduler.from_config(
+        pipe.scheduler.config, algorithm_type="dpmsolver++", solver_order=2, final_sigmas_type="zero"
+    )
+    stock = pipe(prompt, num_inference_steps=8, guidance_scale=turbo.GUIDANCE, latents=found["x"][:1],
+                 output_type="latent").images  # fmt: skip
+    torch.testing.assert_close(found["end"][:1], stock, rtol=0, atol=1e-3)
+
+
 def test_training_resumes_and_exports_a_lora_that_stock_diffusers_loads(tmp_path: Path, pipe: Any) -> None:
     import diffusers
 
-    data = turbo.simulate(tmp_path, pipe, captions=1, chunk=1)
+    data = turbo.simulate(tmp_path, EMOJI, pipe, captions=1, chunk=1)
     budget = Budget(tmp_path, minutes=10.0, steps=1)
-    turbo.run(turbo.load_teacher(), budget, data, batch=8)
-    student = turbo.load_teacher()
-    adapters = turbo.run(student, Budget(tmp_path, minutes=10.0, steps=2), data, batch=8)
+    turbo.run(EMOJI, EMOJI.load(), budget, data, batch=8)
+    student = EMOJI.load()
+    adapters = turbo.run(EMOJI, student, Budget(tmp_path, minutes=10.0, steps=2), data, batch=8)
     assert len((tmp_path / "turbo.jsonl").read_text().splitlines()) == 0  # no line before the fiftieth step
     turbo.export(student, adapters, budget, tmp_path / "lora")
 
@@ -53,8 +71,22 @@ def test_training_resumes_and_exports_a_lora_that_stock_diffusers_loads(tmp_path
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-3)
 
 
-def test_the_shipped_lora_is_small_and_loads_by_name() -> None:
-    assert sum(file.stat().st_size for file in (WEIGHTS / "turbo").rglob("*")) < 4_000_000
+@pytest.mark.parametrize("name", ["embedded-turbo", "scenes-turbo"])
+def test_the_shipped_lora_is_small(name: str) -> None:
+    folder = WORLDS[name].distilled
+    assert folder is not None
+    assert 0 < sum(file.stat().st_size for file in folder.rglob("*")) < 4_000_000
+
+
+def test_a_distilled_model_of_scenes_loads_by_name() -> None:
+    model = nulltta.load_model("scenes-turbo")
+    config = nulltta.NullTTAConfig.preset("scenes-turbo", inner_steps=(1, 1), num_particles=1)
+    result = nulltta.align(model, SCENES.shown[0], "scenes-clip", config=config, progress=False)
+    assert result.images.shape == (1, 3, 64, 64)
+    assert float(result.rewards) > float(result.baseline_rewards)
+
+
+def test_the_shipped_lora_loads_by_name() -> None:
     model = nulltta.load_model("embedded-turbo")
     config = nulltta.NullTTAConfig.preset("embedded-turbo", inner_steps=(1, 1), num_particles=1)
     result = nulltta.align(model, PROMPT, "clip", config=config, progress=False)

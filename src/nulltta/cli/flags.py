@@ -27,7 +27,7 @@ PANEL = "Settings of the method (the preset 'paper'; the embedded model's)"
 Model = Annotated[
     str,
     typer.Option(
-        help="'embedded', 'embedded-turbo', 'scenes', a diffusers directory, a hub id or a file (.safetensors)."
+        help="'embedded', 'scenes', either with '-turbo', a diffusers directory, a hub id or a file (.safetensors)."
     ),
 ]
 Reward = Annotated[

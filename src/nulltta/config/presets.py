@@ -65,7 +65,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         }
         for steps, counts in ((1, (25, 25)), (2, (15, 25)), (4, (10, 25)), (8, (5, 25)))
     },
-    # The embedded model distilled to four steps, which has no null branch.
+    # The embedded models distilled to four steps, which have no null branch.
     "embedded-turbo": {
         "num_inference_steps": 4, "guidance": "nag", "nag_null": "prompt", "eta": "auto", "conventions": "exact",
         "inner_steps": (3, 8), "learning_rate": 0.025, "num_particles": 3, "annealing": "auto",
@@ -93,8 +93,8 @@ def preset_name(model: str) -> str:
     Returns:
         The name; "paper" for Stable Diffusion 1.x and 2.x and for what is not known.
     """
-    if model == "scenes":  # the other embedded model, of the same kind and size
-        return "embedded"
+    if model in ("scenes", "scenes-turbo"):  # of the same kind and size as the embedded model
+        return model.replace("scenes", "embedded")
     if model in PRESETS:
         return model
     family = _family(model)

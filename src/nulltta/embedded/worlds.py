@@ -49,6 +49,7 @@ class World:
         renders: (prompt, n) -> n true pictures of what a prompt states, (n, 3, H, W) in [0, 1].
         kind: prompt -> the kind that it is of, such as "count".
         distilled: a folder with a LoRA that distils the pipeline to few steps, and its scheduler; None for none.
+        distil: the command that trains it.
         tuning_prompts: n -> n prompts of all kinds to choose settings on, none of which is a test prompt.
     """
 
@@ -62,6 +63,7 @@ class World:
     renders: Callable[[str, int], Tensor]
     kind: Callable[[str], str]
     distilled: Path | None = None
+    distil: str = ""
 
     @property
     def target(self) -> str:
@@ -123,6 +125,10 @@ def _scenes_renders(prompt: str, count: int) -> Tensor:
     return to_unit(render([scenes_grammar.coloured(claim, rng) for _ in range(count)], rng))
 
 
+def _distilled(world: World, module: str) -> World:
+    return replace(world, distilled=world.weights / "turbo", distil=f"python -m {module}")
+
+
 EMOJI = World(
     weights=WEIGHTS,
     train="make world",
@@ -137,24 +143,26 @@ EMOJI = World(
     renders=_emoji_renders,
     kind=grammar.kind,
 )
+SCENES = World(
+    weights=scenes.WEIGHTS,
+    train="make world WORLD=scenes",
+    scorers={
+        "scenes-clip": "the scenes world's image-text score: cosine of image and prompt",
+        "scenes-conv": "a convolutional one, trained apart: keep it for checking",
+        "scenes-questions": "mean log-probability of the answers that a prompt implies: keep it for checking",
+    },
+    load_scorer=_scenes_scorer,
+    load_judge=_scenes_judge,
+    test_prompts=scenes_prompts.test_prompts,
+    tuning_prompts=scenes_prompts.tuning_prompts,
+    renders=_scenes_renders,
+    kind=lambda prompt: scenes_grammar.parse(prompt).category,
+)
 WORLDS: Mapping[str, World] = {
     "embedded": EMOJI,
-    "embedded-turbo": replace(EMOJI, distilled=WEIGHTS / "turbo"),
-    "scenes": World(
-        weights=scenes.WEIGHTS,
-        train="make world WORLD=scenes",
-        scorers={
-            "scenes-clip": "the scenes world's image-text score: cosine of image and prompt",
-            "scenes-conv": "a convolutional one, trained apart: keep it for checking",
-            "scenes-questions": "mean log-probability of the answers that a prompt implies: keep it for checking",
-        },
-        load_scorer=_scenes_scorer,
-        load_judge=_scenes_judge,
-        test_prompts=scenes_prompts.test_prompts,
-        tuning_prompts=scenes_prompts.tuning_prompts,
-        renders=_scenes_renders,
-        kind=lambda prompt: scenes_grammar.parse(prompt).category,
-    ),
+    "embedded-turbo": _distilled(EMOJI, "nulltta.embedded.train.turbo"),
+    "scenes": SCENES,
+    "scenes-turbo": _distilled(SCENES, "nulltta.embedded.scenes.train.turbo"),
 }
 """The worlds by the names of their models."""
 

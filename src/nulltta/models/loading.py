@@ -38,9 +38,9 @@ def load_model(
     """Load a frozen model to align.
 
     Args:
-        source: "embedded", "embedded-turbo" (the same, distilled to four steps), a diffusers directory, a hub id
-            ("org/name"), a single .safetensors file, or a live `DiffusionPipeline`. A live pipeline is left as it is:
-            it can be trained, changed or called between two uses of the model. Of a directory or hub id that holds
+        source: "embedded" or "scenes", or either with "-turbo" (distilled to four steps); a diffusers directory, a hub
+            id ("org/name"), a single .safetensors file, or a live `DiffusionPipeline`. A live pipeline is left as it
+            is: it can be trained, changed or called between two uses of the model. Of a directory or hub id that holds
             half-precision files only, those are read.
         device: default: the GPU if there is one; a live pipeline stays where it is.
         dtype: default: float32 on the CPU, bfloat16 on a GPU that computes in it, float16 on others; a live pipeline

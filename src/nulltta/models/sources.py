@@ -30,8 +30,8 @@ def load_pipeline(source: str, base_model: str | None, dtype: torch.dtype) -> An
     """Load a pipeline on the CPU.
 
     Args:
-        source: "embedded", "embedded-turbo", "scenes", a diffusers directory, a hub id, or a file of weights that ends
-            in .safetensors.
+        source: "embedded", "scenes", either with "-turbo", a diffusers directory, a hub id, or a file of weights
+            that ends in .safetensors.
         base_model: for a file, the directory or hub id of the pipeline whose configuration it shares.
         dtype: of its floating-point weights; quantised ones keep their own.
 
@@ -49,7 +49,7 @@ def load_pipeline(source: str, base_model: str | None, dtype: torch.dtype) -> An
             _from_file(location, base_model, dtype) if is_file else _from_directory(location, source, dtype)
         )  # fmt: skip
         if source in WORLDS and (folder := WORLDS[source].distilled):
-            pipeline = _distilled(pipeline, folder)
+            pipeline = _distilled(pipeline, folder, WORLDS[source].distil)
     except (OSError, ValueError, RuntimeError, ImportError, TypeError, KeyError) as error:
         if isinstance(error, NullTTAError) or is_out_of_memory(error):
             raise
@@ -58,14 +58,14 @@ def load_pipeline(source: str, base_model: str | None, dtype: torch.dtype) -> An
     return pipeline
 
 
-def _distilled(pipeline: Any, folder: Path) -> Any:
+def _distilled(pipeline: Any, folder: Path, train: str) -> Any:
     """Fold a LoRA that distils a pipeline to few steps into its denoiser, and give it the scheduler of its levels."""
     import diffusers
 
     if find_spec("peft") is None:
         raise MissingExtra("a distilled model", "peft", "lora")
     if not folder.is_dir():
-        raise LoadError(f"there are no weights in {folder}: `python -m nulltta.embedded.train.turbo` trains them")
+        raise LoadError(f"there are no weights in {folder}: `{train}` trains them")
     pipeline.load_lora_weights(folder)
     pipeline.fuse_lora()
     pipeline.unload_lora_weights()

@@ -45,7 +45,7 @@ class ModelSettings(CallSettings):
     """Which model a run uses, where it runs and how, and what its pipeline is called with.
 
     Attributes:
-        model: "embedded", "embedded-turbo", "scenes", a diffusers directory, a hub id or a .safetensors file.
+        model: "embedded", "scenes", either with "-turbo", a diffusers directory, a hub id or a .safetensors file.
         base_model: for a file, the directory or hub id of the pipeline that it was made from.
         device: "cpu", "cuda", "cuda:1", "mps", ...; None for the GPU if there is one.
         dtype: the name of a torch type; None for float32 on the CPU and half precision on a GPU.

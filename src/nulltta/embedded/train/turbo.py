@@ -1,12 +1,14 @@
 """Distil an embedded model to a few steps without guidance, as a LoRA that stock diffusers loads.
 
-    python -m nulltta.embedded.train.turbo --out build/turbo
+    python -m nulltta.embedded.train.turbo
+    python -m nulltta.embedded.scenes.train.turbo
 
 The student is a consistency model (arXiv 2303.01469): at every latent on a deterministic trajectory of the teacher it
 predicts where the trajectory ends. The teacher samples under classifier-free guidance, so that the guidance is folded
 into the student, which needs one evaluation per step; what is learnt is a LoRA, as for latent consistency models (arXiv
 2311.05556). A trajectory has `LEVELS` steps, since the teacher is as good in eight as in twenty-five, and so few can be
-run to their end before training: the student needs no target of its own making.
+run to their end before training: the student needs no target of its own making. Where the layout of a scene is to be
+decided, eight steps of DDIM fall behind; steps of second order (DPM-Solver++ 2M, arXiv 2211.01095) do not.
 
 A stopped run resumes from its last trajectory or checkpoint. The LoRA is written to `--weights` at the end.
 """
@@ -15,7 +17,9 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Mapping, Sequence
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,8 +28,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Generator, Tensor, nn
 
-from .. import PIPELINE, WEIGHTS
-from ..grammar import sample, sample_caption
+from .. import WEIGHTS, grammar
 from ..tokenizer import token_ids
 from .denoiser import channel_weights
 from .loop import Budget, Draws, Recipe, draws, has_bfloat16, load_trained, train
@@ -36,10 +39,8 @@ LEVELS = 8
 GUIDANCE = 3.0
 STARTS = (8, 6, 4, 2)
 """The levels at which the teacher's trajectories start: those of a student's four steps."""
-CAPTIONS = 1536
 CHUNK = 48
 RANK = 22
-STEPS = 400
 BATCH = 48
 HUBER = 1e-3
 TARGETS = (
@@ -49,20 +50,62 @@ TARGETS = (
 """The layers that a LoRA of latent consistency models adapts."""
 
 
+@dataclass(frozen=True)
+class Teacher:
+    """An embedded model that is distilled, and how.
+
+    Attributes:
+        weights: the folder of the model's weights, where the LoRA goes as well.
+        caption: draws a training caption.
+        shown: the prompts of the pictures that show progress.
+        captions: how many captions have trajectories.
+        steps: the updates of the student.
+        order: of the teacher's steps: 1 for DDIM's, 2 for DPM-Solver++ 2M's.
+        rank: of the LoRA.
+    """
+
+    weights: Path
+    caption: Callable[[random.Random], str]
+    shown: tuple[str, ...]
+    captions: int
+    steps: int
+    order: int = 1
+    rank: int = RANK
+
+    def load(self) -> Any:
+        """Return the stock pipeline, frozen."""
+        from diffusers import StableDiffusionPipeline
+
+        pipe = StableDiffusionPipeline.from_pretrained(self.weights / "sd", safety_checker=None)
+        pipe.set_progress_bar_config(disable=True)
+        for part in (pipe.vae, pipe.text_encoder, pipe.unet):
+            part.eval().requires_grad_(False)
+        return pipe
+
+
+def _caption(rng: random.Random) -> str:
+    return grammar.sample_caption(rng, grammar.sample(rng, "cpu"))
+
+
+EMOJI = Teacher(WEIGHTS, _caption, GRID_PROMPTS, captions=1536, steps=400)
+"""The embedded model."""
+
+
 class Adapters(nn.Module):
     """The adapters of a denoiser as one module that learns, while the denoiser itself stays frozen.
 
     Args:
         unet: the denoiser, to which adapters are added.
+        rank: theirs.
     """
 
-    def __init__(self, unet: Any) -> None:
+    def __init__(self, unet: Any, rank: int = RANK) -> None:
         from peft import LoraConfig
 
         super().__init__()
         torch.manual_seed(21)
         unet.requires_grad_(False)
-        unet.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, target_modules=list(TARGETS)))
+        unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(TARGETS)))
         self.weights = nn.ParameterDict(
             {name.replace(".", "/"): value for name, value in unet.named_parameters() if value.requires_grad}
         )
@@ -76,17 +119,24 @@ def noise_levels(scheduler: Any) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def trajectories(pipe: Any, ids: Tensor, stream: Generator) -> dict[str, Tensor]:
+def trajectories(pipe: Any, ids: Tensor, stream: Generator, order: int = 1) -> dict[str, Tensor]:
     """Return the teacher's trajectories for captions (B, L), in the way that the student will sample.
 
     The first starts in noise, the others at the level that each further step of the student renoises its clean estimate
     to, so that the student learns at the latents that it will meet.
+
+    Args:
+        pipe: the teacher.
+        ids: the captions' tokens.
+        stream: draws the noise.
+        order: of the teacher's steps, 1 or 2.
 
     Returns:
         "x" (n, C, h, w), the latents on the way; "level" (n,), theirs; "end" (n, C, h, w), where the trajectory ended;
         "ids" (n, L).
     """
     timesteps, alpha_bar = noise_levels(pipe.scheduler)
+    log_snr = 0.5 * (alpha_bar / (1 - alpha_bar)).log()
     empty = token_ids(pipe.tokenizer, [""])
     context = pipe.text_encoder(input_ids=torch.cat([empty.expand_as(ids), ids])).last_hidden_state
     shape = (len(ids), pipe.unet.config.in_channels, pipe.unet.config.sample_size, pipe.unet.config.sample_size)
@@ -96,14 +146,19 @@ def trajectories(pipe: Any, ids: Tensor, stream: Generator) -> dict[str, Tensor]
         for level in range(top, 0, -1):
             way.append(x)
             v_null, v_cond = pipe.unet(torch.cat([x, x]), timesteps[level - 1], context).sample.chunk(2)
-            x0, noise = parts(x, v_null + GUIDANCE * (v_cond - v_null), alpha_bar[level])
-            x = mixed(x0, noise, alpha_bar[level - 1])
+            before, (x0, noise) = x0, parts(x, v_null + GUIDANCE * (v_cond - v_null), alpha_bar[level])
+            if order == 1 or level in (top, 1):  # the first step has no estimate before it; the last ends at x0
+                x = mixed(x0, noise, alpha_bar[level - 1])
+            else:
+                ahead = (log_snr[level - 1] - log_snr[level]) / (log_snr[level] - log_snr[level + 1])
+                target = x0 + 0.5 * ahead * (x0 - before)
+                x = mixed(target, noise_of(x, target, alpha_bar[level]), alpha_bar[level - 1])
         levels = torch.arange(top, 0, -1)
         rows += [(x, level.expand(len(x)), x0, ids) for x, level in zip(way, levels, strict=True)]
     return dict(zip(("x", "level", "end", "ids"), map(torch.cat, zip(*rows, strict=True)), strict=True))
 
 
-def simulate(folder: Path, pipe: Any, captions: int, chunk: int = CHUNK) -> dict[str, Tensor]:
+def simulate(folder: Path, teacher: Teacher, pipe: Any, captions: int, chunk: int = CHUNK) -> dict[str, Tensor]:
     """Return trajectories for so many training captions, in chunks, those of earlier runs from the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     chunks = []
@@ -111,8 +166,8 @@ def simulate(folder: Path, pipe: Any, captions: int, chunk: int = CHUNK) -> dict
         path = folder / f"trajectories-{k}.safetensors"
         if not path.exists():
             draw = draws(f"{NAME} trajectories", k)
-            texts = [sample_caption(draw.python, sample(draw.python, "cpu")) for _ in range(chunk)]
-            found = trajectories(pipe, token_ids(pipe.tokenizer, texts), draw.torch)
+            texts = [teacher.caption(draw.python) for _ in range(chunk)]
+            found = trajectories(pipe, token_ids(pipe.tokenizer, texts), draw.torch, teacher.order)
             save_file({key: _halved(value) for key, value in found.items()}, path.with_suffix(".part"))
             path.with_suffix(".part").replace(path)
         chunks.append(load_file(path))
@@ -161,6 +216,12 @@ def parts(x: Tensor, v: Tensor, alpha_bar: Tensor) -> tuple[Tensor, Tensor]:
     return signal * x - sigma * v, sigma * x + signal * v
 
 
+def noise_of(x: Tensor, x0: Tensor, alpha_bar: Tensor) -> Tensor:
+    """Return the noise that makes latents of a clean estimate, at one ᾱ."""
+    noise: Tensor = (x - alpha_bar.sqrt() * x0) / (1 - alpha_bar).sqrt()
+    return noise
+
+
 def as_distilled(pipe: Any) -> Any:
     """Give a pipeline the scheduler of its distilled levels, and return it."""
     from diffusers import LCMScheduler
@@ -171,31 +232,26 @@ def as_distilled(pipe: Any) -> Any:
     return pipe
 
 
-def draw_grid(folder: Path, pipe: Any, module: nn.Module, spent: float) -> None:  # noqa: ARG001 - the loop's signature
+def draw_grid(
+    folder: Path,
+    pipe: Any,
+    prompts: Sequence[str],
+    module: nn.Module,  # noqa: ARG001 - the loop's signature
+    spent: float,
+) -> None:
     """Write what the averaged weights draw in 1, 2, 4 and 8 steps to folder/grid-MINUTES.png."""
-    teacher = pipe.scheduler
+    scheduler = pipe.scheduler
     as_distilled(pipe)
-    rows = [sample_images(pipe, list(GRID_PROMPTS), guidance=1.0, steps=steps) for steps in (1, 2, 4, 8)]
-    pipe.scheduler = teacher
-    grid(torch.cat(rows), columns=len(GRID_PROMPTS)).save(folder / f"grid-{spent / 60:05.1f}.png")
+    rows = [sample_images(pipe, list(prompts), guidance=1.0, steps=steps) for steps in (1, 2, 4, 8)]
+    pipe.scheduler = scheduler
+    grid(torch.cat(rows), columns=len(prompts)).save(folder / f"grid-{spent / 60:05.1f}.png")
 
 
-def load_teacher() -> Any:
-    """Return the stock pipeline of the embedded model, frozen."""
-    from diffusers import StableDiffusionPipeline
-
-    pipe = StableDiffusionPipeline.from_pretrained(PIPELINE, safety_checker=None)
-    pipe.set_progress_bar_config(disable=True)
-    for part in (pipe.vae, pipe.text_encoder, pipe.unet):
-        part.eval().requires_grad_(False)
-    return pipe
-
-
-def run(pipe: Any, budget: Budget, data: Mapping[str, Tensor], batch: int = BATCH) -> Adapters:
+def run(teacher: Teacher, pipe: Any, budget: Budget, data: Mapping[str, Tensor], batch: int = BATCH) -> Adapters:
     """Train on trajectories to the end, from the checkpoint if there is one, and return the adapters."""
     weights = channel_weights(pipe.vae, data["end"][:64].float())
     rows = [(data["level"] == level).nonzero()[:, 0] for level in range(1, LEVELS + 1)]
-    adapters = Adapters(pipe.unet)
+    adapters = Adapters(pipe.unet, teacher.rank)
     recipe = Recipe(
         NAME,
         adapters,
@@ -204,11 +260,11 @@ def run(pipe: Any, budget: Budget, data: Mapping[str, Tensor], batch: int = BATC
         lr=1e-3,
         betas=(0.9, 0.98),
         weight_decay=0.0,
-        steps=STEPS,
+        steps=teacher.steps,
         hold=0.5,
         ema=0.99,
         checkpoint_seconds=300.0,
-        on_checkpoint=partial(draw_grid, budget.folder, pipe),
+        on_checkpoint=partial(draw_grid, budget.folder, pipe, teacher.shown),
     )
     train(recipe, budget)
     return adapters
@@ -224,20 +280,27 @@ def export(pipe: Any, adapters: Adapters, budget: Budget, folder: Path) -> None:
     as_distilled(pipe).scheduler.save_pretrained(folder / "scheduler")
 
 
-def main() -> None:
-    """Train and export."""
+def main(teacher: Teacher = EMOJI, out: Path = Path("build/turbo")) -> None:
+    """Train and export, as the command line says.
+
+    Args:
+        teacher: what is distilled.
+        out: where checkpoint, log and pictures go by default.
+    """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--steps", type=int, help="stop after this many steps, and write nothing to --weights")
-    parser.add_argument("--captions", type=int, default=CAPTIONS, help=f"training captions, in parts of {CHUNK}")
-    parser.add_argument("--out", type=Path, default=Path("build/turbo"), help="checkpoint, log and pictures")
-    parser.add_argument("--weights", type=Path, default=WEIGHTS / "turbo", help="where the LoRA is written")
+    parser.add_argument("--steps", type=int, help="stop after this many steps, and write no weights")
+    parser.add_argument(
+        "--captions", type=int, default=teacher.captions, help=f"training captions, in parts of {CHUNK}"
+    )
+    parser.add_argument("--out", type=Path, default=out, help="checkpoint, log and pictures")
+    parser.add_argument("--weights", type=Path, default=teacher.weights / NAME, help="where the LoRA is written")
     parser.add_argument("--threads", type=int, help="CPU threads")
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
     budget = Budget(args.out, math.inf, args.steps, "cpu", autocast=has_bfloat16("cpu"))
-    pipe = load_teacher()
-    adapters = run(pipe, budget, simulate(budget.folder, pipe, args.captions))
+    pipe = teacher.load()
+    adapters = run(teacher, pipe, budget, simulate(args.out, teacher, pipe, args.captions))
     if args.steps is None:
         export(pipe, adapters, budget, args.weights)
 
