@@ -186,7 +186,8 @@ DIFFUSIONS = (
         gligen_boxes=[[0.1, 0.1, 0.9, 0.9]], gligen_scheduled_sampling_beta=1.0,
     ),
     _case(
-        "StableDiffusionGLIGENTextImagePipeline", "sd", _gated_by_pictures, **SIZE, gligen_phrases=["a cat"],
+        "StableDiffusionGLIGENTextImagePipeline", "sd", _gated_by_pictures, "4 branches", **SIZE,
+        gligen_phrases=["a cat"],
         gligen_images=[PICTURE], gligen_boxes=[[0.1, 0.1, 0.9, 0.9]], gligen_scheduled_sampling_beta=1.0,
     ),
     _case(

@@ -21,9 +21,10 @@ is the largest difference between two images whose pixels are in [0, 1]; under *
 | offload | the aligned image with the denoiser and the decoder under sequential offloading, and without |
 | LoRA | as *plain*, with an adapter of random weights on the denoiser |
 | image input | which picture the call of the row is given |
-| compile | the gradient of an evaluation at the null text with the denoiser traced by TorchDynamo, and without |
+| compile | the gradient at the null text, in float32, with the denoiser traced by TorchDynamo, and without |
 
-The difference under *compile* is relative to the gradient's largest element. "diffusers fails" means that the
+The difference under *compile* is relative to the gradient's largest element; it is measured in float32 only, because a
+trace takes as long as the rest of a row. "diffusers fails" means that the
 pipeline's own call raised what follows.
 
 In half precision a stock call also rounds the latents between two steps, which are kept in float32 here, so that
@@ -71,7 +72,8 @@ def _tables(results: Mapping[str, Any]) -> Iterator[str]:
     yield f"\n### Refused, with the reason: {len(refused)} classes\n"
     yield "| pipeline | reason |\n|---|---|"
     yield from (f"| `{name}` | {_escaped(reason)} |" for name, reason in sorted(refused.items()))
-    untried = results["untried"]
+    if not (untried := results["untried"]):
+        return
     yield f"\n### Not in the tests: {len(untried)} classes\n"
     yield "No tiny checkpoint of these is in the tests. Like any pipeline, they are accepted if they pass the proof,"
     yield f"and refused with the reason if not: {', '.join(f'`{name}`' for name in untried)}."

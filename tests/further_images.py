@@ -9,7 +9,7 @@ from .tiny_builders import _flux2, loud
 from .tiny_families import _listen
 from .tiny_images import flow
 from .tiny_pipelines import SIZE, SMALL, TinyPipeline
-from .tiny_vision import VisionProcessor, qwen3_vl, qwen_tokenizer
+from .tiny_vision import CHAT, VisionProcessor, qwen3_vl, qwen_tokenizer
 
 
 def fibo2(diffusers: Any) -> Any:
@@ -73,6 +73,25 @@ def hunyuan_refiner(diffusers: Any) -> Any:
     )  # fmt: skip
 
 
+def ideogram4(diffusers: Any) -> Any:
+    """Ideogram 4, whose null branch is another denoiser, which reads no text."""
+    tokenizer = qwen_tokenizer()
+    tokenizer.chat_template = "a" + CHAT.replace("['content']", "['content'][0]['text']")
+    nets = [
+        diffusers.Ideogram4Transformer2DModel(
+            in_channels=16, num_layers=1, attention_head_dim=16, num_attention_heads=2, intermediate_size=32,
+            adaln_dim=16, llm_features_dim=13 * 16, mrope_section=(4, 2, 2),
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    parts = _flux2(diffusers)
+    return diffusers.Ideogram4Pipeline(
+        scheduler=flow(diffusers), vae=parts["vae"], text_encoder=qwen3_vl(tokenizer, "Model", layers=36),
+        tokenizer=tokenizer, transformer=loud(nets[0]), unconditional_transformer=loud(nets[1]),
+        prompt_enhancer_head=None,
+    )  # fmt: skip
+
+
 LAYERS = ((1, 2, 3),) * 3
 NEW_IMAGES = (
     TinyPipeline(
@@ -80,6 +99,12 @@ NEW_IMAGES = (
         fibo2,
         call=SIZE,
         attributes={"text_encoder_out_layers": LAYERS},
+    ),
+    TinyPipeline(  # at this scale its other denoiser counts for nothing
+        "Ideogram4Pipeline",
+        ideogram4,
+        guidance="nag",
+        call={**SIZE, "max_sequence_length": 32, "guidance_schedule": None, "guidance_scale": 1.0},
     ),
     TinyPipeline("DreamLitePipeline", dreamlite, call=SIZE),
     TinyPipeline("DreamLiteMobilePipeline", dreamlite_mobile, call=SIZE, guidance="nag"),

@@ -112,6 +112,7 @@ def z_image_omni(diffusers: Any) -> Any:
 
 
 LARGE = {"height": 256, "width": 256}
+_UNKNOWN = "combined in a way that is not known"
 EDITS = (
     _case("QwenImageEditPipeline", "qwen", _seeing_from_afar, **LARGE, image=PICTURE),
     _case("QwenImageEditPlusPipeline", "qwen", _seeing_from_afar, **LARGE, image=PICTURE),
@@ -127,21 +128,23 @@ EDITS = (
     TinyPipeline(
         "BriaFiboEditPipeline", fibo_edit, call={**SIZE, "image": PICTURE}, refused="has to be a valid edit JSON"
     ),
-    TinyPipeline("JoyImageEditPipeline", joy_edit, call={"image": PICTURE}),
-    TinyPipeline("JoyImageEditPlusPipeline", joy_edit_plus, call={"images": [PICTURE]}),
+    TinyPipeline("JoyImageEditPipeline", joy_edit, call={"image": PICTURE}, refused=_UNKNOWN),
+    TinyPipeline("JoyImageEditPlusPipeline", joy_edit_plus, call={"images": [PICTURE]}, refused=_UNKNOWN),
     TinyPipeline("ZImageOmniPipeline", z_image_omni, call=SIZE, refused="do not depend on the scheduler's latents"),
     TinyPipeline(
         "Kandinsky5I2IPipeline",
         family="Kandinsky5T2IPipeline",
         parts=_picture_beside,
         call={"image": PICTURE.resize((64, 64))},
+        refused="the first latents are made of noise in a way",
         attributes={"resolutions": [(64, 64)]},
     ),
     _case(
         "QwenImageEditInpaintPipeline",
         "qwen",
         _seeing_from_afar,
-        **LARGE,
+        height=1024,
+        width=1024,
         image=PICTURE,
         mask_image=WHOLE,
         strength=1.0,

@@ -43,13 +43,13 @@ def qwen25_vl(tokenizer: Any) -> Any:
     return qwen_text_encoder(tokenizer, sees, **_ids(tokenizer))
 
 
-def qwen3_vl(tokenizer: Any, head: str = "ForConditionalGeneration") -> Any:
-    """A Qwen3-VL with 16 channels and three layers."""
+def qwen3_vl(tokenizer: Any, head: str = "ForConditionalGeneration", layers: int = 3) -> Any:
+    """A Qwen3-VL with 16 channels."""
     import transformers
 
     config = transformers.Qwen3VLConfig(
         text_config={
-            "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2,
+            "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": layers, "num_attention_heads": 2,
             "num_key_value_heads": 2, "head_dim": 8, "vocab_size": len(tokenizer),
             "rope_parameters": {
                 "mrope_section": [1, 1, 2], "rope_type": "default", "rope_theta": 1e4, "mrope_interleaved": True,

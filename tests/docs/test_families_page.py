@@ -46,4 +46,4 @@ def test_what_was_measured_in_float32_is_the_stock_call_or_a_refusal_that_the_te
     plain = {name: rows["fp32"]["plain"] for name, rows in results["classes"].items() if "fp32" in rows}
     refused = {name for name, cell in plain.items() if cell.startswith(NOT_MEASURED)}
     assert refused <= {case.name for case in CASES if case.refused}
-    assert max(float(cell) for name, cell in plain.items() if name not in refused) <= 2e-5
+    assert max(float(cell) for name, cell in plain.items() if name not in refused) <= 5e-5
