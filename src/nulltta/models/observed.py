@@ -96,6 +96,7 @@ class ObservedModel(StepwiseModel):
         """Observe the call and prove what is found, with a second call where it has no null branch, and of one prompt
         where two fail, as they do in a call that takes one picture per prompt."""
         given = self.stock
+        failure: Exception | None = None
         try:
             found, first = observation.observe(self.stock)
             self._found, self._shells = found, Shells(found)
@@ -107,11 +108,13 @@ class ObservedModel(StepwiseModel):
         except Exception as error:
             if given.rows == 1 or not (is_theirs(error) or isinstance(error, proof.NotEqual)):
                 raise
-            self.stock = replace(given, rows=1)
+            failure, self.stock, self._found = error, replace(given, rows=1), None
         try:
             return self._observe()
-        except Exception:
+        except Exception as again:
             self.stock = given
+            if failure is not None and self._found is not None and is_theirs(again):
+                raise failure from None  # the call of one prompt was followed, so that the first complaint counts
             raise
 
     @property
