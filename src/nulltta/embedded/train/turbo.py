@@ -6,9 +6,8 @@
 The student is a consistency model (arXiv 2303.01469): at every latent on a deterministic trajectory of the teacher it
 predicts where the trajectory ends. The teacher samples under classifier-free guidance, so that the guidance is folded
 into the student, which needs one evaluation per step; what is learnt is a LoRA, as for latent consistency models (arXiv
-2311.05556). A trajectory has `LEVELS` steps, since the teacher is as good in eight as in twenty-five, and so few can be
-run to their end before training: the student needs no target of its own making. Where the layout of a scene is to be
-decided, eight steps of DDIM fall behind; steps of second order (DPM-Solver++ 2M, arXiv 2211.01095) do not.
+2311.05556). A trajectory has `LEVELS` steps, so few that all can be run to their end before training: the student needs
+no target of its own making. The steps are DDIM's, or those of second order of DPM-Solver++ 2M (arXiv 2211.01095).
 
 A stopped run resumes from its last trajectory or checkpoint. The LoRA is written to `--weights` at the end.
 """

@@ -2,8 +2,8 @@
 
     python -m nulltta.embedded.scenes.train.turbo
 
-The layout of a scene is decided on the way, where eight steps of DDIM fall behind 25: the teacher's steps are of second
-order here.
+The teacher's steps are of second order here: eight of them follow the trajectory of many small steps more closely than
+eight of DDIM's do, and the layout of a scene is decided on the way.
 """
 
 from __future__ import annotations
