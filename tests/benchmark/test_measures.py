@@ -59,5 +59,5 @@ def test_a_true_render_is_nearer_to_its_own_prompts_renders(world: str, prompt: 
 
 def test_prompts_are_of_the_kinds_of_their_world() -> None:
     kinds = {name: {world.kind(prompt) for prompt in world.tuning_prompts(24)} for name, world in WORLDS.items()}
-    emoji = {"one", "same", "different"}
-    assert kinds == {"embedded": emoji, "embedded-turbo": emoji, "scenes": set(CATEGORIES)}
+    emoji, scenes = {"one", "same", "different"}, set(CATEGORIES)
+    assert kinds == {"embedded": emoji, "embedded-turbo": emoji, "scenes": scenes, "scenes-turbo": scenes}

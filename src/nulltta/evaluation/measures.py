@@ -48,20 +48,21 @@ def known_measures(model: str, device: torch.device | str | None = None) -> dict
 def held_out_measures(model: GuidedModel, device: torch.device | str | None = None) -> dict[str, Measure]:
     """Return the measures that every run of a model reports beside its reward, by name.
 
-    For an embedded model these are the scorers that are never a target, such as "clip-b", and the judge's "facts";
-    other models have none.
+    For an embedded model these are the scorers that are never a target, such as "clip-b", and the judge's "facts", each
+    NaN for a prompt that it does not know; other models have none.
 
     Raises:
         LoadError: if one does not load.
     """
-    return _loaded(model.name, device, {name: known for name, known in MEASURES.items() if known.in_runs})
+    in_runs = {name: known for name, known in MEASURES.items() if known.in_runs}
+    return {name: _where_it_applies(measure) for name, measure in _loaded(model.name, device, in_runs).items()}
 
 
 def _loaded(model: str, device: torch.device | str | None, known: Mapping[str, KnownMeasure]) -> dict[str, Measure]:
     """Load those measures that are for a model, after the held-out scorers and the judge of an embedded one."""
     found: dict[str, Measure] = {}
     if (world := WORLDS.get(model)) is not None:
-        found |= {name: _where_it_applies(rewards.load(name, device=device)) for name in world.held_out}
+        found |= {name: rewards.load(name, device=device) for name in world.held_out}
         found["facts"] = facts(model)
     return found | {name: each.load(device) for name, each in known.items() if each.model in (None, model)}
 

@@ -14,7 +14,7 @@ from nulltta.embedded.train.sampling import sample_images
 
 
 def test_the_weights_are_small() -> None:
-    files = [path for path in WEIGHTS.rglob("*") if path.is_file()]
+    files = [path for path in WEIGHTS.rglob("*") if path.is_file() and "turbo" not in path.parts]
     assert sum(path.stat().st_size for path in files) < 20e6
     assert {path.suffix for path in files} <= {".json", ".safetensors"}
 
