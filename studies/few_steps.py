@@ -1,7 +1,7 @@
 """What are four steps worth? An embedded model and its distilled one, plain and aligned, on the same prompts.
 
     python studies/few_steps.py [--model embedded --prompts 32 --draw 0]
-    python studies/few_steps.py --model scenes --prompts 72
+    python studies/few_steps.py --model scenes --prompts 48
 
 Every arm samples the same test prompts, each from a noise of its own. The script prints a Markdown table of means and
 of differences from the first arm in the measures, paired by prompt, with 95% bootstrap intervals, evaluations and CPU

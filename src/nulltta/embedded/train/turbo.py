@@ -145,13 +145,12 @@ def trajectories(pipe: Any, ids: Tensor, stream: Generator, order: int = 1) -> d
         for level in range(top, 0, -1):
             way.append(x)
             v_null, v_cond = pipe.unet(torch.cat([x, x]), timesteps[level - 1], context).sample.chunk(2)
-            before, (x0, noise) = x0, parts(x, v_null + GUIDANCE * (v_cond - v_null), alpha_bar[level])
-            if order == 1 or level in (top, 1):  # the first step has no estimate before it; the last ends at x0
-                x = mixed(x0, noise, alpha_bar[level - 1])
-            else:
+            before, x0 = x0, clean(x, v_null + GUIDANCE * (v_cond - v_null), alpha_bar[level])
+            target = x0
+            if order == 2 and 1 < level < top:  # the first step has no estimate before it; the last ends at x0
                 ahead = (log_snr[level - 1] - log_snr[level]) / (log_snr[level] - log_snr[level + 1])
                 target = x0 + 0.5 * ahead * (x0 - before)
-                x = mixed(target, noise_of(x, target, alpha_bar[level]), alpha_bar[level - 1])
+            x = mixed(target, noise_of(x, target, alpha_bar[level]), alpha_bar[level - 1])
         levels = torch.arange(top, 0, -1)
         rows += [(x, level.expand(len(x)), x0, ids) for x, level in zip(way, levels, strict=True)]
     return dict(zip(("x", "level", "end", "ids"), map(torch.cat, zip(*rows, strict=True)), strict=True))
@@ -197,7 +196,7 @@ def loss(
     x, end = data["x"][chosen].float(), data["end"][chosen].float()
     with torch.no_grad():
         context = pipe.text_encoder(input_ids=data["ids"][chosen]).last_hidden_state
-    found, _ = parts(x, pipe.unet(x, timesteps[level - 1], context).sample, alpha_bar[level])
+    found = clean(x, pipe.unet(x, timesteps[level - 1], context).sample, alpha_bar[level])
     error = (found - end).square()
     value = (((error + HUBER**2).sqrt() - HUBER) * weights).mean()
     return value, {"squared": error.mean().item(), "first": error[level == LEVELS].mean().item()}
@@ -209,10 +208,10 @@ def mixed(x0: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
     return signal * x0 + sigma * noise
 
 
-def parts(x: Tensor, v: Tensor, alpha_bar: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the clean estimate and the noise of a v-prediction."""
+def clean(x: Tensor, v: Tensor, alpha_bar: Tensor) -> Tensor:
+    """Return the clean estimate √ᾱ·x − √(1−ᾱ)·v of a v-prediction, with one ᾱ for all rows or one (B,) per row."""
     signal, sigma = (s.view(-1, 1, 1, 1) for s in (alpha_bar.sqrt(), (1 - alpha_bar).sqrt()))
-    return signal * x - sigma * v, sigma * x + signal * v
+    return signal * x - sigma * v
 
 
 def noise_of(x: Tensor, x0: Tensor, alpha_bar: Tensor) -> Tensor:
