@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from nulltta.contracts import Embedding, GuidedModel, NoiseStep
-from nulltta.errors import InvalidValue
+from nulltta.errors import InvalidValue, first_line
 from nulltta.images import digest
 from nulltta.models import conditioning, distilled, guidance, observation, prompts, proof
 from nulltta.models.attention import ImageTokens
@@ -32,6 +33,8 @@ from nulltta.models.stock_call import StandIn, StockCall
 from nulltta.models.timeline import Timeline, clock, observed_timeline, timeline
 from nulltta.models.tree import leaves, replaced
 from nulltta.prompts import EncodedPrompt
+
+_LOG = logging.getLogger(__name__)
 
 
 class ObservedModel(StepwiseModel):
@@ -95,27 +98,34 @@ class ObservedModel(StepwiseModel):
     def _observe(self) -> Findings:
         """Observe the call and prove what is found, with a second call where it has no null branch, and of one prompt
         where two fail, as they do in a call that takes one picture per prompt."""
-        given = self.stock
-        failure: Exception | None = None
-        try:
-            found, first = observation.observe(self.stock)
-            self._found, self._shells = found, Shells(found)
-            self._decoder = Decoder(self.pipeline, found)
-            self._prove(first)
-            return found
-        except NoNullBranch:
-            self.stock = replace(given, second=True)
-        except Exception as error:
-            if given.rows == 1 or not (is_theirs(error) or isinstance(error, proof.NotEqual)):
+        given, of_two = self.stock, None
+        while True:
+            self._found = None
+            try:
+                found = self._attempt()
+            except NoNullBranch:
+                self.stock = replace(self.stock, second=True)
+                continue
+            except Exception as error:
+                if self.stock.rows > 1 and (is_theirs(error) or isinstance(error, proof.NotEqual)):
+                    of_two, self.stock = error, replace(self.stock, rows=1)
+                    continue
+                self.stock = given
+                if of_two is not None and self._found is not None and is_theirs(error):
+                    raise of_two from None  # the call of one prompt was followed, so that the first complaint counts
                 raise
-            failure, self.stock, self._found = error, replace(given, rows=1), None
-        try:
-            return self._observe()
-        except Exception as again:
-            self.stock = given
-            if failure is not None and self._found is not None and is_theirs(again):
-                raise failure from None  # the call of one prompt was followed, so that the first complaint counts
-            raise
+            if of_two is not None:
+                kind = type(self.pipeline).__name__
+                _LOG.info("%s is followed with one prompt at a time: with two, %s", kind, first_line(of_two))
+            return found
+
+    def _attempt(self) -> Findings:
+        """Observe the call as `stock` makes it, and prove what is found."""
+        found, first = observation.observe(self.stock)
+        self._found, self._shells = found, Shells(found)
+        self._decoder = Decoder(self.pipeline, found)
+        self._prove(first)
+        return found
 
     @property
     def _networks(self) -> list[Any]:
