@@ -190,7 +190,7 @@ NEW_VIDEOS = (
     TinyPipeline("LTX2ConditionPipeline", ltx2_condition, call={**FEW, **ALONE}, refused=_SOUND),
     TinyPipeline("LTX2InContextPipeline", ltx2_in_context, call={**FEW, **ALONE}, refused=_SOUND),
     TinyPipeline(
-        "LTX2HDRPipeline", ltx2_hdr, call={**FEW, "height": 64, "width": 64}, refused="3 channels come before"
+        "LTX2HDRPipeline", ltx2_hdr, call={**FEW, "height": 64, "width": 64}, refused="not red, green and blue before"
     ),
 )  # fmt: skip
 """Made from nothing."""

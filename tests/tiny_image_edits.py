@@ -120,7 +120,7 @@ EDITS = (
         "QwenImageLayeredPipeline",
         "qwen",
         _layered,
-        "3 channels come before",
+        "a fourth channel, such as transparency",
         image=PICTURE.convert("RGBA"),
         layers=1,
     ),

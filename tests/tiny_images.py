@@ -220,6 +220,6 @@ IMAGES = (
         "QwenImage21Pipeline",
         qwen_image_21,
         call={"height": 32, "width": 32, "use_kv_cache": False},
-        refused="3 channels come before",
+        refused="a fourth channel, such as transparency",
     ),
 )

@@ -92,9 +92,14 @@ def _require_size(stock: StockCall, images: Tensor) -> None:
 
     A decoder that enlarges less than its pipeline's class assumes draws a whole fraction of the size: no rounding.
     """
-    if images.shape[-3] != 3:
-        shape = tuple(images.shape[1:])
-        raise InvalidValue(f"the pipeline's images have shape {shape}, where 3 channels come before height and width")
+    shape = tuple(images.shape[1:])
+    if shape[-3] == 4:
+        raise InvalidValue(f"the pipeline's images have a fourth channel, such as transparency {shape}: not supported")
+    if shape[-3] != 3:
+        raise InvalidValue(
+            f"the pipeline's images have shape {shape}, which is not red, green and blue before height and width: not "
+            "supported"
+        )
     drawn = {"height": images.shape[-2], "width": images.shape[-1]}
     drawn |= {"num_frames": images.shape[1]} if images.dim() == 5 else {}
     for name, actual in drawn.items():
