@@ -144,10 +144,9 @@ DERIVED = (
     _case("ZImageImg2ImgPipeline", "ZImagePipeline", **PART),
     _case("ZImageInpaintPipeline", "ZImagePipeline", image=SMALL, mask_image=WHOLE, strength=1.0),
     _case("ZImageControlNetPipeline", "ZImagePipeline", _z_controlnet, control_image=SMALL),
-    _refused(
-        "ZImageControlNetInpaintPipeline", "ZImagePipeline", "evaluates 4 branches",
-        partial(_z_controlnet, channels=9),
-        image=SMALL, mask_image=WHOLE, control_image=SMALL,
+    _case(
+        "ZImageControlNetInpaintPipeline", "ZImagePipeline", partial(_z_controlnet, channels=9), image=SMALL,
+        mask_image=WHOLE, control_image=SMALL,
     ),
     _refused(
         "QwenImageControlNetInpaintPipeline", "qwen", _OTHER_TEXT, _masked_qwen_controlnet, control_image=PICTURE,

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from PIL import ImageOps
+
 from .derived_pipelines import _case, _refused
 from .tiny_families import _listen
 from .tiny_pipelines import SIZE, SMALL, _controlnet, _motion, loud
 
 CLIP = [SMALL] * 5
 """A video."""
+FRAMES = [SMALL, ImageOps.invert(SMALL)]
+"""A video whose frames differ."""
 
 
 def _seeing(**changes: Any) -> dict[str, Any]:
@@ -81,15 +85,12 @@ def _i2vgen(diffusers: Any, parts: Mapping[str, Any]) -> dict[str, Any]:
 TWO = {**SIZE, "num_frames": 2}
 UNETS = (
     _case("AnimateDiffSDXLPipeline", "sdxl", _motion, **TWO),
-    _refused(
-        "AnimateDiffControlNetPipeline", "sd", "4 branches", _animated(_controlnet), **TWO,
-        conditioning_frames=CLIP[:2],
-    ),
+    _case("AnimateDiffControlNetPipeline", "sd", _animated(_controlnet), **TWO, conditioning_frames=FRAMES),
     _case("AnimateDiffSparseControlNetPipeline", "sd", _animated(_sparse_control), **TWO, conditioning_frames=CLIP[:1]),
     _case("AnimateDiffVideoToVideoPipeline", "sd", _motion, **SIZE, video=CLIP[:2], strength=0.6),
-    _refused(
-        "AnimateDiffVideoToVideoControlNetPipeline", "sd", "4 branches", _animated(_controlnet), **SIZE,
-        video=CLIP[:2], strength=0.6, conditioning_frames=CLIP[:2],
+    _case(
+        "AnimateDiffVideoToVideoControlNetPipeline", "sd", _animated(_controlnet), **SIZE,
+        video=CLIP[:2], strength=0.6, conditioning_frames=FRAMES,
     ),
     _case("PIAPipeline", "sd", _pia, **TWO, image=SMALL),
     _case("TextToVideoSDPipeline", "sd", _unet_3d, **TWO),

@@ -84,6 +84,22 @@ def test_other_families_take_theirs_under_the_names_of_their_own_call(name: str,
             torch.testing.assert_close(freed[side][key], expected[side][key])
 
 
+def test_a_mask_that_some_texts_are_given_only_is_refused(tmp_path: Path) -> None:
+    """QwenImage's call leaves out a mask of ones, which the denoiser then has no place for."""
+    case = FAMILIES["qwen"]
+    model: Any = case.load(case.save(tmp_path / "model"))
+    with torch.no_grad():
+        whole = _qwen(model.pipeline, "two red dogs on a hill")
+    mask = whole.embeds["prompt_embeds_mask"].clone()
+    mask[:, -3:] = 0
+    masked = EncodedPrompt("masked", prompt_embeds=whole.embeds["prompt_embeds"], prompt_embeds_mask=mask)
+    model.pipeline.text_encoder = model.pipeline.tokenizer = None
+    model = load_model(model.pipeline, **case.call)
+    model.encode([masked], [masked])
+    with pytest.raises(NullTTAError, match="'encoder_hidden_states_mask' for some texts only"):
+        model.encode([whole], [whole])
+
+
 def test_longer_embeddings_than_the_text_encoder_makes(checkpoint: Path) -> None:
     pipeline = stable_diffusion(checkpoint)
     cat, none = (_encoded(pipeline, text).embeds["prompt_embeds"] for text in ("a cat", ""))

@@ -35,9 +35,11 @@ MEASURED = {
     "LongCatImagePipeline": "guidance of at most the conditional prediction's length",
     "Krea2Pipeline": "several layers of the text's tokens",
     "HunyuanVideo15Pipeline": "two texts under masks, of which one is empty, and a guider",
+    "AnimateDiffControlNetPipeline": "a ControlNet that is given each frame as a row of its own",
+    "ZImageControlNetInpaintPipeline": "a call of one prompt that holds its rows in lists",
 }
 """Those classes of docs/families.md that show something of their own."""
-CASES = (*ACCEPTED, *(case for case in (*IMAGES, *NEW_VIDEOS) if case.name in MEASURED))
+CASES = (*ACCEPTED, *(case for case in (*IMAGES, *DERIVED, *VIDEOS, *NEW_VIDEOS) if case.name in MEASURED))
 UNKNOWN = {
     "LTXConditionPipeline": "the call steers its scheduler's steps",
     "LTX2Pipeline": "a sound, which the denoiser is given back",
@@ -118,13 +120,17 @@ def test_a_pipeline_without_a_negative_prompt_optimises_the_null_text_that_it_ha
     assert caught.value.field == "negative_prompt"
 
 
-def test_a_call_whose_picture_is_for_one_prompt_takes_prompts_one_by_one(folder: Path) -> None:
+def test_a_call_whose_picture_is_for_one_prompt_takes_prompts_one_by_one(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """Two prompts fail in its denoiser, which a recording whose denoiser computes nothing does not show."""
+    caplog.set_level("INFO", "nulltta")
     case = next(case for case in DIFFUSIONS if case.name == "StableUnCLIPImg2ImgPipeline")
     pipeline, call = case.load(folder)
     model: Any = nulltta.load_model(pipeline, **call)
     texts = ["a cat", "two red dogs"]
     (both, _), alone = model.encode(texts, [""] * 2), [model.encode([text], [""])[0] for text in texts]
+    assert f"{case} is followed with one prompt at a time: with two, The size of tensor" in caplog.text
     x, step = model.initial_latents(2, torch.Generator().manual_seed(0)), model.schedule(2)[0]
     ours = model.predict(x, step, both)
     for i, each in enumerate(alone):

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from nulltta.models.affine import Affine
 from nulltta.models.stock_call import Template
+from nulltta.models.tree import grouped, rows_first
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,7 @@ class Findings:
         rows: paths of the arguments that have rows of each latent.
         axes: by path, the dimension that holds an argument's rows, where that is not the first.
         repeats: by path, how many equal rows of an argument belong to one latent, where that is more than one.
+        frames: by path, how many different rows of an argument belong to one latent: a ControlNet's frames of a video.
         latents: how latents, in the model's layout, enter at each path.
         moving: paths that otherwise change from step to step, such as the time.
         text: paths that hold the null text, or the prompt.
@@ -54,6 +56,7 @@ class Findings:
     rows: frozenset[str]
     axes: Mapping[str, int]
     repeats: Mapping[str, int]
+    frames: Mapping[str, int]
     latents: Mapping[str, Affine]
     moving: frozenset[str]
     text: tuple[str, ...]
@@ -78,3 +81,13 @@ class Findings:
     steps: int
     singly: bool
     upcasts: bool
+
+    def by_latent(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Return a call's arguments with all that belongs to a latent in one row, in the first dimension."""
+        moved: dict[str, Any] = grouped(rows_first(arguments, self.axes), self.frames)
+        return moved
+
+    def as_called(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Return the reverse of `by_latent`."""
+        moved: dict[str, Any] = rows_first(grouped(arguments, self.frames, back=True), self.axes, back=True)
+        return moved

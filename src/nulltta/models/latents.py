@@ -35,7 +35,7 @@ def entering(start: StepRecord, then: StepRecord, in_rows: frozenset[str]) -> tu
     for call in then.calls:
         for path, value in leaves(call.arguments, in_rows).items():
             parts = value if isinstance(value, list) else [value]
-            if not any(isinstance(part, Tensor) and _depends(part, probe) for part in parts):
+            if not any(isinstance(part, Tensor) and depends(part, probe) for part in parts):
                 continue
             if path not in in_rows:
                 raise InvalidValue(f"the latents enter in a way that is not known: '{path}' mixes the rows of a batch")
@@ -52,7 +52,12 @@ def entering(start: StepRecord, then: StepRecord, in_rows: frozenset[str]) -> tu
     return found, copies == 2
 
 
-def _depends(part: Tensor, probe: Tensor) -> bool:
+def depends(part: Tensor, probe: Tensor) -> bool:
+    """Return whether what a denoiser is given was computed from the latents.
+
+    Raises:
+        InvalidValue: if that cannot be told.
+    """
     try:
         return affine.depends(part, probe)
     except ValueError as error:

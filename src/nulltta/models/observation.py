@@ -8,8 +8,10 @@ instead of guessed (`affine`). The second and third differ in their prompts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,8 +23,8 @@ from nulltta.models.branches import Branches, aliases_of, is_mask, repeats_of, r
 from nulltta.models.conditioning import NEGATIVES, PROMPTS
 from nulltta.models.draws import fixed_noise
 from nulltta.models.findings import Findings
-from nulltta.models.latents import FURTHER, entering, first_latents, image_shape, require_initial, to_decoder
-from nulltta.models.recording import SCALE, DenoiserCall, Recording, StepRecord, Watch, accepts
+from nulltta.models.latents import FURTHER, depends, entering, first_latents, image_shape, require_initial, to_decoder
+from nulltta.models.recording import BESIDE, SCALE, DenoiserCall, Recording, StepRecord, Watch, accepts
 from nulltta.models.stock_call import StandIn, StockCall, Template, zero_probe
 from nulltta.models.tree import leaves, same
 
@@ -107,10 +109,14 @@ def _compare(
             "this call evaluates its denoiser more often at some steps than at others: let guidance hold for all of "
             "them; a call that draws its frames one part after another is not supported"
         )
-    axes = _row_paths(first.calls, start.calls) if stock.rows > 1 else _own_rows(start.calls)
+    probe = start.probe
+    assert probe is not None
+    axes = _row_paths(first.calls, start.calls) if stock.rows > 1 else _own_rows(then, probe)
     in_rows = frozenset(axes)
     axes = {path: axis for path, axis in axes.items() if axis}
-    start, then, other = (_with_rows_first(step, axes) for step in (start, then, other))
+    start, then, other = (_arranged(step, partial(tree.rows_first, axes=axes)) for step in (start, then, other))
+    frames = _frames(then, in_rows, probe)
+    start, then, other = (_arranged(step, partial(tree.grouped, frames=frames)) for step in (start, then, other))
     latents, joint = entering(start, then, in_rows)
     sample = tuple(start.sample.shape[1:])
     (rule, sign, null_first), predicted = _rule(stock, twice.steps, joint, sample, template, steps)
@@ -134,6 +140,7 @@ def _compare(
         rows=in_rows,
         axes=axes,
         repeats=branches.repeats,
+        frames=frames,
         latents={path: each.after(to_sample) for path, each in latents.items()},
         moving=frozenset(moving),
         text=tuple(path for path in text if path not in aliases),
@@ -161,9 +168,23 @@ def _compare(
     )
 
 
-def _with_rows_first(step: StepRecord, axes: Mapping[str, int]) -> StepRecord:
-    calls = [replace(call, arguments=tree.rows_first(call.arguments, axes)) for call in step.calls]
-    return replace(step, calls=calls)
+def _arranged(step: StepRecord, arrange: Callable[[dict[str, Any]], dict[str, Any]]) -> StepRecord:
+    return replace(step, calls=[replace(call, arguments=arrange(call.arguments)) for call in step.calls])
+
+
+def _frames(then: StepRecord, in_rows: frozenset[str], latents: Tensor) -> dict[str, int]:
+    """How many rows of an argument belong to one row of the denoiser's output, where these differ: the frames that a
+    network beside the denoiser sees one by one."""
+    found: dict[str, int] = {}
+    for call in then.calls:
+        there = leaves(call.arguments, in_rows)
+        for path in in_rows & there.keys():
+            value, count = there[path], len(call.output)
+            if not _has_rows(value, count) or (times := len(value) // count) == 1:
+                continue
+            if depends(value, latents) or not _in_equal_groups(value, times):
+                found[path] = times
+    return found
 
 
 def _row_paths(one: Sequence[DenoiserCall], two: Sequence[DenoiserCall]) -> dict[str, int]:
@@ -179,19 +200,36 @@ def _row_paths(one: Sequence[DenoiserCall], two: Sequence[DenoiserCall]) -> dict
     return found
 
 
-def _own_rows(calls: Sequence[DenoiserCall]) -> dict[str, int]:
-    """The arguments with as many rows as the denoiser's output, where only calls for one prompt can be compared, or a
-    multiple of them that are equal; the dimension of their rows is the first."""
+def _own_rows(then: StepRecord, latents: Tensor) -> dict[str, int]:
+    """The arguments with as many rows as the denoiser's output, where only calls for one prompt can be compared, or
+    with a multiple of them that are equal, or as many as the frames of a latent; the dimension of rows is the first."""
     found: dict[str, int] = {}
-    for call in calls:
+    for call in then.calls:
         count = len(call.output)
-        for path, value in leaves(call.arguments).items():
-            rows = len(value) if isinstance(value, Tensor) and value.dim() else 0
-            times = rows // count
-            copied = count > 1 < times and rows == times * count and _in_equal_groups(value, times)
-            if rows == count or copied:
-                found[path] = 0
+        lists = _lists_of_rows(call.arguments, count)
+        there = leaves(call.arguments, lists)
+        times = {path: len(value) // count for path, value in there.items() if _has_rows(value, count)}
+        frames = {times[path] for path in times if depends(there[path], latents)}
+        copied = {path for path in times if count > 1 and _in_equal_groups(there[path], times[path])}
+        found |= {path: 0 for path in times if times[path] == 1 or times[path] in frames or path in copied}
+        found |= dict.fromkeys(lists, 0)
     return found
+
+
+def _lists_of_rows(arguments: Mapping[str, Any], count: int) -> frozenset[str]:
+    """The lists of one tensor for each of `count` rows, as Z-Image's latents; not those of tensors that have rows."""
+    beside = {f"{BESIDE}.{name}": value for name, value in arguments.get(BESIDE, {}).items()}
+    of_rows = {
+        path for path, value in {**arguments, **beside}.items()
+        if isinstance(value, list) and len(value) == count > 1
+        and all(isinstance(each, Tensor) and len(each) != count for each in value)
+    }  # fmt: skip
+    return frozenset(of_rows)
+
+
+def _has_rows(value: Any, count: int) -> bool:
+    """Whether a value is a tensor of `count` rows, or of a multiple of them."""
+    return isinstance(value, Tensor) and value.dim() > 0 and len(value) > 0 and len(value) % count == 0
 
 
 def _in_equal_groups(value: Tensor, times: int) -> bool:

@@ -14,7 +14,7 @@ from nulltta.errors import InvalidValue
 from nulltta.models.findings import Findings
 from nulltta.models.recording import DenoiserCall, StepRecord
 from nulltta.models.steps import ObservedStep
-from nulltta.models.tree import leaves, replaced, rows_first, same
+from nulltta.models.tree import leaves, replaced, same
 
 BRANCH = "branch"
 """The name, in an embedding, of which branch it conditions: 0 for null, 1 for cond. Only there where it matters."""
@@ -43,7 +43,7 @@ class Shells:
         for cond in (True, False):
             first = cond != found.null_first  # whether this branch is the first half of the rows, or the first call
             call = step.calls[0] if found.joint or first else step.calls[1]
-            call = replace(call, arguments=rows_first(call.arguments, found.axes))
+            call = replace(call, arguments=found.by_latent(call.arguments))
             part = slice(None)
             if found.joint:
                 part = slice(0, batch) if first else slice(batch, 2 * batch)
@@ -62,7 +62,7 @@ class Shells:
         return pair[0], pair[1]
 
     def _require_same_arguments(self, step: StepRecord) -> None:
-        """Refuse an argument that the first call did not have, such as a mask that is left out where all is seen."""
+        """Refuse an argument that some calls only have, such as a mask that is left out where all is seen."""
         given = frozenset(
             path
             for call in step.calls
@@ -70,8 +70,8 @@ class Shells:
             if isinstance(value, Tensor)
         )
         self._given = self._given or given
-        if new := sorted(given - self._given):
-            raise InvalidValue(f"the denoiser is given '{new[0]}' for some texts only, which is not supported")
+        if some := sorted((given - self._given) | (self._given & self.found.rows) - given):
+            raise InvalidValue(f"the denoiser is given '{some[0]}' for some texts only, which is not supported")
 
     def filled(self, x: Tensor, step: ObservedStep, embedding: Mapping[str, Tensor | list[Tensor]]) -> DenoiserCall:
         """Return a call for latents (N, ...) in the model's layout, at a step, under an embedding of N rows.
@@ -92,8 +92,7 @@ class Shells:
         for path, value in step.inputs.items():
             new[path] = shell.repeated(path, value, count) if path in found.rows else value
         arguments = replaced(shell.arguments, new | self._others(embedding, count, shell))
-        arguments = rows_first(arguments, found.axes, back=True)
-        return DenoiserCall(step.component, arguments, None, shell.wires)
+        return DenoiserCall(step.component, found.as_called(arguments), None, shell.wires)
 
     def _others(self, embedding: Mapping[str, Any], count: int, shell: _Shell) -> dict[str, Any]:
         """The rows that depend on nothing, or on the branch alone."""

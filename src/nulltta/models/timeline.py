@@ -18,7 +18,7 @@ from nulltta.models.latents import first_latents
 from nulltta.models.recording import BESIDE, StepRecord, Watch, record
 from nulltta.models.steps import ObservedStep
 from nulltta.models.stock_call import StandIn, StockCall, zero_probe
-from nulltta.models.tree import leaves, rows_first, same
+from nulltta.models.tree import leaves, same
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ class _Watching:
     def on_step(self, index: int, step: StepRecord) -> Tensor:
         """Note one step and return zeros with a gradient for the next."""
         found = self.found
-        there = leaves(rows_first(step.calls[0].arguments, found.axes), found.rows)
+        there = leaves(found.by_latent(step.calls[0].arguments), found.rows)
         if index == 0:
             self.still = {k: v for k, v in there.items() if k not in found.latents and k not in found.moving}
             self.start = step.sample

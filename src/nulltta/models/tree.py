@@ -100,6 +100,22 @@ def rows_first(value: Any, axes: Mapping[str, int], back: bool = False) -> Any:
     return replaced(value, {path: there[path].movedim(*dims) for path, dims in moved.items()})
 
 
+def grouped(value: Any, frames: Mapping[str, int], back: bool = False) -> Any:
+    """A copy of nested containers in which one row of the tensors at some paths holds all frames of a latent.
+
+    Args:
+        value: the containers.
+        frames: by path, how many rows of a tensor belong to one latent.
+        back: do the reverse.
+    """
+    if not frames:
+        return value
+    there = leaves(value)
+    new = {path: there[path] for path in frames}
+    shaped = {path: rows.flatten(0, 1) if back else rows.unflatten(0, (-1, frames[path])) for path, rows in new.items()}
+    return replaced(value, shaped)
+
+
 def _walk(value: Any, stop: frozenset[str], prefix: str) -> Iterator[tuple[str, Any]]:
     items = None if prefix in stop else _items(value)
     if items is None:

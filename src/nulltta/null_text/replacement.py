@@ -99,7 +99,8 @@ class Replacement:
             arguments = bound(forward, args, kwargs)
             self.look(leaves(arguments)[self.clock])
             own = {path: alias.removeprefix(f"{BESIDE}.") for alias, path in self.aliases.items()}
-            guided = all(len(_get(arguments, own[path])) == 2 * self.batch for path in own)
+            times = {path: self.repeats.get(alias, 1) for alias, path in self.aliases.items()}
+            guided = all(len(_get(arguments, own[path])) == 2 * self.batch * times[path] for path in own)
             return forward(**(self._put(arguments, own) if guided else arguments))
 
         with_null.__wrapped__ = forward  # type: ignore[attr-defined]
