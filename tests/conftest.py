@@ -7,6 +7,7 @@ from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # on tiny tensors, more threads would be slower: in child processes too
+os.environ.setdefault("RAY_worker_niceness", "0")  # at Ray's own low priority they would starve beside other tests
 
 import pytest
 import torch

@@ -25,6 +25,8 @@ from nulltta.null_text.fitted import FittedNullText
 DIVIDED, MULTIPLIED = ("scale", "reward_weight"), ("temperature", "regularisation")
 """Settings in the unit of the reward; they are stored as if the target's standard deviation over plain samples were
 1."""
+RUNS = "runs"
+"""A setting of Null-TTA: the number of runs that share the budget equally, of which the best image is kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,13 +138,15 @@ def _null_tta(method: str = "null-tta", tuned_as: str = "null-tta", **changes: A
     """Return Null-TTA or a variant, with the settings of `tuned_as` except for some changes."""
 
     def make(budget: int, task: ContenderTask) -> Arm:
-        config = replace(task.config, **{**task.of(tuned_as), **changes}).resolved(differentiable=task.differentiable)
+        settings = {**task.of(tuned_as), **changes}
+        runs = settings.pop(RUNS, 1)
+        config = replace(task.config, **settings).resolved(differentiable=task.differentiable)
         if config.gradient != "autograd" and "reward_weight" in task.of(tuned_as):
             config = replace(config, reward_weight=config.weights[0] / 2)  # as published: 50 instead of 100
         second = _second_pass(method, config)
-        if budget <= second:
+        if budget // runs <= second:
             raise InvalidValue(f"of {budget} evaluations does not cover the {second} of a second pass", "budget")
-        return _arm(method, replace(task, config=filled(config, budget - second)))
+        return replace(_arm(method, replace(task, config=filled(config, budget // runs - second))), samples=runs)
 
     return make
 
