@@ -100,6 +100,7 @@ def test_the_priors_weight_is_that_of_the_consistency_term_unless_given() -> Non
         ("paper", {"kl_weight": 0, "inner_steps": (5, 5), "annealing": 0.1}, "annealing", "without a regulariser"),
         ("paper", {"guidance": "cfg+nag", "nag_scale": 0}, "nag_scale", "at 0 that is cfg"),
         ("4-step", {"nag_scale": 0, "inner_steps": (0, 0), "nag_tau": 3.0}, "nag_tau", "NAG's scale is 0"),
+        ("paper", {"inner_steps": (0, 1), "annealing": 0.001}, "inner_steps", "come to none at every optimised"),
         ("paper", {"optimise_between": (0.1, 0.101)}, "optimise_between", "covers none of the 100 denoising steps"),
     ],
 )

@@ -28,8 +28,7 @@ from nulltta.config import NullTTAConfig
 from nulltta.contracts import GuidedModel, OnStep, Outcome, Reward, Step, Stream
 from nulltta.display.notebook import ShownPicture, pictures_html
 from nulltta.display.progress import watched
-from nulltta.embedded.grammar import unknown_words
-from nulltta.embedded.worlds import draws_emoji
+from nulltta.embedded.worlds import WORLDS
 from nulltta.errors import InvalidValue, out_of_memory_as_error
 from nulltta.images import to_pil
 from nulltta.models import load_model
@@ -366,18 +365,13 @@ def as_result(problem: Problem, outcome: Outcome, trace: Sequence[Step]) -> Resu
 
 
 def _warn_of_unknown_words(model: GuidedModel, prompts: Sequence[str]) -> None:
-    """Warn of words that the embedded model never saw: it draws something else in their place."""
-    if not draws_emoji(model.name):
+    """Warn of words that a model of our own never saw: it draws something else in their place."""
+    if (world := WORLDS.get(model.name)) is None:
         return
-    unknown = dict.fromkeys(
-        word for prompt in prompts if not isinstance(prompt, EncodedPrompt) for word in unknown_words(prompt)
-    )
-    if unknown:
-        warnings.warn(
-            f"the embedded model does not know {', '.join(map(repr, unknown))}: it draws emoji on plain "
-            "backgrounds, as in 'a fox on a blue background, noto style'",
-            stacklevel=3,
-        )
+    texts = [prompt for prompt in prompts if not isinstance(prompt, EncodedPrompt)]
+    if unknown := dict.fromkeys(word for text in texts for word in world.unknown_words(text)):
+        named = ", ".join(map(repr, unknown))
+        warnings.warn(f"the {model.name} model does not know {named}: it draws {world.draws}", stacklevel=3)
 
 
 def _initial_latents(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from nulltta.config.annealing import annealing_coefficient, inner_step_count
 from nulltta.errors import InvalidValue
 
 if TYPE_CHECKING:
@@ -98,6 +99,8 @@ def defeating(config: NullTTAConfig, method: str | None = None, *, started: bool
         found["learning_rate"] = f"must be above 0: at 0 the inner steps move nothing; {instead}"
     if config.weights[0] == 0 and not started:  # from another start the regularisers lead back to φ
         found["reward_weight"] = f"must be above 0: at 0 the inner steps raise no reward; {instead}"
+    if config.optimised_steps and not _most_inner_steps(config):
+        found["inner_steps"] = "come to none at every optimised denoising step, as annealing rounds them: raise them"
     if not config.optimised_steps:
         steps = config.num_inference_steps
         found["optimise_between"] = f"covers none of the {steps} denoising steps: widen it, {instead}"
@@ -106,6 +109,12 @@ def defeating(config: NullTTAConfig, method: str | None = None, *, started: bool
                 f"of {steps} leaves none to optimise: take more, or widen the share of them (optimise_between)"
             )
     return found
+
+
+def _most_inner_steps(config: NullTTAConfig) -> int:
+    """Return n_i of the last optimised denoising step, which takes most inner steps."""
+    gamma = annealing_coefficient(config.annealing, config.num_inference_steps)
+    return inner_step_count(config.optimised_steps[-1], gamma, config.inner_steps)
 
 
 def given_in_vain(

@@ -48,6 +48,8 @@ class World:
         test_prompts: n -> n prompts to report on.
         renders: (prompt, n) -> n true pictures of what a prompt states, (n, 3, H, W) in [0, 1].
         kind: prompt -> the kind that it is of, such as "count".
+        draws: all that the model draws, with an example of a prompt.
+        unknown_words: prompt -> the words in it that the model never saw.
         distilled: a folder with a LoRA that distils the pipeline to few steps, and its scheduler; None for none.
         distil: the command that trains it.
         tuning_prompts: n -> n prompts of all kinds to choose settings on, none of which is a test prompt.
@@ -62,6 +64,8 @@ class World:
     tuning_prompts: Callable[[int], list[str]]
     renders: Callable[[str, int], Tensor]
     kind: Callable[[str], str]
+    draws: str
+    unknown_words: Callable[[str], list[str]]
     distilled: Path | None = None
     distil: str = ""
 
@@ -142,6 +146,8 @@ EMOJI = World(
     tuning_prompts=grammar.tuning_prompts,
     renders=_emoji_renders,
     kind=grammar.kind,
+    draws="emoji on plain backgrounds, as in 'a fox on a blue background, noto style'",
+    unknown_words=grammar.unknown_words,
 )
 SCENES = World(
     weights=scenes.WEIGHTS,
@@ -157,6 +163,8 @@ SCENES = World(
     tuning_prompts=scenes_prompts.tuning_prompts,
     renders=_scenes_renders,
     kind=lambda prompt: scenes_grammar.parse(prompt).category,
+    draws=f"plain shapes only, as in {scenes_grammar.EXAMPLES}",
+    unknown_words=scenes_grammar.unknown_words,
 )
 WORLDS: Mapping[str, World] = {
     "embedded": EMOJI,

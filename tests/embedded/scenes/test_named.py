@@ -33,6 +33,14 @@ def test_the_model_is_aligned_with_its_own_scorer(scenes: nulltta.GuidedModel) -
     assert result.images.shape == (1, 3, 64, 64)
 
 
+def test_a_prompt_of_another_world_is_announced(scenes: nulltta.GuidedModel) -> None:
+    config = nulltta.NullTTAConfig.preset("scenes", num_inference_steps=2)
+    with pytest.warns(
+        UserWarning, match="the scenes model does not know 'fox': it draws plain shapes only, as in 'a r"
+    ):
+        nulltta.align(scenes, "a red fox to the left of two stars", "brightness", config=config, method="plain")
+
+
 def test_a_run_measures_by_the_held_out_scorers_and_the_facts(scenes: nulltta.GuidedModel) -> None:
     measures = held_out_measures(scenes)
     assert list(measures) == ["scenes-conv", "scenes-questions", "facts"]

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -103,6 +104,12 @@ def words() -> tuple[str, ...]:
     """Return every word that a caption can hold, sorted: the whole words of the tokenizer."""
     forms = [form for shape in SHAPES for form in (shape, _plural(shape))]
     return tuple(sorted({*" ".join(RELATIONS).split(), *NUMBERS, "an", "one", "and", "of", *COLOURS, *forms}))
+
+
+def unknown_words(text: str) -> list[str]:
+    """Return the words of a text that no prompt of this world contains, in lower case, each once."""
+    known = {"to", "the", *words()}
+    return [word for word in dict.fromkeys(re.findall(r"\w+", text.lower())) if word not in known]
 
 
 def parse(prompt: str) -> Claim:
