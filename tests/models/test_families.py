@@ -71,6 +71,15 @@ def test_a_video_is_scored_by_the_mean_over_its_frames(tmp_path: Path) -> None:
     assert torch.equal(some, model.decode(x0)[:, [0, 4]])
 
 
+@pytest.mark.parametrize(("asked", "drawn"), [(3, 1), (7, 5)])
+def test_frames_that_the_pipeline_rounds_in_silence_are_refused(asked: int, drawn: int, tmp_path: Path) -> None:
+    case = FAMILIES["wan"]
+    pipeline = case.load(case.save(tmp_path / "model")).pipeline
+    model = nulltta.load_model(pipeline, **{**case.call, "num_frames": asked})
+    with pytest.raises(NullTTAError, match=f"num_frames cannot be {asked}: the pipeline draws {drawn} instead"):
+        model.encode(["a cat"], [""])
+
+
 def test_a_family_of_two_denoisers_is_compiled_where_it_has_one(tmp_path: Path) -> None:
     model: Any = nulltta.load_model(save_wan(tmp_path / "model"), device="cpu", compile=True, **FAMILIES["wan"].call)
     assert model.pipeline.transformer_2 is None

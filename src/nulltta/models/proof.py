@@ -90,7 +90,8 @@ def prove_decoder(stock: StockCall, found: Findings, decoder: Decoder, steps: in
 def _require_size(stock: StockCall, images: Tensor) -> None:
     """Refuse a size, or a number of frames, that the pipeline rounds to another in silence.
 
-    A decoder that enlarges less than its pipeline's class assumes draws a whole fraction of the size: no rounding.
+    A decoder that enlarges less than its pipeline's class assumes draws a whole fraction of the size: no rounding. A
+    single frame is a fraction of any number, and what too few frames are rounded to.
     """
     shape = tuple(images.shape[1:])
     if shape[-3] == 4:
@@ -103,7 +104,8 @@ def _require_size(stock: StockCall, images: Tensor) -> None:
     drawn = {"height": images.shape[-2], "width": images.shape[-1]}
     drawn |= {"num_frames": images.shape[1]} if images.dim() == 5 else {}
     for name, actual in drawn.items():
-        if (asked := stock.options.get(name)) is not None and asked % actual:
+        asked = stock.options.get(name)
+        if asked is not None and (asked % actual or actual == 1 < asked):
             raise InvalidValue(f"cannot be {asked}: the pipeline draws {actual} instead", field=name)
 
 
