@@ -15,7 +15,7 @@ from nulltta import NullTTAConfig, NullTTAError, align, load_model
 from nulltta.algorithm.budget import spent
 from nulltta.benchmark.counting import counted
 from nulltta.models.attention import AttentionGuidance, guided
-from nulltta.models.nag import with_guidance
+from nulltta.models.nag import tokens_of, with_guidance
 from nulltta.testing import ModelContract
 
 from ..tiny_families import FAMILIES
@@ -245,7 +245,43 @@ def test_a_run_costs_the_evaluations_that_its_budget_counts(sd: Any, guidance: A
     align(sd, "a cat", "brightness", config=config)  # the first run also finds out where the image is
     with counted(sd) as found:
         align(sd, "a cat", "brightness", config=config)
-    assert found.total == spent(config)
+    assert found.total == spent(config, crossed=True) < spent(config)
+
+
+def _loaded(name: str, folder: Path) -> Any:
+    if name in FAMILIES:
+        return FAMILIES[name].load(FAMILIES[name].save(folder / name))
+    pipeline, call = next(case for case in PIPELINES if case.name == name).load(folder)
+    return load_model(pipeline, **call)
+
+
+@pytest.mark.parametrize(
+    ("name", "crossed"),
+    [("sd", True), ("sdxl", True), ("StableDiffusionControlNetPipeline", True), ("pixart", False), ("flux", False)],
+)
+def test_where_cross_attention_alone_reads_texts_one_branch_gives_what_two_halves_give(
+    name: str, crossed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prediction and gradient; a model with text streams, or that changes the text first, takes two halves."""
+    model = _loaded(name, tmp_path)
+    nag = with_guidance(model, NAG)
+    _, null, x, step = _inputs(nag, batch=1)
+    assert nag.crossed(null) is crossed
+    text = next(iter(tokens_of(null)))
+    leaf = (null[text] + 0.05 * _random(*null[text].shape, seed=1)).requires_grad_()
+    found = []
+    for halves in (False, True):
+        if halves:
+            monkeypatch.setattr("nulltta.models.attention._reads", lambda *_: False)
+            model.attended.clear()
+        with counted(model) as evaluations:
+            prediction = nag.predict(x, step, {**null, text: leaf})
+        # Two halves first find the image's tokens anew, by two evaluations of two rows.
+        assert evaluations.forward == (6 if halves else 1 if crossed else 2)
+        found.append((prediction, torch.autograd.grad(prediction.square().sum(), leaf)[0]))
+    (ours, gradient), (expected, slope) = found
+    torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(gradient, slope, rtol=1e-3, atol=1e-5 * float(slope.abs().max()))
 
 
 @pytest.mark.parametrize(

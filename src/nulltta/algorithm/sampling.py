@@ -92,7 +92,7 @@ def null_tta(problem: Problem) -> Stream:
     p, cfg, s = problem, problem.config, problem.config.guidance_scale
     K, release = cfg.num_particles, cfg.conventions == "release"
     gamma = schedules.annealing_coefficient(cfg.annealing, cfg.num_inference_steps)
-    counts, steps = planned(cfg, started=p.start is not None), p.schedule()
+    counts, steps = planned(cfg, started=p.start is not None, crossed=p.model.crossed(p.null)), p.schedule()
     _refuse_idle_tilt(p, counts, steps)
     ascent = _start_ascent(p)
     start = p.start or (lambda _: p.null)

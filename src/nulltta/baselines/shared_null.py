@@ -28,7 +28,8 @@ def shared_null(problem: Problem) -> Stream:
             "bounds each step's own null text, and this method has one for all: leave it out", "kl_target"
         )
     learnt = (yield from null_tta(problem)).nulls
-    optimised = [null for null, n in zip(learnt, planned(problem.config), strict=True) if n]
+    counts = planned(problem.config, crossed=problem.model.crossed(problem.null))
+    optimised = [null for null, n in zip(learnt, counts, strict=True) if n]
     frozen = replace(problem.config, inner_steps=(0, 0), budget=0, noise_tilt=0.0)
     shared = mean(optimised or learnt)
     return (yield from null_tta(replace(problem, start=lambda _: shared, config=frozen)))

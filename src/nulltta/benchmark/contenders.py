@@ -40,6 +40,7 @@ class ContenderTask:
         unit: the standard deviation of the reward over plain samples of the tuning prompts.
         differentiable: whether the reward gives a gradient.
         settings: each contender's own settings, as tuned, in `unit`s; see `DIVIDED`.
+        crossed: whether the model takes one branch for a prediction under NAG (`GuidedModel.crossed`).
         fitted: files that `nulltta fit` or `studies/hyper_noise.py` wrote, of which the contenders take those that were
             learnt for the target.
     """
@@ -49,6 +50,7 @@ class ContenderTask:
     unit: float = 1.0
     differentiable: bool = True
     settings: Mapping[str, MethodSettings] = field(default_factory=dict)
+    crossed: bool = False
     fitted: Sequence[str] = ()
 
     def of(self, name: str) -> dict[str, Any]:
@@ -89,10 +91,11 @@ def in_unit(settings: MethodSettings, unit: float) -> dict[str, Any]:
     return found
 
 
-def filled(config: NullTTAConfig, budget: int) -> NullTTAConfig:
+def filled(config: NullTTAConfig, budget: int, *, crossed: bool = False) -> NullTTAConfig:
     """Return the configuration with as many inner steps as a budget allows.
 
-    n_min and n_max are multiplied until they exceed the budget, and then cut to it in proportion.
+    n_min and n_max are multiplied until they exceed the budget, and then cut to it in proportion. `crossed` is as for
+    `NullTTAConfig.branches`.
 
     Raises:
         InvalidValue: if the budget does not cover one inner step, or if there are none to multiply.
@@ -101,10 +104,10 @@ def filled(config: NullTTAConfig, budget: int) -> NullTTAConfig:
     if n_max == 0:
         raise InvalidValue("(0, 0) cannot be multiplied to fill a budget", field="inner_steps")
     times = 1
-    while spent(replace(config, inner_steps=(n_min * times, n_max * times), budget=0)) < budget:
+    while spent(replace(config, inner_steps=(n_min * times, n_max * times), budget=0), crossed=crossed) < budget:
         times += 1
     config = replace(config, inner_steps=(n_min * times, n_max * times), budget=budget)
-    if spent(config) == spent(replace(config, inner_steps=(0, 0))):
+    if spent(config, crossed=crossed) == spent(replace(config, inner_steps=(0, 0)), crossed=crossed):
         raise InvalidValue(f"of {budget} denoiser evaluations leaves no inner step beside the candidates", "budget")
     return config
 
@@ -124,7 +127,7 @@ def _counted(method: str, cost: Cost) -> MakeArm:
         settings = {name: value for name, value in found.items() if name in own}
         changes = {name: value for name, value in found.items() if name not in own}
         task = replace(task, config=replace(task.config.without_null_text(), **changes))
-        branches, _ = task.config.branches
+        branches, _ = task.config.branches(crossed=task.crossed)
         each, once = cost.of(replace(published, **settings), task.config.num_inference_steps, branches)
         n = _count(method, budget, each, once)
         if cost.count is None:
@@ -146,7 +149,10 @@ def _null_tta(method: str = "null-tta", tuned_as: str = "null-tta", **changes: A
         second = _second_pass(method, config)
         if budget // runs <= second:
             raise InvalidValue(f"of {budget} evaluations does not cover the {second} of a second pass", "budget")
-        return replace(_arm(method, replace(task, config=filled(config, budget // runs - second))), samples=runs)
+        return replace(
+            _arm(method, replace(task, config=filled(config, budget // runs - second, crossed=task.crossed))),
+            samples=runs,
+        )
 
     return make
 
@@ -167,7 +173,7 @@ def _selection(budget: int, task: ContenderTask) -> Arm:
     """Return Null-TTA without inner steps: the whole budget goes into candidates."""
     tuned = {name: value for name, value in task.of("null-tta").items() if name in ("num_inference_steps", "eta")}
     config = replace(task.config.without_null_text(), **{**tuned, "inner_steps": (0, 0), "noise_tilt": 0.0})
-    branches, _ = config.branches
+    branches, _ = config.branches(crossed=task.crossed)
     config = replace(config, num_particles=_count("selection", budget, each=branches * config.num_inference_steps))
     return _arm("null-tta", replace(task, config=config.resolved(differentiable=task.differentiable)))
 

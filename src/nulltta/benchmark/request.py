@@ -22,6 +22,7 @@ from nulltta.config import NullTTAConfig
 from nulltta.contracts import GuidedModel
 from nulltta.embedded.worlds import WORLDS
 from nulltta.errors import InvalidValue, NullTTAError, blaming
+from nulltta.models.nag import with_guidance
 from nulltta.rewards.expression import names, parse
 
 UNIT_PROMPTS = 24
@@ -200,16 +201,18 @@ def _tasks(request: BenchmarkRequest, model: GuidedModel) -> list[ContenderTask]
     if request.trade_off:
         scale |= units.scales(model, units.trade_off(request.trade_off, request.weights, scale), tuning, config)
     return [
-        replace(_task(target, unit, config), fitted=request.fitted)
+        replace(_task(model, target, unit, config), fitted=request.fitted)
         for target, (_, unit) in scale.items()
         if target not in request.trade_off or target in request.targets
     ]
 
 
-def _task(target: str, unit: float, config: NullTTAConfig) -> ContenderTask:
+def _task(model: GuidedModel, target: str, unit: float, config: NullTTAConfig) -> ContenderTask:
     """Return the task of a target whose scale is known."""
-    differentiable = rewards.load(target).differentiable
-    return ContenderTask(config=config, target=target, unit=unit, differentiable=differentiable)
+    differentiable, guided = rewards.load(target).differentiable, with_guidance(model, config)
+    _, null = guided.encode(["a picture"], [""])
+    crossed = guided.crossed(null)
+    return ContenderTask(config=config, target=target, unit=unit, differentiable=differentiable, crossed=crossed)
 
 
 def measured_task(
@@ -221,7 +224,7 @@ def measured_task(
 ) -> ContenderTask:
     """Return the task of one target, after measuring its scale on the tuning prompts."""
     _, unit = units.scales(model, [target], tuning[:UNIT_PROMPTS], config)[target]
-    return replace(_task(target, unit, config), settings=settings)
+    return replace(_task(model, target, unit, config), settings=settings)
 
 
 def _arm(name: str, budget: str, task: ContenderTask, request: BenchmarkRequest, model: GuidedModel) -> Arm:

@@ -184,12 +184,19 @@ class NullTTAConfig:
         if self.noise_tilt and self.eta == 0:
             raise InvalidValue("must be 0 at eta 0, where no step draws noise", "noise_tilt")
 
-    @property
-    def branches(self) -> tuple[int, int]:
-        """The denoiser branches of a guided prediction, and those of them that φ' conditions."""
+    def branches(self, *, crossed: bool = False) -> tuple[int, int]:
+        """Return the denoiser branches of a guided prediction, and those of them that φ' conditions.
+
+        Args:
+            crossed: whether the model reads texts by cross-attention alone, so that NAG takes one branch instead of two
+                (`GuidedModel.crossed`).
+        """
+        if self.guidance == "cfg":
+            return 2, 1
         if self.guidance == "nag" and self.nag_scale == 0:
             return 1, 0
-        return {"cfg": (2, 1), "nag": (2, 2), "cfg+nag": (3, 3)}[self.guidance]
+        count = (1 if crossed else 2) + (self.guidance == "cfg+nag")
+        return count, count
 
     def negatives(self, prompts: Sequence[PromptT], given: Sequence[NegativeT]) -> list[PromptT | NegativeT]:
         """Return the texts of φ: the negative prompts that were given, and by `nag_null` the prompts for empty ones."""

@@ -115,6 +115,15 @@ class GuidedModel(ABC):
         """Combine the two branches' predictions. Default: classifier-free guidance, ε̃ = ε(φ) + s·(ε(c) − ε(φ))."""
         return null + scale * (cond - null)
 
+    def crossed(self, null: Embedding) -> bool:  # noqa: ARG002
+        """Whether `predicts_guided` takes one branch of the denoiser for the prompt and the null text, as it does where
+        texts are read by cross-attention alone. Default: it takes two.
+
+        Args:
+            null: φ, first dimension B.
+        """
+        return False
+
     @abstractmethod
     def predict_x0(self, x: Tensor, prediction: Tensor, step: NoiseStep) -> Tensor:
         """Return x̂0, Tweedie's estimate of the clean latent, (N, C, h, w)."""
@@ -225,6 +234,9 @@ class ModelWrapper(GuidedModel):
 
     def guide(self, null: Tensor, cond: Tensor, scale: float) -> Tensor:
         return self.model.guide(null, cond, scale)
+
+    def crossed(self, null: Embedding) -> bool:
+        return self.model.crossed(null)
 
     def predict_x0(self, x: Tensor, prediction: Tensor, step: NoiseStep) -> Tensor:
         return self.model.predict_x0(x, prediction, step)

@@ -5,6 +5,10 @@ attention module, Z⁺ and Z⁻ are the outputs of the same image token in the t
 Both are replaced by the guided Z, so that the two halves share one image stream while each keeps a text stream of its
 own. The modules' processors are neither replaced nor read: hooks take Z where it leaves them, so that rotary
 embeddings, masks, query and key norms, LoRA layers and IP-Adapters are whatever the pipeline has.
+
+Where texts are read by cross-attention alone, as in the UNets of Stable Diffusion, there is no text stream, and the two
+halves differ within those modules only. There a batch holds each latent once, and only these modules see it twice, so
+that a guided prediction costs little more than one without guidance.
 """
 
 from __future__ import annotations
@@ -65,6 +69,20 @@ ImageTokens = Mapping[nn.Module, Tensor]
 """By attention module, which tokens of its `hidden_states` belong to the image: (tokens,), boolean."""
 
 
+@dataclass(frozen=True, slots=True)
+class Attended:
+    """Where a denoiser's attention takes the image from, and the text.
+
+    Attributes:
+        image: which tokens are guided.
+        crossed: whether the text is read by cross-attention alone, as the denoiser was given it; then `image` has the
+            modules that read it, and no others.
+    """
+
+    image: ImageTokens
+    crossed: bool
+
+
 def attention_modules(networks: Iterable[nn.Module]) -> list[nn.Module]:
     """Return the networks' attention modules, in the order in which they are defined."""
     from diffusers.models.attention import AttentionModuleMixin
@@ -91,13 +109,48 @@ def guided(networks: Iterable[nn.Module], image: ImageTokens, guidance: Attentio
         yield
 
 
+@contextmanager
+def guided_across(
+    networks: Iterable[nn.Module], image: ImageTokens, guidance: AttentionGuidance, null: Tensor
+) -> Iterator[None]:
+    """Guide what this thread evaluates of networks that read texts by cross-attention alone, on the prompts' batch.
+
+    Args:
+        networks: the denoisers, evaluated under the prompts' texts.
+        image: the modules that read texts, of which all tokens are guided.
+        guidance: Z of Z⁺ and Z⁻.
+        null: the null texts (N, tokens, width).
+    """
+    networks, mine = list(networks), threading.get_ident()
+
+    def doubled(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if threading.get_ident() != mine:
+            return None
+        hidden, text = args[0] if args else kwargs["hidden_states"], kwargs["encoder_hidden_states"]
+        both = {"hidden_states": torch.cat([hidden, hidden]), "encoder_hidden_states": torch.cat([text, null.to(text)])}
+        return (), kwargs | both
+
+    def halved(_: nn.Module, __: Any, output: Tensor) -> Tensor | None:
+        return output[: len(output) // 2] if threading.get_ident() == mine else None
+
+    with guided(networks, image, guidance), ExitStack() as undo:
+        for module in image:
+            undo.callback(module.register_forward_pre_hook(doubled, with_kwargs=True).remove)
+            undo.callback(module.register_forward_hook(halved).remove)
+        yield
+
+
 Evaluate = Callable[[Surrounding], Tensor]
 """Evaluates a denoiser within a context and returns its prediction (2N, ...)."""
 
 
 def find_image_tokens(
-    networks: Iterable[nn.Module], guidance: AttentionGuidance, latents_differ: Evaluate, texts_differ: Evaluate
-) -> ImageTokens:
+    networks: Iterable[nn.Module],
+    guidance: AttentionGuidance,
+    latents_differ: Evaluate,
+    texts_differ: Evaluate,
+    texts: Tensor | None,
+) -> Attended:
     """Find the tokens that depend on the latents and do not depend on the text except through guided attention.
 
     Args:
@@ -105,17 +158,24 @@ def find_image_tokens(
         guidance: Z of Z⁺ and Z⁻.
         latents_differ: evaluates a batch whose halves have the same text and different latents.
         texts_differ: evaluates a batch whose halves have the same latents and different texts.
+        texts: what `texts_differ` gives the denoiser as its only argument with texts, (2, tokens, width); None where
+            it gives it several.
 
     Raises:
         InvalidValue: if the text reaches the image in another way than through attention.
     """
     networks, moved, image = list(networks), dict[nn.Module, Tensor](), dict[nn.Module, Tensor]()
+    readers, others = set[nn.Module](), set[nn.Module]()
 
-    def note_moved(module: nn.Module, hidden: Tensor) -> None:
+    def note_moved(module: nn.Module, hidden: Tensor, given: Mapping[str, Any]) -> None:  # noqa: ARG001
         moved[module] = _differing(hidden)
 
-    def note_image(module: nn.Module, hidden: Tensor) -> None:
+    def note_image(module: nn.Module, hidden: Tensor, given: Mapping[str, Any]) -> None:
         image[module] = moved[module] & ~_differing(hidden)
+        if _reads(given, texts):
+            readers.add(module)
+        if not (bool(image[module].all()) and (_reads(given, texts) or not given)):
+            others.add(module)
 
     @contextmanager
     def probing() -> Iterator[None]:
@@ -129,7 +189,17 @@ def find_image_tokens(
             "must be cfg for this model: its text reaches the image in another way than through attention",
             field="guidance",
         )
-    return {module: tokens for module, tokens in image.items() if bool(tokens.any())}
+    if readers and not others:
+        return Attended({module: image[module] for module in readers}, crossed=True)
+    return Attended({module: tokens for module, tokens in image.items() if bool(tokens.any())}, crossed=False)
+
+
+def _reads(given: Mapping[str, Any], texts: Tensor | None) -> bool:
+    """Whether an attention module is given the texts as the denoiser was given them, and nothing else."""
+    text = given.get("encoder_hidden_states")
+    if texts is None or len(given) != 1 or not isinstance(text, Tensor):
+        return False
+    return torch.equal(text, texts.to(text))
 
 
 def randomised(tokens: Tensor, generator: torch.Generator) -> Tensor:
@@ -140,13 +210,19 @@ def randomised(tokens: Tensor, generator: torch.Generator) -> Tensor:
 
 
 @contextmanager
-def _watched(networks: Iterable[nn.Module], seen: Callable[[nn.Module, Tensor], None]) -> Iterator[None]:
-    """Call `seen` with every attention module that this thread evaluates and its `hidden_states`."""
+def _watched(
+    networks: Iterable[nn.Module], seen: Callable[[nn.Module, Tensor, Mapping[str, Any]], None]
+) -> Iterator[None]:
+    """Call `seen` with every attention module that this thread evaluates, its `hidden_states` and all else that it is
+    given, by name."""
     networks, mine = list(networks), threading.get_ident()
 
     def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if threading.get_ident() == mine:
-            seen(module, kwargs["hidden_states"] if "hidden_states" in kwargs else args[0])
+        if threading.get_ident() != mine:
+            return
+        given = {str(place): value for place, value in enumerate(args)} | kwargs
+        hidden = given.pop("hidden_states") if "hidden_states" in given else given.pop("0")
+        seen(module, hidden, {name: value for name, value in given.items() if value is not None})
 
     with ExitStack() as undo:
         _uncompiled(networks, undo)

@@ -19,7 +19,14 @@ from torch import Tensor, nn
 from nulltta.config import NullTTAConfig
 from nulltta.contracts import Embedding, GuidedModel, ModelWrapper, NoiseStep
 from nulltta.errors import InvalidValue
-from nulltta.models.attention import AttentionGuidance, ImageTokens, find_image_tokens, guided, randomised
+from nulltta.models.attention import (
+    Attended,
+    AttentionGuidance,
+    find_image_tokens,
+    guided,
+    guided_across,
+    randomised,
+)
 from nulltta.models.frozen import Surrounding, surrounded
 from nulltta.models.observed import ObservedModel
 from nulltta.models.shells import BRANCH, LENGTH
@@ -64,7 +71,8 @@ class AttentionGuided(ModelWrapper):
     """An observed model whose prediction of the null branch is guided already, inside attention.
 
     The prompt's and the null text's conditionings are the two halves of one batch, so that a prediction costs two
-    denoiser branches; with classifier-free guidance on top it costs three.
+    denoiser branches. Where texts are read by cross-attention alone, it costs one (`attention.guided_across`).
+    Classifier-free guidance on top costs one more.
 
     Pooled embeddings reach the image outside attention, so that they are the prompt's in both halves. They are part of
     φ' only where classifier-free guidance is applied on top.
@@ -99,11 +107,25 @@ class AttentionGuided(ModelWrapper):
         cond, null = _parted(embedding)
         if self.guidance.scale == 0:
             return self._with_scale(x, step, null, self.model.predict(x, step, cond))
-        both = _joined(cond, cond | tokens_of(null))
-        image = self._image_tokens(x, step, both)
-        around = partial(guided, self.model.networks, image, self.guidance)
-        prediction = self._predict(torch.cat([x, x]), step, both, around)[: len(x)]
+        both, networks = _joined(cond, cond | tokens_of(null)), self.model.networks
+        found = self._attended(x, step, both)
+        if found.crossed:
+            text = null[next(iter(tokens_of(null)))]
+            with surrounded(partial(guided_across, networks, found.image, self.guidance, text)):
+                prediction = self.model.predict(x, step, cond)
+        else:
+            around = partial(guided, networks, found.image, self.guidance)
+            prediction = self._predict(torch.cat([x, x]), step, both, around)[: len(x)]
         return self._with_scale(x, step, null, prediction)
+
+    def crossed(self, null: Embedding) -> bool:
+        """Whether the guided prediction takes one branch, as found for these texts."""
+        if self.guidance.scale == 0:
+            return False
+        cond, null = _parted({name: tensor[:1] for name, tensor in null.items()})
+        steps = self.model.found.steps
+        x = self.model.first_latents(1, torch.Generator().manual_seed(0), steps).to(next(iter(cond.values())).device)
+        return self._attended(x, self.model.schedule(steps)[0], _joined(cond, cond | tokens_of(null))).crossed
 
     def guide(self, null: Tensor, cond: Tensor, scale: float) -> Tensor:  # noqa: ARG002 - it is guided already
         """The prediction of the null branch as it is."""
@@ -126,33 +148,34 @@ class AttentionGuided(ModelWrapper):
         with surrounded(around):
             return self.model.predict_together(x, step, both)
 
-    def _image_tokens(self, x: Tensor, step: NoiseStep, both: Embedding) -> ImageTokens:
-        """Return which tokens of each attention module belong to the image, found once for texts of one length."""
+    def _attended(self, x: Tensor, step: NoiseStep, both: Embedding) -> Attended:
+        """Return what is guided of each attention module, found once for texts of one length."""
         assert isinstance(step, ObservedStep)
         shapes = tuple(
             (name, int(tensor.max()) if name.endswith(LENGTH) else tuple(tensor.shape[1:]))
             for name, tensor in both.items()
         )
         key = ref(getattr(self.pipeline, step.component)), tuple(x.shape[1:]), shapes
-        found = self.model.image_tokens
+        found = self.model.attended
         if key not in found:
             with torch.no_grad():
-                found[key] = self._find_image_tokens(x, step, both)
+                found[key] = self._find(x, step, both)
         return found[key]
 
-    def _find_image_tokens(self, x: Tensor, step: NoiseStep, both: Embedding) -> ImageTokens:
+    def _find(self, x: Tensor, step: NoiseStep, both: Embedding) -> Attended:
         """Find the image tokens by two evaluations of one row per half with random texts, which are the halves' own in
         the second and one text in the first."""
         x, generator = x[:1], torch.Generator().manual_seed(0)
         firsts = {name: torch.stack([tensor[0], tensor[len(tensor) // 2]]) for name, tensor in both.items()}
         texts = {name: randomised(tensor, generator) for name, tensor in firsts.items()}
         one_text = {name: _halves_alike(name, tensor) for name, tensor in texts.items()}
-        others = torch.randn(x.shape, generator=generator).to(x)
+        others, read = torch.randn(x.shape, generator=generator).to(x), list(tokens_of(texts))
         return find_image_tokens(
             self.model.networks,
             self.guidance,
             lambda around: self._predict(torch.cat([x, others]), step, one_text, around),
             lambda around: self._predict(torch.cat([x, x]), step, texts, around),
+            texts[read[0]] if len(read) == 1 else None,
         )
 
 

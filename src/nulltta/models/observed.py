@@ -16,7 +16,7 @@ from nulltta.contracts import Embedding, GuidedModel, NoiseStep
 from nulltta.errors import InvalidValue, first_line
 from nulltta.images import digest
 from nulltta.models import conditioning, distilled, guidance, observation, prompts, proof
-from nulltta.models.attention import ImageTokens
+from nulltta.models.attention import Attended
 from nulltta.models.checks import refuse_unusable, require_call
 from nulltta.models.complaints import is_theirs, their_errors_in_words
 from nulltta.models.conditioning import Conditioning, alike, lacks_text_encoder
@@ -56,7 +56,7 @@ class ObservedModel(StepwiseModel):
         recompute: whether the denoisers' activations are recomputed in the backward pass instead of being stored.
         recompute_decoder: whether the decoder's are too.
         scored_frames: of a video, how many frames `decode` returns, evenly spaced; None for all.
-        image_tokens: which tokens of its attention modules belong to the image, as far as `nag` has found out.
+        attended: what of its attention modules is guided, as far as `nag` has found out.
     """
 
     def __init__(self, pipeline: Any, name: str, call: Mapping[str, Any] | None = None, null: str = "text") -> None:
@@ -72,7 +72,7 @@ class ObservedModel(StepwiseModel):
         self._shells: Any = None
         self._timelines: dict[Any, Timeline] = {}
         self._frozen: dict[str, Frozen] = {}
-        self.image_tokens: dict[Any, ImageTokens] = {}
+        self.attended: dict[Any, Attended] = {}
         self.recompute = self.recompute_decoder = False
 
     # What is observed

@@ -17,7 +17,14 @@ from torch import Tensor
 
 from nulltta.errors import DoesNotFit, InvalidValue
 from nulltta.models import load_model
-from nulltta.models.attention import AttentionGuidance, ImageTokens, find_image_tokens, guided, randomised
+from nulltta.models.attention import (
+    Attended,
+    AttentionGuidance,
+    find_image_tokens,
+    guided,
+    guided_across,
+    randomised,
+)
 from nulltta.models.frozen import Surrounding
 from nulltta.models.nag import guidance_of
 from nulltta.models.recording import denoisers, first_tensor, returned_like
@@ -88,7 +95,7 @@ class GuidedReplacement(Replacement):
         super().__init__(null_text, where)
         self.denoiser, self.guidance, self.null = denoiser, guidance, null
         self.with_rows, self.latents = frozenset(where["rows"]), frozenset(where["latents"])
-        self.image: dict[Any, ImageTokens] = {}
+        self.attended: dict[Any, Attended] = {}
 
     def around(self, forward: Callable[..., Any], signature: Callable[..., Any]) -> Callable[..., Any]:
         """Wrap a denoiser's `forward` so that it is guided by φ'."""
@@ -110,8 +117,11 @@ class GuidedReplacement(Replacement):
 
             learnt = self._learnt(rows)
             halves = {path: (value, learnt.get(path, value)) for path, value in rows.items()}
-            image = self._image_tokens(halves, evaluated)
-            output = evaluated(halves, partial(guided, [self.denoiser], image, self.guidance))
+            found, networks = self._attended(halves, evaluated), [self.denoiser]
+            if found.crossed:
+                with guided_across(networks, found.image, self.guidance, halves[path][1]):
+                    return forward(*args, **kwargs)
+            output = evaluated(halves, partial(guided, networks, found.image, self.guidance))
             prediction = first_tensor(output)
             return returned_like(output, prediction[: len(prediction) // 2])
 
@@ -128,13 +138,13 @@ class GuidedReplacement(Replacement):
         put = {path: [value.to(cond[path][0]) for value in values] for path, values in learnt.items()}
         return {path: rows if isinstance(cond[path], list) else torch.stack(rows) for path, rows in put.items()}
 
-    def _image_tokens(
+    def _attended(
         self, halves: Mapping[str, tuple[Any, Any]], evaluated: Callable[[Mapping[str, tuple[Any, Any]], Any], Any]
-    ) -> ImageTokens:
-        """Return which tokens of each attention module belong to the image, found once for calls of one shape."""
+    ) -> Attended:
+        """Return what is guided of each attention module, found once for calls of one shape."""
         key = tuple((path, tuple(_shape(half) for half in pair)) for path, pair in sorted(halves.items()))
-        if key in self.image:
-            return self.image[key]
+        if key in self.attended:
+            return self.attended[key]
         generator = torch.Generator().manual_seed(0)
         random = partial(_each, partial(randomised, generator=generator))
         pairs = {path: halves[path] for path in self.null_text.paths if path in halves}
@@ -142,13 +152,16 @@ class GuidedReplacement(Replacement):
         longer = {path: max(pair, key=_shape) for path, pair in texts.items()}
         one_text = {**halves, **{path: (text, text) for path, text in longer.items()}}
         moved = {path: (halves[path][0], _each(partial(_noised, generator), halves[path][0])) for path in self.latents}
-        self.image[key] = find_image_tokens(
+        (only, *more) = texts.values()
+        alone = not more and isinstance(only[0], Tensor) and only[0].shape == only[1].shape
+        self.attended[key] = find_image_tokens(
             [self.denoiser],
             self.guidance,
             lambda around: first_tensor(evaluated({**one_text, **moved}, around)),
             lambda around: first_tensor(evaluated({**halves, **texts}, around)),
+            torch.cat(only) if alone else None,
         )
-        return self.image[key]
+        return self.attended[key]
 
 
 def _joined(arguments: Mapping[str, Any], halves: Mapping[str, tuple[Any, Any]]) -> dict[str, Any]:

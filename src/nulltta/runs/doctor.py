@@ -148,11 +148,13 @@ def estimate(
     with torch.no_grad():
         timed = {what.__name__: _seconds(what, x.device) / prompts for what in (inner, candidates)}
         reference = _seconds(lambda: model.predict(x, step, problem.null), x.device) / prompts
-    inner_steps, without = evaluations(problem.config, started=started)
+    crossed = model.crossed(problem.null)
+    inner_steps, without = evaluations(problem.config, started=started, crossed=crossed)
+    whole, _ = problem.config.branches(crossed=crossed)
     T = config.num_inference_steps
-    per_inner = 1 if differentiated else of_inner_step(problem.config)
+    per_inner = 1 if differentiated else of_inner_step(problem.config, crossed=crossed)
     parts = (
-        inner_steps * per_inner * timed["inner"], T * timed["candidates"], (without - 2 * K * T) * reference,
+        inner_steps * per_inner * timed["inner"], T * timed["candidates"], (without - whole * K * T) * reference,
     )  # fmt: skip
     free = describe(x.device).free
     return Estimate(sum(parts), *parts, weights(model, reward), _kept(inner, x.device), free)

@@ -33,7 +33,7 @@ class RunProgress:
     Attributes:
         trace: the steps so far, without previews.
         preview: (B, 3, H, W), the clean estimates of the selected candidates.
-        steps: the number of denoising steps, T.
+        counts: the planned inner steps of each denoising step.
         share: the share of the work that is done, from 0 to 1; plain sampling and scoring are part of it.
         seconds_left: the estimated time until the result is shown.
         notes: what the visitor should know: words that the model does not know, a prompt that was cut.
@@ -41,7 +41,7 @@ class RunProgress:
 
     trace: Sequence[Step]
     preview: Tensor
-    steps: int
+    counts: Sequence[int]
     share: float
     seconds_left: float
     notes: Sequence[str]
@@ -140,7 +140,7 @@ def _until(
 ) -> Generator[RunProgress, None, tuple[Outcome, list[Step], bool]]:
     """Yield the progress of the method; return its outcome, its trace, and whether it was stopped."""
     problem, pace = prepared.problem, prepared.pace
-    counts, prompts = planned(problem.config), len(problem.prompts)
+    counts, prompts = planned(problem.config, crossed=problem.model.crossed(problem.null)), len(problem.prompts)
     best, began = _BestSoFar(problem), time.perf_counter()
     with closing(MethodRun(METHODS["null-tta"](problem), problem)) as method_run:
         if not stop.is_set():
@@ -151,7 +151,7 @@ def _until(
                 expected = pace.of_steps(problem.config, prompts)
                 left = sum(expected[taken:])
                 share = (now - began) / (now - began + left)
-                yield RunProgress(list(method_run.trace), preview, len(counts), share, left, prepared.notes)
+                yield RunProgress(list(method_run.trace), preview, counts, share, left, prepared.notes)
                 last = time.perf_counter()
                 if stop.is_set():
                     break

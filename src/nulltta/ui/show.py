@@ -9,7 +9,6 @@ from urllib.parse import quote
 from markupsafe import Markup
 from torch import Tensor
 
-from nulltta.algorithm.budget import planned
 from nulltta.display.formatting import number, sign, signed
 from nulltta.evaluation.comparison import Score
 from nulltta.images import to_pil
@@ -43,7 +42,7 @@ def under_way(progress: RunProgress) -> str:
     first, now = progress.trace[0], progress.trace[-1]
     before, after = (float(s.selected_rewards.mean()) for s in (first, now))
     words = (
-        f"Step {len(progress.trace)} of {progress.steps} · reward {number(before)} → {number(after)} · "
+        f"Step {len(progress.trace)} of {len(progress.counts)} · reward {number(before)} → {number(after)} · "
         f"{duration(progress.seconds_left)} left"
     )
     return status(words, share=progress.share, notes=tuple(progress.notes))
@@ -51,7 +50,7 @@ def under_way(progress: RunProgress) -> str:
 
 def live(request: AlignRequest, progress: RunProgress) -> str:
     """Return the clean estimate of each picture, and the curve of the reward."""
-    ahead = planned(request.settings.config)[len(progress.trace) :]
+    ahead = progress.counts[len(progress.trace) :]
     prompts = request.prompts
     return render(
         "live.html",
