@@ -1,4 +1,4 @@
-"""What the observed model adds to a bare call of the denoiser, on the embedded model: the ratio of their times.
+"""What the observed model, and guidance inside attention, add to a call of the denoiser, on the embedded models.
 
 The bare call is what an adapter written for the pipeline by hand would make: the frozen UNet with its latents, its
 timestep and its tokens. Both are measured in one process by the processor's time, in turns of both whose order
@@ -14,6 +14,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
@@ -21,9 +22,14 @@ import torch
 import typer
 
 import nulltta
+from nulltta import NullTTAConfig
 from nulltta.models.frozen import Frozen
+from nulltta.models.nag import with_guidance, without_prompt
 
 BATCHES = (1, 8)
+Evaluate = Callable[[torch.Tensor], torch.Tensor]
+Compared = tuple[Evaluate, Evaluate, torch.Tensor]
+"""Two functions of a text's tokens, and the tokens."""
 
 
 def main(
@@ -36,19 +42,26 @@ def main(
     model: Any = nulltta.load_model("embedded", device="cpu")
     evaluated, decoded, seconds = proof(nulltta.load_model(model.pipeline))  # not used yet
     print(f"The proof: {evaluated} rows of the denoiser, {decoded} of the decoder, {seconds:.2f} s of the processor.\n")
-    print("| batch | gradient | bare call, ms | observed model, ms | ratio | 95% |", "|---" * 6 + "|", sep="\n")
-    for rows in batch:
+    table("bare call", "observed model", partial(observed, model), batch, turns)
+    table("unguided", "inside attention", partial(guided, nulltta.load_model("embedded-turbo")), batch, turns)
+
+
+def table(first: str, second: str, of: Callable[[int], Compared], batches: Sequence[int], turns: int) -> None:
+    """Print the times of two evaluations, and their ratio, without and with gradient."""
+    print(f"| batch | gradient | {first}, ms | {second}, ms | ratio | 95% |", "|---" * 6 + "|", sep="\n")
+    for rows in batches:
         for gradient in (False, True):
-            times = measured(model, rows, gradient, turns)
-            bare, ours = (statistics.median(each) * 1e3 for each in times)
+            times = measured(*of(rows), gradient, turns)
+            before, after = (statistics.median(each) * 1e3 for each in times)
             ratio, low, high = median_ratio(*times)
-            cells = f"{bare:.2f} | {ours:.2f} | {ratio:.3f} | {low:.3f} to {high:.3f}"
+            cells = f"{before:.2f} | {after:.2f} | {ratio:.3f} | {low:.3f} to {high:.3f}"
             print(f"| {rows} | {'yes' if gradient else 'no'} | {cells} |", flush=True)
+    print()
 
 
-def median_ratio(bare: Sequence[float], ours: Sequence[float]) -> tuple[float, float, float]:
+def median_ratio(first: Sequence[float], second: Sequence[float]) -> tuple[float, float, float]:
     """Return the median ratio of turns, and its 95% interval by a bootstrap over turns."""
-    ratios = np.array(ours) / np.array(bare)
+    ratios = np.array(second) / np.array(first)
     drawn = np.random.default_rng(0).choice(ratios, (2000, len(ratios)))
     low, high = np.quantile(np.median(drawn, 1), (0.025, 0.975))
     return float(np.median(ratios)), float(low), float(high)
@@ -76,33 +89,54 @@ def proof(model: Any) -> tuple[int, int, float]:
     return rows[0], rows[1], spent
 
 
-def measured(model: Any, batch: int, gradient: bool, turns: int) -> tuple[list[float], list[float]]:
-    """Time both in turn: the seconds of each of their calls."""
+def observed(model: Any, batch: int) -> Compared:
+    """Return a bare call of the denoiser, and the observed model's prediction."""
     _, null = model.encode(["a cat"] * batch, [""] * batch)
-    x, step = model.initial_latents(batch, torch.Generator().manual_seed(0)), model.schedule(10)[4]
+    x, step = latents(model, batch), model.schedule(10)[4]
     (name,) = null
-    tokens = null[name].clone().requires_grad_(gradient)
-    timestep = torch.tensor(step.timestep)
-    unet = Frozen(model.pipeline.unet)
+    timestep, unet = torch.tensor(step.timestep), Frozen(model.pipeline.unet)
+    return (
+        lambda tokens: unet(x, timestep, encoder_hidden_states=tokens).sample,
+        lambda tokens: model.predict(x, step, {name: tokens}),
+        null[name],
+    )
 
-    def bare() -> torch.Tensor:
-        found: torch.Tensor = unet(x, timestep, encoder_hidden_states=tokens).sample
-        return found
 
-    def ours() -> torch.Tensor:
-        found: torch.Tensor = model.predict(x, step, {name: tokens})
-        return found
+def guided(model: Any, batch: int) -> Compared:
+    """Return a distilled model's prediction, and that under normalized attention guidance."""
+    nag = with_guidance(model, NullTTAConfig.preset(model.name))
+    cond, null = nag.encode(["a cat"] * batch, [""] * batch)
+    x, step = latents(model, batch), model.schedule(4)[1]
+    (name,) = without_prompt(null)
+    return (
+        lambda tokens: model.predict(x, step, {name: tokens}),
+        lambda tokens: nag.predict(x, step, {**null, name: tokens}),
+        cond[name],
+    )
 
-    def seconds(function: Callable[[], torch.Tensor]) -> float:
+
+def latents(model: Any, batch: int) -> torch.Tensor:
+    """Return the latents that are evaluated."""
+    drawn: torch.Tensor = model.initial_latents(batch, torch.Generator().manual_seed(0))
+    return drawn
+
+
+def measured(
+    first: Evaluate, second: Evaluate, text: torch.Tensor, gradient: bool, turns: int
+) -> tuple[list[float], list[float]]:
+    """Time two evaluations of a text in turn: the seconds of each of their calls."""
+    tokens = text.clone().requires_grad_(gradient)
+
+    def seconds(function: Evaluate) -> float:
         start = time.process_time()
         with torch.set_grad_enabled(gradient):
-            output = function()
+            output = function(tokens)
             if gradient:
                 torch.autograd.grad(output.sum(), tokens)
         return time.process_time() - start
 
     times: tuple[list[float], list[float]] = [], []
-    both = [(bare, times[0]), (ours, times[1])]
+    both = [(first, times[0]), (second, times[1])]
     for turn in range(turns):
         for function, kept in both if turn % 2 else reversed(both):
             kept.append(seconds(function))

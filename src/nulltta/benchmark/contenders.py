@@ -149,10 +149,8 @@ def _null_tta(method: str = "null-tta", tuned_as: str = "null-tta", **changes: A
         second = _second_pass(method, config)
         if budget // runs <= second:
             raise InvalidValue(f"of {budget} evaluations does not cover the {second} of a second pass", "budget")
-        return replace(
-            _arm(method, replace(task, config=filled(config, budget // runs - second, crossed=task.crossed))),
-            samples=runs,
-        )
+        config = filled(config, budget // runs - second, crossed=task.crossed)
+        return replace(_arm(method, replace(task, config=config)), samples=runs)
 
     return make
 
