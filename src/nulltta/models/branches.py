@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nulltta.errors import InvalidValue
 from nulltta.models.recording import BESIDE, StepRecord
-from nulltta.models.tree import leaves, same, shape
+from nulltta.models.tree import equal_in_groups, leaves, same, shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ def repeats_of(start: StepRecord, paths: frozenset[str], joint: bool) -> dict[st
             times = len(value) // expected
             if times < 2:
                 continue
-            if not all(same(value[i], value[i - i % times]) for i in range(len(value))):
+            if not equal_in_groups(value, times):
                 raise InvalidValue(f"the denoiser's argument '{path}' has {times} different rows of one latent")
             found[path] = times
     return found

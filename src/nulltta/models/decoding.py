@@ -30,9 +30,9 @@ class Decoder:
         self._upcast: Any = None
         self._frozen: Frozen | None = None
 
-    def __call__(self, found: Findings, x0: Tensor) -> Tensor:
+    def __call__(self, x0: Tensor) -> Tensor:
         """Images (N, 3, H, W), or frames (N, F, 3, H, W), in [0, 1]."""
-        vae = self.vae
+        vae, found = self.vae, self.found
         if self._frozen is None or self._frozen.network is not vae:
             self._frozen = Frozen(vae, beside_others=True)
         self._frozen.recompute = self.recompute

@@ -26,7 +26,7 @@ from nulltta.models.findings import Findings
 from nulltta.models.latents import FURTHER, depends, entering, first_latents, image_shape, require_initial, to_decoder
 from nulltta.models.recording import BESIDE, SCALE, DenoiserCall, Recording, StepRecord, Watch, accepts
 from nulltta.models.stock_call import StandIn, StockCall, Template, zero_probe
-from nulltta.models.tree import leaves, same
+from nulltta.models.tree import equal_in_groups, leaves, same
 
 
 def observe(stock: StockCall) -> tuple[Findings, StepRecord]:
@@ -182,7 +182,7 @@ def _frames(then: StepRecord, in_rows: frozenset[str], latents: Tensor) -> dict[
             value, count = there[path], len(call.output)
             if not _has_rows(value, count) or (times := len(value) // count) == 1:
                 continue
-            if depends(value, latents) or not _in_equal_groups(value, times):
+            if depends(value, latents) or not equal_in_groups(value, times):
                 found[path] = times
     return found
 
@@ -210,7 +210,7 @@ def _own_rows(then: StepRecord, latents: Tensor) -> dict[str, int]:
         there = leaves(call.arguments, lists)
         times = {path: len(value) // count for path, value in there.items() if _has_rows(value, count)}
         frames = {times[path] for path in times if depends(there[path], latents)}
-        copied = {path for path in times if count > 1 and _in_equal_groups(there[path], times[path])}
+        copied = {path for path in times if count > 1 and equal_in_groups(there[path], times[path])}
         found |= {path: 0 for path in times if times[path] == 1 or times[path] in frames or path in copied}
         found |= dict.fromkeys(lists, 0)
     return found
@@ -230,10 +230,6 @@ def _lists_of_rows(arguments: Mapping[str, Any], count: int) -> frozenset[str]:
 def _has_rows(value: Any, count: int) -> bool:
     """Whether a value is a tensor of `count` rows, or of a multiple of them."""
     return isinstance(value, Tensor) and value.dim() > 0 and len(value) > 0 and len(value) % count == 0
-
-
-def _in_equal_groups(value: Tensor, times: int) -> bool:
-    return all(same(value[i], value[i - i % times]) for i in range(len(value)))
 
 
 Combination = tuple[str, int, bool]

@@ -248,7 +248,7 @@ class ObservedModel(StepwiseModel):
         begun = self._timeline(num_inference_steps if found.initial.base is not None else found.steps)
         shape = (batch, *found.drawn)
         noise = torch.randn(shape, generator=generator, device=generator.device, dtype=torch.float32)
-        return self._from_scheduler(begun.initial(noise)) / begun.steps[0].unit
+        return self.from_pipeline(begun.initial(noise)) / begun.steps[0].unit
 
     def predict(self, x: Tensor, step: NoiseStep, embedding: Embedding) -> Tensor:
         """One branch of the denoiser, in float32 and the model's layout of latents."""
@@ -291,7 +291,7 @@ class ObservedModel(StepwiseModel):
         rule = guidance.RULES[found.rule]
         if found.rule in guidance.ELEMENTWISE:
             return rule(null, cond, scale)
-        return self._from_scheduler(rule(self.to_pipeline(null), self.to_pipeline(cond), scale))
+        return self.from_pipeline(rule(self.to_pipeline(null), self.to_pipeline(cond), scale))
 
     def decode(self, x0: Tensor, detail: str = "full") -> Tensor:
         """Images (N, 3, H, W), or frames (N, F, 3, H, W), in [0, 1]; no gradient where the decoder clamps."""
@@ -306,7 +306,7 @@ class ObservedModel(StepwiseModel):
         self._decoder.recompute = self.recompute_decoder
         with float32_by_default():
             size = 1 if found.singly else len(x0)
-            images = torch.cat([self._decoder(found, x0[i : i + size]) for i in range(0, len(x0), size)])
+            images = torch.cat([self._decoder(x0[i : i + size]) for i in range(0, len(x0), size)])
         if self.scored_frames is None or images.dim() < 5:
             return images
         kept = torch.linspace(0, images.shape[1] - 1, self.scored_frames).round().long()
@@ -350,9 +350,6 @@ class ObservedModel(StepwiseModel):
 
     def from_pipeline(self, latents: Tensor) -> Tensor:
         """The scheduler's latents in the model's layout."""
-        return self._from_scheduler(latents)
-
-    def _from_scheduler(self, latents: Tensor) -> Tensor:
         found = self.found
         index = found.from_sample
         flat = latents.flatten(1) if index is None else latents.flatten(1)[:, index.to(latents.device)]
@@ -397,7 +394,7 @@ class ObservedModel(StepwiseModel):
                 arguments = replaced(arguments, {path: outputs[output] for path, (_, output) in call.wires.items()})
             output = first_tensor(self._network(step.component)(**arguments))
         prediction = observation.prediction(output.float(), found.sample, found.predicted)
-        return self._from_scheduler(prediction if found.sign == 1 else -prediction)
+        return self.from_pipeline(prediction if found.sign == 1 else -prediction)
 
     def _network(self, component: str) -> Frozen:
         """A denoiser as a constant function; made anew where the pipeline's was swapped."""
@@ -416,8 +413,8 @@ class ObservedModel(StepwiseModel):
             raise InvalidValue("the denoiser is given no embedding of the text in this call: there is no null text")
         steps = observed_timeline(self.stock, found).steps
         with torch.no_grad():
-            x = self._from_scheduler(first.sample.float()) / steps[0].unit
+            x = self.from_pipeline(first.sample.float()) / steps[0].unit
             eps_null, eps_cond = (self.predict(x, steps[0], each) for each in (null, cond))
             ours = self.to_pipeline(self.guide(eps_null, eps_cond, SCALE))
-            proof.require_equal("the replayed prediction", ours, first.model_output, self.dtype, found)
+            proof.require_equal("the replayed prediction", ours, first.model_output, self.dtype)
             proof.prove_decoder(self.stock, found, self._decoder, len(steps))

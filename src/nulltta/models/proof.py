@@ -24,13 +24,12 @@ class NotEqual(InvalidValue):
     """What was found is not what the pipeline does."""
 
 
-def require_equal(what: str, ours: Tensor, theirs: Tensor, dtype: torch.dtype, found: Findings) -> None:
+def require_equal(what: str, ours: Tensor, theirs: Tensor, dtype: torch.dtype) -> None:
     """Refuse what is not equal up to the rounding of a dtype.
 
     Raises:
         NotEqual: with the difference.
     """
-    del found
     theirs = theirs.float().to(ours.device)
     theirs = theirs.reshape(ours.shape) if ours.numel() == theirs.numel() else theirs
     if ours.shape != theirs.shape:
@@ -74,12 +73,12 @@ def prove_decoder(stock: StockCall, found: Findings, decoder: Decoder, steps: in
         decoder.frames = "first"
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(3)  # another state than the recording's: a decoder that draws shows it
-        ours, decoder.differentiable = _with_gradient(decoder, found, x.to(theirs.device))
+        ours, decoder.differentiable = _with_gradient(decoder, x.to(theirs.device))
     try:
         coarsest = max(dtypes, key=lambda dtype: TOLERANCE.get(dtype, 1e-1))
-        require_equal("the decoded image", ours, theirs, coarsest, found)
+        require_equal("the decoded image", ours, theirs, coarsest)
     except InvalidValue:
-        again = decoder(found, x.to(theirs.device))
+        again = decoder(x.to(theirs.device))
         if not torch.equal(ours, again):
             raise InvalidValue(
                 "the decoder draws noise that no seed fixes (decoder_inject_noise), which is not supported"
@@ -109,10 +108,10 @@ def _require_size(stock: StockCall, images: Tensor) -> None:
             raise InvalidValue(f"cannot be {asked}: the pipeline draws {actual} instead", field=name)
 
 
-def _with_gradient(decoder: Decoder, found: Findings, x: Tensor) -> tuple[Tensor, bool]:
+def _with_gradient(decoder: Decoder, x: Tensor) -> tuple[Tensor, bool]:
     """Images of latents, and whether they carry a gradient; nothing is kept for a backward pass."""
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(lambda _: None, lambda _: torch.empty(0)):
-        images = decoder(found, x.clone().requires_grad_())
+        images = decoder(x.clone().requires_grad_())
     return images.detach(), images.requires_grad
 
 

@@ -47,9 +47,8 @@ class Shells:
             part = slice(None)
             if found.joint:
                 part = slice(0, batch) if first else slice(batch, 2 * batch)
-            there = {
-                path: value[:: found.repeats.get(path, 1)] for path, value in _rows_of(call, found).items()
-            }  # fmt: skip
+            given = leaves(call.arguments, found.rows)
+            there = {path: given[path][:: found.repeats.get(path, 1)] for path in found.rows}
             embedding: dict[str, Tensor] = {}
             for path in found.text:
                 embedding |= _padded(path, list(there[path][part]), found)
@@ -225,11 +224,6 @@ def require_one_shape(rows: Sequence[Embedding]) -> None:
                 f"the prompts' embeddings have different shapes ('{name}': {sorted(shapes)}): align these prompts one "
                 "at a time"
             )
-
-
-def _rows_of(call: DenoiserCall, found: Findings) -> dict[str, Any]:
-    there = leaves(call.arguments, found.rows)
-    return {path: there[path] for path in found.rows}
 
 
 def _padded(path: str, rows: Sequence[Tensor], found: Findings) -> dict[str, Tensor]:

@@ -126,7 +126,7 @@ class _Watching:
             self.first = {path: there[path][0] for path in found.latents}
         elif changed := [path for path, value in self.still.items() if not same(value, there.get(path))]:
             raise InvalidValue(f"the denoiser's '{changed[0]}' changes at some steps only, which is not supported")
-        self.inputs.append({path: _one_row(path, there[path], found) for path in found.moving})
+        self.inputs.append({path: there[path][0] if path in found.rows else there[path] for path in found.moving})
         self.gains.append({path: self._gain(path, there[path][0], step) for path in found.latents})
         for path, enter in found.latents.items():
             _require_base(path, enter, there[path][0], everywhere=index > 0)
@@ -154,10 +154,6 @@ class _Watching:
         if self.before is None:  # the scheduler is given a part of the latents, or a copy in another dtype
             return None
         return _shared(self.found, path, gain_of(row, self.before), gain_of(step.sample[0], self.before))
-
-
-def _one_row(path: str, value: Any, found: Findings) -> Any:
-    return value[0] if path in found.rows else value
 
 
 def _shared(found: Findings, path: str, gain: float | Tensor, unit: float | Tensor = 1.0) -> float | Tensor:

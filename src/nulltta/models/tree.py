@@ -57,6 +57,11 @@ def same(a: Any, b: Any) -> bool:
         return a is b
 
 
+def equal_in_groups(rows: Any, times: int) -> bool:
+    """Whether each row is repeated so many times, one after another."""
+    return all(same(rows[i], rows[i - i % times]) for i in range(len(rows)))
+
+
 def rows(one: Any, two: Any, prefix: str = "") -> Iterator[tuple[str, int]]:
     """The paths of what has twice as many rows in the second of two calls, and the dimension that holds the rows:
     tensors with one dimension of twice the size, and lists of twice the length.
