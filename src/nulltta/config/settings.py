@@ -54,7 +54,8 @@ class NullTTAConfig:
             "prompt" for the prompt itself, so that NAG under φ is no guidance at all, and plain sampling the model's
             own.
         inner_steps: (n_min, n_max), the inner steps at the first denoising step and at the last; 0 to `MOST`.
-        num_particles: K, the candidates drawn at each denoising step; 1 to `MOST`.
+        num_particles: K, the candidates drawn at each denoising step; 1 to `MOST`. At η = 0 those of a step are equal,
+            and K chooses among the first latents alone, at the same cost.
         reward_weight: λ1, the weight of the reward; 0 or more. None means 100, or 50 for zeroth order.
         kl_weight: λ2, the weight of the consistency term; 0 or more.
         prior_weight: λ2, the weight of the null text's Gaussian prior; 0 or more. None means the same as `kl_weight`,
