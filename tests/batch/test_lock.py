@@ -41,7 +41,7 @@ def test_a_refused_run_leaves_the_first_run_alone_which_is_resumed_after_it_was_
         def wait_until(true: Callable[[], bool]) -> None:
             deadline = time.monotonic() + 300  # a busy machine takes long to import torch and diffusers
             while not true() and first.poll() is None and time.monotonic() < deadline:
-                time.sleep(0.01)
+                time.sleep(0.1)
 
         wait_until((out / ".lock").exists)
         before = sorted(out.rglob("*"))

@@ -90,7 +90,7 @@ def test_a_killed_worker_is_replaced_and_its_rows_are_sampled_again(checkpoint: 
     ended = threading.Event()
 
     def watch_and_kill() -> None:
-        while not ended.wait(0.01):
+        while not ended.wait(0.05):
             for file, at in written(out).items():
                 first.setdefault(file, at)
             rows = list(out.glob("rows/*/*.json"))
