@@ -67,7 +67,8 @@ def test_exact_replay_draws_the_tilted_noise(tmp_path: Any) -> None:
     [
         ({"noise_tilt": 1.5}, "clip", "noise_tilt must lie between 0 and 1, not 1.5"),
         ({"conventions": "release"}, "clip", "noise_tilt must be 0 under the conventions of the release"),
-        ({"num_inference_steps": 1}, "clip", "noise_tilt has no effect: no optimised denoising step draws noise"),
+        ({"num_inference_steps": 1}, "clip", "noise_tilt has no effect: no denoising step draws noise"),
+        ({"inner_steps": (0, 0)}, "clip", "noise_tilt is for a null text that is optimised, and no inner steps"),
         ({}, "jpeg", "gives no gradient: set the tilt of the noise to 0"),
     ],
 )

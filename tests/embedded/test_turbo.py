@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def pipe() -> Any:
 def test_a_trajectory_ends_where_stock_sampling_ends(pipe: Any) -> None:
     """Eight deterministic steps at the student's levels are DDIM's own, trailing."""
     ids = pipe.tokenizer([PROMPT], padding="max_length", return_tensors="pt").input_ids
-    found = turbo.trajectories(pipe, ids, torch.Generator().manual_seed(0))
+    found = turbo.trajectories(EMOJI, pipe, ids, torch.Generator().manual_seed(0))
     assert found["level"].tolist() == [level for top in turbo.STARTS for level in range(top, 0, -1)]
     stock = pipe(PROMPT, num_inference_steps=8, guidance_scale=turbo.GUIDANCE, eta=0.0, latents=found["x"][:1],
                  output_type="latent").images  # fmt: skip
@@ -40,7 +41,7 @@ def test_a_trajectory_of_second_order_ends_where_dpm_solver_ends() -> None:
 
     pipe, prompt = SCENES.load(), SCENES.shown[0]
     ids = pipe.tokenizer([prompt], padding="max_length", return_tensors="pt").input_ids
-    found = turbo.trajectories(pipe, ids, torch.Generator().manual_seed(0), SCENES.order)
+    found = turbo.trajectories(SCENES, pipe, ids, torch.Generator().manual_seed(0))
     pipe.scheduler = DPMSolverMultistepScheduler.from_config(
         pipe.scheduler.config, algorithm_type="dpmsolver++", solver_order=2, final_sigmas_type="zero"
     )
@@ -52,12 +53,14 @@ def test_a_trajectory_of_second_order_ends_where_dpm_solver_ends() -> None:
 def test_training_resumes_and_exports_a_lora_that_stock_diffusers_loads(tmp_path: Path, pipe: Any) -> None:
     import diffusers
 
-    data = turbo.simulate(tmp_path, EMOJI, pipe, captions=1, chunk=1)
+    data = turbo.simulate(tmp_path, EMOJI, pipe, [0], size=1)
     budget = Budget(tmp_path, minutes=10.0, steps=1)
-    turbo.run(EMOJI, EMOJI.load(), budget, data, batch=8)
+    turbo.run(EMOJI, EMOJI.load(), budget, data, data, batch=8)
     student = EMOJI.load()
-    adapters = turbo.run(EMOJI, student, Budget(tmp_path, minutes=10.0, steps=2), data, batch=8)
+    adapters = turbo.run(EMOJI, student, Budget(tmp_path, minutes=10.0, steps=2), data, data, batch=8)
     assert len((tmp_path / "turbo.jsonl").read_text().splitlines()) == 0  # no line before the fiftieth step
+    told = json.loads((tmp_path / "held-out.jsonl").read_text().splitlines()[-1])
+    assert 0 < told["level 2"] < told["level 8"]  # the noisier, the less is known
     turbo.export(student, adapters, budget, tmp_path / "lora")
 
     stock = diffusers.StableDiffusionPipeline.from_pretrained(PIPELINE, safety_checker=None)
@@ -69,6 +72,11 @@ def test_training_resumes_and_exports_a_lora_that_stock_diffusers_loads(tmp_path
     with torch.no_grad():
         ours, theirs = (each(x, 499, context).sample for each in (student.unet, stock.unet))
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-3)
+
+
+def test_a_share_of_a_batch_is_kept_for_the_noisiest_level() -> None:
+    assert turbo.levels_of(12, 1 / 3).tolist() == [8, 8, 8, 8, 1, 2, 3, 4, 5, 6, 7, 8]
+    assert turbo.levels_of(8, 0.0).tolist() == [1, 2, 3, 4, 5, 6, 7, 8]
 
 
 @pytest.mark.parametrize("name", ["embedded-turbo", "scenes-turbo"])

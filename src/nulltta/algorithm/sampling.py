@@ -125,7 +125,7 @@ def null_tta(problem: Problem) -> Stream:
 
         mean, std = p.model.step_distribution(x, p.model.guide(eps, eps_cond, s), step)  # 2c. K candidates x_{t−1}
         noise = p.noise(i, step, x, K)
-        if cfg.noise_tilt and n and std > 0:
+        if cfg.noise_tilt and std > 0:
             noise = tilted(noise, clean_slope(p, x, step, eps, eps_cond), cfg.noise_tilt)
         latents = mean[:, None] + std * noise
         if i + 1 < len(steps):
@@ -175,15 +175,19 @@ def _start_ascent(p: Problem) -> StartAscent:
 
 
 def _refuse_idle_tilt(p: Problem, counts: Sequence[int], steps: Sequence[NoiseStep]) -> None:
-    """Refuse a tilt of noise that has no gradient, or no noise to lean, at any of the steps with n_i = `counts`."""
+    """Refuse a tilt of noise that has no gradient, no noise to lean, or no inner steps (n_i = `counts`) beside it."""
     if not p.config.noise_tilt:
         return
     x = p.latents[:, 0]
     require_gradient(p, "set the tilt of the noise to 0 (noise_tilt)", p.config.inner_decoder)
-    if not any(n and p.model.step_distribution(x, x, step)[1] > 0 for n, step in zip(counts, steps, strict=True)):
+    if not any(counts):
         raise InvalidValue(
-            "has no effect: no optimised denoising step draws noise (inner_steps, optimise_between, eta)", "noise_tilt"
+            "is for a null text that is optimised, and no inner steps are taken (inner_steps); the method noise-tilt "
+            "tilts without one",
+            "noise_tilt",
         )
+    if not any(p.model.step_distribution(x, x, step)[1] > 0 for step in steps):
+        raise InvalidValue("has no effect: no denoising step draws noise (num_inference_steps, eta)", "noise_tilt")
 
 
 def _refuse_unmoved(p: Problem, null: Embedding) -> None:

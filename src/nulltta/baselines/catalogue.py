@@ -94,19 +94,19 @@ class Baseline:
     few_steps: Sequence[MethodSettings] = ()
 
 
-def _tries(names: Sequence[str], *rows: Sequence[Any]) -> list[dict[str, Any]]:
-    """Make settings of the same names from rows of values."""
-    return [dict(zip(names, row, strict=True)) for row in rows]
+def _tries(names: Sequence[str], *rows: Sequence[Any], **same: Any) -> list[dict[str, Any]]:
+    """Make settings of the same names from rows of values, and of further ones that are the same in all."""
+    return [same | dict(zip(names, row, strict=True)) for row in rows]
 
 
 NULL_TTA_GRID: Sequence[MethodSettings] = _tries(
-    ("reward_weight", "kl_weight", "learning_rate", "num_particles", "num_inference_steps", "eta"),
-    (5.0, 0.008, 0.025, 2, 25, 1.0), (5.0, 0.008, 0.025, 1, 25, 1.0), (5.0, 0.002, 0.025, 2, 25, 1.0),
-    (5.0, 0.008, 0.0125, 2, 25, 1.0), (5.0, 0.032, 0.05, 2, 25, 1.0), (5.0, 0.008, 0.025, 2, 10, 1.0),
-    (5.0, 0.008, 0.05, 1, 10, 1.0), (5.0, 0.032, 0.025, 2, 10, 1.0), (5.0, 0.008, 0.0125, 2, 10, 1.0),
-    (5.0, 0.008, 0.025, 1, 10, 0.0),
+    ("kl_weight", "learning_rate", "num_particles", "num_inference_steps", "noise_tilt", "runs"),
+    (0.008, 0.025, 2, 25, 0.0, 1), (0.032, 0.05, 2, 25, 0.3, 1), (0.008, 0.025, 1, 25, 0.3, 1),
+    (0.008, 0.025, 2, 10, 0.3, 1), (0.008, 0.025, 1, 10, 0.3, 2), (0.008, 0.025, 1, 10, 0.5, 2),
+    (0.008, 0.025, 1, 10, 0.3, 3), (0.008, 0.025, 1, 10, 0.5, 3), (0.008, 0.025, 1, 10, 0.7, 3),
+    (0.008, 0.025, 1, 8, 0.5, 4), reward_weight=5.0, eta=1.0,
 )  # fmt: skip
-"""The settings to try for Null-TTA, around the embedded model's preset."""
+"""The settings to try for Null-TTA, around the embedded model's preset; the budget is divided among the runs."""
 PROMPT_GRID: Sequence[MethodSettings] = _tries(
     ("reward_weight", "kl_weight", "learning_rate", "num_particles", "num_inference_steps", "eta"),
     (5.0, 0.002, 0.00625, 2, 25, 1.0), (5.0, 0.002, 0.0032, 2, 25, 1.0), (5.0, 0.002, 0.0016, 2, 25, 1.0),

@@ -143,6 +143,8 @@ def _null_tta(method: str = "null-tta", tuned_as: str = "null-tta", **changes: A
     def make(budget: int, task: ContenderTask) -> Arm:
         settings = {**task.of(tuned_as), **changes}
         runs = settings.pop(RUNS, 1)
+        if not task.differentiable:
+            settings["noise_tilt"] = 0.0
         config = replace(task.config, **settings).resolved(differentiable=task.differentiable)
         if config.gradient != "autograd" and "reward_weight" in task.of(tuned_as):
             config = replace(config, reward_weight=config.weights[0] / 2)  # as published: 50 instead of 100
@@ -244,7 +246,7 @@ ABLATIONS: Mapping[str, Contender] = {
     "no-regulariser": Contender(_null_tta(kl_weight=0.0), "λ2 = 0: without either term"),
     "every-step": Contender(_null_tta(optimise_between=(0.0, 1.0)), "inner steps at all denoising steps"),
     "last-step": Contender(_last_step, "inner steps at the last denoising step alone"),
-    "zeroth-order": Contender(_null_tta(gradient="zeroth-order"), "without the reward's gradient"),
+    "zeroth-order": Contender(_null_tta(gradient="zeroth-order", noise_tilt=0.0), "without the reward's gradient"),
     "shared-null": Contender(
         _null_tta("shared-null", num_particles=1), "one null text for all steps, K = 1 in both passes"
     ),

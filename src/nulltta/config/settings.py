@@ -80,9 +80,10 @@ class NullTTAConfig:
             0 <= from < to <= 1.
         kl_target: the most that φ' may move the distribution of a denoising step, in nats of the exact KL divergence;
             above 0. After the inner steps φ' is drawn back towards φ as far as that takes. None for no bound.
-        noise_tilt: ρ, how far the noise of an optimised denoising step is tilted along the reward's gradient with
-            respect to the clean estimate (arXiv 2606.18066): 0 for not at all, 1 for the whitened gradient alone. It
-            takes no further denoiser evaluation, and one backward pass through the decoder per step.
+        noise_tilt: ρ, how far the noise of each denoising step is tilted along the reward's gradient with respect to
+            the clean estimate (arXiv 2606.18066), also where the null text is not optimised: 0 for not at all, 1 for
+            the whitened gradient alone. It takes no further denoiser evaluation, and one backward pass through the
+            decoder per step.
         budget: the most denoiser evaluations per prompt; inner steps are cut in proportion to keep it. An inner step
             counts two, forward and backward. 0 for no limit.
 
