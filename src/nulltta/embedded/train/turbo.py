@@ -15,9 +15,10 @@ A stopped run resumes from its last trajectory or checkpoint. The LoRA is writte
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,7 +38,7 @@ NAME = "turbo"
 LEVELS = 8
 GUIDANCE = 3.0
 STARTS = (8, 6, 4, 2)
-"""The levels at which the teacher's trajectories start: those of a student's four steps."""
+"""The levels of a student's four steps."""
 CHUNK = 48
 RANK = 22
 BATCH = 48
@@ -60,7 +61,9 @@ class Teacher:
         captions: how many captions have trajectories.
         steps: the updates of the student.
         order: of the teacher's steps: 1 for DDIM's, 2 for DPM-Solver++ 2M's.
+        starts: the levels at which its trajectories start, of which the first is `LEVELS`.
         rank: of the LoRA.
+        noisiest: the share of a batch that is kept for the noisiest level; the rest is spread over all levels.
     """
 
     weights: Path
@@ -69,7 +72,9 @@ class Teacher:
     captions: int
     steps: int
     order: int = 1
+    starts: tuple[int, ...] = STARTS
     rank: int = RANK
+    noisiest: float = 0.0
 
     def load(self) -> Any:
         """Return the stock pipeline, frozen."""
@@ -118,17 +123,20 @@ def noise_levels(scheduler: Any) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def trajectories(pipe: Any, ids: Tensor, stream: Generator, order: int = 1) -> dict[str, Tensor]:
-    """Return the teacher's trajectories for captions (B, L), in the way that the student will sample.
+def trajectories(
+    teacher: Teacher, pipe: Any, ids: Tensor, stream: Generator, autocast: bool = False
+) -> dict[str, Tensor]:
+    """Return the teacher's trajectories for captions (B, L).
 
-    The first starts in noise, the others at the level that each further step of the student renoises its clean estimate
-    to, so that the student learns at the latents that it will meet.
+    The first starts in noise, each further one at a level to which the end of the one before is renoised, as a student
+    renoises its clean estimate.
 
     Args:
-        pipe: the teacher.
+        teacher: what is distilled.
+        pipe: its pipeline.
         ids: the captions' tokens.
         stream: draws the noise.
-        order: of the teacher's steps, 1 or 2.
+        autocast: whether the teacher computes in bfloat16.
 
     Returns:
         "x" (n, C, h, w), the latents on the way; "level" (n,), theirs; "end" (n, C, h, w), where the trajectory ended;
@@ -140,14 +148,16 @@ def trajectories(pipe: Any, ids: Tensor, stream: Generator, order: int = 1) -> d
     context = pipe.text_encoder(input_ids=torch.cat([empty.expand_as(ids), ids])).last_hidden_state
     shape = (len(ids), pipe.unet.config.in_channels, pipe.unet.config.sample_size, pipe.unet.config.sample_size)
     x0, rows = torch.zeros(shape), list[tuple[Tensor, Tensor, Tensor, Tensor]]()
-    for top in STARTS:
+    for top in teacher.starts:
         x, way = mixed(x0, torch.randn(shape, generator=stream), alpha_bar[top]), list[Tensor]()
         for level in range(top, 0, -1):
             way.append(x)
-            v_null, v_cond = pipe.unet(torch.cat([x, x]), timesteps[level - 1], context).sample.chunk(2)
+            with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+                v = pipe.unet(torch.cat([x, x]), timesteps[level - 1], context).sample
+            v_null, v_cond = v.float().chunk(2)
             before, x0 = x0, clean(x, v_null + GUIDANCE * (v_cond - v_null), alpha_bar[level])
             target = x0
-            if order == 2 and 1 < level < top:  # the first step has no estimate before it; the last ends at x0
+            if teacher.order == 2 and 1 < level < top:  # the first step has no estimate before it; the last ends at x0
                 ahead = (log_snr[level - 1] - log_snr[level]) / (log_snr[level] - log_snr[level + 1])
                 target = x0 + 0.5 * ahead * (x0 - before)
             x = mixed(target, noise_of(x, target, alpha_bar[level]), alpha_bar[level - 1])
@@ -156,50 +166,69 @@ def trajectories(pipe: Any, ids: Tensor, stream: Generator, order: int = 1) -> d
     return dict(zip(("x", "level", "end", "ids"), map(torch.cat, zip(*rows, strict=True)), strict=True))
 
 
-def simulate(folder: Path, teacher: Teacher, pipe: Any, captions: int, chunk: int = CHUNK) -> dict[str, Tensor]:
-    """Return trajectories for so many training captions, in chunks, those of earlier runs from the folder."""
+def simulate(
+    folder: Path, teacher: Teacher, pipe: Any, chunks: Iterable[int], size: int = CHUNK, autocast: bool = False
+) -> dict[str, Tensor]:
+    """Return the trajectories of chunks of training captions by number, those of earlier runs from the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    chunks = []
-    for k in range(captions // chunk):
+    found = []
+    for k in chunks:
         path = folder / f"trajectories-{k}.safetensors"
         if not path.exists():
             draw = draws(f"{NAME} trajectories", k)
-            texts = [teacher.caption(draw.python) for _ in range(chunk)]
-            found = trajectories(pipe, token_ids(pipe.tokenizer, texts), draw.torch, teacher.order)
-            save_file({key: _halved(value) for key, value in found.items()}, path.with_suffix(".part"))
+            ids = token_ids(pipe.tokenizer, [teacher.caption(draw.python) for _ in range(size)])
+            chunk = trajectories(teacher, pipe, ids, draw.torch, autocast)
+            save_file({key: _halved(value) for key, value in chunk.items()}, path.with_suffix(".part"))
             path.with_suffix(".part").replace(path)
-        chunks.append(load_file(path))
-    return {key: torch.cat([each[key] for each in chunks]) for key in chunks[0]}
+        found.append(load_file(path))
+    return {key: torch.cat([each[key] for each in found]) for key in found[0]}
 
 
 def _halved(value: Tensor) -> Tensor:
     return value.half() if value.is_floating_point() else value.contiguous()
 
 
+def levels_of(batch: int, noisiest: float) -> Tensor:
+    """Return the levels (batch,) of a batch's rows: a share at the noisiest level, the rest spread over all levels."""
+    kept = round(noisiest * batch)
+    return torch.cat([torch.full((kept,), LEVELS), 1 + torch.arange(batch - kept) % LEVELS])
+
+
 def loss(
-    pipe: Any, data: Mapping[str, Tensor], rows: Sequence[Tensor], weights: Tensor, batch: int, streams: Draws
+    pipe: Any, data: Mapping[str, Tensor], rows: Sequence[Tensor], weights: Tensor, level: Tensor, streams: Draws
 ) -> tuple[Tensor, dict[str, float]]:
     """Return the pseudo-Huber distance of the student's clean estimates from the ends of the teacher's trajectories.
 
     Args:
         pipe: the pipeline with the student's adapters.
         data: what `simulate` returns.
-        rows: the rows of `data` at each level from 1; a batch has as many of each level.
+        rows: the rows of `data` at each level from 1.
         weights: of the latents' channels (`channel_weights`).
-        batch: rows per step.
+        level: (B,), the levels of a batch's rows.
         streams: the random streams of the step.
     """
-    timesteps, alpha_bar = noise_levels(pipe.scheduler)
-    level = 1 + torch.arange(batch) % LEVELS
-    place = torch.rand(batch, generator=streams.torch)
+    place = torch.rand(len(level), generator=streams.torch)
     chosen = torch.stack([rows[n - 1][int(p * len(rows[n - 1]))] for n, p in zip(level.tolist(), place, strict=True)])
-    x, end = data["x"][chosen].float(), data["end"][chosen].float()
+    error = errors(pipe, data, chosen)
+    value = (((error + HUBER**2).sqrt() - HUBER) * weights).mean()
+    return value, {"squared": error.mean().item(), "first": error[level == LEVELS].mean().item()}
+
+
+def errors(pipe: Any, data: Mapping[str, Tensor], chosen: Tensor) -> Tensor:
+    """Return the squared errors (B, C, h, w) of the student's clean estimates at the chosen rows (B,) of `data`."""
+    timesteps, alpha_bar = noise_levels(pipe.scheduler)
+    x, level = data["x"][chosen].float(), data["level"][chosen]
     with torch.no_grad():
         context = pipe.text_encoder(input_ids=data["ids"][chosen]).last_hidden_state
     found = clean(x, pipe.unet(x, timesteps[level - 1], context).sample, alpha_bar[level])
-    error = (found - end).square()
-    value = (((error + HUBER**2).sqrt() - HUBER) * weights).mean()
-    return value, {"squared": error.mean().item(), "first": error[level == LEVELS].mean().item()}
+    return (found - data["end"][chosen].float()).square()
+
+
+@torch.no_grad()
+def held_out_errors(pipe: Any, data: Mapping[str, Tensor]) -> dict[str, float]:
+    """Return the student's mean squared error at each level of its four steps, on captions that it does not learn."""
+    rows = {level: (data["level"] == level).nonzero()[:, 0] for level in STARTS}
+    return {f"level {level}": errors(pipe, data, chosen).mean().item() for level, chosen in rows.items()}
 
 
 def mixed(x0: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
@@ -230,14 +259,17 @@ def as_distilled(pipe: Any) -> Any:
     return pipe
 
 
-def draw_grid(
+def report(
     folder: Path,
     pipe: Any,
     prompts: Sequence[str],
+    held_out: Mapping[str, Tensor],
     module: nn.Module,  # noqa: ARG001 - the loop's signature
     spent: float,
 ) -> None:
-    """Write what the averaged weights draw in 1, 2, 4 and 8 steps to folder/grid-MINUTES.png."""
+    """Write what the averaged weights draw in 1, 2, 4 and 8 steps, and add their held-out errors to held-out.jsonl."""
+    with (folder / "held-out.jsonl").open("a") as log:
+        print(json.dumps({"minutes": spent / 60, **held_out_errors(pipe, held_out)}), file=log)
     scheduler = pipe.scheduler
     as_distilled(pipe)
     rows = [sample_images(pipe, list(prompts), guidance=1.0, steps=steps) for steps in (1, 2, 4, 8)]
@@ -245,7 +277,14 @@ def draw_grid(
     grid(torch.cat(rows), columns=len(prompts)).save(folder / f"grid-{spent / 60:05.1f}.png")
 
 
-def run(teacher: Teacher, pipe: Any, budget: Budget, data: Mapping[str, Tensor], batch: int = BATCH) -> Adapters:
+def run(
+    teacher: Teacher,
+    pipe: Any,
+    budget: Budget,
+    data: Mapping[str, Tensor],
+    held_out: Mapping[str, Tensor],
+    batch: int = BATCH,
+) -> Adapters:
     """Train on trajectories to the end, from the checkpoint if there is one, and return the adapters."""
     weights = channel_weights(pipe.vae, data["end"][:64].float())
     rows = [(data["level"] == level).nonzero()[:, 0] for level in range(1, LEVELS + 1)]
@@ -253,7 +292,7 @@ def run(teacher: Teacher, pipe: Any, budget: Budget, data: Mapping[str, Tensor],
     recipe = Recipe(
         NAME,
         adapters,
-        partial(loss, pipe, data, rows, weights, batch),
+        partial(loss, pipe, data, rows, weights, levels_of(batch, teacher.noisiest)),
         batch,
         lr=1e-3,
         betas=(0.9, 0.98),
@@ -262,7 +301,7 @@ def run(teacher: Teacher, pipe: Any, budget: Budget, data: Mapping[str, Tensor],
         hold=0.5,
         ema=0.99,
         checkpoint_seconds=300.0,
-        on_checkpoint=partial(draw_grid, budget.folder, pipe, teacher.shown),
+        on_checkpoint=partial(report, budget.folder, pipe, teacher.shown, held_out),
     )
     train(recipe, budget)
     return adapters
@@ -298,7 +337,10 @@ def main(teacher: Teacher = EMOJI, out: Path = Path("build/turbo")) -> None:
         torch.set_num_threads(args.threads)
     budget = Budget(args.out, math.inf, args.steps, "cpu", autocast=has_bfloat16("cpu"))
     pipe = teacher.load()
-    adapters = run(teacher, pipe, budget, simulate(args.out, teacher, pipe, args.captions))
+    chunks = args.captions // CHUNK
+    data = simulate(args.out, teacher, pipe, range(chunks), autocast=budget.autocast)
+    held_out = simulate(args.out, teacher, pipe, [chunks], autocast=budget.autocast)
+    adapters = run(teacher, pipe, budget, data, held_out)
     if args.steps is None:
         export(pipe, adapters, budget, args.weights)
 

@@ -3,7 +3,8 @@
     python -m nulltta.embedded.scenes.train.turbo
 
 The teacher's steps are of second order here: eight of them follow the trajectory of many small steps more closely than
-eight of DDIM's do, and the layout of a scene is decided on the way.
+eight of DDIM's do. What a scene holds is decided at the noisiest level, for which a third of each batch is kept, and of
+which a student that sees fewer captions learns those by heart. So one trajectory is run for each of many captions.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-from ...train.turbo import Teacher, main
+from ...train.turbo import LEVELS, Teacher, main
 from .. import WEIGHTS
 from ..grammar import caption, sample
 from ..prompts import tuning_prompts
@@ -22,7 +23,17 @@ def _caption(rng: random.Random) -> str:
     return caption(stated)
 
 
-SCENES = Teacher(WEIGHTS, _caption, tuple(tuning_prompts(12)), captions=2304, steps=800, order=2, rank=32)
+SCENES = Teacher(
+    WEIGHTS,
+    _caption,
+    tuple(tuning_prompts(12)),
+    captions=20160,
+    steps=2000,
+    order=2,
+    starts=(LEVELS,),
+    rank=32,
+    noisiest=1 / 3,
+)
 """The scenes world's model."""
 
 if __name__ == "__main__":
