@@ -117,9 +117,9 @@ PROMPT_GRID: Sequence[MethodSettings] = _tries(
 """The same for the prompt's embedding, whose gradient is several times larger: the steps are shorter."""
 FEW_STEP_TRIES = 5
 NULL_TTA_FEW_STEPS: Sequence[MethodSettings] = _tries(
-    ("reward_weight", "learning_rate", "nag_alpha", "num_particles", "num_inference_steps", "noise_tilt"),
-    (5.0, 0.025, 0.25, 3, 4, 0.0), (5.0, 0.025, 0.5, 3, 4, 0.0), (5.0, 0.025, 0.25, 3, 4, 0.3),
-    (5.0, 0.025, 0.125, 8, 2, 0.3), (5.0, 0.025, 0.25, 8, 2, 0.3),
+    ("nag_alpha", "num_particles", "num_inference_steps", "noise_tilt", "runs"),
+    (0.25, 3, 4, 0.3, 1), (0.25, 8, 2, 0.3, 1), (0.25, 8, 2, 0.3, 2), (0.25, 2, 8, 0.7, 2), (0.5, 4, 4, 0.7, 2),
+    reward_weight=5.0, learning_rate=0.025,
 )  # fmt: skip
 """The settings to try for Null-TTA under normalized attention guidance, around the preset of the distilled model."""
 
