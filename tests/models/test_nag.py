@@ -11,13 +11,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from nulltta import NullTTAConfig, NullTTAError, align, load_model
+from nulltta import DoesNotFit, EncodedPrompt, NullTTAConfig, NullTTAError, align, load_model
 from nulltta.algorithm.budget import spent
 from nulltta.benchmark.counting import counted
 from nulltta.models.attention import AttentionGuidance, guided
 from nulltta.models.nag import tokens_of, with_guidance
+from nulltta.null_text.replay import replay
 from nulltta.testing import ModelContract
 
+from ..derived_diffusions import DIFFUSIONS
 from ..tiny_families import FAMILIES
 from ..tiny_pipelines import PIPELINES
 
@@ -221,7 +223,7 @@ def test_models_whose_text_reaches_the_image_elsewhere_are_refused(tmp_path: Pat
         if name in FAMILIES:
             model: Any = FAMILIES[name].load(FAMILIES[name].save(tmp_path / name))
         else:
-            pipeline, call = next(case for case in PIPELINES if case.name == name).load(tmp_path)
+            pipeline, call = next(case for case in (*PIPELINES, *DIFFUSIONS) if case.name == name).load(tmp_path)
             model = load_model(pipeline, **call)
         with pytest.raises(NullTTAError, match=reason.replace("\n", " ")) as caught:
             align(model, "a cat", "brightness", config=NAG)
@@ -251,7 +253,7 @@ def test_a_run_costs_the_evaluations_that_its_budget_counts(sd: Any, guidance: A
 def _loaded(name: str, folder: Path) -> Any:
     if name in FAMILIES:
         return FAMILIES[name].load(FAMILIES[name].save(folder / name))
-    pipeline, call = next(case for case in PIPELINES if case.name == name).load(folder)
+    pipeline, call = next(case for case in (*PIPELINES, *DIFFUSIONS) if case.name == name).load(folder)
     return load_model(pipeline, **call)
 
 
@@ -282,6 +284,24 @@ def test_where_cross_attention_alone_reads_texts_one_branch_gives_what_two_halve
     (ours, gradient), (expected, slope) = found
     torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5)
     torch.testing.assert_close(gradient, slope, rtol=1e-3, atol=1e-5 * float(slope.abs().max()))
+
+
+@pytest.mark.filterwarnings("ignore:The configuration file of the vae:FutureWarning")
+def test_a_call_of_one_prompt_is_guided_row_by_row(tmp_path: Path) -> None:
+    nag: Any = with_guidance(_loaded("StableDiffusionUpscalePipeline", tmp_path), NAG)
+    _, null, x, step = _inputs(nag)
+    assert nag.model.found.singly
+    assert nag.crossed(null)
+    one_by_one = [nag.predict(x[i : i + 1], step, {n: t[i : i + 1] for n, t in null.items()}) for i in range(2)]
+    torch.testing.assert_close(nag.predict(x, step, null), torch.cat(one_by_one))
+
+
+def test_a_null_text_of_another_length_is_refused_where_texts_have_one_length(sd: Any) -> None:
+    null_text = align(sd, "a cat", "brightness", config=NAG).null_text[0]
+    tokens = sd.pipeline.encode_prompt("a cat", "cpu", 1, False)[0]
+    long = EncodedPrompt("a cat and more", prompt_embeds=torch.cat([tokens, tokens], 1))
+    with pytest.raises(DoesNotFit, match=r"has shape \(154, 32\), the null text \(77, 32\)"):
+        replay(sd, null_text, prompt=long)
 
 
 @pytest.mark.parametrize(

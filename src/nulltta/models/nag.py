@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from nulltta.config import NullTTAConfig
 from nulltta.contracts import Embedding, GuidedModel, ModelWrapper, NoiseStep
-from nulltta.errors import InvalidValue
+from nulltta.errors import DoesNotFit, InvalidValue
 from nulltta.models.attention import (
     Attended,
     AttentionGuidance,
@@ -28,7 +28,7 @@ from nulltta.models.attention import (
     randomised,
 )
 from nulltta.models.frozen import Surrounding, surrounded
-from nulltta.models.observed import ObservedModel
+from nulltta.models.observed import ObservedModel, row_by_row
 from nulltta.models.shells import BRANCH, LENGTH
 from nulltta.models.steps import ObservedStep
 
@@ -103,14 +103,26 @@ class AttentionGuided(ModelWrapper):
         return own[0] | held, own[1] | held
 
     def predict(self, x: Tensor, step: NoiseStep, embedding: Embedding) -> Tensor:
-        """The guided prediction under the prompt's conditioning and φ'."""
+        """The guided prediction under the prompt's conditioning and φ'.
+
+        Raises:
+            DoesNotFit: if φ' has another length than the prompt's text, where one branch is taken.
+        """
+        if self.model.found.singly and len(x) > 1:
+            return row_by_row(self.predict, x, step, embedding)
         cond, null = _parted(embedding)
         if self.guidance.scale == 0:
             return self._with_scale(x, step, null, self.model.predict(x, step, cond))
         both, networks = _joined(cond, cond | tokens_of(null)), self.model.networks
         found = self._attended(x, step, both)
         if found.crossed:
-            text = null[next(iter(tokens_of(null)))]
+            name = next(iter(tokens_of(null)))
+            text, own = null[name], cond[name]
+            if text.shape[1:] != own.shape[1:]:
+                raise DoesNotFit(
+                    f"the prompt's embedding ('{name}') has shape {tuple(own.shape[1:])}, the null text "
+                    f"{tuple(text.shape[1:])}: this denoiser takes texts of one length in one call"
+                )
             with surrounded(partial(guided_across, networks, found.image, self.guidance, text)):
                 prediction = self.model.predict(x, step, cond)
         else:

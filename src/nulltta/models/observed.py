@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 from weakref import ref
@@ -255,8 +255,7 @@ class ObservedModel(StepwiseModel):
         found = self.found
         assert isinstance(step, ObservedStep)
         if found.singly and len(x) > 1:
-            each_text = [{name: tensor[i : i + 1] for name, tensor in embedding.items()} for i in range(len(x))]
-            return torch.cat([self.predict(x[i : i + 1], step, text) for i, text in enumerate(each_text)])
+            return row_by_row(self.predict, x, step, embedding)
         if not found.alone:
             return self._predict(found, x, step, embedding)
         names, lengths = lengths_of(found, embedding)
@@ -418,3 +417,11 @@ class ObservedModel(StepwiseModel):
             ours = self.to_pipeline(self.guide(eps_null, eps_cond, SCALE))
             proof.require_equal("the replayed prediction", ours, first.model_output, self.dtype)
             proof.prove_decoder(self.stock, found, self._decoder, len(steps))
+
+
+def row_by_row(
+    predict: Callable[[Tensor, NoiseStep, Embedding], Tensor], x: Tensor, step: NoiseStep, embedding: Embedding
+) -> Tensor:
+    """Predict each row of a batch by itself."""
+    texts = [{name: tensor[i : i + 1] for name, tensor in embedding.items()} for i in range(len(x))]
+    return torch.cat([predict(x[i : i + 1], step, text) for i, text in enumerate(texts)])
