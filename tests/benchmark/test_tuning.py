@@ -124,7 +124,7 @@ def test_a_choice_at_the_edge_of_its_grid_is_named() -> None:
 
 def test_settings_are_those_of_the_target_at_the_nearest_budget() -> None:
     tuned = [TunedSettings("clip", budget, {"dps": {"scale": float(budget)}}) for budget in (100, 200, 400)]
-    tuned.append(TunedSettings("jpeg", 100, {}))
+    tuned.append(TunedSettings("jpeg", 101, {}))
     for budget, chosen_for in ((100, 100), (130, 100), (290, 400), (1000, 400)):
         found = nearest(tuned, "clip", budget)
         assert found is not None
@@ -132,6 +132,9 @@ def test_settings_are_those_of_the_target_at_the_nearest_budget() -> None:
     other = nearest(tuned, "sharpness", 210)
     assert other is not None
     assert other.budget == 200
+    nearer = nearest(tuned, "sharpness", 101)  # those of the first target, not of whichever is nearest
+    assert nearer is not None
+    assert nearer.target == "clip"
     assert nearest([], "clip", 100) is None
 
 

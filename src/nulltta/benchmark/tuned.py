@@ -39,10 +39,12 @@ class TunedSettings:
 def nearest(tuned: Sequence[TunedSettings], target: str, budget: float) -> TunedSettings | None:
     """Return the settings for a target at the nearest budget, by ratio.
 
-    Those of other targets are taken where there are none of this one, as settings in the unit of a reward carry over.
-    None if there are no settings at all.
+    Those of the first target are taken where there are none of this one, as settings in the unit of a reward carry
+    over. None if there are no settings at all.
     """
-    mine = [each for each in tuned if each.target == target] or tuned
+    known = {each.target for each in tuned}
+    taken = target if target in known or not tuned else tuned[0].target
+    mine = [each for each in tuned if each.target == taken]
     return min(mine, key=lambda each: abs(math.log(max(budget, 1) / each.budget)), default=None)
 
 
