@@ -5,9 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nulltta.algorithm import schedules
+from nulltta.algorithm.problem import Problem
 from nulltta.algorithm.trust_region import PROJECTIONS
 from nulltta.config import NullTTAConfig
 from nulltta.errors import InvalidValue
+
+
+def planned_for(problem: Problem) -> list[int]:
+    """Return n_i of a run of `null_tta`, as `planned` does.
+
+    Raises:
+        InvalidValue: as there.
+    """
+    crossed = problem.model.crossed(problem.null)
+    return planned(problem.config, started=problem.start is not None, crossed=crossed)
 
 
 def planned(config: NullTTAConfig, *, started: bool = False, crossed: bool = False) -> list[int]:

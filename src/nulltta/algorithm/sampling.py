@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from nulltta.algorithm import schedules
-from nulltta.algorithm.budget import planned
+from nulltta.algorithm.budget import planned_for
 from nulltta.algorithm.cma_es import Evolution, Span, word_basis
 from nulltta.algorithm.embeddings import distance, is_free
 from nulltta.algorithm.gradients import ESTIMATORS, in_micro_batches
@@ -92,7 +92,7 @@ def null_tta(problem: Problem) -> Stream:
     p, cfg, s = problem, problem.config, problem.config.guidance_scale
     K, release = cfg.num_particles, cfg.conventions == "release"
     gamma = schedules.annealing_coefficient(cfg.annealing, cfg.num_inference_steps)
-    counts, steps = planned(cfg, started=p.start is not None, crossed=p.model.crossed(p.null)), p.schedule()
+    counts, steps = planned_for(p), p.schedule()
     _refuse_idle_tilt(p, counts, steps)
     ascent = _start_ascent(p)
     start = p.start or (lambda _: p.null)

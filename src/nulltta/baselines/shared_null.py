@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from nulltta.algorithm.budget import planned
+from nulltta.algorithm.budget import planned_for
 from nulltta.algorithm.embeddings import mean
 from nulltta.algorithm.problem import Problem
 from nulltta.algorithm.sampling import null_tta
@@ -28,8 +28,7 @@ def shared_null(problem: Problem) -> Stream:
             "bounds each step's own null text, and this method has one for all: leave it out", "kl_target"
         )
     learnt = (yield from null_tta(problem)).nulls
-    counts = planned(problem.config, crossed=problem.model.crossed(problem.null))
-    optimised = [null for null, n in zip(learnt, counts, strict=True) if n]
+    optimised = [null for null, n in zip(learnt, planned_for(problem), strict=True) if n]
     frozen = replace(problem.config, inner_steps=(0, 0), budget=0, noise_tilt=0.0)
     shared = mean(optimised or learnt)
     return (yield from null_tta(replace(problem, start=lambda _: shared, config=frozen)))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nulltta.algorithm.budget import planned
+from nulltta.algorithm.budget import planned_for
 from nulltta.algorithm.problem import Problem
 from nulltta.algorithm.streams import MethodRun
 from nulltta.alignment import METHODS, as_result
@@ -140,7 +140,7 @@ def _until(
 ) -> Generator[RunProgress, None, tuple[Outcome, list[Step], bool]]:
     """Yield the progress of the method; return its outcome, its trace, and whether it was stopped."""
     problem, pace = prepared.problem, prepared.pace
-    counts, prompts = planned(problem.config, crossed=problem.model.crossed(problem.null)), len(problem.prompts)
+    counts, prompts = planned_for(problem), len(problem.prompts)
     best, began = _BestSoFar(problem), time.perf_counter()
     with closing(MethodRun(METHODS["null-tta"](problem), problem)) as method_run:
         if not stop.is_set():
