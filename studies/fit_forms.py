@@ -1,13 +1,13 @@
 """What does a null text gain that was learnt once, and what does it save where alignment starts from it?
 
-    python studies/fit_forms.py [--prompts 64 --seeds 2 --batch-size 16] [--fits out/fit] [--only "fitted: prompt"]
+    python studies/fit_forms.py [--model embedded --target clip] [--prompts 64 --seeds 2] [--only "fitted: prompt"]
 
-Null texts of several forms are fitted to `clip` on training prompts (`nulltta fit`; those that the folder holds are not
-fitted again). Then every arm samples the same held-out prompts, each from its own noise. Each arm is compared with
+Null texts of several forms are fitted to the target on training prompts (`nulltta fit`; those that the folder holds are
+not fitted again). Then every arm samples the same held-out prompts, each from its own noise. Each arm is compared with
 plain sampling, paired by prompt after averaging over seeds: 95% bootstrap intervals over prompts, and p-values of a
-paired permutation test of signs, corrected by Holm's method over all cells. Only `clip` is optimised, and `clip-b`
-guards the fits. "vendi" is the effective number of different pictures among a prompt's seeds. The script prints
-Markdown tables and writes studies/results/fit_forms.json, from which a run that was stopped goes on.
+paired permutation test of signs, corrected by Holm's method over all cells. Only the target is optimised, and another
+measure guards the fits. "vendi" is the effective number of different pictures among a prompt's seeds. The script prints
+Markdown tables and writes studies/results/fit_forms_MODEL_TARGET.json, from which a run that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -36,51 +36,70 @@ from nulltta.benchmark.contenders import filled
 from nulltta.cli import main as nulltta_command
 from nulltta.contracts import GuidedModel
 from nulltta.embedded import grammar
+from nulltta.embedded.worlds import WORLDS
 from nulltta.evaluation.bootstrap import paired_gain
 from nulltta.evaluation.measures import Measure, held_out_measures, high_frequency, vendi_score
 from nulltta.evaluation.significance import holm, sign_test
 from nulltta.null_text.fitted import FittedNullText
 from nulltta.runs import record
 
-RESULTS = Path(__file__).parent / "results" / "fit_forms.json"
-TARGET, HELD_OUT = "clip", "clip-b"
-FITS: Mapping[str, Sequence[str]] = {
-    "prompt": ("--form", "prompt", "--updates", "600", "--validate-every", "100"),
-    "steps": ("--form", "steps", "--updates", "300", "--validate-every", "100"),
-    "constant": ("--form", "constant", "--updates", "300", "--validate-every", "100"),
-}  # fmt: skip
-"""The flags of `nulltta fit` for each null text; the constant one is ReNeg's idea (arXiv 2412.19637)."""
+RESULTS = Path(__file__).parent / "results"
+TABLES = ("--updates", "200", "--validate-every", "50", "--learning-rate", "0.02", "--prior-weight", "1e-6")
+FITS: Mapping[tuple[str, str], Mapping[str, Sequence[str]]] = {
+    ("embedded", "clip"): {
+        "prompt": ("--form", "prompt", "--updates", "600", "--validate-every", "100"),
+        "steps": ("--form", "steps", "--updates", "300", "--validate-every", "100"),
+        "constant": ("--form", "constant", "--updates", "300", "--validate-every", "100"),
+    },
+    ("embedded", "colourfulness"): {
+        "steps": ("--form", "steps", *TABLES),
+        "constant": ("--form", "constant", *TABLES),
+    },
+}
+"""The flags of `nulltta fit` by model and target; the constant form is ReNeg's idea (arXiv 2412.19637). The first is
+that from which test-time optimisation starts."""
 TRAINING_PROMPTS, VALIDATION_PROMPTS, TEST_PROMPTS = 4000, 48, 64
-CANDIDATES: Mapping[int, int] = {100: 1, 200: 2, 300: 3, 400: 3}
-"""K by the budget in evaluations; 300 is the preset, and fewer candidates leave more of a small budget to φ'."""
-START = "prompt"
-"""The fit from which test-time optimisation starts."""
+FEATURES = "clip-b"
+"""The scorer whose image features tell how different a prompt's pictures are."""
+CANDIDATES: Mapping[int, int] = {100: 1, 200: 2, 400: 3}
+"""K by the budget in evaluations; fewer candidates leave more of a small budget to φ'."""
+
+
+def guard_of(model: str, target: str) -> str:
+    """Return the measure that must not fall: the model's own score, or its held-out scorer if that is the target."""
+    world = WORLDS[model]
+    return world.held_out[0] if target == world.target else world.target
 
 
 def fit_forms(
+    model: str = "embedded",
+    target: Annotated[str, typer.Option(help="The reward to fit to: clip or colourfulness.")] = "clip",
     prompts: int = TEST_PROMPTS,
     seeds: int = 2,
     batch_size: int = 16,
     fits: Annotated[Path, typer.Option(help="The folder of the fitted null texts.")] = Path("out/fit"),
     only: Annotated[list[str] | None, typer.Option(help="Run these arms only; may be repeated.")] = None,
     threads: int = 1,
-    out: Path = RESULTS,
+    out: Annotated[Path | None, typer.Option(help="The results; by default in studies/results.")] = None,
 ) -> None:
     """Fit what is missing, sample what is missing, and print the tables."""
     torch.set_num_threads(threads)
-    fits.mkdir(parents=True, exist_ok=True)
-    write_prompts(fits)
-    asked = {name: arm for name, arm in arms().items() if not only or name in only or name == "plain"}
+    out = out or RESULTS / f"fit_forms_{model}_{target}.json"
+    folder = fits / f"{model}-{target}"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_prompts(folder)
+    asked = {name: arm for name, arm in arms(model, target).items() if not only or name in only or name == "plain"}
     for name in dict.fromkeys(arm["start"] for arm in asked.values() if "start" in arm):
-        if not (fits / f"{name}.safetensors").exists():
-            fit(name, fits)
+        if not (folder / f"{name}.safetensors").exists():
+            fit(model, target, name, folder)
     found: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {"arms": {}}
-    model = nulltta.load_model("embedded")
-    measures = {name: rewards.load(name) for name in (TARGET, "colourfulness")} | held_out_measures(model)
+    loaded = nulltta.load_model(model)
+    named = dict.fromkeys((target, WORLDS[model].target, "colourfulness"))
+    measures: dict[str, Measure] = {**{name: rewards.load(name) for name in named}, **held_out_measures(loaded)}
     measures["high-frequency"] = high_frequency
     for arm in asked.values():
         if "start" in arm:
-            name, arm["start"] = arm["start"], FittedNullText.load(fits / f"{arm['start']}.safetensors", model)
+            name, arm["start"] = arm["start"], FittedNullText.load(folder / f"{arm['start']}.safetensors", loaded)
             about = arm["start"].about
             found.setdefault("fits", {})[name] = {"settings": about["fit"], "validation": about["validation"]}
     for name, start, seed in jobs(asked, prompts, seeds, batch_size):
@@ -88,12 +107,11 @@ def fit_forms(
         numbers = [i for i in range(start, min(start + batch_size, prompts)) if f"{i}/{seed}" not in row["seconds"]]
         if not numbers:
             continue
-        sampled = sample(model, asked[name], numbers, seed, measures)
+        sampled = sample(loaded, target, asked[name], numbers, seed, measures)
         for part, values in sampled.items():
             row[part] |= values
         found |= {"date": f"{datetime.now(UTC):%Y-%m-%d}", "threads": threads, "versions": record.versions(),
-                  "preset": asdict(NullTTAConfig.preset("embedded"))}  # fmt: skip
-        out.parent.mkdir(parents=True, exist_ok=True)
+                  "preset": asdict(NullTTAConfig.preset(model))}  # fmt: skip
         record.save(found, out)
         print(f"{name}: prompts {numbers[0]} to {numbers[-1]}, seed {seed}", file=sys.stderr, flush=True)
     print(tables(found["arms"]))
@@ -112,23 +130,24 @@ def write_prompts(folder: Path) -> None:
         (folder / f"{name}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def fit(name: str, folder: Path) -> None:
+def fit(model: str, target: str, name: str, folder: Path) -> None:
     """Run `nulltta fit`; a fit that was stopped goes on."""
-    files = ["--prompts", str(folder / "train.txt"), "--validation", str(folder / "validation.txt")]
-    words = ["fit", *files, "--reward", TARGET, "--guard", HELD_OUT, "--out", str(folder / f"{name}.safetensors")]
-    if code := nulltta_command([*words, *FITS[name]]):
+    words = ["fit", "--model", model, "--reward", target, "--guard", guard_of(model, target)]
+    words += ["--prompts", str(folder / "train.txt"), "--validation", str(folder / "validation.txt")]
+    if code := nulltta_command([*words, "--out", str(folder / f"{name}.safetensors"), *FITS[model, target][name]]):
         sys.exit(code)
 
 
-def arms() -> dict[str, dict[str, Any]]:
+def arms(model: str = "embedded", target: str = "clip") -> dict[str, dict[str, Any]]:
     """Return the arguments of `align` of each arm, the cheap ones first; starts are the names of fits."""
+    names = list(FITS[model, target])
     found: dict[str, dict[str, Any]] = {"plain": {"method": "plain"}}
-    found |= {f"fitted: {name}": {"method": "plain", "start": name} for name in FITS}
+    found |= {f"fitted: {name}": {"method": "plain", "start": name} for name in names}
     found["best of 4"] = {"method": BestOfN(samples=4)}
     for budget, particles in CANDIDATES.items():
-        config = filled(replace(NullTTAConfig.preset("embedded"), num_particles=particles), budget)
+        config = filled(replace(NullTTAConfig.preset(model), num_particles=particles), budget)
         found[f"null-tta, {budget}"] = {"config": config}
-        found[f"null-tta, {budget}, from fitted: {START}"] = {"config": config, "start": START}
+        found[f"null-tta, {budget}, from fitted: {names[0]}"] = {"config": config, "start": names[0]}
     return found
 
 
@@ -141,16 +160,21 @@ def jobs(arms: Mapping[str, Any], prompts: int, seeds: int, size: int) -> Iterat
 
 
 def sample(
-    model: GuidedModel, arm: Mapping[str, Any], numbers: Sequence[int], seed: int, measures: Mapping[str, Measure]
+    model: GuidedModel,
+    target: str,
+    arm: Mapping[str, Any],
+    numbers: Sequence[int],
+    seed: int,
+    measures: Mapping[str, Measure],
 ) -> dict[str, dict[str, Any]]:
     """Return scores, features and seconds of the prompts of some numbers, by "number/seed"."""
     texts = [grammar.test_prompts(TEST_PROMPTS)[i] for i in numbers]
     began = time.perf_counter()
-    images = nulltta.align(model, texts, TARGET, seed=[i + 10_000 * seed for i in numbers], **arm).images
+    images = nulltta.align(model, texts, target, seed=[i + 10_000 * seed for i in numbers], **arm).images
     seconds = (time.perf_counter() - began) / len(numbers)
     with torch.no_grad():
         scores = {name: measure(images, texts).tolist() for name, measure in measures.items()}
-        features: Tensor = rewards.load(HELD_OUT).image_features(images)  # type: ignore[attr-defined]
+        features: Tensor = rewards.load(FEATURES).image_features(images)  # type: ignore[attr-defined]
     places = [f"{i}/{seed}" for i in numbers]
     return {
         "scores": {place: {name: values[b] for name, values in scores.items()} for b, place in enumerate(places)},
@@ -213,7 +237,7 @@ def table(scores: Mapping[str, Mapping[str, Mapping[int, float]]], pairs: Sequen
     lines = [f"| | evaluations | prompts | {' | '.join(names)} |", "|---" * (len(names) + 3) + "|"]
     for _, after in pairs:
         row = [_cell(cells[after, name], p_values[after, name]) if (after, name) in cells else "" for name in names]
-        lines.append(f"| {after} | {cost(after)} | {len(scores[after][TARGET])} | {' | '.join(row)} |")
+        lines.append(f"| {after} | {cost(after)} | {len(next(iter(scores[after].values())))} | {' | '.join(row)} |")
     return "\n".join(lines)
 
 
