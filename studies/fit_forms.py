@@ -1,13 +1,13 @@
 """What does a null text gain that was learnt once, and what does it save where alignment starts from it?
 
-    python studies/fit_forms.py [--model embedded --target clip] [--prompts 64 --seeds 2] [--only "fitted: prompt"]
+    python studies/fit_forms.py [--target "colourfulness + 4*clip"] [--prompts 64 --seeds 2] [--only "fitted: prompt"]
 
 Null texts of several forms are fitted to the target on training prompts (`nulltta fit`; those that the folder holds are
 not fitted again). Then every arm samples the same held-out prompts, each from its own noise. Each arm is compared with
 plain sampling, paired by prompt after averaging over seeds: 95% bootstrap intervals over prompts, and p-values of a
-paired permutation test of signs, corrected by Holm's method over all cells. Only the target is optimised, and another
-measure guards the fits. "vendi" is the effective number of different pictures among a prompt's seeds. The script prints
-Markdown tables and writes studies/results/fit_forms_MODEL_TARGET.json, from which a run that was stopped goes on.
+paired permutation test of signs, corrected by Holm's method over all cells. Only the target is optimised; `clip-b`
+guards the fits. "vendi" is the effective number of different pictures among a prompt's seeds. The script prints
+Markdown tables and writes them to studies/results/fit_forms.json, by target; a run that was stopped goes on from there.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -36,70 +36,83 @@ from nulltta.benchmark.contenders import filled
 from nulltta.cli import main as nulltta_command
 from nulltta.contracts import GuidedModel
 from nulltta.embedded import grammar
-from nulltta.embedded.worlds import WORLDS
 from nulltta.evaluation.bootstrap import paired_gain
 from nulltta.evaluation.measures import Measure, held_out_measures, high_frequency, vendi_score
 from nulltta.evaluation.significance import holm, sign_test
 from nulltta.null_text.fitted import FittedNullText
 from nulltta.runs import record
 
-RESULTS = Path(__file__).parent / "results"
-TABLES = ("--updates", "200", "--validate-every", "50", "--learning-rate", "0.02", "--prior-weight", "1e-6")
-FITS: Mapping[tuple[str, str], Mapping[str, Sequence[str]]] = {
-    ("embedded", "clip"): {
-        "prompt": ("--form", "prompt", "--updates", "600", "--validate-every", "100"),
-        "steps": ("--form", "steps", "--updates", "300", "--validate-every", "100"),
-        "constant": ("--form", "constant", "--updates", "300", "--validate-every", "100"),
+RESULTS = Path(__file__).parent / "results" / "fit_forms.json"
+GUARD = "clip-b"
+"""Its image features also tell how different a prompt's pictures are."""
+TARGETS = ("clip", "colourfulness + 4*clip")
+"""Prompts share little of the direction in which `clip` rises, and half of that of `colourfulness` (fit_shared.py),
+which rises at the cost of `clip` when it is alone."""
+
+
+class Fit(NamedTuple):
+    """How a null text is fitted.
+
+    Attributes:
+        flags: those of `nulltta fit`.
+        prompts: the number of training prompts.
+    """
+
+    flags: Sequence[str]
+    prompts: int = 4000
+
+
+SHORT = ("--updates", "200", "--validate-every", "50", "--dtype", "bfloat16", "--prior-weight", "1e-5")
+STEPS = ("--form", "steps", "--learning-rate", "0.01", *SHORT)
+FITS: Mapping[str, Mapping[str, Fit]] = {
+    TARGETS[0]: {
+        "prompt": Fit(("--form", "prompt", "--updates", "600", "--validate-every", "100")),
+        "steps": Fit(("--form", "steps", "--updates", "300", "--validate-every", "100")),
+        "constant": Fit(("--form", "constant", "--updates", "300", "--validate-every", "100")),
     },
-    ("embedded", "colourfulness"): {
-        "steps": ("--form", "steps", *TABLES),
-        "constant": ("--form", "constant", *TABLES),
+    TARGETS[1]: {
+        "steps": Fit(STEPS),
+        "prompt": Fit(("--form", "prompt", "--learning-rate", "2e-4", *SHORT, "--updates", "300")),
+        "constant": Fit(("--form", "constant", "--learning-rate", "0.01", *SHORT)),
+        "steps, 32 prompts": Fit(STEPS, 32),
+        "steps, 512 prompts": Fit(STEPS, 512),
     },
 }
-"""The flags of `nulltta fit` by model and target; the constant form is ReNeg's idea (arXiv 2412.19637). The first is
-that from which test-time optimisation starts."""
-TRAINING_PROMPTS, VALIDATION_PROMPTS, TEST_PROMPTS = 4000, 48, 64
-FEATURES = "clip-b"
-"""The scorer whose image features tell how different a prompt's pictures are."""
+"""The null texts by target, first that from which test-time optimisation starts. The constant form is ReNeg's idea
+(arXiv 2412.19637)."""
+VALIDATION_PROMPTS, TEST_PROMPTS = 48, 64
 CANDIDATES: Mapping[int, int] = {100: 1, 200: 2, 400: 3}
 """K by the budget in evaluations; fewer candidates leave more of a small budget to φ'."""
 
 
-def guard_of(model: str, target: str) -> str:
-    """Return the measure that must not fall: the model's own score, or its held-out scorer if that is the target."""
-    world = WORLDS[model]
-    return world.held_out[0] if target == world.target else world.target
-
-
 def fit_forms(
-    model: str = "embedded",
-    target: Annotated[str, typer.Option(help="The reward to fit to: clip or colourfulness.")] = "clip",
+    target: Annotated[str, typer.Option(help=f"The reward to fit to: {' or '.join(TARGETS)}.")] = TARGETS[0],
     prompts: int = TEST_PROMPTS,
     seeds: int = 2,
     batch_size: int = 16,
     fits: Annotated[Path, typer.Option(help="The folder of the fitted null texts.")] = Path("out/fit"),
     only: Annotated[list[str] | None, typer.Option(help="Run these arms only; may be repeated.")] = None,
     threads: int = 1,
-    out: Annotated[Path | None, typer.Option(help="The results; by default in studies/results.")] = None,
+    out: Path = RESULTS,
 ) -> None:
     """Fit what is missing, sample what is missing, and print the tables."""
     torch.set_num_threads(threads)
-    out = out or RESULTS / f"fit_forms_{model}_{target}.json"
-    folder = fits / f"{model}-{target}"
-    folder.mkdir(parents=True, exist_ok=True)
-    write_prompts(folder)
-    asked = {name: arm for name, arm in arms(model, target).items() if not only or name in only or name == "plain"}
+    if target not in FITS:
+        raise typer.BadParameter(f"must be one of {', '.join(TARGETS)}", param_hint="--target")
+    folder = fits / target.split()[0]
+    asked = {name: arm for name, arm in arms(target).items() if not only or name in only or name == "plain"}
     for name in dict.fromkeys(arm["start"] for arm in asked.values() if "start" in arm):
         if not (folder / f"{name}.safetensors").exists():
-            fit(model, target, name, folder)
-    found: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {"arms": {}}
-    loaded = nulltta.load_model(model)
-    named = dict.fromkeys((target, WORLDS[model].target, "colourfulness"))
-    measures: dict[str, Measure] = {**{name: rewards.load(name) for name in named}, **held_out_measures(loaded)}
+            fit(target, name, folder)
+    every: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {}
+    found = every.setdefault(target, {"arms": {}})
+    model = nulltta.load_model("embedded")
+    named = dict.fromkeys((target, "clip", "colourfulness"))
+    measures: dict[str, Measure] = {**{name: rewards.load(name) for name in named}, **held_out_measures(model)}
     measures["high-frequency"] = high_frequency
     for arm in asked.values():
         if "start" in arm:
-            name, arm["start"] = arm["start"], FittedNullText.load(folder / f"{arm['start']}.safetensors", loaded)
+            name, arm["start"] = arm["start"], FittedNullText.load(folder / f"{arm['start']}.safetensors", model)
             about = arm["start"].about
             found.setdefault("fits", {})[name] = {"settings": about["fit"], "validation": about["validation"]}
     for name, start, seed in jobs(asked, prompts, seeds, batch_size):
@@ -107,45 +120,53 @@ def fit_forms(
         numbers = [i for i in range(start, min(start + batch_size, prompts)) if f"{i}/{seed}" not in row["seconds"]]
         if not numbers:
             continue
-        sampled = sample(loaded, target, asked[name], numbers, seed, measures)
+        sampled = sample(model, target, asked[name], numbers, seed, measures)
         for part, values in sampled.items():
             row[part] |= values
         found |= {"date": f"{datetime.now(UTC):%Y-%m-%d}", "threads": threads, "versions": record.versions(),
-                  "preset": asdict(NullTTAConfig.preset(model))}  # fmt: skip
-        record.save(found, out)
+                  "preset": asdict(NullTTAConfig.preset("embedded"))}  # fmt: skip
+        record.save(every, out)
         print(f"{name}: prompts {numbers[0]} to {numbers[-1]}, seed {seed}", file=sys.stderr, flush=True)
     print(tables(found["arms"]))
 
 
-def write_prompts(folder: Path) -> None:
-    """Write the training and validation prompts.
+def write_prompts(folder: Path, number: int) -> Sequence[str]:
+    """Write a number of training prompts and the validation prompts, and return the flags that name the files.
 
     Compositions of the tuning prompts, on which nothing is reported, validate a fit; those of the training prompts are
     what the model was trained on.
     """
     source, training = random.Random(5), dict[str, None]()
-    while len(training) < TRAINING_PROMPTS:
+    while len(training) < number:
         training[grammar.caption(grammar.sample(source))] = None
-    for name, lines in ("train", list(training)), ("validation", grammar.tuning_prompts(VALIDATION_PROMPTS)):
-        (folder / f"{name}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    flags: list[str] = []
+    for flag, name, lines in (
+        ("--prompts", f"train-{number}", list(training)),
+        ("--validation", "validation", grammar.tuning_prompts(VALIDATION_PROMPTS)),
+    ):
+        file = folder / f"{name}.txt"
+        file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        flags += [flag, str(file)]
+    return flags
 
 
-def fit(model: str, target: str, name: str, folder: Path) -> None:
+def fit(target: str, name: str, folder: Path) -> None:
     """Run `nulltta fit`; a fit that was stopped goes on."""
-    words = ["fit", "--model", model, "--reward", target, "--guard", guard_of(model, target)]
-    words += ["--prompts", str(folder / "train.txt"), "--validation", str(folder / "validation.txt")]
-    if code := nulltta_command([*words, "--out", str(folder / f"{name}.safetensors"), *FITS[model, target][name]]):
+    folder.mkdir(parents=True, exist_ok=True)
+    chosen = FITS[target][name]
+    words = ["fit", "--reward", target, "--guard", GUARD, "--out", str(folder / f"{name}.safetensors"), *chosen.flags]
+    if code := nulltta_command([*words, *write_prompts(folder, chosen.prompts)]):
         sys.exit(code)
 
 
-def arms(model: str = "embedded", target: str = "clip") -> dict[str, dict[str, Any]]:
+def arms(target: str = TARGETS[0]) -> dict[str, dict[str, Any]]:
     """Return the arguments of `align` of each arm, the cheap ones first; starts are the names of fits."""
-    names = list(FITS[model, target])
+    names = list(FITS[target])
     found: dict[str, dict[str, Any]] = {"plain": {"method": "plain"}}
     found |= {f"fitted: {name}": {"method": "plain", "start": name} for name in names}
     found["best of 4"] = {"method": BestOfN(samples=4)}
     for budget, particles in CANDIDATES.items():
-        config = filled(replace(NullTTAConfig.preset(model), num_particles=particles), budget)
+        config = filled(replace(NullTTAConfig.preset("embedded"), num_particles=particles), budget)
         found[f"null-tta, {budget}"] = {"config": config}
         found[f"null-tta, {budget}, from fitted: {names[0]}"] = {"config": config, "start": names[0]}
     return found
@@ -174,7 +195,7 @@ def sample(
     seconds = (time.perf_counter() - began) / len(numbers)
     with torch.no_grad():
         scores = {name: measure(images, texts).tolist() for name, measure in measures.items()}
-        features: Tensor = rewards.load(FEATURES).image_features(images)  # type: ignore[attr-defined]
+        features: Tensor = rewards.load(GUARD).image_features(images)  # type: ignore[attr-defined]
     places = [f"{i}/{seed}" for i in numbers]
     return {
         "scores": {place: {name: values[b] for name, values in scores.items()} for b, place in enumerate(places)},

@@ -14,8 +14,9 @@ from torch import Tensor
 
 import nulltta
 from nulltta import InvalidValue, LoadError, NullTTAConfig
+from nulltta.evaluation.bootstrap import Gain
 from nulltta.fit.settings import FitSettings
-from nulltta.fit.training import FitProblem, FitStep, fit
+from nulltta.fit.training import FitProblem, FitStep, _rank, fit
 from nulltta.null_text.fitted import FittedNullText
 from nulltta.null_text.replay import replay
 from nulltta.rewards.compose import Custom
@@ -144,6 +145,19 @@ def test_a_guard_that_keeps_falling_ends_the_fit(model: Any) -> None:
     null_text, steps = drained(problem(model, settings=choices, guards={"darkness": darkness}))
     assert len(steps) < 60
     assert {"brightness", "darkness"} == set(null_text.about["validation"]["gains"])
+
+
+def _gain(mean: float) -> Gain:
+    return Gain(8, plain=0.0, aligned=mean, mean=mean, low=mean - 0.1, high=mean + 0.1, spread=1.0, wins=0.5)
+
+
+def test_a_validation_at_which_a_guard_fell_by_chance_is_better_than_one_at_which_it_surely_fell() -> None:
+    held, chance, fell = (_gain(mean) for mean in (0.02, -0.02, -0.2))
+    ranked = [
+        _rank({"target": _gain(gain), "guard": guard}, "target", ["guard", "one that no prompt has"])
+        for gain, guard in ((0.3, fell), (0.1, chance), (0.2, chance), (0.01, held), (0.05, held))
+    ]
+    assert sorted(ranked) == ranked
 
 
 def test_what_cannot_be_fitted_is_refused(model: Any) -> None:

@@ -16,8 +16,8 @@ from nulltta.embedded import grammar
 
 def test_no_prompt_is_both_trained_and_tested_on(study: Callable[[str], ModuleType], tmp_path: Path) -> None:
     forms = study("fit_forms")
-    forms.write_prompts(tmp_path)
-    training, validation = ((tmp_path / f"{name}.txt").read_text().splitlines() for name in ("train", "validation"))
+    _, train, _, validate = forms.write_prompts(tmp_path, 4000)
+    training, validation = (Path(file).read_text().splitlines() for file in (train, validate))
     tested = grammar.test_prompts(150)  # more than the benchmark reports
     assert len({*training, *validation, *tested}) == 4000 + 48 + 150
     kinds = [(len(facts.objects), facts.count) for facts in map(grammar.parse, validation)]
@@ -27,6 +27,7 @@ def test_no_prompt_is_both_trained_and_tested_on(study: Callable[[str], ModuleTy
 def test_no_arm_exceeds_its_budget(study: Callable[[str], ModuleType]) -> None:
     forms = study("fit_forms")
     assert [forms.cost(name) for name in ("plain", "fitted: prompt", "best of 4")] == [50, 50, 200]
+    assert all(f"null-tta, 400, from fitted: {next(iter(fits))}" in forms.arms(of) for of, fits in forms.FITS.items())
     for budget in forms.CANDIDATES:
         for name in (f"null-tta, {budget}", f"null-tta, {budget}, from fitted: prompt"):
             assert budget - 3 < forms.cost(name) <= budget

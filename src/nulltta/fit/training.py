@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -160,8 +160,8 @@ def fit(problem: FitProblem, checkpoint: Path | None = None) -> FitStream:
             validation and once per minute. The outcome is the same as without the stop.
 
     Returns:
-        The null text of the validation at which the target gained most, among those at which no guard fell if there
-        are any.
+        The null text of the validation at which the target gained most: among those at which no guard fell, or if there
+        are none, among those at which none fell by more than chance.
 
     Raises:
         LoadError: if the checkpoint is another fit's.
@@ -276,10 +276,9 @@ class _Training:
         return float(terms.reward.mean())
 
     def _keep(self, found: dict[str, Gain]) -> bool:
-        """Keep the average if it is the best so far: the target's gain counts where no guard fell."""
+        """Keep the average if it is the best so far."""
         self.history.append(found)
-        target = self.problem.reward.name
-        rank = (not self._fell(found), found[target].mean)
+        rank = _rank(found, self.problem.reward.name, self.problem.guards)
         if better := self.best is None or rank > tuple(self.best["rank"]):
             weights = {name: tensor.clone() for name, tensor in self.average.state_dict().items()}
             self.best = {
@@ -298,15 +297,9 @@ class _Training:
         }  # fmt: skip
         return self.problem.null_text(form.requires_grad_(False), validation=validation)
 
-    def _fell(self, found: Mapping[str, Gain]) -> bool:
-        return any(found[name].mean < 0 for name in self.problem.guards if name in found)
-
     def _guard_fell_repeatedly(self) -> bool:
-        return len(self.history) >= FALLS and all(map(self._fell_surely, self.history[-FALLS:]))
-
-    def _fell_surely(self, found: Mapping[str, Gain]) -> bool:
-        """Return whether the whole interval of a guard's gain lies below 0."""
-        return any(found[name].high < 0 for name in self.problem.guards if name in found)
+        guards, last = self.problem.guards, self.history[-FALLS:]
+        return len(last) == FALLS and all(_fell_surely(found, guards) for found in last)
 
     def _fingerprint(self) -> str:
         """Return what must agree for a fit to go on: everything but the number of validations."""
@@ -360,6 +353,21 @@ def _estimator(problem: FitProblem) -> GradientEstimator:
     config = problem.config.resolved(differentiable=True)
     memory = MicroBatch(problem.memory.rows, problem.model.enable_checkpointing)
     return in_micro_batches(ESTIMATORS[config.gradient](config, problem.model), memory)
+
+
+def _rank(found: Mapping[str, Gain], target: str, guards: Iterable[str]) -> tuple[bool, bool, float]:
+    """Return by what validations are compared, the greater the better.
+
+    The target's gain counts among those at which no guard fell. Where there are none, those at which no guard fell by
+    more than chance are the next best.
+    """
+    guards = [name for name in guards if name in found]
+    return not _fell_surely(found, guards), all(found[name].mean >= 0 for name in guards), found[target].mean
+
+
+def _fell_surely(found: Mapping[str, Gain], guards: Iterable[str]) -> bool:
+    """Return whether the whole interval of a guard's gain lies below 0."""
+    return any(found[name].high < 0 for name in guards if name in found)
 
 
 def _learning_rate(settings: FitSettings, update: int) -> float:
