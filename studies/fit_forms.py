@@ -72,7 +72,7 @@ FITS: Mapping[str, Mapping[str, Fit]] = {
     },
     TARGETS[1]: {
         "steps": Fit(STEPS),
-        "prompt": Fit(("--form", "prompt", "--learning-rate", "2e-4", *SHORT, "--updates", "300")),
+        "prompt": Fit(("--form", "prompt", "--learning-rate", "5e-5", *SHORT, "--updates", "300")),
         "constant": Fit(("--form", "constant", "--learning-rate", "0.01", *SHORT)),
         "steps, 32 prompts": Fit(STEPS, 32),
         "steps, 512 prompts": Fit(STEPS, 512),

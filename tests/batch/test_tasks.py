@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from nulltta.batch.table import TableRow
 from nulltta.batch.tasks import RowFailure, RowTask, batches, require_known_columns, tasks
 from nulltta.config import NullTTAConfig
 from nulltta.errors import NullTTAError
 from nulltta.runs.request import RunSettings
+from nulltta.runs.table import TableRow
 
 COMMON = RunSettings(config=NullTTAConfig(), model="some/model", reward="brightness")
 

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 from nulltta.batch.folder import BatchFolder, BatchOutcome, OnAdvance, Record
-from nulltta.batch.table import read, require_pyarrow
 from nulltta.batch.tasks import GivenForAll, RowFailure, RowTask, batches, require_known_columns, tasks
 from nulltta.config import whole
 from nulltta.errors import InvalidValue, NullTTAError
 from nulltta.prompts import require_text
 from nulltta.runs.request import RunSettings
+from nulltta.runs.table import read, require_pyarrow
 
 SAVE_INTERVAL = 10.0
 """Seconds between two parts of the table of scores; the record of a finished row is written at once."""

@@ -11,13 +11,13 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-from nulltta.batch.table import TableRow
 from nulltta.config import NullTTAConfig, given_in_vain, one_of, refuse_without_effect
 from nulltta.config.presets import preset_name
 from nulltta.errors import InvalidValue, NullTTAError
 from nulltta.files import absolute
 from nulltta.prompts import require_text
 from nulltta.runs.request import AlignRequest, RunSettings
+from nulltta.runs.table import TableRow
 
 SETTINGS = tuple(field.name for field in fields(NullTTAConfig))
 COLUMNS = ("id", "prompt", "negative_prompt", "seed", *SETTINGS)

@@ -14,13 +14,20 @@ from nulltta.config import FormName, NullTTAConfig
 from nulltta.config.presets import require_preset
 from nulltta.fit.settings import PRIOR_WEIGHTS, FitSettings
 from nulltta.runs.fit_request import FitRequest
-from nulltta.runs.prompt_file import read_prompts
+from nulltta.runs.prompt_sources import training_prompts
 from nulltta.runs.request import ModelSettings, default_reward
 
 
 def fit(
     prompts: Annotated[
-        Path, typer.Option("--prompts", metavar="FILE", help="The training prompts, one per line.", show_default=False)
+        str,
+        typer.Option(
+            "--prompts",
+            metavar="SOURCE",
+            show_default=False,
+            help="The training prompts: a file with one per line, a .jsonl, .csv or .parquet file with a column "
+            "'prompt', 'caption' or 'text', or a dataset's folder or hub id.",
+        ),
     ],
     out: Annotated[Path, typer.Option(metavar="FILE", help="The null text, a .safetensors file.", show_default=False)],
     model: Model = "embedded",
@@ -37,8 +44,8 @@ def fit(
         typer.Option(metavar="REWARD", help="A reward that must not fall on the validation prompts; may be repeated."),
     ] = None,
     validation: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Validation prompts, one per line (default: the last eighth, 2 to 48)."),
+        str | None,
+        typer.Option(metavar="SOURCE", help="Validation prompts, likewise (default: the last eighth, 2 to 48)."),
     ] = None,
     updates: Annotated[int, typer.Option(help="Updates of the null text.")] = FitSettings.updates,
     rows: Annotated[int, typer.Option(help="Latents per update.")] = FitSettings.rows,
@@ -72,7 +79,8 @@ def fit(
     usual: dict[str, Any] = {name: value for name, value in held.items() if name not in asked}
     config = replace(NullTTAConfig.preset(preset or model, **asked), **usual)
     request = FitRequest(
-        prompts=read_prompts([], prompts), validation=read_prompts([], validation, "validation"), out=out,
+        prompts=training_prompts(prompts), out=out,
+        validation=() if validation is None else training_prompts(validation, "validation"),
         settings=FitSettings(
             form=form, tokens=tokens, updates=updates, rows=rows, learning_rate=learning_rate,
             validate_every=validate_every, seed=seed, pool=max(FitSettings.pool, rows),

@@ -8,8 +8,8 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from nulltta.batch.table import read
 from nulltta.errors import NullTTAError
+from nulltta.runs.table import read
 
 JSONL = """\ufeff{"id": "007", "prompt": "a \\"cat\\", red", "seed": 7, "inner_steps": [5, 25], "checked": true}
 

@@ -13,7 +13,7 @@ from typing import Any
 from nulltta.errors import InvalidValue, MissingExtra, NullTTAError, first_line
 
 Cells = dict[str, Any]
-TEXTS = ("id", "prompt", "negative_prompt")
+TEXTS = ("id", "prompt", "negative_prompt", "caption", "text")
 """The columns whose cells are text even if they look like numbers."""
 
 
