@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from nulltta.algorithm import randomness, schedules
-from nulltta.algorithm.embeddings import free
+from nulltta.algorithm.embeddings import free, take
 from nulltta.algorithm.gradients import ESTIMATORS, GradientEstimator, finite_rows, in_micro_batches
 from nulltta.algorithm.memory import ANY_RUN, MicroBatch
 from nulltta.algorithm.objective import Objective
@@ -36,6 +36,7 @@ from nulltta.files import atomic
 from nulltta.fit.settings import FitSettings
 from nulltta.fit.trajectories import Pool, TrajectorySampler
 from nulltta.fit.validation import Validation, gains
+from nulltta.fit.workers import ALONE, Workers
 from nulltta.models.learnt_tokens import LearntTokens
 from nulltta.models.nag import unguided, with_guidance
 from nulltta.null_text.capture import about_learnt, about_model
@@ -151,13 +152,15 @@ class FitProblem:
         }
 
 
-def fit(problem: FitProblem, checkpoint: Path | None = None) -> FitStream:
+def fit(problem: FitProblem, checkpoint: Path | None = None, workers: Workers = ALONE) -> FitStream:
     """Fit a null text, yielding one `FitStep` per update.
 
     Args:
         problem: what it is fitted for.
         checkpoint: a file from which a fit goes on that was stopped, and to which its state is written at every
             validation and once per minute. The outcome is the same as without the stop.
+        workers: the processes among which the rows are shared; each must be given the same problem. The first writes
+            the state.
 
     Returns:
         The null text of the validation at which the target gained most: among those at which no guard fell, or if there
@@ -169,17 +172,17 @@ def fit(problem: FitProblem, checkpoint: Path | None = None) -> FitStream:
         OutOfMemory: if memory runs out.
     """
     with out_of_memory_as_error(*ANY_RUN):
-        training = _Training(problem)
+        training = _Training(problem, workers)
         if checkpoint is not None and checkpoint.exists():
             training.resume(checkpoint)
-        return (yield from training.run(checkpoint))
+        return (yield from training.run(checkpoint if workers.first else None))
 
 
 class _Training:
     """The state of a fit: Δ, its moving average, the optimiser, the trajectories and the validations so far."""
 
-    def __init__(self, problem: FitProblem) -> None:
-        p, settings = problem, problem.settings
+    def __init__(self, problem: FitProblem, workers: Workers = ALONE) -> None:
+        p, settings, self.workers = problem, problem.settings, workers
         _, null = p.model.encode(p.prompts[:1], p.config.negatives(p.prompts[:1], [""]))
         torch_seed = int(torch.randint(2**62, (1,), generator=randomness.generator(settings.seed, "fit", "form")))
         with torch.random.fork_rng(devices=[]):  # layers draw their first weights from the ambient generator
@@ -200,7 +203,7 @@ class _Training:
         target = {p.reward.name: as_measure(p.reward)}
         self.sampler = TrajectorySampler(p.model, p.steps, p.config, p.memory)
         measures = {**target, **p.guards, **p.measures}
-        self.validation = Validation(self.sampler, p.validation, measures, settings.fresh)
+        self.validation = Validation(self.sampler, p.validation, measures, settings.fresh, workers)
 
     def run(self, checkpoint: Path | None) -> FitStream:
         """Update until the end, validating on the way."""
@@ -238,8 +241,12 @@ class _Training:
         self.sampled += fresh
         chosen = [self._order(number // len(p.prompts))[number % len(p.prompts)] for number in numbers]
         seeds = [FIRST_SEED + number for number in numbers]
-        path = self.sampler([p.prompts[index] for index in chosen], seeds, null_text)
-        return torch.tensor(chosen), path[:, :-1].half().cpu()
+
+        def paths(mine: Tensor) -> Tensor:
+            prompts = [p.prompts[chosen[row]] for row in mine.tolist()]
+            return self.sampler(prompts, [seeds[row] for row in mine.tolist()], null_text)[:, :-1].half().cpu()
+
+        return torch.tensor(chosen), torch.cat(self.workers.map(paths, fresh))
 
     def _order(self, round_: int) -> list[int]:
         source = randomness.generator(self.problem.settings.seed, "fit", "order", round_)
@@ -254,17 +261,21 @@ class _Training:
         rows = torch.randperm(len(pool.prompts), generator=source)[: settings.rows]
         prompts = [p.prompts[index] for index in pool.prompts[rows].tolist()]
         cond, null = p.model.encode(prompts, p.config.negatives(prompts, [""] * len(prompts)))
-        x, step = pool.latents[rows, i].float().to(next(iter(null.values())).device), p.steps[i]
-        with torch.no_grad():
-            eps_cond, eps_null = (predicted(p.model, p.memory, x, step, branch) for branch in (cond, null))
-        objective = Objective(
-            p.model, p.reward, prompts, p.config, step, x, eps_cond, eps_null, null, self.anneal[i]
-        )  # fmt: skip
+        x = pool.latents[rows, i].float().to(next(iter(null.values())).device)
         for group in self.optimiser.param_groups:
             group["lr"] = _learning_rate(settings, self.update)
         phi = self.form(i, null, cond)  # φ'_t(c)
         detached = {name: tensor.detach() for name, tensor in phi.items()}
-        terms, gradient = self.estimator(objective, detached, [source] * len(rows))
+
+        def slopes(mine: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+            """Return the rewards of some rows, and ∇J with respect to their φ'."""
+            theirs = [prompts[row] for row in mine.tolist()]
+            objective = self._objective(i, x[mine], theirs, take(cond, mine), take(null, mine))
+            terms, gradient = self.estimator(objective, take(detached, mine), [source] * len(mine))
+            return terms.reward.cpu(), {name: rows.cpu() for name, rows in gradient.items()}
+
+        rewards, gradients = zip(*self.workers.map(slopes, len(rows)), strict=True)
+        gradient = {name: torch.cat([part[name] for part in gradients]).to(x.device) for name in gradients[0]}
         if not bool(finite_rows(gradient).all()):
             raise RewardError(f"the gradient of reward '{p.reward.name}' is not finite: run the model in float32")
         self.optimiser.zero_grad()
@@ -273,7 +284,14 @@ class _Training:
         decay = min(settings.average, (1 + self.update) / (10 + self.update))
         for average, weight in zip(self.average.parameters(), self.form.parameters(), strict=True):
             average.lerp_(weight.detach(), 1 - decay)
-        return float(terms.reward.mean())
+        return float(torch.cat(rewards).mean())
+
+    def _objective(self, i: int, x: Tensor, prompts: Sequence[str], cond: Embedding, null: Embedding) -> Objective:
+        """Return J at the i-th denoising step as a function of φ'."""
+        p, step = self.problem, self.problem.steps[i]
+        with torch.no_grad():
+            eps_cond, eps_null = (predicted(p.model, p.memory, x, step, branch) for branch in (cond, null))
+        return Objective(p.model, p.reward, prompts, p.config, step, x, eps_cond, eps_null, null, self.anneal[i])
 
     def _keep(self, found: dict[str, Gain]) -> bool:
         """Keep the average if it is the best so far."""

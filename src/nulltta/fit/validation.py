@@ -13,6 +13,7 @@ from nulltta.algorithm.views import decoded
 from nulltta.evaluation.bootstrap import Gain, paired_gain
 from nulltta.evaluation.measures import Measure
 from nulltta.fit.trajectories import TrajectorySampler
+from nulltta.fit.workers import ALONE, Workers
 from nulltta.null_text.fitted import FittedNullText
 
 FIRST_SEED = 2_000_000
@@ -28,30 +29,33 @@ class Validation:
         prompts: the prompts.
         measures: the target first, then the guards and the measures held out.
         rows: the pictures that are measured at once.
+        workers: the processes among which the prompts are shared.
     """
 
     sampler: TrajectorySampler
     prompts: Sequence[str]
     measures: Mapping[str, Measure]
     rows: int
+    workers: Workers = ALONE
 
     def scores(self, null_text: FittedNullText | None = None) -> dict[str, list[float]]:
         """Return every measure of the pictures under a null text, or of plain sampling's."""
-        found: dict[str, list[float]] = {name: [] for name in self.measures}
-        for start in range(0, len(self.prompts), self.rows):
-            prompts = self.prompts[start : start + self.rows]
-            seeds = [FIRST_SEED + start + i for i in range(len(prompts))]
-            for name, values in self._measured(prompts, seeds, null_text).items():
-                found[name] += values.tolist()
-        return found
+
+        def measured(mine: Tensor) -> list[Mapping[str, list[float]]]:
+            numbers = mine.tolist()
+            starts = range(0, len(numbers), self.rows)
+            return [self._measured(numbers[start : start + self.rows], null_text) for start in starts]
+
+        parts = [part for theirs in self.workers.map(measured, len(self.prompts)) for part in theirs]
+        return {name: [value for part in parts for value in part[name]] for name in self.measures}
 
     @torch.no_grad()
-    def _measured(
-        self, prompts: Sequence[str], seeds: Sequence[int], null_text: FittedNullText | None
-    ) -> dict[str, Tensor]:
-        x0 = self.sampler(prompts, seeds, null_text)[:, -1]
+    def _measured(self, numbers: Sequence[int], null_text: FittedNullText | None) -> dict[str, list[float]]:
+        """Return every measure of the pictures of the prompts with some numbers."""
+        prompts = [self.prompts[number] for number in numbers]
+        x0 = self.sampler(prompts, [FIRST_SEED + number for number in numbers], null_text)[:, -1]
         images = decoded(self.sampler.model, self.sampler.memory, x0)
-        return {name: measure(images, prompts).cpu() for name, measure in self.measures.items()}
+        return {name: measure(images, prompts).tolist() for name, measure in self.measures.items()}
 
 
 def gains(plain: Mapping[str, Sequence[float]], fitted: Mapping[str, Sequence[float]]) -> dict[str, Gain]:

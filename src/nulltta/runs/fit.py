@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
+from dataclasses import replace
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -18,6 +19,7 @@ from nulltta.evaluation.bootstrap import Gain
 from nulltta.evaluation.measures import held_out_measures
 from nulltta.files import as_error
 from nulltta.fit.training import FitProblem, FitStep, fit
+from nulltta.fit.workers import Workers, joined
 from nulltta.null_text.fitted import FittedNullText
 from nulltta.quiet import quiet_libraries
 from nulltta.rewards.expression import with_source
@@ -31,7 +33,8 @@ def run(request: FitRequest) -> None:
     """Fit a null text and write its file, showing the progress and every validation.
 
     The file is written at each validation that is the best so far. The state is kept beside it, so that a fit that was
-    stopped goes on when it is asked for again; it is deleted at the end.
+    stopped goes on when it is asked for again; it is deleted at the end. Where `accelerate launch` has started several
+    processes, they share the work, and the first of them writes and shows.
 
     Raises:
         InvalidValue: if the device cannot be used, or a file cannot be written.
@@ -40,23 +43,35 @@ def run(request: FitRequest) -> None:
         OutOfMemory: if memory runs out.
         KeyboardInterrupt: after Ctrl-C; the state is kept.
     """
-    notes = terminal.notes()
-    with as_error(request.out):
-        request.out.parent.mkdir(parents=True, exist_ok=True)
-    with notes.status("loading the model and the rewards"):
-        problem = _problem(request)
-    if request.checkpoint.exists():
-        print_line(notes, f"going on from {request.checkpoint}")
-    null_text = _fitted(problem, request, notes)
-    null_text.save(request.out)
-    request.checkpoint.unlink(missing_ok=True)
+    with joined() as workers:
+        null_text = _run(request, workers)
+        if not workers.first:
+            return
     found = {name: Gain(**gain) for name, gain in null_text.about["validation"]["gains"].items()}
     Console().print(_table(found))
     print_line(Console(), f"{request.out} is written: use it with nulltta replay {request.out} --prompt ...")
 
 
-def _problem(request: FitRequest) -> FitProblem:
+def _run(request: FitRequest, workers: Workers) -> FittedNullText:
+    """Fit a null text; the first process writes its file and deletes the state."""
+    notes = terminal.notes() if workers.first else Console(quiet=True)
+    with as_error(request.out):
+        request.out.parent.mkdir(parents=True, exist_ok=True)
+    with notes.status("loading the model and the rewards"):
+        problem = _problem(request, workers)
+    if request.checkpoint.exists():
+        print_line(notes, f"going on from {request.checkpoint}")
+    null_text = _fitted(problem, request, notes, workers)
+    if workers.first:
+        null_text.save(request.out)
+        request.checkpoint.unlink(missing_ok=True)
+    return null_text
+
+
+def _problem(request: FitRequest, workers: Workers) -> FitProblem:
     settings = resolved(request.model)
+    if workers.count > 1 and settings.device == "cuda":
+        settings = replace(settings, device=f"cuda:{workers.local}")
     if request.reward_source is None:
         refuse_toy_scorers(request.reward, settings.model)
     with blaming("reward" if request.reward_source is None else "reward_source"):
@@ -79,12 +94,12 @@ def _guards(expressions: Sequence[str], settings: ModelSettings) -> list[Reward]
         return [load_reward(expression, settings.device) for expression in expressions]
 
 
-def _fitted(problem: FitProblem, request: FitRequest, notes: Console) -> FittedNullText:
+def _fitted(problem: FitProblem, request: FitRequest, notes: Console, workers: Workers) -> FittedNullText:
     """Drain the fit's stream, showing each step."""
     found: list[FittedNullText] = []
 
     def stream() -> Generator[FitStep, None, None]:
-        found.append((yield from fit(problem, request.checkpoint)))
+        found.append((yield from fit(problem, request.checkpoint, workers)))
 
     smooth = None
     with progress_bar(notes, "fitting", "updates", transient=True) as bar:
@@ -94,7 +109,7 @@ def _fitted(problem: FitProblem, request: FitRequest, notes: Console) -> FittedN
             bar.update(task, completed=step.update, description=f"{problem.reward.name} {number(smooth)}")
             if step.gains is not None:
                 print_line(bar.console, _line(step, step.gains))
-            if step.best is not None:
+            if step.best is not None and workers.first:
                 step.best.save(request.out)
     return found[0]
 
