@@ -5,9 +5,10 @@
 Null texts of several forms are fitted to the target on training prompts (`nulltta fit`; those that the folder holds are
 not fitted again). Then every arm samples the same held-out prompts, each from its own noise. Each arm is compared with
 plain sampling, paired by prompt after averaging over seeds: 95% bootstrap intervals over prompts, and p-values of a
-paired permutation test of signs, corrected by Holm's method over all cells. Only the target is optimised; `clip-b`
-guards the fits. "vendi" is the effective number of different pictures among a prompt's seeds. The script prints
-Markdown tables and writes them to studies/results/fit_forms.json, by target; a run that was stopped goes on from there.
+paired permutation test of signs, corrected by Holm's method over all cells. Only the target is optimised; the
+first held-out scorer guards the fits. "vendi" is the effective number of different pictures among a prompt's seeds, as
+the emoji world's held-out scorer sees them. The script prints Markdown tables and writes the scores to
+studies/results/fit_forms.json, by target, from which a run that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import json
 import random
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -26,7 +27,6 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 import torch
 import typer
-from torch import Tensor
 
 import nulltta
 from nulltta import NullTTAConfig, rewards
@@ -36,6 +36,8 @@ from nulltta.benchmark.contenders import filled
 from nulltta.cli import main as nulltta_command
 from nulltta.contracts import GuidedModel
 from nulltta.embedded import grammar
+from nulltta.embedded.scenes import grammar as scenes_grammar
+from nulltta.embedded.worlds import WORLDS
 from nulltta.evaluation.bootstrap import paired_gain
 from nulltta.evaluation.measures import Measure, held_out_measures, high_frequency, vendi_score
 from nulltta.evaluation.significance import holm, sign_test
@@ -43,11 +45,9 @@ from nulltta.null_text.fitted import FittedNullText
 from nulltta.runs import record
 
 RESULTS = Path(__file__).parent / "results" / "fit_forms.json"
-GUARD = "clip-b"
-"""Its image features also tell how different a prompt's pictures are."""
-TARGETS = ("clip", "colourfulness + 4*clip")
-"""Prompts share little of the direction in which `clip` rises, and half of that of `colourfulness` (fit_shared.py),
-which rises at the cost of `clip` when it is alone."""
+MODELS: Mapping[str, str] = {"clip": "embedded", "colourfulness + 4*clip": "embedded", "scenes-clip": "scenes"}
+"""The targets with their models. Prompts share little of the direction in which `clip` rises, and half of that of
+`colourfulness` (fit_shared.py), which rises at the cost of `clip` when it is alone."""
 
 
 class Fit(NamedTuple):
@@ -62,31 +62,41 @@ class Fit(NamedTuple):
     prompts: int = 4000
 
 
-SHORT = ("--updates", "200", "--validate-every", "50", "--dtype", "bfloat16", "--prior-weight", "1e-5")
+HALF = ("--dtype", "bfloat16")
+SHORT = ("--updates", "200", "--validate-every", "50", "--prior-weight", "1e-5", *HALF)
 STEPS = ("--form", "steps", "--learning-rate", "0.01", *SHORT)
 FITS: Mapping[str, Mapping[str, Fit]] = {
-    TARGETS[0]: {
-        "prompt": Fit(("--form", "prompt", "--updates", "600", "--validate-every", "100")),
-        "steps": Fit(("--form", "steps", "--updates", "300", "--validate-every", "100")),
-        "constant": Fit(("--form", "constant", "--updates", "300", "--validate-every", "100")),
+    "clip": {
+        "prompt": Fit(("--form", "prompt", "--updates", "600", "--validate-every", "100", *HALF)),
+        "steps": Fit(("--form", "steps", "--updates", "300", "--validate-every", "100", *HALF)),
+        "constant": Fit(("--form", "constant", "--updates", "300", "--validate-every", "100", *HALF)),
     },
-    TARGETS[1]: {
+    "colourfulness + 4*clip": {
         "steps": Fit(STEPS),
         "prompt": Fit(("--form", "prompt", "--learning-rate", "5e-5", *SHORT, "--updates", "300")),
         "constant": Fit(("--form", "constant", "--learning-rate", "0.01", *SHORT)),
         "steps, 32 prompts": Fit(STEPS, 32),
         "steps, 512 prompts": Fit(STEPS, 512),
     },
+    "scenes-clip": {
+        "prompt": Fit(("--form", "prompt", *SHORT, "--updates", "400")),
+        "constant": Fit(("--form", "constant", *SHORT)),
+    },
 }
 """The null texts by target, first that from which test-time optimisation starts. The constant form is ReNeg's idea
 (arXiv 2412.19637)."""
 VALIDATION_PROMPTS, TEST_PROMPTS = 48, 64
+CAPTIONS: Mapping[str, Callable[[random.Random], str]] = {
+    "embedded": lambda rng: grammar.caption(grammar.sample(rng)),
+    "scenes": lambda rng: scenes_grammar.caption(scenes_grammar.sample(rng)[0]),
+}
+"""Captions of what the models were trained on."""
 CANDIDATES: Mapping[int, int] = {100: 1, 200: 2, 400: 3}
 """K by the budget in evaluations; fewer candidates leave more of a small budget to φ'."""
 
 
 def fit_forms(
-    target: Annotated[str, typer.Option(help=f"The reward to fit to: {' or '.join(TARGETS)}.")] = TARGETS[0],
+    target: Annotated[str, typer.Option(help=f"The reward to fit to: {', '.join(MODELS)}.")] = "clip",
     prompts: int = TEST_PROMPTS,
     seeds: int = 2,
     batch_size: int = 16,
@@ -98,7 +108,7 @@ def fit_forms(
     """Fit what is missing, sample what is missing, and print the tables."""
     torch.set_num_threads(threads)
     if target not in FITS:
-        raise typer.BadParameter(f"must be one of {', '.join(TARGETS)}", param_hint="--target")
+        raise typer.BadParameter(f"must be one of {', '.join(MODELS)}", param_hint="--target")
     folder = fits / target.split()[0]
     asked = {name: arm for name, arm in arms(target).items() if not only or name in only or name == "plain"}
     for name in dict.fromkeys(arm["start"] for arm in asked.values() if "start" in arm):
@@ -106,8 +116,8 @@ def fit_forms(
             fit(target, name, folder)
     every: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {}
     found = every.setdefault(target, {"arms": {}})
-    model = nulltta.load_model("embedded")
-    named = dict.fromkeys((target, "clip", "colourfulness"))
+    model = nulltta.load_model(MODELS[target])
+    named = dict.fromkeys((target, WORLDS[model.name].target, "colourfulness"))
     measures: dict[str, Measure] = {**{name: rewards.load(name) for name in named}, **held_out_measures(model)}
     measures["high-frequency"] = high_frequency
     for arm in asked.values():
@@ -124,13 +134,13 @@ def fit_forms(
         for part, values in sampled.items():
             row[part] |= values
         found |= {"date": f"{datetime.now(UTC):%Y-%m-%d}", "threads": threads, "versions": record.versions(),
-                  "preset": asdict(NullTTAConfig.preset("embedded"))}  # fmt: skip
+                  "preset": asdict(NullTTAConfig.preset(model.name))}  # fmt: skip
         record.save(every, out)
         print(f"{name}: prompts {numbers[0]} to {numbers[-1]}, seed {seed}", file=sys.stderr, flush=True)
     print(tables(found["arms"]))
 
 
-def write_prompts(folder: Path, number: int) -> Sequence[str]:
+def write_prompts(folder: Path, model: str, number: int) -> Sequence[str]:
     """Write a number of training prompts and the validation prompts, and return the flags that name the files.
 
     Compositions of the tuning prompts, on which nothing is reported, validate a fit; those of the training prompts are
@@ -138,11 +148,11 @@ def write_prompts(folder: Path, number: int) -> Sequence[str]:
     """
     source, training = random.Random(5), dict[str, None]()
     while len(training) < number:
-        training[grammar.caption(grammar.sample(source))] = None
+        training[CAPTIONS[model](source)] = None
     flags: list[str] = []
     for flag, name, lines in (
         ("--prompts", f"train-{number}", list(training)),
-        ("--validation", "validation", grammar.tuning_prompts(VALIDATION_PROMPTS)),
+        ("--validation", "validation", WORLDS[model].tuning_prompts(VALIDATION_PROMPTS)),
     ):
         file = folder / f"{name}.txt"
         file.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -153,20 +163,21 @@ def write_prompts(folder: Path, number: int) -> Sequence[str]:
 def fit(target: str, name: str, folder: Path) -> None:
     """Run `nulltta fit`; a fit that was stopped goes on."""
     folder.mkdir(parents=True, exist_ok=True)
-    chosen = FITS[target][name]
-    words = ["fit", "--reward", target, "--guard", GUARD, "--out", str(folder / f"{name}.safetensors"), *chosen.flags]
-    if code := nulltta_command([*words, *write_prompts(folder, chosen.prompts)]):
+    model, chosen = MODELS[target], FITS[target][name]
+    words = ["fit", "--model", model, "--reward", target, "--guard", WORLDS[model].held_out[0]]
+    words += [*chosen.flags, *write_prompts(folder, model, chosen.prompts)]
+    if code := nulltta_command([*words, "--out", str(folder / f"{name}.safetensors")]):
         sys.exit(code)
 
 
-def arms(target: str = TARGETS[0]) -> dict[str, dict[str, Any]]:
+def arms(target: str = "clip") -> dict[str, dict[str, Any]]:
     """Return the arguments of `align` of each arm, the cheap ones first; starts are the names of fits."""
-    names = list(FITS[target])
+    names, preset = list(FITS[target]), NullTTAConfig.preset(MODELS[target])
     found: dict[str, dict[str, Any]] = {"plain": {"method": "plain"}}
     found |= {f"fitted: {name}": {"method": "plain", "start": name} for name in names}
     found["best of 4"] = {"method": BestOfN(samples=4)}
     for budget, particles in CANDIDATES.items():
-        config = filled(replace(NullTTAConfig.preset("embedded"), num_particles=particles), budget)
+        config = filled(replace(preset, num_particles=particles), budget)
         found[f"null-tta, {budget}"] = {"config": config}
         found[f"null-tta, {budget}, from fitted: {names[0]}"] = {"config": config, "start": names[0]}
     return found
@@ -189,13 +200,16 @@ def sample(
     measures: Mapping[str, Measure],
 ) -> dict[str, dict[str, Any]]:
     """Return scores, features and seconds of the prompts of some numbers, by "number/seed"."""
-    texts = [grammar.test_prompts(TEST_PROMPTS)[i] for i in numbers]
+    texts = [WORLDS[model.name].test_prompts(TEST_PROMPTS)[i] for i in numbers]
     began = time.perf_counter()
     images = nulltta.align(model, texts, target, seed=[i + 10_000 * seed for i in numbers], **arm).images
     seconds = (time.perf_counter() - began) / len(numbers)
     with torch.no_grad():
         scores = {name: measure(images, texts).tolist() for name, measure in measures.items()}
-        features: Tensor = rewards.load(GUARD).image_features(images)  # type: ignore[attr-defined]
+        scorer = rewards.load(WORLDS[model.name].held_out[0])
+        features = (
+            scorer.image_features(images) if hasattr(scorer, "image_features") else images.new_zeros(len(images), 0)
+        )
     places = [f"{i}/{seed}" for i in numbers]
     return {
         "scores": {place: {name: values[b] for name, values in scores.items()} for b, place in enumerate(places)},
@@ -213,7 +227,7 @@ def by_prompt(arm: Mapping[str, Any]) -> dict[str, dict[int, float]]:
         name: {i: float(np.mean([arm["scores"][place][name] for place in mine])) for i, mine in places.items()}
         for name in next(iter(arm["scores"].values()))
     }
-    if all(len(mine) > 1 for mine in places.values()):
+    if all(len(mine) > 1 and arm["features"][mine[0]] for mine in places.values()):
         found["vendi"] = {
             i: vendi_score(_unit([arm["features"][place] for place in mine])) for i, mine in places.items()
         }

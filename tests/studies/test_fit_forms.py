@@ -16,7 +16,7 @@ from nulltta.embedded import grammar
 
 def test_no_prompt_is_both_trained_and_tested_on(study: Callable[[str], ModuleType], tmp_path: Path) -> None:
     forms = study("fit_forms")
-    _, train, _, validate = forms.write_prompts(tmp_path, 4000)
+    _, train, _, validate = forms.write_prompts(tmp_path, "embedded", 4000)
     training, validation = (Path(file).read_text().splitlines() for file in (train, validate))
     tested = grammar.test_prompts(150)  # more than the benchmark reports
     assert len({*training, *validation, *tested}) == 4000 + 48 + 150
