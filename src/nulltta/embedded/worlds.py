@@ -150,6 +150,7 @@ EMOJI = World(
     kind=grammar.kind,
     draws="emoji on plain backgrounds, as in 'a fox on a blue background, noto style'",
     unknown_words=grammar.unknown_words,
+    fitted=WEIGHTS / "fitted.safetensors",
 )
 SCENES = World(
     weights=scenes.WEIGHTS,
