@@ -52,7 +52,6 @@ class World:
         unknown_words: prompt -> the words in it that the model never saw.
         distilled: a folder with a LoRA that distils the pipeline to few steps, and its scheduler; None for none.
         distil: the command that trains it.
-        fitted: a null text that was fitted for the model, for all prompts; None for none.
         tuning_prompts: n -> n prompts of all kinds to choose settings on, none of which is a test prompt.
     """
 
@@ -69,7 +68,6 @@ class World:
     unknown_words: Callable[[str], list[str]]
     distilled: Path | None = None
     distil: str = ""
-    fitted: Path | None = None
 
     @property
     def target(self) -> str:
@@ -132,7 +130,7 @@ def _scenes_renders(prompt: str, count: int) -> Tensor:
 
 
 def _distilled(world: World, module: str) -> World:
-    return replace(world, distilled=world.weights / "turbo", distil=f"python -m {module}", fitted=None)
+    return replace(world, distilled=world.weights / "turbo", distil=f"python -m {module}")
 
 
 EMOJI = World(
@@ -150,7 +148,6 @@ EMOJI = World(
     kind=grammar.kind,
     draws="emoji on plain backgrounds, as in 'a fox on a blue background, noto style'",
     unknown_words=grammar.unknown_words,
-    fitted=WEIGHTS / "fitted.safetensors",
 )
 SCENES = World(
     weights=scenes.WEIGHTS,

@@ -1,11 +1,10 @@
-"""Where the file of a null text is: on this machine, in this package, or in a repository of the Hugging Face Hub."""
+"""Where the file of a null text is: on this machine, or in a repository of the Hugging Face Hub."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from nulltta import hub
-from nulltta.embedded.worlds import WORLDS
 from nulltta.errors import LoadError, first_line
 from nulltta.rewards.checkpoint_files import cached_file
 
@@ -21,20 +20,12 @@ def is_repository(source: str | Path) -> bool:
     return not is_file and hub.is_hub_id(str(source))
 
 
-def shipped(source: str | Path) -> Path | None:
-    """Return the file of the null text that was fitted for an embedded model, if the source is the model's name."""
-    world = WORLDS.get(str(source))
-    return None if world is None else world.fitted
-
-
 def located(source: str | Path) -> Path:
     """Return the local path of a null text, fetched from the hub where a repository is named that is not here yet.
 
     Raises:
         LoadError: if the repository holds no null text, or cannot be reached.
     """
-    if (ours := shipped(source)) is not None:
-        return ours
     if not is_repository(source):
         return Path(source)
     repository = str(source)
