@@ -132,7 +132,7 @@ def fit_forms(
             continue
         sampled = sample(model, target, asked[name], numbers, seed, measures)
         for part, values in sampled.items():
-            row[part] |= values
+            row[part] = row.get(part, {}) | values
         found |= {"date": f"{datetime.now(UTC):%Y-%m-%d}", "threads": threads, "versions": record.versions(),
                   "preset": asdict(NullTTAConfig.preset(model.name))}  # fmt: skip
         record.save(every, out)
@@ -227,10 +227,9 @@ def by_prompt(arm: Mapping[str, Any]) -> dict[str, dict[int, float]]:
         name: {i: float(np.mean([arm["scores"][place][name] for place in mine])) for i, mine in places.items()}
         for name in next(iter(arm["scores"].values()))
     }
-    if all(len(mine) > 1 and arm["features"][mine[0]] for mine in places.values()):
-        found["vendi"] = {
-            i: vendi_score(_unit([arm["features"][place] for place in mine])) for i, mine in places.items()
-        }
+    features = arm.get("features", {})  # they are left out of the results in the repository
+    if all(len(mine) > 1 and all(map(features.get, mine)) for mine in places.values()):
+        found["vendi"] = {i: vendi_score(_unit([features[place] for place in mine])) for i, mine in places.items()}
     return found
 
 
