@@ -7,8 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
+
+from nulltta.errors import NullTTAError
+from nulltta.fit.workers import joined
 
 SHARES = """
 from nulltta.errors import NullTTAError
@@ -21,6 +25,7 @@ def failing(rows):
 with joined() as workers:
     assert workers.map(lambda rows: rows.tolist(), 3) == [[0, 1], [2]]
     assert workers.map(lambda rows: rows.tolist(), 1) == [[0]]  # fewer rows than processes
+    assert workers.agree("this") and not workers.agree(workers.rank)
     try:
         workers.map(failing, 3)
     except (ValueError, NullTTAError) as error:
@@ -42,6 +47,14 @@ def test_results_come_in_order_and_a_failure_is_one_in_every_process(tmp_path: P
     _started(tmp_path, "shares.py")
     said = [(tmp_path / f"said-{rank}").read_text() for rank in range(2)]
     assert said == ["process 1 failed: no such row", "no such row"]
+
+
+def test_processes_that_nobody_started_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(NullTTAError, match="WORLD_SIZE is set, but"), joined():
+        pass
 
 
 def test_two_processes_fit_what_one_fits(checkpoint: Path, tmp_path: Path) -> None:

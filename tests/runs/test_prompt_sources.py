@@ -56,6 +56,9 @@ def test_a_dataset_gives_the_prompts_of_its_training_split(tmp_path: Path, monke
         ("blank.jsonl", r"row 2 of '.*blank.jsonl', column 'prompt': a prompt is empty"),
         ("missing.jsonl", r"row 2 of '.*missing.jsonl', column 'prompt'"),
         ("broken.jsonl", r"row 1 of '.*broken.jsonl' cannot be read: it is not JSON"),
+        ("bare.jsonl", r"none of the columns prompt, caption, text: it has none at all"),
+        ("prompts.json", r"is of a kind that is not read: give a .jsonl, .csv, .parquet file"),
+        (300 * "a", r"cannot be read: File name too long"),
         ("none.txt", r"'.*none.txt' cannot be read: No such file"),
         ("none.parquet", r"cannot read '.*none.parquet': .*No such file"),
         ("empty", r"'.*empty' does not load as a dataset"),
@@ -65,8 +68,10 @@ def test_a_source_without_prompts_is_refused(tmp_path: Path, source: str, reason
     _table(tmp_path / "cells.csv", "words")
     _table(tmp_path / "blank.jsonl", cells=["a cat", " "])
     _table(tmp_path / "missing.jsonl", cells=["a cat", None])
-    (tmp_path / "broken.jsonl").write_text('{"prompt": "a cat"\n{"prompt": "a dog"}\n')
+    (tmp_path / "broken.jsonl").write_text('{"prompt": "a cat"\n')
     (tmp_path / "empty").mkdir()
+    (tmp_path / "bare.jsonl").write_text("{}\n")
+    (tmp_path / "prompts.json").write_text('[{"prompt": "a cat"}]')
     with pytest.raises(InvalidValue, match=reason) as caught:
         training_prompts(str(tmp_path / source), "validation")
     assert caught.value.field == "validation"

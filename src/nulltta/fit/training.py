@@ -164,7 +164,7 @@ def fit(problem: FitProblem, checkpoint: Path | None = None, workers: Workers = 
 
     Returns:
         The null text of the validation at which the target gained most: among those at which no guard fell, or if there
-        are none, among those at which none fell by more than chance.
+        are none, among those at which none fell by more than chance, if there are any.
 
     Raises:
         LoadError: if the checkpoint is another fit's.
@@ -175,6 +175,8 @@ def fit(problem: FitProblem, checkpoint: Path | None = None, workers: Workers = 
         training = _Training(problem, workers)
         if checkpoint is not None and checkpoint.exists():
             training.resume(checkpoint)
+        if not workers.agree(training.update):
+            raise LoadError(f"not all processes see the state '{checkpoint}': write to a folder that they share (out)")
         return (yield from training.run(checkpoint if workers.first else None))
 
 
@@ -271,7 +273,8 @@ class _Training:
             """Return the rewards of some rows, and ∇J with respect to their φ'."""
             theirs = [prompts[row] for row in mine.tolist()]
             objective = self._objective(i, x[mine], theirs, take(cond, mine), take(null, mine))
-            terms, gradient = self.estimator(objective, take(detached, mine), [source] * len(mine))
+            draws = [randomness.generator(settings.seed, "fit", "row", self.update, row) for row in mine.tolist()]
+            terms, gradient = self.estimator(objective, take(detached, mine), draws)
             return terms.reward.cpu(), {name: rows.cpu() for name, rows in gradient.items()}
 
         rewards, gradients = zip(*self.workers.map(slopes, len(rows)), strict=True)

@@ -20,7 +20,7 @@ T = TypeVar("T")
 class Workers:
     """Processes that share the rows of a fit and are otherwise alike.
 
-    Each computes its share and receives everybody's, so that all of them take the same step and hold the same state.
+    Each computes its share and receives everybody's, so that all of them take the same step, up to their rounding.
 
     Attributes:
         count: the number of processes.
@@ -52,14 +52,30 @@ class Workers:
             results += [function(mine)] if len(mine) else []
         except Exception as error:  # the others wait for an answer
             failed = error
-        everybody: list[Any] = [None] * self.count
-        distributed.all_gather_object(everybody, (results, "" if failed is None else first_line(failed)))
+        everybody = self._gathered((results, "" if failed is None else first_line(failed)))
         if failed is not None:
             raise failed
         for rank, (_, reason) in enumerate(everybody):
             if reason:
                 raise NullTTAError(f"process {rank} failed: {reason}")
         return [result for theirs, _ in everybody for result in theirs]
+
+    def agree(self, value: object) -> bool:
+        """Return whether a value is the same in all processes."""
+        return self.count == 1 or all(theirs == value for theirs in self._gathered(value))
+
+    def _gathered(self, value: object) -> list[Any]:
+        """Return everybody's value.
+
+        Raises:
+            NullTTAError: if another process has ended.
+        """
+        everybody: list[Any] = [None] * self.count
+        try:
+            distributed.all_gather_object(everybody, value)
+        except RuntimeError as error:
+            raise NullTTAError("another process of the fit has ended: see what it says") from error
+        return everybody
 
 
 ALONE = Workers()
@@ -74,11 +90,20 @@ def joined() -> Iterator[Workers]:
 
     Yields:
         The processes that `accelerate launch` or `torchrun` says there are; else this one alone.
+
+    Raises:
+        NullTTAError: if they cannot be joined.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+    if os.environ.get("WORLD_SIZE", "1") == "1":
         yield ALONE
         return
-    distributed.init_process_group("gloo")
+    try:
+        distributed.init_process_group("gloo")
+    except (RuntimeError, ValueError) as error:
+        raise NullTTAError(
+            "WORLD_SIZE is set, but the processes cannot be joined: start them by accelerate launch or torchrun, or "
+            f"unset it ({first_line(error)})"
+        ) from error
     try:
         yield Workers(distributed.get_world_size(), distributed.get_rank(), int(os.environ.get("LOCAL_RANK", "0")))
     finally:

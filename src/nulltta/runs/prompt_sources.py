@@ -14,6 +14,8 @@ from nulltta.runs.table import READERS, read
 
 COLUMNS = ("prompt", "caption", "text")
 """The columns of a table in which prompts are looked for, in this order."""
+OTHERS = (".json", ".tsv", ".xlsx", ".gz", ".zip", ".arrow")
+"""Files that hold prompts otherwise than one per line, and are not read."""
 
 
 def training_prompts(source: str, argument: str = "prompts") -> list[str]:
@@ -29,20 +31,25 @@ def training_prompts(source: str, argument: str = "prompts") -> list[str]:
         InvalidValue: if it cannot be read, has none of the columns, or holds a row without a prompt.
         MissingExtra: if a package that reads it is not installed.
     """
-    path = Path(source)
-    of_hub = hub.is_hub_id(source) and path.suffix not in (".txt", *READERS) and not path.exists()
-    if of_hub or path.is_dir():
+    path, suffix = Path(source), Path(source).suffix.lower()
+    try:
+        is_folder, exists = bool(source) and path.is_dir(), path.exists()
+    except OSError as error:
+        raise InvalidValue(f"'{source}' cannot be read: {error.strerror}", argument) from error
+    if is_folder or (hub.is_hub_id(source) and suffix not in (".txt", *READERS, *OTHERS) and not exists):
         return _of_dataset(source, argument)
-    if path.suffix.lower() not in READERS:
+    if suffix in OTHERS:
+        raise InvalidValue(f"'{source}' is of a kind that is not read: give a {', '.join(READERS)} file", argument)
+    if suffix not in READERS:
         return read_prompts([], path, argument)
     try:
         rows = list(read(path))
     except InvalidValue as error:
         raise InvalidValue(str(error), argument) from error
-    column = _column(source, {name for row in rows for name in row.cells}, argument)
     for row in rows:
         if row.fault:
             raise InvalidValue(f"row {row.number} of '{source}' cannot be read: {row.fault}", argument)
+    column = _column(source, {name for row in rows for name in row.cells}, argument)
     return list(_checked(source, [row.cells.get(column) for row in rows], column, argument))
 
 
@@ -67,8 +74,8 @@ def _column(source: str, found: Any, argument: str) -> str:
     for name in COLUMNS:
         if name in found:
             return name
-    raise InvalidValue(f"'{source}' has none of the columns {', '.join(COLUMNS)}: it has {', '.join(sorted(found))}",
-                       argument)  # fmt: skip
+    has = ", ".join(sorted(found)) or "none at all"
+    raise InvalidValue(f"'{source}' has none of the columns {', '.join(COLUMNS)}: it has {has}", argument)
 
 
 def _checked(source: str, cells: Sequence[Any], column: str, argument: str) -> Iterator[str]:
