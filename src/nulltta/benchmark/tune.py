@@ -107,7 +107,7 @@ def at_edge(settings: MethodSettings, tries: Sequence[MethodSettings]) -> list[s
     """
     found = []
     for name, value in settings.items():
-        values = {each[name] for each in tries if name in each}
+        values = {each[name] for each in tries if each.get(name) is not None}
         ends = not isinstance(value, int | float) or value == 0 or (isinstance(value, int) and value <= 1)
         if name not in LIMITED and not ends and len(values) > 1 and value in (min(values), max(values)):
             found.append(name)
