@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -27,6 +28,7 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 import torch
 import typer
+from torch import Tensor
 
 import nulltta
 from nulltta import NullTTAConfig, rewards
@@ -116,6 +118,7 @@ def fit_forms(
             fit(target, name, folder)
     every: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {}
     found = every.setdefault(target, {"arms": {}})
+    out.parent.mkdir(parents=True, exist_ok=True)
     model = nulltta.load_model(MODELS[target])
     named = dict.fromkeys((target, WORLDS[model.name].target, "colourfulness"))
     measures: dict[str, Measure] = {**{name: rewards.load(name) for name in named}, **held_out_measures(model)}
@@ -172,15 +175,20 @@ def fit(target: str, name: str, folder: Path) -> None:
 
 def arms(target: str = "clip") -> dict[str, dict[str, Any]]:
     """Return the arguments of `align` of each arm, the cheap ones first; starts are the names of fits."""
-    names, preset = list(FITS[target]), NullTTAConfig.preset(MODELS[target])
+    names = list(FITS[target])
     found: dict[str, dict[str, Any]] = {"plain": {"method": "plain"}}
     found |= {f"fitted: {name}": {"method": "plain", "start": name} for name in names}
     found["best of 4"] = {"method": BestOfN(samples=4)}
-    for budget, particles in CANDIDATES.items():
-        config = filled(replace(preset, num_particles=particles), budget)
+    for budget in CANDIDATES:
+        config = config_of(budget, MODELS[target])
         found[f"null-tta, {budget}"] = {"config": config}
         found[f"null-tta, {budget}, from fitted: {names[0]}"] = {"config": config, "start": names[0]}
     return found
+
+
+def config_of(budget: int, model: str = "embedded") -> NullTTAConfig:
+    """Return Null-TTA's settings for a budget; the presets of both models take as many evaluations."""
+    return filled(replace(NullTTAConfig.preset(model), num_particles=CANDIDATES[budget]), budget)
 
 
 def jobs(arms: Mapping[str, Any], prompts: int, seeds: int, size: int) -> Iterator[tuple[str, int, int]]:
@@ -206,16 +214,20 @@ def sample(
     seconds = (time.perf_counter() - began) / len(numbers)
     with torch.no_grad():
         scores = {name: measure(images, texts).tolist() for name, measure in measures.items()}
-        scorer = rewards.load(WORLDS[model.name].held_out[0])
-        features = (
-            scorer.image_features(images) if hasattr(scorer, "image_features") else images.new_zeros(len(images), 0)
-        )
+        features = features_of(model.name)(images)
     places = [f"{i}/{seed}" for i in numbers]
     return {
         "scores": {place: {name: values[b] for name, values in scores.items()} for b, place in enumerate(places)},
         "features": {place: [round(x, 4) for x in features[b].tolist()] for b, place in enumerate(places)},
         "seconds": dict.fromkeys(places, seconds),
     }
+
+
+@cache
+def features_of(model: str) -> Callable[[Tensor], Tensor]:
+    """Return what sees the features of images (B, n): a model's held-out scorer, or nothing (n = 0) if it has none."""
+    seen = getattr(rewards.load(WORLDS[model].held_out[0]), "image_features", None)
+    return seen or (lambda images: images.new_zeros(len(images), 0))
 
 
 def by_prompt(arm: Mapping[str, Any]) -> dict[str, dict[int, float]]:
@@ -242,9 +254,7 @@ def cost(name: str) -> int:
     """Return an arm's denoiser evaluations per picture."""
     plain = 2 * NullTTAConfig.preset("embedded").num_inference_steps
     if name.startswith("null-tta"):
-        budget = int(name.split(", ")[1])
-        config = filled(replace(NullTTAConfig.preset("embedded"), num_particles=CANDIDATES[budget]), budget)
-        return spent(config, started="from" in name)
+        return spent(config_of(int(name.split(", ")[1])), started="from" in name)
     return 4 * plain if name == "best of 4" else plain
 
 

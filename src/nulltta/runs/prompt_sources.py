@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ def training_prompts(source: str, argument: str = "prompts") -> list[str]:
         if row.fault:
             raise InvalidValue(f"row {row.number} of '{source}' cannot be read: {row.fault}", argument)
     column = _column(source, {name for row in rows for name in row.cells}, argument)
-    return list(_checked(source, [row.cells.get(column) for row in rows], column, argument))
+    return _checked(source, [row.cells.get(column) for row in rows], column, argument)
 
 
 def _of_dataset(source: str, argument: str) -> list[str]:
@@ -67,10 +67,11 @@ def _of_dataset(source: str, argument: str) -> list[str]:
     except Exception as error:  # whatever a hub, a builder or a damaged file leads it to
         raise InvalidValue(f"'{source}' does not load as a dataset: {first_line(error)}", argument) from error
     column = _column(source, table.column_names, argument)
-    return list(_checked(source, table[column], column, argument))
+    return _checked(source, list(table[column]), column, argument)
 
 
-def _column(source: str, found: Any, argument: str) -> str:
+def _column(source: str, found: Collection[str], argument: str) -> str:
+    """Return the first of `COLUMNS` among those that were found."""
     for name in COLUMNS:
         if name in found:
             return name
@@ -78,10 +79,11 @@ def _column(source: str, found: Any, argument: str) -> str:
     raise InvalidValue(f"'{source}' has none of the columns {', '.join(COLUMNS)}: it has {has}", argument)
 
 
-def _checked(source: str, cells: Sequence[Any], column: str, argument: str) -> Iterator[str]:
+def _checked(source: str, cells: Sequence[Any], column: str, argument: str) -> list[str]:
+    """Return the cells of a column, each of which must be a prompt."""
     for number, prompt in enumerate(cells, start=1):
         try:
             require_prompt(prompt)
         except InvalidValue as error:
             raise InvalidValue(f"row {number} of '{source}', column '{column}': {error}", argument) from error
-        yield prompt
+    return list(cells)
