@@ -7,7 +7,7 @@ not fitted again). Then every arm samples the same held-out prompts, each from i
 plain sampling, paired by prompt after averaging over seeds: 95% bootstrap intervals over prompts, and p-values of a
 paired permutation test of signs, corrected by Holm's method over all cells. Only the target is optimised; the
 first held-out scorer guards the fits. "vendi" is the effective number of different pictures among a prompt's seeds, as
-the emoji world's held-out scorer sees them. The script prints Markdown tables and writes the scores to
+the first held-out scorer sees them. The script prints Markdown tables and writes the scores to
 studies/results/fit_forms.json, by target, from which a run that was stopped goes on.
 """
 
@@ -28,7 +28,6 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 import torch
 import typer
-from torch import Tensor
 
 import nulltta
 from nulltta import NullTTAConfig, rewards
@@ -214,7 +213,7 @@ def sample(
     seconds = (time.perf_counter() - began) / len(numbers)
     with torch.no_grad():
         scores = {name: measure(images, texts).tolist() for name, measure in measures.items()}
-        features = features_of(model.name)(images)
+        features = scorer_of(model.name).image_features(images)
     places = [f"{i}/{seed}" for i in numbers]
     return {
         "scores": {place: {name: values[b] for name, values in scores.items()} for b, place in enumerate(places)},
@@ -224,10 +223,9 @@ def sample(
 
 
 @cache
-def features_of(model: str) -> Callable[[Tensor], Tensor]:
-    """Return what sees the features of images (B, n): a model's held-out scorer, or nothing (n = 0) if it has none."""
-    seen = getattr(rewards.load(WORLDS[model].held_out[0]), "image_features", None)
-    return seen or (lambda images: images.new_zeros(len(images), 0))
+def scorer_of(model: str) -> Any:
+    """Return the scorer whose image features tell how different a prompt's pictures are: a model's held-out one."""
+    return rewards.load(WORLDS[model].held_out[0])
 
 
 def by_prompt(arm: Mapping[str, Any]) -> dict[str, dict[int, float]]:
