@@ -10,6 +10,7 @@ from nulltta import NullTTAConfig, align
 from nulltta.algorithm.sampling import plain
 from nulltta.algorithm.streams import MethodRun
 from nulltta.algorithm.tilt import gaussian_ranks
+from nulltta.algorithm.views import Slope
 from nulltta.baselines import DATE, BestOfN, LiDAR, NoiseTilt
 from nulltta.contracts import Embedding, NoiseStep
 from nulltta.testing import Gaussian, nearness
@@ -21,8 +22,12 @@ PROMPTS = ["red", "green"]
 
 
 @pytest.mark.parametrize(
-    "rival", [NoiseTilt(strength=0.0), LiDAR(samples=3, strength=0.0), LiDAR(samples=1), DATE(length=0.0)],
-    ids=["no tilt", "no strength", "a single lookahead sample", "no length"],
+    "rival",
+    [
+        NoiseTilt(strength=0.0), NoiseTilt(strength=0.0, slope="estimates"), LiDAR(samples=3, strength=0.0),
+        LiDAR(samples=1), DATE(length=0.0),
+    ],
+    ids=["no tilt", "no tilt by the estimates", "no strength", "a single lookahead sample", "no length"],
 )  # fmt: skip
 def test_at_zero_strength_they_sample_plainly(rival: NoiseTilt | LiDAR | DATE) -> None:
     p = problem(nearness, T, PROMPTS, seed=2)
@@ -40,13 +45,14 @@ def test_ranks_become_the_quantiles_of_a_normal_distribution_in_the_same_order()
     assert many.std().item() == pytest.approx(1, abs=0.01)
 
 
-def test_the_noise_is_tilted_by_the_whitened_gradient_and_the_mean_stays() -> None:
+@pytest.mark.parametrize("of", ["latents", "estimates"])
+def test_the_noise_is_tilted_by_the_whitened_gradient_and_the_mean_stays(of: Slope) -> None:
     p, rho = problem(slope, T, ["red"], seed=2), 0.6
     mu, z = guided_means(p)[0], noises(p, 1)
     x, whitened = p.latents[0, 0].flatten(), gaussian_ranks(WEIGHTS[None])[0]  # the reward is linear in x̂0, as x̂0 in x
     for step, noise in zip(sampler(T), z, strict=True):
         x = step.mean(x, mu) + step.std * ((1 - rho**2) ** 0.5 * noise[0] + rho * whitened)
-    outcome = MethodRun(NoiseTilt(strength=rho)(p)).finish()
+    outcome = MethodRun(NoiseTilt(strength=rho, slope=of)(p)).finish()
     torch.testing.assert_close(outcome.candidates.flatten(), x, rtol=1e-4, atol=1e-5)
 
 

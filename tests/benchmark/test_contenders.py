@@ -60,7 +60,7 @@ def test_what_is_spent_is_the_budget_or_just_below_it(model: Any, name: str) -> 
         assert spent == each * n + once <= budget < spent + each
     else:
         assert budget - (2 * T if name == "selection" else 8) < spent <= budget
-    without = name in ("plain", "selection", "zeroth-order") or (
+    without = name in ("plain", "selection", "zeroth-order", "clean-tilt") or (
         cost is not None and not BASELINES[name].needs_gradient
     )
     assert (evaluations.backward > 0) == (not without)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -17,6 +18,10 @@ from nulltta.contracts import CleanLatents, Embedding, GuidedModel, NoiseStep
 from nulltta.errors import InvalidValue, RewardError
 from nulltta.scoring import pick, require_differentiable, require_graph, score_latents
 
+Slope: TypeAlias = Literal["latents", "estimates"]
+"""With respect to what a reward's gradient is taken: the latents x_t, or their clean estimates x̂0, which spares the
+pass back through the denoiser."""
+
 
 class View(NamedTuple):
     """N latents per prompt at one noise level and their clean estimates x̂0; after the last step, x̂0 = x.
@@ -27,7 +32,7 @@ class View(NamedTuple):
         x0: (B, N, C, h, w), x̂0.
         images: (B, N, 3, H, W), D(x̂0); (B, N, 0) where the reward did not need them and the latents are noisy.
         rewards: (B, N), r(D(x̂0)), on the CPU.
-        slope: (B, N, C, h, w), ∇_x r(D(x̂0(x))); zero unless it was asked for.
+        slope: (B, N, C, h, w), ∇_x r(D(x̂0(x))) or ∇_{x̂0} r(D(x̂0)); zero unless it was asked for.
     """
 
     eps_null: Tensor
@@ -44,7 +49,7 @@ def look(
     step: NoiseStep | None,
     null: Embedding | None = None,
     *,
-    gradient: bool = False,
+    gradient: Slope | None = None,
     allow_nan: bool = False,
 ) -> View:
     """Score latents by their clean estimates, as many at once as fit into memory.
@@ -54,7 +59,7 @@ def look(
         x: (B, N, C, h, w).
         step: their noise level; None if they are clean.
         null: φ'; by default φ.
-        gradient: also compute `slope`.
+        gradient: also compute `slope`, with respect to x ("latents") or to x̂0 ("estimates").
         allow_nan: accept rewards that are not finite.
 
     Raises:
@@ -65,16 +70,20 @@ def look(
 
     def view(rows: Tensor) -> View:
         owners = rows // N
-        with torch.set_grad_enabled(gradient):
-            x = flat[rows].detach().requires_grad_(gradient)
+        with torch.set_grad_enabled(gradient == "latents"):
+            x = flat[rows].detach().requires_grad_(gradient == "latents")
             eps_null = eps_cond = x
             if step is not None:
                 eps_null, eps_cond = predict_branches(p.model, x, step, take(phi, owners), take(p.cond, owners))
             clean = clean_latents(p, x, step, eps_null, eps_cond)
+        if gradient == "estimates":
+            clean = replace(clean, x0=clean.x0.detach().requires_grad_())
+        with torch.set_grad_enabled(gradient is not None):
             prompts = [p.prompts[owner] for owner in owners.tolist()]
             rewards = score_latents(p.reward, clean, prompts, allow_nan=allow_nan)
             images = clean.images if clean.decoded or step is None else torch.empty(len(x), 0)
-            slope = reward_gradient(p, rewards, x) if gradient else torch.zeros_like(x)
+            source = x if gradient == "latents" else clean.x0
+            slope = reward_gradient(p, rewards, source) if gradient else torch.zeros_like(x)
         rest = clean.x0.detach(), images.detach(), rewards.detach().cpu(), slope
         return View(eps_null.detach(), eps_cond.detach(), *rest)
 

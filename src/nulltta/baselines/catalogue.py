@@ -101,10 +101,10 @@ def _tries(names: Sequence[str], *rows: Sequence[Any], **same: Any) -> list[dict
 
 NULL_TTA_GRID: Sequence[MethodSettings] = _tries(
     ("kl_weight", "learning_rate", "num_particles", "num_inference_steps", "noise_tilt", "runs"),
-    (0.008, 0.025, 2, 25, 0.0, 1), (0.032, 0.05, 2, 25, 0.3, 1), (0.008, 0.025, 1, 25, 0.3, 1),
-    (0.008, 0.025, 2, 10, 0.3, 1), (0.008, 0.025, 1, 10, 0.3, 2), (0.008, 0.025, 1, 10, 0.5, 2),
-    (0.008, 0.025, 1, 10, 0.3, 3), (0.008, 0.025, 1, 10, 0.5, 3), (0.008, 0.025, 1, 10, 0.7, 3),
-    (0.008, 0.025, 1, 8, 0.5, 4), reward_weight=5.0, eta=1.0,
+    (0.032, 0.05, 2, 25, 0.3, 1), (0.008, 0.025, 1, 8, 0.5, 4), (0.008, 0.025, 1, 10, 0.3, 3),
+    (0.008, 0.025, 1, 10, 0.7, 3), (0.008, 0.025, 1, 16, 0.3, 2), (0.008, 0.025, 1, 16, 0.5, 2),
+    (0.008, 0.025, 1, 16, 0.5, 4), (0.008, 0.025, 1, 25, 0.3, 2), (0.008, 0.025, 1, 25, 0.5, 2),
+    (0.008, 0.025, 1, 25, 0.5, 4), reward_weight=5.0, eta=1.0,
 )  # fmt: skip
 """The settings to try for Null-TTA, around the embedded model's preset; the budget is divided among the runs."""
 PROMPT_GRID: Sequence[MethodSettings] = _tries(
@@ -211,6 +211,16 @@ BASELINES: Mapping[str, Baseline] = {
         few_steps=_tries(
             ("strength", "num_inference_steps", "eta"),
             (0.3, 4, "auto"), (0.7, 4, "auto"), (0.3, 8, "auto"), (0.5, 8, "auto"), (0.7, 8, "auto"),
+        ),
+    ),
+    "clean-tilt": Baseline(
+        method=NoiseTilt(slope="estimates"),
+        about="each step's noise leans towards the reward's gradient at the clean estimate; the best of k runs",
+        needs_gradient=True, cost=Cost(count=None, each=2),
+        grid=_tries(
+            ("strength", "num_inference_steps", "eta"),
+            (0.1, 25, 1.0), (0.2, 25, 1.0), (0.3, 25, 1.0), (0.5, 25, 1.0), (0.7, 25, 1.0), (0.3, 16, 1.0),
+            (0.5, 16, 1.0), (0.3, 10, 1.0), (0.5, 10, 1.0), (0.7, 10, 1.0),
         ),
     ),
     "lidar": Baseline(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import get_args
 
 from torch import Tensor
 
 from nulltta.algorithm.problem import Problem
 from nulltta.algorithm.tilt import tilted
+from nulltta.algorithm.views import Slope
 from nulltta.baselines.particles import along_slope
-from nulltta.config import number
+from nulltta.config import number, one_of
 from nulltta.contracts import Stream
 from nulltta.errors import InvalidValue
 
@@ -25,15 +27,22 @@ class NoiseTilt:
     The form of the update and ρ = 0.3 are those of a summary of the paper. That the official implementation whitens by
     ranks, and that it tilts every step, was not verified.
 
-    Cost per prompt: 2T denoiser branches with gradient, none without; T decodings and scores with gradient, 1 without.
+    With the gradient at the clean estimates, ∇_{x̂0} r(D(x̂0)), the method is our own variant, "clean-tilt": nothing goes
+    back through the denoiser, so that a sample takes as many evaluations as plain sampling.
+
+    Cost per prompt: 2T denoiser branches, with gradient unless it is taken at the clean estimates; T decodings and
+    scores with gradient, 1 without.
 
     Attributes:
         strength: ρ, between 0 (plain sampling) and 1 (no noise but the gradient).
+        slope: "latents", x_t, as published, or "estimates", x̂0: with respect to what the gradient is taken.
     """
 
     strength: float = 0.3
+    slope: Slope = "latents"
 
     def __post_init__(self) -> None:
+        one_of(self, "slope", get_args(Slope))
         number(self, "strength")
         if self.strength > 1:
             raise InvalidValue(f"must lie between 0 and 1, not {self.strength:g}", "strength")
@@ -43,4 +52,4 @@ class NoiseTilt:
         def advance(mean: Tensor, std: float, z: Tensor, slope: Tensor) -> Tensor:
             return mean + std * tilted(z, slope[:, 0], self.strength)
 
-        return along_slope(problem, advance)
+        return along_slope(problem, advance, self.slope)
