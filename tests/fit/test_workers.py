@@ -11,8 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from nulltta.errors import NullTTAError
-from nulltta.fit.workers import joined
+from nulltta.errors import InvalidValue, NullTTAError
+from nulltta.fit.workers import Workers, joined
+from nulltta.runs.fit import _run
+from nulltta.runs.fit_request import FitRequest
+from nulltta.runs.request import ModelSettings
 
 SHARES = """
 from nulltta.errors import NullTTAError
@@ -55,6 +58,15 @@ def test_processes_that_nobody_started_are_not_waited_for(monkeypatch: pytest.Mo
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(NullTTAError, match="WORLD_SIZE is set, but"), joined():
         pass
+
+
+def test_one_gpu_for_all_processes_is_refused(tmp_path: Path) -> None:
+    request = FitRequest(
+        prompts=["a cat", "a dog", "a rose", "a fox"], out=tmp_path / "null.safetensors", reward="clip",
+        model=ModelSettings(device="cuda:0"),
+    )  # fmt: skip
+    with pytest.raises(InvalidValue, match="device 'cuda:0' is one GPU for all 2 processes: give cuda"):
+        _run(request, Workers(count=2, rank=1))
 
 
 def test_two_processes_fit_what_one_fits(checkpoint: Path, tmp_path: Path) -> None:

@@ -78,14 +78,14 @@ def fit(
     held = {"annealing": 0.0} | ({"prior_weight": PRIOR_WEIGHTS[form]} if form in PRIOR_WEIGHTS else {})
     usual: dict[str, Any] = {name: value for name, value in held.items() if name not in asked}
     config = replace(NullTTAConfig.preset(preset or model, **asked), **usual)
+    settings = FitSettings(  # before the prompts, which may have to be fetched
+        form=form, tokens=tokens, updates=updates, rows=rows, learning_rate=learning_rate,
+        validate_every=validate_every, seed=seed, pool=max(FitSettings.pool, rows),
+    )  # fmt: skip
     request = FitRequest(
         prompts=training_prompts(prompts), out=out,
         validation=() if validation is None else training_prompts(validation, "validation"),
-        settings=FitSettings(
-            form=form, tokens=tokens, updates=updates, rows=rows, learning_rate=learning_rate,
-            validate_every=validate_every, seed=seed, pool=max(FitSettings.pool, rows),
-        ),
-        config=config, model=ModelSettings(model=model, device=device, dtype=dtype),
+        settings=settings, config=config, model=ModelSettings(model=model, device=device, dtype=dtype),
         reward=default_reward(model) if reward is None else reward, reward_source=reward_source,
         guards=guard or (), micro_batch=micro_batch,
     )  # fmt: skip

@@ -14,7 +14,7 @@ from nulltta.contracts import Reward
 from nulltta.display import terminal
 from nulltta.display.formatting import number, signed
 from nulltta.display.progress import print_line, progress_bar
-from nulltta.errors import blaming
+from nulltta.errors import InvalidValue, blaming
 from nulltta.evaluation.bootstrap import Gain
 from nulltta.evaluation.measures import held_out_measures
 from nulltta.files import as_error
@@ -69,6 +69,10 @@ def _run(request: FitRequest, workers: Workers) -> FittedNullText:
 
 
 def _problem(request: FitRequest, workers: Workers) -> FitProblem:
+    if workers.count > 1 and (request.model.device or "").startswith("cuda:"):
+        raise InvalidValue(
+            f"'{request.model.device}' is one GPU for all {workers.count} processes: give cuda, or leave it out", "device"
+        )
     settings = resolved(request.model)
     if workers.count > 1 and settings.device == "cuda":
         settings = replace(settings, device=f"cuda:{workers.local}")
