@@ -71,13 +71,19 @@ FITS: Mapping[str, Mapping[str, Fit]] = {
         "prompt": Fit(("--form", "prompt", "--updates", "600", "--validate-every", "100", *HALF)),
         "steps": Fit(("--form", "steps", "--updates", "300", "--validate-every", "100", *HALF)),
         "constant": Fit(("--form", "constant", "--updates", "300", "--validate-every", "100", *HALF)),
+        "constant, as ReNeg": Fit(
+            ("--form", "constant", "--learning-rate", "5e-3", "--prior-weight", "0", "--kl-weight", "0",
+             "--num-inference-steps", "30", "--rows", "64", "--updates", "120", "--validate-every", "40", *HALF)
+        ),
     },
     "colourfulness + 4*clip": {
         "steps": Fit(STEPS),
         "prompt": Fit(("--form", "prompt", "--learning-rate", "5e-5", *SHORT, "--updates", "300")),
         "constant": Fit(("--form", "constant", "--learning-rate", "0.01", *SHORT)),
         "steps, 32 prompts": Fit(STEPS, 32),
+        "steps, 128 prompts": Fit(STEPS, 128),
         "steps, 512 prompts": Fit(STEPS, 512),
+        "steps, 2048 prompts": Fit(STEPS, 2048),
     },
     "scenes-clip": {
         "prompt": Fit(("--form", "prompt", *SHORT, "--updates", "400")),
@@ -85,7 +91,7 @@ FITS: Mapping[str, Mapping[str, Fit]] = {
     },
 }
 """The null texts by target, first that from which test-time optimisation starts. The constant form is ReNeg's idea
-(arXiv 2412.19637)."""
+(arXiv 2412.19637); "as ReNeg" has its learning rate, batch and steps, and no regulariser, for 120 of its 4,000 updates."""
 VALIDATION_PROMPTS, TEST_PROMPTS = 48, 64
 CAPTIONS: Mapping[str, Callable[[random.Random], str]] = {
     "embedded": lambda rng: grammar.caption(grammar.sample(rng)),

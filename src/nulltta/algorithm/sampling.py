@@ -182,8 +182,8 @@ def _refuse_idle_tilt(p: Problem, counts: Sequence[int], steps: Sequence[NoiseSt
     require_gradient(p, "set the tilt of the noise to 0 (noise_tilt)", p.config.inner_decoder)
     if not any(counts):
         raise InvalidValue(
-            "is for a null text that is optimised, and no inner steps are taken (inner_steps, budget); the method "
-            "noise-tilt tilts without one",
+            "is for a null text that is optimised, and no inner steps are taken (inner_steps, budget); the methods "
+            "noise-tilt and clean-tilt tilt without one",
             "noise_tilt",
         )
     if not any(p.model.step_distribution(x, x, step)[1] > 0 for step in steps):
