@@ -14,7 +14,7 @@ from nulltta.benchmark.analysis import ArmResult, Panel, compare, panels
 from nulltta.benchmark.family import ComparisonFamily
 from nulltta.benchmark.plan import Arm, Plan
 from nulltta.benchmark.report import words
-from nulltta.benchmark.report.content import Protocol, Report, ReportTable
+from nulltta.benchmark.report.content import Protocol, Report, ReportTable, table
 from nulltta.benchmark.report.hacking import verdicts
 from nulltta.benchmark.report.render import write_html, write_markdown
 from nulltta.benchmark.store import ImageRow
@@ -187,16 +187,42 @@ def test_the_vendi_score_needs_two_draws() -> None:
     assert math.isnan(result.mean("absent"))
 
 
+def test_contenders_are_compared_over_the_draws_that_both_have() -> None:
+    def rows(arm: str, score: float, draws: int) -> list[ImageRow]:
+        """Two prompts, whose pictures all differ; the draws after the second score 9 more."""
+        return [
+            ImageRow(
+                arm, prompt, seed, math.nan, 1.0, 1.0, 0.0, {"clip": score + prompt + 9 * (seed > 1)},
+                pack(np.eye(4)[seed]),
+            )
+            for prompt in range(2) for seed in range(draws)
+        ]  # fmt: skip
+
+    results = {
+        "plain": ArmResult(Arm(name="plain", target="clip", method="plain"), rows("plain", 0.0, 4)),
+        "best-of-n": ArmResult(Arm(name="best-of-n", target="clip", method="plain"), rows("best-of-n", 1.0, 2)),
+    }
+    partial = Panel("clip", "10", results)
+    gained = [partial.gain("best-of-n", measure) for measure in ("clip", "vendi")]
+    assert [gain and gain.mean for gain in gained] == pytest.approx([1.0, 0.0])  # plain's four draws would count 4.0
+    assert partial.frontier("clip", results) == ["best-of-n"]  # though plain sampling's mean over four draws is higher
+    shown = table(partial, ["plain", "best-of-n"], "clip", ComparisonFamily([partial]))
+    assert shown.header[1:4] == ["images", "evaluations", "seconds"]
+    assert [row[1:4] for row in shown.rows] == [["8", "1", "–"], ["4", "1", "–"]]  # nobody timed them
+
+
 def test_names_are_escaped_in_html(tmp_path: Path) -> None:
-    table = ReportTable(["", "n|m"], [["a_b", "<1"]])
-    report = Report([["x < y"]], [], [Protocol(["0.5*z(a) & b"], table)], title="<b>")
+    cells = ReportTable(["", "n|m"], [["a_b", "<1"]])
+    report = Report([["x < y"]], [], [Protocol(["0.5*z(a) & b"], cells)], note="1 < 2", title="<b>")
     html = write_html(report, tmp_path / "a.html").read_text()
     assert "<h1>&lt;b&gt;</h1>" in html
+    assert "<p>1 &lt; 2</p>" in html
     assert "<li>x &lt; y</li>" in html
     assert "<p>0.5*z(a) &amp; b</p>" in html
     assert "<td>&lt;1</td>" in html
     assert "http" not in html
     markdown = write_markdown(report, tmp_path / "a.md").read_text()
+    assert "\n1 \\< 2\n" in markdown
     assert "- x \\< y" in markdown
     assert "0.5\\*z(a)" in markdown
     assert "| n\\|m |" in markdown

@@ -35,17 +35,26 @@ class ArmResult:
         return {place: value for place, value in found.items() if value is not None}
 
     @cached_property
-    def diversities(self) -> Values:
-        """The Vendi score of each prompt with images of two or more draws, under draw 0."""
-        packed: dict[int, dict[int, str]] = defaultdict(dict)
-        for row in self.rows:
-            if row.features is not None:
-                packed[row.prompt][row.seed] = row.features
-        return {(prompt, 0): _vendi(by_seed) for prompt, by_seed in packed.items() if len(by_seed) > 1}
+    def features(self) -> Mapping[tuple[int, int], str]:
+        """The packed features of the images that have them."""
+        return {(row.prompt, row.seed): row.features for row in self.rows if row.features is not None}
+
+    def diversities(self, places: Collection[tuple[int, int]] | None = None) -> Values:
+        """Return the Vendi score of each prompt with images of two or more draws, under draw 0.
+
+        Args:
+            places: the prompts and seeds whose images count; None for all. More draws are more diverse, so that two
+                arms are to be compared over the same ones.
+        """
+        packed: dict[int, list[str]] = defaultdict(list)
+        for place, features in self.features.items():
+            if places is None or place in places:
+                packed[place[0]].append(features)
+        return {(prompt, 0): _vendi(mine) for prompt, mine in packed.items() if len(mine) > 1}
 
     def of(self, measure: str) -> Values:
         """Return the values of a measure or of the Vendi score."""
-        return self.diversities if measure == VENDI else self.values(measure)
+        return self.diversities() if measure == VENDI else self.values(measure)
 
     def mean(self, measure: str) -> float:
         """Return the mean over prompts of their means over seeds; NaN if there is no value."""
@@ -63,7 +72,7 @@ class ArmResult:
 
     @property
     def seconds(self) -> float:
-        """Seconds per image."""
+        """Seconds per image; NaN if a row was not timed."""
         return _mean(row.seconds for row in self.rows)
 
 
@@ -91,7 +100,7 @@ class Panel:
         """The measures that apply to at least one image, the target first."""
         names = dict.fromkeys([self.target, *(name for row in self.plain.rows for name in row.scores)])
         found = [name for name in names if self.plain.values(name)]
-        return [*found, VENDI] if self.plain.diversities else found
+        return [*found, VENDI] if self.plain.diversities() else found
 
     def gain(self, name: str, measure: str, over: str = PLAIN) -> Gain | None:
         """Compare a contender with another one, prompt by prompt.
@@ -104,22 +113,34 @@ class Panel:
         Returns:
             The gain, whose `spread` is that of plain's scores; None for fewer than two prompts in common.
         """
-        gain = compare(self.results[over].of(measure), self.results[name].of(measure))
+        gain = compare(*self._both(over, name, measure))
         if gain is None or over == PLAIN:
             return gain
         return replace(gain, spread=stdev(by_prompt(self.plain.of(measure)).values()))
 
     def differences(self, name: str, measure: str, over: str = PLAIN) -> list[float]:
         """Return what a contender is above another one, one number per prompt that both have."""
-        before, after = paired(self.results[over].of(measure), self.results[name].of(measure))
+        before, after = paired(*self._both(over, name, measure))
         return [b - a for a, b in zip(before, after, strict=True)]
 
+    def _both(self, over: str, name: str, measure: str) -> tuple[Values, Values]:
+        """Return the values of two contenders; diversities are those over the draws that both have."""
+        first, second = self.results[over], self.results[name]
+        if measure != VENDI:
+            return first.values(measure), second.values(measure)
+        common = first.features.keys() & second.features.keys()
+        return first.diversities(common), second.diversities(common)
+
     def frontier(self, held_out: str, among: Collection[str]) -> list[str]:
-        """Return those of some contenders that no other one of them beats in both the target and the held-out
-        measure."""
-        points = {
-            name: (r.mean(self.target), r.mean(held_out)) for name, r in self.results.items() if name in among
-        }  # fmt: skip
+        """Return those of some contenders that no other one of them beats in both the target and the held-out measure,
+        by their gains over plain sampling."""
+
+        def gained(name: str, measure: str) -> float:
+            gain = self.gain(name, measure)
+            return math.nan if gain is None else gain.mean
+
+        points = {name: (gained(name, self.target), gained(name, held_out)) for name in self.results if name in among}
+        points = {name: point for name, point in points.items() if not any(map(math.isnan, point))}
         return [
             name
             for name, (x, y) in points.items()
@@ -174,9 +195,9 @@ def by_prompt(values: Values) -> dict[int, float]:
     return {prompt: fmean(each) for prompt, each in found.items()}
 
 
-def _vendi(packed: Mapping[int, str]) -> float:
+def _vendi(packed: Iterable[str]) -> float:
     """Return the Vendi score of one prompt's images."""
-    rows = np.stack([unpack(text) for text in packed.values()])
+    rows = np.stack([unpack(text) for text in packed])
     return vendi_score(rows / np.linalg.norm(rows, axis=1, keepdims=True))
 
 

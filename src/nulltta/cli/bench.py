@@ -201,12 +201,13 @@ def report(
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="The folder for report.html and report.md.")] = Path(
         "out/report"
     ),
+    note: Annotated[str, typer.Option(metavar="TEXT", help="What to say at the head of the report.")] = "",
 ) -> None:
     """Write a report on what was sampled so far: a self-contained HTML page, and a Markdown page with its pictures."""
     with quiet():
         from nulltta.benchmark.report import write
 
-        for path in write(folders, out):
+        for path in write(folders, out, note):
             print(path)
 
 

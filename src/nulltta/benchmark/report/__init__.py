@@ -12,15 +12,20 @@ from nulltta.errors import InvalidValue, LoadError
 from nulltta.files import as_error
 
 
-def write(folders: Sequence[Path], out: Path) -> list[Path]:
+def write(folders: Sequence[Path], out: Path, note: str = "") -> list[Path]:
     """Write report.html and report.md for the benchmarks in some folders, finished or not; returns their paths.
+
+    Args:
+        folders: the folders.
+        out: where to write.
+        note: what the reader should know first, such as which rows were sampled on which machine.
 
     Raises:
         LoadError: if a folder does not hold a benchmark.
         InvalidValue: if a folder has too few rows to compare anything, or if `out` cannot be written to.
         MissingExtra: if Jinja2 is not installed.
     """
-    report = report_of([_read(folder) for folder in folders])
+    report = report_of([_read(folder) for folder in folders], note)
     with as_error(out):
         out.mkdir(parents=True, exist_ok=True)
         return [write_html(report, out / "report.html"), write_markdown(report, out / "report.md")]

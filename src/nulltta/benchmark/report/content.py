@@ -146,11 +146,13 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Report:
-    """A whole report: the conclusions (one list per target and budget), the evidence, and how it was done."""
+    """A whole report: the conclusions (one list per target and budget), the evidence, how it was done, and a note of
+    whoever had it written."""
 
     conclusions: Sequence[Sequence[str]]
     targets: Sequence[TargetSection]
     protocols: Sequence[Protocol]
+    note: str = ""
     title: str = "Null-TTA against its rivals at equal cost"
 
     @property
@@ -164,8 +166,8 @@ class Report:
                     yield budget.gallery
 
 
-def report_of(studies: Sequence[Study]) -> Report:
-    """Write the report of one or several benchmarks."""
+def report_of(studies: Sequence[Study], note: str = "") -> Report:
+    """Write the report of one or several benchmarks, with a note at its head."""
     family = ComparisonFamily([panel for study in studies for panel in study.panels if not study.is_sum(panel)])
     return Report(
         conclusions=[
@@ -176,6 +178,7 @@ def report_of(studies: Sequence[Study]) -> Report:
         ],
         targets=[section for number, study in enumerate(studies) for section in _targets(study, number, family)],
         protocols=[_protocol(study) for study in studies],
+        note=note,
     )
 
 
@@ -254,15 +257,17 @@ def _gallery(study: Study, panel: Panel, names: Sequence[str], slug: str) -> Rep
 def table(
     panel: Panel, names: Sequence[str], held_out: str, family: ComparisonFamily, over: str = PLAIN
 ) -> ReportTable:
-    """Make a table with one row per contender: its cost, its nats, its mean target, and its gain over another one in
-    every measure, in standard deviations of plain sampling, with a star where it stands the correction."""
+    """Make a table with one row per contender: its images and what they cost, its nats, its mean target, and its gain
+    over another one in every measure, in standard deviations of plain sampling, with a star where it stands the
+    correction."""
     measures = list(dict.fromkeys([panel.target, held_out, *panel.measures]))
-    costs = ["evaluations", "seconds", "nats"]
+    costs = ["images", "evaluations", "seconds", "nats"]
     header = [f"Δ to {over}", *costs, f"{panel.target} (mean)", *(f"Δ {name}" for name in measures)]
     rows = []
     for name in names:
         result = panel.results[name]
-        spent = [f"{result.cost:.0f}", f"{result.seconds:.1f}", f"{result.nats:.1f}"]
+        seconds = "–" if math.isnan(result.seconds) else f"{result.seconds:.1f}"
+        spent = [str(len(result.rows)), f"{result.cost:.0f}", seconds, f"{result.nats:.1f}"]
         gains = (_gain_cell(panel, name, measure, family, over) for measure in measures)
         rows.append([name, *spent, f"{result.mean(panel.target):.4f}", *gains])
     return ReportTable(header, rows)
@@ -292,7 +297,7 @@ def _protocol(study: Study) -> Protocol:
     """Return how a benchmark was done."""
     plan, done = study.plan, len(study.rows)
     state = "complete" if done >= plan.images else f"{done} of {plan.images} images so far"
-    hours = sum(row.seconds for row in study.rows) / 3600
+    hours = sum(row.seconds for row in study.rows if not math.isnan(row.seconds)) / 3600
     how = (
         f"Model {plan.model}; {len(plan.prompts)} prompts, {len(plan.seeds)} draws of noise, {len(plan.arms)} "
         f"arms, {state}; {study.about.get('date')}; {hours:.2f} hours of sampling. {METHOD}"
