@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Mapping
 from dataclasses import replace
@@ -9,17 +10,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from nulltta.benchmark.analysis import ArmResult, Panel, compare, panels
+from nulltta.benchmark.analysis import ArmResult, Panel, by_prompt, compare, panels
 from nulltta.benchmark.family import ComparisonFamily
 from nulltta.benchmark.plan import Arm, Plan
 from nulltta.benchmark.report import words
 from nulltta.benchmark.report.content import Protocol, Report, ReportTable, table
+from nulltta.benchmark.report.gallery import GAP, SIDE, TITLE, gallery
 from nulltta.benchmark.report.hacking import verdicts
 from nulltta.benchmark.report.render import write_html, write_markdown
-from nulltta.benchmark.store import ImageRow
+from nulltta.benchmark.store import BenchmarkFolder, ImageRow
 from nulltta.evaluation.measures import pack
 from nulltta.evaluation.significance import sign_test
+from nulltta.images import save_png
 
 PROMPTS = [str(i) for i in range(16)]
 
@@ -189,10 +193,10 @@ def test_the_vendi_score_needs_two_draws() -> None:
 
 def test_contenders_are_compared_over_the_draws_that_both_have() -> None:
     def rows(arm: str, score: float, draws: int) -> list[ImageRow]:
-        """Two prompts, whose pictures all differ; the draws after the second score 9 more."""
+        """Two prompts, whose pictures all differ; the draws after the second score 9 more on the second."""
         return [
             ImageRow(
-                arm, prompt, seed, math.nan, 1.0, 1.0, 0.0, {"clip": score + prompt + 9 * (seed > 1)},
+                arm, prompt, seed, math.nan, 1.0, 1.0, 0.0, {"clip": score + prompt * (1 + 9 * (seed > 1))},
                 pack(np.eye(4)[seed]),
             )
             for prompt in range(2) for seed in range(draws)
@@ -205,6 +209,9 @@ def test_contenders_are_compared_over_the_draws_that_both_have() -> None:
     partial = Panel("clip", "10", results)
     gained = [partial.gain("best-of-n", measure) for measure in ("clip", "vendi")]
     assert [gain and gain.mean for gain in gained] == pytest.approx([1.0, 0.0])  # plain's four draws would count 4.0
+    whole = by_prompt(results["plain"].values("clip"))
+    assert gained[0] is not None
+    assert gained[0].spread == pytest.approx(abs(whole[0] - whole[1]) / 2**0.5)  # the unit is that of all four draws
     assert partial.frontier("clip", results) == ["best-of-n"]  # though plain sampling's mean over four draws is higher
     shown = table(partial, ["plain", "best-of-n"], "clip", ComparisonFamily([partial]))
     assert shown.header[1:4] == ["images", "evaluations", "seconds"]
@@ -226,3 +233,22 @@ def test_names_are_escaped_in_html(tmp_path: Path) -> None:
     assert "- x \\< y" in markdown
     assert "0.5\\*z(a)" in markdown
     assert "| n\\|m |" in markdown
+
+
+def test_the_gallery_of_an_unfinished_run_leaves_out_what_was_not_sampled(tmp_path: Path) -> None:
+    arms = [Arm(name=name, target="clip", method="plain") for name in ("plain", "best-of-n", "dps")]
+    plan = Plan(model="embedded", prompts=["a", "b", "c"], seeds=[0], arms=arms, gallery=3)
+    store, found = BenchmarkFolder(tmp_path), Panel("clip", "10", {arm.name: ArmResult(arm, []) for arm in arms})
+    names = [arm.name for arm in arms]
+    assert gallery(store, plan, found, names) is None
+    (tmp_path / "images").mkdir()
+    for arm, prompt in ((arms[1], 2), (arms[0], 1)):
+        save_png(Image.new("RGB", (8, 8), "red"), store.image(plan, arm.key, prompt, 0))
+    shown = gallery(store, plan, found, names)
+    assert shown is not None
+    assert shown[1] == [1, 2]
+    with Image.open(io.BytesIO(shown[0])) as sheet:
+        assert sheet.width == 2 * (SIDE + GAP)  # plain and best-of-n
+        pixels = sheet.convert("RGB")
+        corners = [(x, TITLE + GAP + y) for x in (9, SIDE + GAP + 9) for y in (9, SIDE + GAP + 9)]
+        assert [pixels.getpixel(place) == (255, 0, 0) for place in corners] == [True, False, False, True]

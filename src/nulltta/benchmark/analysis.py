@@ -111,12 +111,11 @@ class Panel:
             over: the contender to compare with.
 
         Returns:
-            The gain, whose `spread` is that of plain's scores; None for fewer than two prompts in common.
+            The gain, whose `spread` is that of all of plain's scores, so that contenders with fewer images than others
+            are measured in the same unit; None for fewer than two prompts in common.
         """
         gain = compare(*self._both(over, name, measure))
-        if gain is None or over == PLAIN:
-            return gain
-        return replace(gain, spread=stdev(by_prompt(self.plain.of(measure)).values()))
+        return gain and replace(gain, spread=stdev(by_prompt(self.plain.of(measure)).values()))
 
     def differences(self, name: str, measure: str, over: str = PLAIN) -> list[float]:
         """Return what a contender is above another one, one number per prompt that both have."""
