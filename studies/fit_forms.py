@@ -65,14 +65,17 @@ class Fit(NamedTuple):
 
 HALF = ("--dtype", "bfloat16")
 SHORT = ("--updates", "200", "--validate-every", "50", "--prior-weight", "1e-5", *HALF)
-RENEG = "--form constant --learning-rate 5e-3 --prior-weight 0 --kl-weight 0 --num-inference-steps 30 --rows 64"
+RENEG = (
+    *("--form", "constant", "--learning-rate", "5e-3", "--num-inference-steps", "30", "--rows", "64"),
+    *("--prior-weight", "0", "--kl-weight", "0"),
+)
 STEPS = ("--form", "steps", "--learning-rate", "0.01", *SHORT)
 FITS: Mapping[str, Mapping[str, Fit]] = {
     "clip": {
         "prompt": Fit(("--form", "prompt", "--updates", "600", "--validate-every", "100", *HALF)),
         "steps": Fit(("--form", "steps", "--updates", "300", "--validate-every", "100", *HALF)),
         "constant": Fit(("--form", "constant", "--updates", "300", "--validate-every", "100", *HALF)),
-        "constant, as ReNeg": Fit((*RENEG.split(), "--updates", "120", "--validate-every", "40", *HALF)),
+        "constant, as ReNeg": Fit((*RENEG, "--updates", "120", "--validate-every", "40", *HALF)),
     },
     "colourfulness + 4*clip": {
         "steps": Fit(STEPS),
@@ -89,8 +92,8 @@ FITS: Mapping[str, Mapping[str, Fit]] = {
     },
 }
 """The null texts by target, first that from which test-time optimisation starts. The constant form is ReNeg's idea
-(arXiv 2412.19637); "as ReNeg" has its learning rate, batch and steps, and no regulariser, for 120 of its 4,000
-updates."""
+(arXiv 2412.19637); "as ReNeg" is that with ReNeg's learning rate, batch and steps and without a regulariser, for
+120 of its 4,000 updates."""
 VALIDATION_PROMPTS, TEST_PROMPTS = 48, 64
 CAPTIONS: Mapping[str, Callable[[random.Random], str]] = {
     "embedded": lambda rng: grammar.caption(grammar.sample(rng)),

@@ -220,7 +220,7 @@ def test_a_reward_without_gradient_is_accepted_by_the_others(name: str) -> None:
         (DNO, {"iterations": -1}, "iterations"),
         (ReNO, {"clip": -0.1}, "clip"),
         (NoiseTilt, {"strength": 1.5}, "strength must lie between 0 and 1, not 1.5"),
-        (NoiseTilt, {"slope": "noise"}, "slope must be one of latents, estimates, not 'noise'"),
+        (NoiseTilt, {"gradient_at": "noise"}, "gradient_at must be one of latents, estimates, not 'noise'"),
         (LiDAR, {"lookahead_steps": 0}, "lookahead_steps must be a whole number, 1 or more"),
         (LiDAR, {"temperature": 0.0}, "temperature must be a number above 0"),
         (DATE, {"length": -1.0}, "length must be a number, 0 or more"),

@@ -10,9 +10,10 @@ from nulltta import NullTTAConfig, align
 from nulltta.algorithm.sampling import plain
 from nulltta.algorithm.streams import MethodRun
 from nulltta.algorithm.tilt import gaussian_ranks
-from nulltta.algorithm.views import Slope
+from nulltta.algorithm.views import GradientAt
 from nulltta.baselines import DATE, BestOfN, LiDAR, NoiseTilt
 from nulltta.contracts import Embedding, NoiseStep
+from nulltta.errors import InvalidValue
 from nulltta.testing import Gaussian, nearness
 
 from .linear import WEIGHTS, guided_means, noises, problem, sampler, slope
@@ -24,7 +25,7 @@ PROMPTS = ["red", "green"]
 @pytest.mark.parametrize(
     "rival",
     [
-        NoiseTilt(strength=0.0), NoiseTilt(strength=0.0, slope="estimates"), LiDAR(samples=3, strength=0.0),
+        NoiseTilt(strength=0.0), NoiseTilt(strength=0.0, gradient_at="estimates"), LiDAR(samples=3, strength=0.0),
         LiDAR(samples=1), DATE(length=0.0),
     ],
     ids=["no tilt", "no tilt by the estimates", "no strength", "a single lookahead sample", "no length"],
@@ -33,6 +34,12 @@ def test_at_zero_strength_they_sample_plainly(rival: NoiseTilt | LiDAR | DATE) -
     p = problem(nearness, T, PROMPTS, seed=2)
     ordinary = MethodRun(plain(p)).finish().candidates[:, 0]
     torch.testing.assert_close(MethodRun(rival(p)).finish().candidates[:, 0], ordinary)
+
+
+def test_a_tilt_without_noise_is_refused() -> None:
+    config = NullTTAConfig(num_inference_steps=3, guidance_scale=2.0, eta=0.0)
+    with pytest.raises(InvalidValue, match="strength has no effect: no denoising step draws noise"):
+        align(Gaussian(), "red", nearness, config=config, method="clean-tilt")
 
 
 def test_ranks_become_the_quantiles_of_a_normal_distribution_in_the_same_order() -> None:
@@ -46,13 +53,13 @@ def test_ranks_become_the_quantiles_of_a_normal_distribution_in_the_same_order()
 
 
 @pytest.mark.parametrize("of", ["latents", "estimates"])
-def test_the_noise_is_tilted_by_the_whitened_gradient_and_the_mean_stays(of: Slope) -> None:
+def test_the_noise_is_tilted_by_the_whitened_gradient_and_the_mean_stays(of: GradientAt) -> None:
     p, rho = problem(slope, T, ["red"], seed=2), 0.6
     mu, z = guided_means(p)[0], noises(p, 1)
     x, whitened = p.latents[0, 0].flatten(), gaussian_ranks(WEIGHTS[None])[0]  # the reward is linear in x̂0, as x̂0 in x
     for step, noise in zip(sampler(T), z, strict=True):
         x = step.mean(x, mu) + step.std * ((1 - rho**2) ** 0.5 * noise[0] + rho * whitened)
-    outcome = MethodRun(NoiseTilt(strength=rho, slope=of)(p)).finish()
+    outcome = MethodRun(NoiseTilt(strength=rho, gradient_at=of)(p)).finish()
     torch.testing.assert_close(outcome.candidates.flatten(), x, rtol=1e-4, atol=1e-5)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nulltta.benchmark.analysis import ArmResult, Panel, by_prompt, compare, panels
+from nulltta.benchmark.analysis import ArmResult, Panel, compare, panels
 from nulltta.benchmark.family import ComparisonFamily
 from nulltta.benchmark.plan import Arm, Plan
 from nulltta.benchmark.report import words
@@ -92,7 +92,7 @@ def test_the_conclusion_says_who_is_ahead_and_what_fell(panel: Panel) -> None:
     assert "is ahead of das (" in said[1]
     assert "cannot be told from fk (" in said[1]
     assert "is behind dps (" in said[1]
-    assert said[3] == "By the means it is on the frontier of target and clip-b: null-tta and dps."
+    assert said[3] == "By the mean gains it is on the frontier of target and clip-b: null-tta and dps."
     assert "no other measure fell" in said[4]
     assert "These rose: clip-b (" in said[4]
     assert said[5].startswith("clip-b fell under dps (")
@@ -193,11 +193,12 @@ def test_the_vendi_score_needs_two_draws() -> None:
 
 def test_contenders_are_compared_over_the_draws_that_both_have() -> None:
     def rows(arm: str, score: float, draws: int) -> list[ImageRow]:
-        """Two prompts, whose pictures all differ; the draws after the second score 9 more on the second."""
+        """Two prompts, whose pictures all differ, but for plain sampling's first two of the second prompt, of which the
+        draws after these score 9 more."""
         return [
             ImageRow(
-                arm, prompt, seed, math.nan, 1.0, 1.0, 0.0, {"clip": score + prompt * (1 + 9 * (seed > 1))},
-                pack(np.eye(4)[seed]),
+                arm, prompt, seed, None, None, 1.0, 0.0, {"clip": score + prompt * (1 + 9 * (seed > 1))},
+                pack(np.eye(4)[0 if prompt and arm == "plain" and seed == 1 else seed]),
             )
             for prompt in range(2) for seed in range(draws)
         ]  # fmt: skip
@@ -208,10 +209,12 @@ def test_contenders_are_compared_over_the_draws_that_both_have() -> None:
     }
     partial = Panel("clip", "10", results)
     gained = [partial.gain("best-of-n", measure) for measure in ("clip", "vendi")]
-    assert [gain and gain.mean for gain in gained] == pytest.approx([1.0, 0.0])  # plain's four draws would count 4.0
-    whole = by_prompt(results["plain"].values("clip"))
-    assert gained[0] is not None
-    assert gained[0].spread == pytest.approx(abs(whole[0] - whole[1]) / 2**0.5)  # the unit is that of all four draws
+    assert [gain and gain.mean for gain in gained] == pytest.approx([1.0, 0.5])  # plain's four draws would count 4.0
+    # The unit of scores is that of all four draws, 0 and 5.5; that of diversities is of the first two, 2.0 and 1.0.
+    assert [gain and gain.spread for gain in gained] == pytest.approx([5.5 / 2**0.5, 1 / 2**0.5])
+    assert partial.level("best-of-n", "clip") == pytest.approx(2.75 + 1.0)
+    assert partial.level("best-of-n", "clip", [1]) == pytest.approx(5.5 + 1.0)
+    assert math.isnan(partial.level("best-of-n", "clip", [2]))
     assert partial.frontier("clip", results) == ["best-of-n"]  # though plain sampling's mean over four draws is higher
     shown = table(partial, ["plain", "best-of-n"], "clip", ComparisonFamily([partial]))
     assert shown.header[1:4] == ["images", "evaluations", "seconds"]
@@ -252,3 +255,8 @@ def test_the_gallery_of_an_unfinished_run_leaves_out_what_was_not_sampled(tmp_pa
         pixels = sheet.convert("RGB")
         corners = [(x, TITLE + GAP + y) for x in (9, SIDE + GAP + 9) for y in (9, SIDE + GAP + 9)]
         assert [pixels.getpixel(place) == (255, 0, 0) for place in corners] == [True, False, False, True]
+
+
+def test_nothing_is_said_of_a_frontier_that_is_not_known(panel: Panel) -> None:
+    assert words.place(panel, "x") == []  # it applies to no image
+    assert words.place(panel, "clip-b") != []

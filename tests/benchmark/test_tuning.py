@@ -120,7 +120,7 @@ def test_a_choice_at_the_edge_of_its_grid_is_named() -> None:
     assert at_edge(grid[2], grid) == ["scale", "weight"]
     runs: list[dict[str, Any]] = [{"runs": n, "gradient": g} for n, g in ((1, "auto"), (2, "auto"), (3, "autograd"))]
     assert [at_edge(tried, runs) for tried in runs] == [[], [], ["runs"]]  # fewer than one run cannot be tried
-    assert at_edge({"kl_target": 2.0}, [{"kl_target": each} for each in (None, 2.0, 4.0)]) == ["kl_target"]
+    assert at_edge({"kl_target": 2.0}, [{"kl_target": each} for each in (None, 2.0, 4.0, 8.0)]) == ["kl_target"]
     rates = [tried["learning_rate"] for tried in BASELINES["prompt-embedding"].grid]
     assert min(rates) < 0.00625 < max(rates)  # what the old grid ended at
 

@@ -65,7 +65,7 @@ def test_one_gpu_for_all_processes_is_refused(tmp_path: Path) -> None:
         prompts=["a cat", "a dog", "a rose", "a fox"], out=tmp_path / "null.safetensors", reward="clip",
         model=ModelSettings(device="cuda:0"),
     )  # fmt: skip
-    with pytest.raises(InvalidValue, match="device 'cuda:0' is one GPU for all 2 processes: give cuda"):
+    with pytest.raises(InvalidValue, match="device must not name one GPU for 2 processes, as 'cuda:0' does: give cuda"):
         _run(request, Workers(count=2, rank=1))
 
 

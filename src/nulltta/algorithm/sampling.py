@@ -23,7 +23,7 @@ from nulltta.algorithm.memory import MicroBatch
 from nulltta.algorithm.objective import Objective
 from nulltta.algorithm.optimiser import GradientAscent, StartAscent, ascend
 from nulltta.algorithm.problem import Problem
-from nulltta.algorithm.tilt import tilted
+from nulltta.algorithm.tilt import require_noise, tilted
 from nulltta.algorithm.trust_region import within
 from nulltta.algorithm.views import both_predicted, clean_slope, decoded, look, predicted, preview, require_gradient
 from nulltta.contracts import Embedding, GuidedModel, NoiseStep, Outcome, Step, Stream
@@ -178,7 +178,6 @@ def _refuse_idle_tilt(p: Problem, counts: Sequence[int], steps: Sequence[NoiseSt
     """Refuse a tilt of noise that has no gradient, no noise to lean, or no inner steps (n_i = `counts`) beside it."""
     if not p.config.noise_tilt:
         return
-    x = p.latents[:, 0]
     require_gradient(p, "set the tilt of the noise to 0 (noise_tilt)", p.config.inner_decoder)
     if not any(counts):
         raise InvalidValue(
@@ -186,8 +185,7 @@ def _refuse_idle_tilt(p: Problem, counts: Sequence[int], steps: Sequence[NoiseSt
             "noise-tilt and clean-tilt tilt without one",
             "noise_tilt",
         )
-    if not any(p.model.step_distribution(x, x, step)[1] > 0 for step in steps):
-        raise InvalidValue("has no effect: no denoising step draws noise (num_inference_steps, eta)", "noise_tilt")
+    require_noise(p.model, p.latents[:, 0], steps, "noise_tilt")
 
 
 def _refuse_unmoved(p: Problem, null: Embedding) -> None:

@@ -9,8 +9,13 @@ direction, and the noise stays as it is.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
+
+from nulltta.contracts import GuidedModel, NoiseStep
+from nulltta.errors import InvalidValue
 
 
 def tilted(noise: Tensor, slope: Tensor, strength: float) -> Tensor:
@@ -24,6 +29,16 @@ def tilted(noise: Tensor, slope: Tensor, strength: float) -> Tensor:
     steep = slope.flatten(1).any(dim=1).view(-1, *[1] * slope.dim())
     mixed = (1 - strength**2) ** 0.5 * noise + strength * gaussian_ranks(slope)[:, None]
     return torch.where(steep, mixed, noise)
+
+
+def require_noise(model: GuidedModel, x: Tensor, steps: Sequence[NoiseStep], setting: str) -> None:
+    """Refuse a tilt by a setting of that name where there is no noise to lean.
+
+    Raises:
+        InvalidValue: if no denoising step of latents like x (B, C, h, w) draws noise.
+    """
+    if not any(model.step_distribution(x, x, step)[1] > 0 for step in steps):
+        raise InvalidValue("has no effect: no denoising step draws noise (num_inference_steps, eta)", setting)
 
 
 def gaussian_ranks(values: Tensor) -> Tensor:

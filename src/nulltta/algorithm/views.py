@@ -18,8 +18,8 @@ from nulltta.contracts import CleanLatents, Embedding, GuidedModel, NoiseStep
 from nulltta.errors import InvalidValue, RewardError
 from nulltta.scoring import pick, require_differentiable, require_graph, score_latents
 
-Slope: TypeAlias = Literal["latents", "estimates"]
-"""With respect to what a reward's gradient is taken: the latents x_t, or their clean estimates x̂0, which spares the
+GradientAt: TypeAlias = Literal["latents", "estimates"]
+"""What a reward's gradient is taken with respect to: the latents x_t, or their clean estimates x̂0, which spares the
 pass back through the denoiser."""
 
 
@@ -49,7 +49,7 @@ def look(
     step: NoiseStep | None,
     null: Embedding | None = None,
     *,
-    gradient: Slope | None = None,
+    gradient_at: GradientAt | None = None,
     allow_nan: bool = False,
 ) -> View:
     """Score latents by their clean estimates, as many at once as fit into memory.
@@ -59,7 +59,7 @@ def look(
         x: (B, N, C, h, w).
         step: their noise level; None if they are clean.
         null: φ'; by default φ.
-        gradient: also compute `slope`, with respect to x ("latents") or to x̂0 ("estimates").
+        gradient_at: also compute `slope`, with respect to x ("latents") or to x̂0 ("estimates").
         allow_nan: accept rewards that are not finite.
 
     Raises:
@@ -70,20 +70,20 @@ def look(
 
     def view(rows: Tensor) -> View:
         owners = rows // N
-        with torch.set_grad_enabled(gradient == "latents"):
-            x = flat[rows].detach().requires_grad_(gradient == "latents")
+        with torch.set_grad_enabled(gradient_at == "latents"):
+            x = flat[rows].detach().requires_grad_(gradient_at == "latents")
             eps_null = eps_cond = x
             if step is not None:
                 eps_null, eps_cond = predict_branches(p.model, x, step, take(phi, owners), take(p.cond, owners))
             clean = clean_latents(p, x, step, eps_null, eps_cond)
-        if gradient == "estimates":
+        if gradient_at == "estimates":
             clean = replace(clean, x0=clean.x0.detach().requires_grad_())
-        with torch.set_grad_enabled(gradient is not None):
+        with torch.set_grad_enabled(gradient_at is not None):
             prompts = [p.prompts[owner] for owner in owners.tolist()]
             rewards = score_latents(p.reward, clean, prompts, allow_nan=allow_nan)
             images = clean.images if clean.decoded or step is None else torch.empty(len(x), 0)
-            source = x if gradient == "latents" else clean.x0
-            slope = reward_gradient(p, rewards, source) if gradient else torch.zeros_like(x)
+            source = x if gradient_at == "latents" else clean.x0
+            slope = reward_gradient(p, rewards, source) if gradient_at else torch.zeros_like(x)
         rest = clean.x0.detach(), images.detach(), rewards.detach().cpu(), slope
         return View(eps_null.detach(), eps_cond.detach(), *rest)
 

@@ -202,7 +202,7 @@ BASELINES: Mapping[str, Baseline] = {
     ),
     "noise-tilt": Baseline(
         method=NoiseTilt(), about="each step's noise leans towards the reward's gradient; the best of k runs",
-        needs_gradient=True, cost=Cost(count=None, each=4),
+        needs_gradient=True, cost=Cost(count=None, each=NoiseTilt.evaluations),
         grid=_tries(
             ("strength", "num_inference_steps", "eta"),
             (0.1, 25, 1.0), (0.2, 25, 1.0), (0.3, 25, 1.0), (0.5, 25, 1.0), (0.2, 10, 1.0), (0.3, 10, 1.0),
@@ -214,13 +214,17 @@ BASELINES: Mapping[str, Baseline] = {
         ),
     ),
     "clean-tilt": Baseline(
-        method=NoiseTilt(slope="estimates"),
+        method=NoiseTilt(gradient_at="estimates"),
         about="each step's noise leans towards the reward's gradient at the clean estimate; the best of k runs",
-        needs_gradient=True, cost=Cost(count=None, each=2),
+        needs_gradient=True, cost=Cost(count=None, each=NoiseTilt.evaluations),
         grid=_tries(
             ("strength", "num_inference_steps", "eta"),
             (0.1, 25, 1.0), (0.2, 25, 1.0), (0.3, 25, 1.0), (0.5, 25, 1.0), (0.7, 25, 1.0), (0.3, 16, 1.0),
             (0.5, 16, 1.0), (0.3, 10, 1.0), (0.5, 10, 1.0), (0.7, 10, 1.0),
+        ),
+        few_steps=_tries(
+            ("strength", "num_inference_steps", "eta"),
+            (0.3, 4, "auto"), (0.7, 4, "auto"), (0.3, 8, "auto"), (0.5, 8, "auto"), (0.7, 8, "auto"),
         ),
     ),
     "lidar": Baseline(

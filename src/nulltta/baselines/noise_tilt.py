@@ -8,8 +8,8 @@ from typing import get_args
 from torch import Tensor
 
 from nulltta.algorithm.problem import Problem
-from nulltta.algorithm.tilt import tilted
-from nulltta.algorithm.views import Slope
+from nulltta.algorithm.tilt import require_noise, tilted
+from nulltta.algorithm.views import GradientAt
 from nulltta.baselines.particles import along_slope
 from nulltta.config import number, one_of
 from nulltta.contracts import Stream
@@ -35,21 +35,27 @@ class NoiseTilt:
 
     Attributes:
         strength: ρ, between 0 (plain sampling) and 1 (no noise but the gradient).
-        slope: "latents", x_t, as published, or "estimates", x̂0: with respect to what the gradient is taken.
+        gradient_at: what the gradient is taken with respect to: "latents", x_t, as published, or "estimates", x̂0.
     """
 
     strength: float = 0.3
-    slope: Slope = "latents"
+    gradient_at: GradientAt = "latents"
+
+    def evaluations(self, T: int) -> int:
+        """Return the denoiser evaluations of T denoising steps; one that is differentiated counts twice."""
+        return (4 if self.gradient_at == "latents" else 2) * T
 
     def __post_init__(self) -> None:
-        one_of(self, "slope", get_args(Slope))
+        one_of(self, "gradient_at", get_args(GradientAt))
         number(self, "strength")
         if self.strength > 1:
             raise InvalidValue(f"must lie between 0 and 1, not {self.strength:g}", "strength")
 
     def __call__(self, problem: Problem) -> Stream:
+        if self.strength:
+            require_noise(problem.model, problem.latents[:, 0], problem.schedule(), "strength")
 
         def advance(mean: Tensor, std: float, z: Tensor, slope: Tensor) -> Tensor:
             return mean + std * tilted(z, slope[:, 0], self.strength)
 
-        return along_slope(problem, advance, self.slope)
+        return along_slope(problem, advance, self.gradient_at)

@@ -15,7 +15,7 @@ from nulltta.algorithm import randomness, views
 from nulltta.algorithm.embeddings import take
 from nulltta.algorithm.objective import predict_branches
 from nulltta.algorithm.problem import Problem
-from nulltta.algorithm.views import Slope, View, look, preview
+from nulltta.algorithm.views import GradientAt, View, look, preview
 from nulltta.config import NullTTAConfig
 from nulltta.contracts import NoiseStep, Outcome, Step, Stream
 from nulltta.errors import InvalidValue
@@ -41,7 +41,8 @@ def refuse_null_text_settings(config: NullTTAConfig) -> None:
     """
     if config.noise_tilt:
         raise InvalidValue(
-            "tilts the noise of null-tta's steps: set it to 0 (the method noise-tilt has a strength of its own)",
+            "tilts the noise of null-tta's steps: set it to 0 (the methods noise-tilt and clean-tilt have a strength "
+            "of their own)",
             "noise_tilt",
         )
     if config.kl_target is not None:
@@ -82,7 +83,7 @@ def move(p: Problem, x: Tensor, eps: Tensor, step: NoiseStep) -> tuple[Tensor, f
 
 @torch.no_grad()
 def along_slope(
-    p: Problem, advance: Callable[[Tensor, float, Tensor, Tensor], Tensor], slope: Slope = "latents"
+    p: Problem, advance: Callable[[Tensor, float, Tensor, Tensor], Tensor], gradient_at: GradientAt = "latents"
 ) -> Stream:
     """Sample one latent per prompt, with the reward's gradient at hand in each step.
 
@@ -90,14 +91,14 @@ def along_slope(
         p: the problem.
         advance: maps the step's mean and standard deviation, its noise and that gradient to x_{t−1}; tensors are
             (B, 1, C, h, w).
-        slope: whether the gradient is ∇_{x_t} r(D(x̂0(x_t))) or ∇_{x̂0} r(D(x̂0)).
+        gradient_at: whether the gradient is ∇_{x_t} r(D(x̂0(x_t))) or ∇_{x̂0} r(D(x̂0)).
     """
     B = len(p.prompts)
     require_gradient(p)
     x = initial = p.latents[:, :1]
     first = torch.zeros(B, dtype=torch.long)
     for i, step in enumerate(p.schedule()):
-        view = look(p, x, step, gradient=slope)
+        view = look(p, x, step, gradient_at=gradient_at)
         if i == 0:
             require_slope(p.reward, view.slope)
         mean, std = move(p, x, guided_view(p, view), step)

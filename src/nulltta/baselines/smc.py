@@ -107,7 +107,7 @@ class DAS:
         tempering = [schedules.progress(i, gamma) / self.temperature for i in range(len(steps) + 1)]  # λ_i/α
 
         x = initial = initial_latents(p, N)
-        view = look(p, x, steps[0], gradient="latents")
+        view = look(p, x, steps[0], gradient_at="latents")
         eps, rewards, slope = guided_view(p, view), view.rewards, view.slope
         require_slope(p.reward, slope)
         log_w = torch.zeros(B, N, dtype=torch.float64)  # λ_0 = 0
@@ -121,7 +121,7 @@ class DAS:
             z = p.noise(i, step, x[:, 0], N)
             x = mean + std * (shift + z)
             following = steps[i + 1] if i + 1 < len(steps) else None
-            view = look(p, x, following, gradient="latents" if following is not None else None)
+            view = look(p, x, following, gradient_at="latents" if following is not None else None)
             log_w += _log_ratio(shift, z) + tempering[i + 1] * view.rewards.double() - tempering[i] * rewards.double()
             eps, rewards, slope = guided_view(p, view), view.rewards, view.slope
             yield _scored(p, i, step, view, selected=log_w.argmax(1))

@@ -72,8 +72,8 @@ class ArmResult:
 
     @property
     def seconds(self) -> float:
-        """Seconds per image; NaN if a row was not timed."""
-        return _mean(row.seconds for row in self.rows)
+        """Seconds per image, of the images that were timed; NaN if none was."""
+        return _mean(row.seconds for row in self.rows if row.seconds is not None)
 
 
 @dataclass(frozen=True)
@@ -112,10 +112,29 @@ class Panel:
 
         Returns:
             The gain, whose `spread` is that of all of plain's scores, so that contenders with fewer images than others
-            are measured in the same unit; None for fewer than two prompts in common.
+            are measured in the same unit. That of diversities is over the draws that count, as more draws are more
+            diverse. None for fewer than two prompts in common.
         """
-        gain = compare(*self._both(over, name, measure))
-        return gain and replace(gain, spread=stdev(by_prompt(self.plain.of(measure)).values()))
+        plain = self._diversities(self.plain, over, name) if measure == VENDI else self.plain.values(measure)
+        unit, gain = by_prompt(plain), compare(*self._both(over, name, measure))
+        return None if gain is None or len(unit) < 2 else replace(gain, spread=stdev(unit.values()))
+
+    def level(self, name: str, measure: str, prompts: Collection[int] | None = None) -> float:
+        """Return a contender's mean as plain sampling's plus what the contender is above it where both have images, so
+        that contenders with fewer images than others can be compared; NaN where there are none.
+
+        Args:
+            name: the contender.
+            measure: a measure of single images.
+            prompts: the numbers of the prompts that count; None for all.
+        """
+        plain, theirs = (self.results[each].values(measure) for each in (PLAIN, name))
+        if prompts is not None:
+            plain, theirs = (
+                {place: value for place, value in values.items() if place[0] in prompts} for values in (plain, theirs)
+            )
+        before, after = paired(plain, theirs)
+        return _mean(by_prompt(plain).values()) + _mean(b - a for a, b in zip(before, after, strict=True))
 
     def differences(self, name: str, measure: str, over: str = PLAIN) -> list[float]:
         """Return what a contender is above another one, one number per prompt that both have."""
@@ -127,8 +146,12 @@ class Panel:
         first, second = self.results[over], self.results[name]
         if measure != VENDI:
             return first.values(measure), second.values(measure)
-        common = first.features.keys() & second.features.keys()
-        return first.diversities(common), second.diversities(common)
+        return self._diversities(first, over, name), self._diversities(second, over, name)
+
+    def _diversities(self, result: ArmResult, *names: str) -> Values:
+        """Return the diversities of a result over the images that plain sampling and some contenders have."""
+        common = [each.features.keys() for each in (self.plain, *(self.results[name] for name in names))]
+        return result.diversities(frozenset.intersection(*map(frozenset, common)))
 
     def frontier(self, held_out: str, among: Collection[str]) -> list[str]:
         """Return those of some contenders that no other one of them beats in both the target and the held-out measure,

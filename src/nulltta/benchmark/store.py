@@ -35,8 +35,8 @@ class ImageRow:
         prompt: the number of its prompt in the plan.
         seed: the seed of its noise.
         seconds: this image's share of the time of its batch: processor time on a CPU, which others share, else wall
-            time.
-        clock_seconds: the share of the wall time.
+            time; None if it was not measured where the other rows were.
+        clock_seconds: the share of the wall time; likewise.
         forward, backward: its share of the denoiser evaluations, as `counting` counts them.
         scores: values by measure; None where a measure does not apply.
         features: packed features, for the Vendi score.
@@ -47,8 +47,8 @@ class ImageRow:
     arm: str
     prompt: int
     seed: int
-    seconds: float
-    clock_seconds: float
+    seconds: float | None
+    clock_seconds: float | None
     forward: float
     backward: float
     scores: Mapping[str, float | None]

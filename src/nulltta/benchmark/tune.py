@@ -103,13 +103,13 @@ def chosen(
 def at_edge(settings: MethodSettings, tries: Sequence[MethodSettings]) -> list[str]:
     """Return the names of the settings that are the smallest or the largest of the grid, beyond which nobody looked.
 
-    Zero and a count of 1 are not such edges, nor is a setting that the grid does not vary.
+    Zero and a count of 1 are not such edges, nor is a setting of which the grid has one or two values only.
     """
     found = []
     for name, value in settings.items():
         values = {each[name] for each in tries if each.get(name) is not None}
         ends = not isinstance(value, int | float) or value == 0 or (isinstance(value, int) and value <= 1)
-        if name not in LIMITED and not ends and len(values) > 1 and value in (min(values), max(values)):
+        if name not in LIMITED and not ends and len(values) > 2 and value in (min(values), max(values)):
             found.append(name)
     return found
 

@@ -71,7 +71,8 @@ def _run(request: FitRequest, workers: Workers) -> FittedNullText:
 def _problem(request: FitRequest, workers: Workers) -> FitProblem:
     if workers.count > 1 and (request.model.device or "").startswith("cuda:"):
         raise InvalidValue(
-            f"'{request.model.device}' is one GPU for all {workers.count} processes: give cuda, or leave it out",
+            f"must not name one GPU for {workers.count} processes, as '{request.model.device}' does: give cuda, by "
+            "which each takes its own",
             "device",
         )
     settings = resolved(request.model)

@@ -25,7 +25,7 @@ def write(folders: Sequence[Path], out: Path, note: str = "") -> list[Path]:
         InvalidValue: if a folder has too few rows to compare anything, or if `out` cannot be written to.
         MissingExtra: if Jinja2 is not installed.
     """
-    report = report_of([_read(folder) for folder in folders], note)
+    report = report_of([_read(folder) for folder in folders], " ".join(note.split()))
     with as_error(out):
         out.mkdir(parents=True, exist_ok=True)
         return [write_html(report, out / "report.html"), write_markdown(report, out / "report.md")]

@@ -8,10 +8,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
-from statistics import fmean
 from typing import Any
 
-from nulltta.benchmark.analysis import OURS, PLAIN, Panel, by_prompt, panels
+from nulltta.benchmark.analysis import OURS, PLAIN, Panel, panels
 from nulltta.benchmark.contenders import ABLATIONS, CONTENDERS, RIVALS, SWEEPS
 from nulltta.benchmark.difficulty import thirds
 from nulltta.benchmark.family import ComparisonFamily
@@ -27,11 +26,13 @@ from nulltta.errors import InvalidValue
 METHOD = (
     "Gains are paired, prompt by prompt from the same noise, in standard deviations (SD) of plain's scores over "
     "prompts; every prompt has a noise of its own in each draw. Intervals are 95% percentile bootstrap intervals over "
-    "prompts, with the draws of a prompt averaged first, and are not corrected for the number of comparisons. What the "
-    "sentences call ahead or behind, and the tables mark with a star, has a p-value below 0.05 in a paired permutation "
-    "test of signs, corrected by Holm's method over all comparisons of the report. An evaluation is one branch through "
-    "the denoiser; one that is differentiated counts twice. Seconds and hours are of sampling alone, as processor time "
-    "on a CPU and as wall time on a GPU."
+    "prompts, with the draws of a prompt averaged first, and are not corrected for the number of comparisons. "
+    "Contenders are compared over the prompts and draws that both have; the unit is the SD of all of plain's images, "
+    "and means and shares are plain's plus the difference where both have images. What the sentences call ahead or "
+    "behind, and the tables mark with a star, has a p-value below 0.05 in a paired permutation test of signs, "
+    "corrected by Holm's method over all comparisons of the report. An evaluation is one branch through the denoiser; "
+    "one that is differentiated counts twice. Seconds and hours are of sampling alone, as processor time on a CPU and "
+    "as wall time on a GPU."
 )
 
 
@@ -228,10 +229,8 @@ def _groups(study: Study, panel: Panel) -> ReportTable | None:
     if ALL_RIGHT not in panel.measures or not (groups := study.groups):
         return None
     rows = []
-    for name, result in panel.results.items():
-        values = by_prompt(result.values(ALL_RIGHT))
-        means = [[values[number] for number in group if number in values] for group in groups.values()]
-        shares = [fmean(values.values()), *(fmean(each) if each else math.nan for each in means)]
+    for name in panel.results:
+        shares = [panel.level(name, ALL_RIGHT, group) for group in (None, *groups.values())]
         rows.append([name, *("–" if math.isnan(share) else f"{100 * share:.1f}" for share in shares)])
     sizes = (f"{group} ({len(numbers)})" for group, numbers in groups.items())
     return ReportTable(["everything right, %", "all", *sizes], rows)
@@ -250,7 +249,7 @@ def _gallery(study: Study, panel: Panel, names: Sequence[str], slug: str) -> Rep
         return None
     png, prompts = found
     rows = "; ".join(study.plan.prompts[prompt] for prompt in prompts)
-    caption = f"The first prompts, seed {study.plan.seeds[0]}, unselected: {rows}."
+    caption = f"The first prompts that were sampled, seed {study.plan.seeds[0]}, unselected: {rows}."
     return ReportFigure(f"gallery-{slug}", png, caption)
 
 
@@ -269,7 +268,7 @@ def table(
         seconds = "–" if math.isnan(result.seconds) else f"{result.seconds:.1f}"
         spent = [str(len(result.rows)), f"{result.cost:.0f}", seconds, f"{result.nats:.1f}"]
         gains = (_gain_cell(panel, name, measure, family, over) for measure in measures)
-        rows.append([name, *spent, f"{result.mean(panel.target):.4f}", *gains])
+        rows.append([name, *spent, f"{panel.level(name, panel.target):.4f}", *gains])
     return ReportTable(header, rows)
 
 
@@ -297,10 +296,12 @@ def _protocol(study: Study) -> Protocol:
     """Return how a benchmark was done."""
     plan, done = study.plan, len(study.rows)
     state = "complete" if done >= plan.images else f"{done} of {plan.images} images so far"
-    hours = sum(row.seconds for row in study.rows if not math.isnan(row.seconds)) / 3600
+    timed = [row.seconds for row in study.rows if row.seconds is not None]
+    of = "" if len(timed) == done else f" of the {len(timed)} images that were timed"
+    hours = sum(timed) / 3600
     how = (
         f"Model {plan.model}; {len(plan.prompts)} prompts, {len(plan.seeds)} draws of noise, {len(plan.arms)} "
-        f"arms, {state}; {study.about.get('date')}; {hours:.2f} hours of sampling. {METHOD}"
+        f"arms, {state}; {study.about.get('date')}; {hours:.2f} hours of sampling{of}. {METHOD}"
     )
     units = ", ".join(f"{name} {unit:g}" for name, unit in study.about.get("units", {}).items())
     versions = ", ".join(f"{name} {version}" for name, version in study.about.get("versions", {}).items())
@@ -313,7 +314,7 @@ def _protocol(study: Study) -> Protocol:
     scales = f"Units (SD of plain samples of the tuning prompts): {units}. Versions: {versions}."
     nearest = (
         "A contender takes the settings of its target and of the nearest budget, in those units; one without settings "
-        "takes the published ones."
+        "takes its defaults, which are the published ones where there are any."
     )
     return Protocol([how, scales, nearest], ReportTable(header, rows))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
@@ -60,7 +61,10 @@ def against_cost(panels: Sequence[Panel]) -> bytes:
             points = [
                 (cost(panel.results[name]), gain.in_spreads)
                 for panel in panels
-                if name in panel.results and (gain := panel.gain(name, panel.target)) and gain.in_spreads
+                if name in panel.results
+                and (gain := panel.gain(name, panel.target))
+                and gain.in_spreads
+                and not math.isnan(cost(panel.results[name]))
             ]
             points = points[:1] if name == PLAIN else sorted(points)
             axis.errorbar(

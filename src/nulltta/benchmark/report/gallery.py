@@ -15,7 +15,8 @@ SIDE, GAP, TITLE = 128, 4, 14
 
 
 def gallery(store: BenchmarkFolder, plan: Plan, panel: Panel, names: Sequence[str]) -> tuple[bytes, list[int]] | None:
-    """Draw one row per prompt and one column per contender; what a run has not reached yet is left blank.
+    """Draw one row per prompt and one column per contender of which there is a picture; the other pictures of an
+    unfinished run are left blank.
 
     Returns:
         A PNG and the numbers of its prompts; None where no pictures were kept.

@@ -33,12 +33,19 @@ def conclusion(panel: Panel, held_out: str, family: ComparisonFamily) -> list[st
             said += [f"{label} Null-TTA {sentence}." for sentence in _against_rivals(panel, rivals, measure, family)]
     for measure in (held_out, ALL_RIGHT):
         if measure in panel.measures:
-            frontier = panel.frontier(measure, RIVALS)
-            place = "on" if OURS in frontier else "not on"
-            said.append(f"By the means it is {place} the frontier of target and {measure}: {_list(frontier)}.")
+            said += place(panel, measure)
     said.append(_side_effects(panel, family))
     said += [line for measure in (held_out, FACTS) for line in _fallen_under_rivals(panel, rivals, measure, family)]
     return said + [line for measure in (panel.target, held_out) for line in _ablated(panel, measure, family)]
+
+
+def place(panel: Panel, measure: str) -> list[str]:
+    """Say whether Null-TTA is on the frontier of the target and a measure; nothing where its gain is not known."""
+    if panel.gain(OURS, panel.target) is None or panel.gain(OURS, measure) is None:
+        return []
+    frontier = panel.frontier(measure, RIVALS)
+    where = "on" if OURS in frontier else "not on"
+    return [f"By the mean gains it is {where} the frontier of target and {measure}: {_list(frontier)}."]
 
 
 def _against_rivals(panel: Panel, rivals: Sequence[str], measure: str, family: ComparisonFamily) -> list[str]:
