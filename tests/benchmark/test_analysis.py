@@ -13,10 +13,12 @@ import pytest
 from PIL import Image
 
 from nulltta.benchmark.analysis import ArmResult, Panel, compare, panels
+from nulltta.benchmark.contenders import RIVALS
 from nulltta.benchmark.family import ComparisonFamily
 from nulltta.benchmark.plan import Arm, Plan
 from nulltta.benchmark.report import words
 from nulltta.benchmark.report.content import Protocol, Report, ReportTable, table
+from nulltta.benchmark.report.figures import COLOURS
 from nulltta.benchmark.report.gallery import GAP, SIDE, TITLE, gallery
 from nulltta.benchmark.report.hacking import verdicts
 from nulltta.benchmark.report.render import write_html, write_markdown
@@ -260,3 +262,8 @@ def test_the_gallery_of_an_unfinished_run_leaves_out_what_was_not_sampled(tmp_pa
 def test_nothing_is_said_of_a_frontier_that_is_not_known(panel: Panel) -> None:
     assert words.place(panel, "x") == []  # it applies to no image
     assert words.place(panel, "clip-b") != []
+
+
+def test_every_rival_has_a_colour_of_its_own() -> None:
+    assert set(COLOURS) == set(RIVALS)
+    assert len(set(COLOURS.values())) == len(RIVALS)

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 DPI = 110
 LABEL = 120, 15  # width and height of a name in pixels
 GREY = "#8c959f"
-PALETTE = ("#0969da", "#bf8700", "#8250df", "#1a7f37", "#bf3989", "#953800", "#1b7c83")
+PALETTE = (
+    "#0969da", "#bf8700", "#8250df", "#1a7f37", "#bf3989", "#953800", "#1b7c83",
+    "#54aeff", "#e3b341", "#c297ff", "#4ac26b", "#ff80c8", "#fb8f44", "#3fc1c9", "#57606a",
+)  # fmt: skip
 COLOURS = {
     **dict(zip((name for name in RIVALS if name not in (PLAIN, OURS)), cycle(PALETTE), strict=False)),
     PLAIN: "#1f2328", OURS: "#cf222e",
