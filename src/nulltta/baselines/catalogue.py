@@ -122,6 +122,11 @@ NULL_TTA_FEW_STEPS: Sequence[MethodSettings] = _tries(
     reward_weight=5.0, learning_rate=0.025,
 )  # fmt: skip
 """The settings to try for Null-TTA under normalized attention guidance, around the preset of the distilled model."""
+TILT_FEW_STEPS: Sequence[MethodSettings] = _tries(
+    ("strength", "num_inference_steps", "eta"),
+    (0.3, 4, "auto"), (0.7, 4, "auto"), (0.3, 8, "auto"), (0.5, 8, "auto"), (0.7, 8, "auto"),
+)  # fmt: skip
+"""The same for both methods that tilt noise without a null text."""
 
 BASELINES: Mapping[str, Baseline] = {
     "best-of-n": Baseline(
@@ -208,10 +213,7 @@ BASELINES: Mapping[str, Baseline] = {
             (0.1, 25, 1.0), (0.2, 25, 1.0), (0.3, 25, 1.0), (0.5, 25, 1.0), (0.2, 10, 1.0), (0.3, 10, 1.0),
             (0.5, 10, 1.0), (0.7, 10, 1.0), (0.3, 5, 1.0), (0.5, 5, 1.0),
         ),
-        few_steps=_tries(
-            ("strength", "num_inference_steps", "eta"),
-            (0.3, 4, "auto"), (0.7, 4, "auto"), (0.3, 8, "auto"), (0.5, 8, "auto"), (0.7, 8, "auto"),
-        ),
+        few_steps=TILT_FEW_STEPS,
     ),
     "clean-tilt": Baseline(
         method=NoiseTilt(gradient_at="estimates"),
@@ -222,10 +224,7 @@ BASELINES: Mapping[str, Baseline] = {
             (0.1, 25, 1.0), (0.2, 25, 1.0), (0.3, 25, 1.0), (0.5, 25, 1.0), (0.7, 25, 1.0), (0.3, 16, 1.0),
             (0.5, 16, 1.0), (0.3, 10, 1.0), (0.5, 10, 1.0), (0.7, 10, 1.0),
         ),
-        few_steps=_tries(
-            ("strength", "num_inference_steps", "eta"),
-            (0.3, 4, "auto"), (0.7, 4, "auto"), (0.3, 8, "auto"), (0.5, 8, "auto"), (0.7, 8, "auto"),
-        ),
+        few_steps=TILT_FEW_STEPS,
     ),
     "lidar": Baseline(
         method=LiDAR(), about="samples of a few steps, weighted by their rewards, steer the latent",

@@ -41,15 +41,15 @@ class NoiseTilt:
     strength: float = 0.3
     gradient_at: GradientAt = "latents"
 
-    def evaluations(self, T: int) -> int:
-        """Return the denoiser evaluations of T denoising steps; one that is differentiated counts twice."""
-        return (4 if self.gradient_at == "latents" else 2) * T
-
     def __post_init__(self) -> None:
         one_of(self, "gradient_at", get_args(GradientAt))
         number(self, "strength")
         if self.strength > 1:
             raise InvalidValue(f"must lie between 0 and 1, not {self.strength:g}", "strength")
+
+    def evaluations(self, T: int) -> int:
+        """Return the denoiser evaluations of T denoising steps; one that is differentiated counts twice."""
+        return (4 if self.gradient_at == "latents" else 2) * T
 
     def __call__(self, problem: Problem) -> Stream:
         if self.strength:

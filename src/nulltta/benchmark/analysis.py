@@ -35,9 +35,11 @@ class ArmResult:
         return {place: value for place, value in found.items() if value is not None}
 
     @cached_property
-    def features(self) -> Mapping[tuple[int, int], str]:
-        """The packed features of the images that have them."""
-        return {(row.prompt, row.seed): row.features for row in self.rows if row.features is not None}
+    def features(self) -> Mapping[tuple[int, int], np.ndarray]:
+        """The features of the images that have them, as vectors of length 1."""
+        packed = {(row.prompt, row.seed): row.features for row in self.rows if row.features is not None}
+        vectors = {place: unpack(text) for place, text in packed.items()}
+        return {place: vector / np.linalg.norm(vector) for place, vector in vectors.items()}
 
     def diversities(self, places: Collection[tuple[int, int]] | None = None) -> Values:
         """Return the Vendi score of each prompt with images of two or more draws, under draw 0.
@@ -46,11 +48,11 @@ class ArmResult:
             places: the prompts and seeds whose images count; None for all. More draws are more diverse, so that two
                 arms are to be compared over the same ones.
         """
-        packed: dict[int, list[str]] = defaultdict(list)
-        for place, features in self.features.items():
+        by_draw: dict[int, list[np.ndarray]] = defaultdict(list)
+        for place, vector in self.features.items():
             if places is None or place in places:
-                packed[place[0]].append(features)
-        return {(prompt, 0): _vendi(mine) for prompt, mine in packed.items() if len(mine) > 1}
+                by_draw[place[0]].append(vector)
+        return {(prompt, 0): vendi_score(np.stack(mine)) for prompt, mine in by_draw.items() if len(mine) > 1}
 
     def of(self, measure: str) -> Values:
         """Return the values of a measure or of the Vendi score."""
@@ -157,12 +159,10 @@ class Panel:
         """Return those of some contenders that no other one of them beats in both the target and the held-out measure,
         by their gains over plain sampling."""
 
-        def gained(name: str, measure: str) -> float:
-            gain = self.gain(name, measure)
-            return math.nan if gain is None else gain.mean
-
-        points = {name: (gained(name, self.target), gained(name, held_out)) for name in self.results if name in among}
-        points = {name: point for name, point in points.items() if not any(map(math.isnan, point))}
+        gains = {
+            name: (self.gain(name, self.target), self.gain(name, held_out)) for name in self.results if name in among
+        }
+        points = {name: (x.mean, y.mean) for name, (x, y) in gains.items() if x is not None and y is not None}
         return [
             name
             for name, (x, y) in points.items()
@@ -215,12 +215,6 @@ def by_prompt(values: Values) -> dict[int, float]:
     for (prompt, _), value in values.items():
         found[prompt].append(value)
     return {prompt: fmean(each) for prompt, each in found.items()}
-
-
-def _vendi(packed: Iterable[str]) -> float:
-    """Return the Vendi score of one prompt's images."""
-    rows = np.stack([unpack(text) for text in packed])
-    return vendi_score(rows / np.linalg.norm(rows, axis=1, keepdims=True))
 
 
 def _mean(values: Iterable[float]) -> float:
