@@ -6,7 +6,7 @@ was drawn from q instead of the model's p), and resample a prompt's particles wh
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, TypeAlias, get_args
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from nulltta.algorithm import schedules
 from nulltta.algorithm.problem import Problem
 from nulltta.algorithm.views import View, look, preview
+from nulltta.baselines.glass import transition
 from nulltta.baselines.particles import (
     guided_view,
     initial_latents,
@@ -139,6 +140,9 @@ class FKSteering:
     Between two resamplings weights add up, as in the paper; the published release drops those of a time at which it
     does not resample.
 
+    A transition is one denoising step, or several: then an ODE over them samples it (`glass.transition`), which few
+    long transitions need, of a flow model as of any other.
+
     Cost per prompt: 2TN denoiser branches without gradient; N decodings and scores at each time and at the end.
 
     Attributes:
@@ -149,6 +153,7 @@ class FKSteering:
         threshold: resample when the effective sample size is below this share of N, as in the paper; None, the default
             of the published release, resamples at each of the times.
         resampling: "multinomial", "systematic" or "ssp".
+        transition_steps: denoising steps per transition, which must divide T; more than 1 need η = 1.
     """
 
     particles: int = 4
@@ -157,9 +162,11 @@ class FKSteering:
     times: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8)
     threshold: float | None = None
     resampling: str = "multinomial"
+    transition_steps: int = 1
 
     def __post_init__(self) -> None:
         whole(self, "particles", at_least=1)
+        whole(self, "transition_steps", at_least=1)
         number(self, "reward_weight")
         if self.threshold is not None:
             number(self, "threshold")
@@ -177,40 +184,58 @@ class FKSteering:
         """Yield the steps and return the weighted particles, of which `__call__` keeps one."""
         p, (B, N) = problem, (len(problem.prompts), self.particles)
         refuse_null_text_settings(p.config)
-        steps = p.schedule()
-        times = {round(time * len(steps)) for time in self.times} - {0, len(steps)}
+        steps, size = p.schedule(), self.transition_steps
+        self._check(steps)
+        starts = range(0, len(steps), size)
+        times = {size * round(time * len(starts)) for time in self.times} - {0, len(steps)}
 
         x = initial = initial_latents(p, N)
         eps = predict(p, x, steps[0])
         log_w = torch.zeros(B, N, dtype=torch.float64)
         given = torch.zeros_like(log_w)  # the log-potentials that a lineage was given so far
         largest = torch.full_like(log_w, -torch.inf)  # its largest reward so far
-        for i, step in enumerate(steps):
+        for i in starts:
             if i in times:
                 log_w, (x, eps, given, largest, initial) = resampled(
                     log_w, (x, eps, given, largest, initial),
                     RESAMPLING[self.resampling], self.threshold, p.generators(i, "resample"),
                 )  # fmt: skip
-            mean, std = move(p, x, eps, step)
-            x = mean + std * p.noise(i, step, x[:, 0], N)
-            if i + 1 < len(steps) and i + 1 not in times:
-                eps = predict(p, x, steps[i + 1])
-                yield Step.unscored(i, step.timestep, B)
+            x = _moved(p, x, eps, steps[i : i + size], noise=p.noise(i, steps[i], x[:, 0], N))
+            for k in range(i, i + size - 1):
+                yield Step.unscored(k, steps[k].timestep, B)
+            last, following = i + size - 1, steps[i + size] if i + size < len(steps) else None
+            if following is not None and i + size not in times:
+                eps = predict(p, x, following)
+                yield Step.unscored(last, steps[last].timestep, B)
                 continue
-            following = steps[i + 1] if i + 1 < len(steps) else None
             view = look(p, x, following)
             eps, rewards = guided_view(p, view), view.rewards
             largest = largest.maximum(rewards.double())
             potential = self._potential(rewards.double(), largest, given, last=following is None)
             log_w, given = log_w + potential, given + potential
-            yield _scored(p, i, step, view, selected=rewards.argmax(1))
+            yield _scored(p, last, steps[last], view, selected=rewards.argmax(1))
         return Weighted(view.images, view.x0, rewards, log_w, initial)
+
+    def _check(self, steps: Sequence[NoiseStep]) -> None:
+        """Refuse transitions of several steps that the schedule does not have."""
+        if len(steps) % self.transition_steps:
+            raise InvalidValue(f"must divide the number of denoising steps, {len(steps)}", "transition_steps")
+        if self.transition_steps > 1 and any(step.eta != 1 for step in steps):
+            raise InvalidValue("above 1 belongs to the ancestral sampler: set eta to 1", "transition_steps")
 
     def _potential(self, rewards: Tensor, largest: Tensor, given: Tensor, *, last: bool) -> Tensor:
         """Return log G, (B, N). Over a lineage "difference" adds up to λ·r; the last step makes any potential do so."""
         if self.potential == "difference" or last:
             return self.reward_weight * rewards - given
         return self.reward_weight * largest
+
+
+def _moved(p: Problem, x: Tensor, eps: Tensor, steps: Sequence[NoiseStep], noise: Tensor) -> Tensor:
+    """Return particles (B, N, C, h, w) after one transition."""
+    if len(steps) > 1:
+        return transition(p, x, eps, steps, noise)
+    mean, std = move(p, x, eps, steps[0])
+    return mean + std * noise
 
 
 def _scored(p: Problem, index: int, step: NoiseStep, view: View, selected: Tensor) -> Step:

@@ -49,6 +49,16 @@ class NoiseStep:
         """What the latent is multiplied by to become the denoiser's input; 1 unless the scheduler scales its inputs."""
         return 1.0
 
+    @property
+    def scale(self) -> float:
+        """√(α² + σ²) of the latent x = α·x0 + σ·ε; 1 unless the model's path does not preserve the variance."""
+        return 1.0
+
+    @property
+    def scale_next(self) -> float:
+        """The same of the latent that this step leads to."""
+        return 1.0
+
 
 class GuidedModel(ABC):
     """A frozen diffusion model that predicts one branch at a time; guidance is applied by the caller.

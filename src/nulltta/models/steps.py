@@ -55,6 +55,16 @@ class ObservedStep(NoiseStep):
         """The first of `gains` that is one number for all elements of the latent, or 1."""
         return next((gain for gain in self.gains.values() if isinstance(gain, float)), 1.0)
 
+    @property
+    def scale(self) -> float:
+        """√(α² + σ²), exactly 1 where rounding alone parts it from 1."""
+        return _scale(self.signal, self.noise)
+
+    @property
+    def scale_next(self) -> float:
+        """The same of the latent that this step leads to."""
+        return _scale(self.signal_next, self.noise_next)
+
 
 Estimate = Callable[[Tensor, Tensor, ObservedStep], Tensor]
 
@@ -98,6 +108,12 @@ FLOWS = ("flow", "reversed flow")
 """The kinds in which x = α·x0 + σ·ε with α + σ = 1."""
 
 
+def _scale(signal: float, noise: float) -> float:
+    """√(α² + σ²), or 1 if it is that but for rounding."""
+    scale = math.hypot(signal, noise)
+    return 1.0 if abs(scale - 1) < 1e-6 else scale
+
+
 def _roots(step: ObservedStep) -> tuple[Tensor, Tensor]:
     """√ᾱ and √(1−ᾱ), in float32 like diffusers' DDIM: near ᾱ = 0 its rounding shows."""
     now = torch.tensor(step.alpha_bar, dtype=torch.float32)
@@ -117,10 +133,8 @@ def step_distribution(x: Tensor, prediction: Tensor, step: ObservedStep) -> tupl
     now, then = torch.tensor([step.alpha_bar, step.alpha_bar_previous], dtype=precision)
     std = step.eta * ((1 - then) / (1 - now) * (1 - now / then)).clamp(min=0).sqrt()
     direction = (1 - then - std**2).clamp(min=0).sqrt()
-    scale = math.hypot(step.signal_next, step.noise_next)
-    scale = 1.0 if abs(scale - 1) < 1e-6 else scale
-    mean = scale * then.sqrt() * clean(x, prediction, step) + scale * direction * noise(x, prediction, step)
-    return mean, scale * float(std)
+    mean = then.sqrt() * clean(x, prediction, step) + direction * noise(x, prediction, step)
+    return step.scale_next * mean, step.scale_next * float(std)
 
 
 def share(signal: float, noise: float) -> float:
