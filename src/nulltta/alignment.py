@@ -336,6 +336,7 @@ def make_problem(
             model, prompts, cond, null, reward, config.resolved(differentiable=reward.differentiable), seeds,
             _initial_latents(model, seeds, config, latents).to(next(iter(null.values())).device),
             about=about_model(model, config.num_inference_steps), memory=memory,
+            gradient_memory=MicroBatch(micro_batch, model.enable_checkpointing),
         )  # fmt: skip
         return _measured(problem if start is None else replace(problem, start=started(problem, start)))
 

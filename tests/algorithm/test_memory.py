@@ -14,6 +14,7 @@ from torch import Tensor
 import nulltta
 from nulltta import NullTTAConfig, NullTTAError, align
 from nulltta.algorithm.memory import MicroBatch
+from nulltta.baselines.catalogue import BASELINES
 from nulltta.contracts import Embedding, NoiseStep
 from nulltta.errors import OutOfMemory
 from nulltta.rewards import load
@@ -181,6 +182,32 @@ def _kept_bytes(model: Any) -> int:
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         model.decode(model.predict_x0(x, model.predict(x, step, null), step))
     return sum(kept.values())
+
+
+class Tight(Gaussian):
+    """A model whose gradient fits into memory only once activations are recomputed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.recomputes = False
+
+    def enable_checkpointing(self) -> bool:
+        found, self.recomputes = not self.recomputes, True
+        return found
+
+    def decode(self, x0: Tensor, detail: str = "full") -> Tensor:
+        if torch.is_grad_enabled() and not self.recomputes:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return super().decode(x0, detail)
+
+
+@pytest.mark.filterwarnings("ignore:out of memory")
+@pytest.mark.parametrize("method", ["null-tta", *(name for name, each in BASELINES.items() if each.needs_gradient)])
+def test_every_method_with_a_gradient_recomputes_activations_when_one_prompt_does_not_fit(method: str) -> None:
+    model = Tight()
+    found = align(model, ["red", "green"], nearness, config=CONFIG, method=method)
+    assert model.recomputes
+    assert bool(found.rewards.isfinite().all())
 
 
 @pytest.mark.filterwarnings("ignore:out of memory")

@@ -50,6 +50,26 @@ def test_a_whole_tilt_replaces_every_noise_by_the_slopes_ranks() -> None:
     assert bool((result.rewards > result.baseline_rewards).all())
 
 
+def test_a_single_candidate_is_scored_once_for_its_reward_and_its_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of eight denoising steps the last two move φ': at the others the look gives the gradient of the next tilt."""
+    scored: list[int] = []
+
+    def near(images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
+        scored.append(len(images))
+        return nearness(images, prompts)
+
+    config = NullTTAConfig(
+        num_inference_steps=8, inner_steps=(1, 1), num_particles=1, guidance_scale=3.0, learning_rate=0.1,
+        noise_tilt=0.5, optimise_between=(0.75, 1.0)
+    )  # fmt: skip
+    once = align(Gaussian(), ["red", "green"], Custom(near, name="near"), config=config, seed=[1, 2])
+    calls = len(scored)
+    monkeypatch.setattr("nulltta.algorithm.sampling._looks_once", lambda config: False)
+    twice = align(Gaussian(), ["red", "green"], Custom(near, name="near"), config=config, seed=[1, 2])
+    torch.testing.assert_close(once.images, twice.images)
+    assert len(scored) - calls == calls + 6  # denoising steps 0 to 5
+
+
 def vars_of(config: NullTTAConfig) -> dict[str, Any]:
     return {name: getattr(config, name) for name in config.__dataclass_fields__}
 

@@ -34,6 +34,7 @@ class Problem:
         latents: (B, K, C, h, w), the initial latents x_T.
         start: the φ' of each denoising step before it is optimised; φ if None.
         memory: how many rows go through the networks at once.
+        gradient_memory: the same for rows that a gradient is taken of, which need more.
         about: what null texts record of the model, in JSON's types, found before sampling.
     """
 
@@ -47,6 +48,7 @@ class Problem:
     latents: Tensor
     start: NullPath | None = None
     memory: MicroBatch = field(default_factory=MicroBatch, compare=False)
+    gradient_memory: MicroBatch = field(default_factory=MicroBatch, compare=False)
     about: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     def schedule(self) -> list[NoiseStep]:

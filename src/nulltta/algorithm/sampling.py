@@ -19,13 +19,22 @@ from nulltta.algorithm.budget import planned_for
 from nulltta.algorithm.cma_es import Evolution, Span, word_basis
 from nulltta.algorithm.embeddings import distance, is_free
 from nulltta.algorithm.gradients import ESTIMATORS, in_micro_batches
-from nulltta.algorithm.memory import MicroBatch
 from nulltta.algorithm.objective import Objective
 from nulltta.algorithm.optimiser import GradientAscent, StartAscent, ascend
 from nulltta.algorithm.problem import Problem
 from nulltta.algorithm.tilt import require_noise, tilted
 from nulltta.algorithm.trust_region import within
-from nulltta.algorithm.views import both_predicted, clean_slope, decoded, look, predicted, preview, require_gradient
+from nulltta.algorithm.views import (
+    GradientAt,
+    both_predicted,
+    clean_slope,
+    decoded,
+    look,
+    predicted,
+    preview,
+    require_gradient,
+)
+from nulltta.config import NullTTAConfig
 from nulltta.contracts import Embedding, GuidedModel, NoiseStep, Outcome, Step, Stream
 from nulltta.errors import InvalidValue
 from nulltta.scoring import greedy, pick, require_differentiable, require_slope
@@ -100,7 +109,10 @@ def null_tta(problem: Problem) -> Stream:
     kept = []  # the noise of the selected candidates, where it is not the seed's own
     moved, learnt = p.start is not None, False
 
-    view = look(p, p.latents, steps[0], null, allow_nan=release)  # 1. K initial latents
+    # Where a look takes ∇_{x̂0} r(D(x̂0)) for the next tilt too: at the only candidate, if nothing moves φ' in between.
+    sloped: list[GradientAt | None] = ["estimates" if _looks_once(cfg) and not n else None for n in counts] + [None]
+
+    view = look(p, p.latents, steps[0], null, gradient_at=sloped[0], allow_nan=release)  # 1. K initial latents
     selected = greedy(view.rewards)
     x, eps, eps_cond = (pick(values, selected) for values in (p.latents, view.eps_null, view.eps_cond))
     initial, initial_rewards = x, view.rewards
@@ -126,11 +138,13 @@ def null_tta(problem: Problem) -> Stream:
         mean, std = p.model.step_distribution(x, p.model.guide(eps, eps_cond, s), step)  # 2c. K candidates x_{t−1}
         noise = p.noise(i, step, x, K)
         if cfg.noise_tilt and std > 0:
-            noise = tilted(noise, clean_slope(p, x, step, eps, eps_cond), cfg.noise_tilt)
+            slope = view.slope[:, 0] if sloped[i] else clean_slope(p, x, step, eps, eps_cond)
+            noise = tilted(noise, slope, cfg.noise_tilt)
         latents = mean[:, None] + std * noise
         if i + 1 < len(steps):
             null = _carried(null, start(i), start(i + 1)) if learnt else start(i + 1)
-        view = look(p, latents, steps[i + 1] if i + 1 < len(steps) else None, null, allow_nan=release)
+        following = steps[i + 1] if i + 1 < len(steps) else None
+        view = look(p, latents, following, null, gradient_at=sloped[i + 1], allow_nan=release)
         selected = greedy(view.rewards)
         x, eps, eps_cond = (pick(values, selected) for values in (latents, view.eps_null, view.eps_cond))
         if cfg.noise_tilt:
@@ -139,6 +153,12 @@ def null_tta(problem: Problem) -> Stream:
 
     best = greedy(view.rewards)  # 3.
     return Outcome(view.images, view.rewards, best, initial, initial_rewards, nulls, view.x0, kept)
+
+
+def _looks_once(config: NullTTAConfig) -> bool:
+    """Return whether one decoding and scoring of a candidate serves its reward and the tilt from it."""
+    single = config.noise_tilt > 0 and config.num_particles == 1
+    return single and config.kl_target is None and config.inner_decoder == "full"
 
 
 def _carried(null: Embedding, before: Embedding, after: Embedding) -> Embedding:
@@ -167,9 +187,7 @@ def _start_ascent(p: Problem) -> StartAscent:
                 "must be zeroth-order: images that this model decodes carry no gradient (its decoder switches it off)",
                 field="gradient",
             )
-    # A separate micro-batch: rows with a gradient take more memory than candidates.
-    memory = MicroBatch(p.memory.rows, p.model.enable_checkpointing)
-    estimator = in_micro_batches(ESTIMATORS[config.gradient](config, p.model), memory)
+    estimator = in_micro_batches(ESTIMATORS[config.gradient](config, p.model), p.gradient_memory)
     release = config.conventions == "release"
     return lambda null: GradientAscent(null, estimator, config.learning_rate, skip_nonfinite=release)
 

@@ -87,7 +87,8 @@ def look(
         rest = clean.x0.detach(), images.detach(), rewards.detach().cpu(), slope
         return View(eps_null.detach(), eps_cond.detach(), *rest)
 
-    columns = map(torch.cat, zip(*p.memory.map(view, B * N), strict=True))
+    memory = p.memory if gradient_at is None else p.gradient_memory
+    columns = map(torch.cat, zip(*memory.map(view, B * N), strict=True))
     return View(*(column.view(B, N, *column.shape[1:]) for column in columns))
 
 
@@ -157,8 +158,7 @@ def clean_slope(p: Problem, x: Tensor, step: NoiseStep, eps_null: Tensor, eps_co
             rewards = score_latents(p.reward, clean, [p.prompts[row] for row in rows.tolist()])
             return reward_gradient(p, rewards, x0)
 
-    memory = MicroBatch(p.memory.rows, p.model.enable_checkpointing)
-    return torch.cat(memory.map(of, len(x)))
+    return torch.cat(p.gradient_memory.map(of, len(x)))
 
 
 def preview(p: Problem, view: View, selected: Tensor) -> Callable[[], Tensor]:

@@ -90,7 +90,7 @@ def _ascent_direction(p: Problem, x: Tensor, step: NoiseStep) -> tuple[Tensor, T
             gradient = torch.autograd.grad(rewards.sum(), list(leaf.values()))
         return eps_null, rewards.detach().cpu(), dict(zip(leaf, gradient, strict=True))
 
-    eps_null, rewards, gradients = zip(*p.memory.map(of, len(x)), strict=True)
+    eps_null, rewards, gradients = zip(*p.gradient_memory.map(of, len(x)), strict=True)
     gradient = {name: torch.cat([part[name] for part in gradients]) for name in gradients[0]}
     if not all(bool(g.isfinite().all()) for g in gradient.values()):
         raise RewardError(f"the gradient of reward '{p.reward.name}' is not finite: run the model in float32")
