@@ -1,6 +1,7 @@
-"""What `make demo` runs: the command line, three times, on the embedded model.
+"""What `make demo` runs: the command line on the embedded model.
 
-One prompt in four steps, the fastest picture; a prompt whose picture plain sampling gets wrong; and a batch of eight.
+One prompt in four steps, the fastest picture; a prompt whose picture plain sampling gets wrong; a batch of eight; and
+a null text that was learnt once, for all prompts, beside alignment for the same reward.
 """
 
 from __future__ import annotations
@@ -25,31 +26,45 @@ EIGHT = (  # compositions that training never saw: the first of studies/smoke.py
     "a castle on a blue background, fluent style",
     "two automobiles on a green background, noto style",
 )
+COLOURFUL = "colourfulness + 4*clip"
 
 
-def align(*words: str) -> None:
-    """Show a `nulltta align` command and run it; leave with its exit code if it fails."""
-    command = ["align", *words, "--reward", "clip", "--seed", "0", "--overwrite"]
+def show(*command: str) -> None:
+    """Show a `nulltta` command and run it; leave with its exit code if it fails."""
     print(f"\n$ nulltta {shlex.join(command)}", flush=True)
-    if code := main(command):
+    if code := main(list(command)):
         sys.exit(code)
 
 
+def align(*words: str, reward: str, out: Path) -> None:
+    """Align prompts for a reward."""
+    show("align", *words, "--reward", reward, "--seed", "0", "--out", str(out), "--overwrite")
+
+
 def demo() -> None:
-    """Align one prompt in four steps, one in the usual ones and a batch of eight, and say where to look."""
+    """Align prompts, sample under the null text that ships, and say where to look."""
     began = time.monotonic()
-    fast, one, eight = OUT / "four-steps", OUT / "one", OUT / "eight"
-    align(FAST, "--model", "embedded-turbo", "--out", str(fast))
-    align(ONE, "--out", str(one))
-    align(*EIGHT, "--out", str(eight))
+    fast, one, eight, fitted, aligned = (
+        OUT / name for name in ("four-steps", "one", "eight", "fitted", "as-fitted")
+    )  # fmt: skip
+    align(FAST, "--model", "embedded-turbo", reward="clip", out=fast)
+    align(ONE, reward="clip", out=one)
+    align(*EIGHT, reward="clip", out=eight)
+    show(
+        *("replay", "embedded", "--prompt", ONE, "--prompt", FAST, "--plain", "--reward", COLOURFUL),
+        *("--out", str(fitted), "--overwrite"),
+    )
+    align(ONE, reward=COLOURFUL, out=aligned)
     print(f"""
-Done in {time.monotonic() - began:.0f} s. No weight was changed: only the null text was optimised, for `clip`.
-`clip-b` and `facts` were not: they tell whether the pictures are better. Look at
+Done in {time.monotonic() - began:.0f} s. No weight was changed: only the null text was optimised, for `clip` and at the
+end for `{COLOURFUL}`. `clip-b` and `facts` were not: they tell whether the pictures are better. Look at
   {fast / "comparison.png"}  a model distilled to four steps, which has no null branch
   {one / "comparison.png"}       plain and aligned, side by side
   {one / "trace.png"}            how the reward rose, step by step
   {eight / "contact-sheet.png"}  the eight prompts
-  {eight / "result.json"}        settings, scores, every step, and the command to run it again""")
+  {eight / "result.json"}        settings, scores, every step, and the command to run it again
+  {fitted / "grid.png"}          plain, and under a null text that was learnt once, at the same cost
+  {aligned / "comparison.png"}   aligned for the same reward, at six times the cost""")
 
 
 if __name__ == "__main__":

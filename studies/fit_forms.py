@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -46,7 +47,9 @@ from nulltta.null_text.fitted import FittedNullText
 from nulltta.runs import record
 
 RESULTS = Path(__file__).parent / "results" / "fit_forms.json"
-MODELS: Mapping[str, str] = {"clip": "embedded", "colourfulness + 4*clip": "embedded", "scenes-clip": "scenes"}
+MODELS: Mapping[str, str] = {
+    "clip": "embedded", "colourfulness": "embedded", "colourfulness + 4*clip": "embedded", "scenes-clip": "scenes"
+}  # fmt: skip
 """The targets with their models. Prompts share little of the direction in which `clip` rises, and half of that of
 `colourfulness` (fit_shared.py), which rises at the cost of `clip` when it is alone."""
 
@@ -57,10 +60,12 @@ class Fit(NamedTuple):
     Attributes:
         flags: those of `nulltta fit`.
         prompts: the number of training prompts.
+        guarded: whether the first held-out scorer guards it.
     """
 
     flags: Sequence[str]
     prompts: int = 4000
+    guarded: bool = True
 
 
 HALF = ("--dtype", "bfloat16")
@@ -76,6 +81,9 @@ FITS: Mapping[str, Mapping[str, Fit]] = {
         "steps": Fit(("--form", "steps", "--updates", "300", "--validate-every", "100", *HALF)),
         "constant": Fit(("--form", "constant", "--updates", "300", "--validate-every", "100", *HALF)),
         "constant, as ReNeg": Fit((*RENEG, "--updates", "120", "--validate-every", "40", *HALF)),
+    },
+    "colourfulness": {
+        "constant": Fit(("--form", "constant", *SHORT, "--validate-every", "100"), guarded=False),
     },
     "colourfulness + 4*clip": {
         "steps": Fit(STEPS),
@@ -93,7 +101,7 @@ FITS: Mapping[str, Mapping[str, Fit]] = {
 }
 """The null texts by target, first that from which test-time optimisation starts. The constant form is ReNeg's idea
 (arXiv 2412.19637); "as ReNeg" is that with ReNeg's learning rate, batch and steps and without a regulariser, for
-120 of its 4,000 updates."""
+120 of its 4,000 updates. That of `colourfulness` is the one that ships with the embedded model."""
 VALIDATION_PROMPTS, TEST_PROMPTS = 48, 64
 CAPTIONS: Mapping[str, Callable[[random.Random], str]] = {
     "embedded": lambda rng: grammar.caption(grammar.sample(rng)),
@@ -118,7 +126,7 @@ def fit_forms(
     torch.set_num_threads(threads)
     if target not in FITS:
         raise typer.BadParameter(f"must be one of {', '.join(MODELS)}", param_hint="--target")
-    folder = fits / target.split()[0]
+    folder = fits / "-".join(re.findall(r"[\w-]+", target))
     asked = {name: arm for name, arm in arms(target).items() if not only or name in only or name == "plain"}
     for name in dict.fromkeys(arm["start"] for arm in asked.values() if "start" in arm):
         if not (folder / f"{name}.safetensors").exists():
@@ -174,8 +182,9 @@ def fit(target: str, name: str, folder: Path) -> None:
     """Run `nulltta fit`; a fit that was stopped goes on."""
     folder.mkdir(parents=True, exist_ok=True)
     model, chosen = MODELS[target], FITS[target][name]
-    words = ["fit", "--model", model, "--reward", target, "--guard", WORLDS[model].held_out[0]]
-    words += [*chosen.flags, *write_prompts(folder, model, chosen.prompts)]
+    words = ["fit", "--model", model, "--reward", target, *chosen.flags]
+    words += ["--guard", WORLDS[model].held_out[0]] if chosen.guarded else []
+    words += write_prompts(folder, model, chosen.prompts)
     if code := nulltta_command([*words, "--out", str(folder / f"{name}.safetensors")]):
         sys.exit(code)
 

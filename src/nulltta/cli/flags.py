@@ -47,7 +47,8 @@ Start = Annotated[
     str | None,
     typer.Option(
         "--start", "--null-text", metavar="FILE",
-        help="A null text that was learnt before, to start from; with --method plain, to sample under as it is.",
+        help="A null text that was learnt before (a file, a hub id, or 'embedded' for the one that ships), to start "
+        "from; with --method plain, to sample under as it is.",
     ),
 ]  # fmt: skip
 BatchSize = Annotated[int, typer.Option(help="Images sampled at a time; results do not depend on it.")]

@@ -27,7 +27,14 @@ from nulltta.runs.request import ModelSettings, ReplayRequest, unused_folder
 
 @call_flags
 def replay(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A null text that `align --save-null-text` wrote.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="A null text that `fit` or `align --save-null-text` wrote, a hub id, or 'embedded' for the one that "
+            "ships.",
+        ),
+    ],
     model: Model = "embedded",
     *,
     of_call: dict[str, Any],

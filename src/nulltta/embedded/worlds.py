@@ -52,6 +52,7 @@ class World:
         unknown_words: prompt -> the words in it that the model never saw.
         distilled: a folder with a LoRA that distils the pipeline to few steps, and its scheduler; None for none.
         distil: the command that trains it.
+        null_text: a null text that was fitted to the model, for all prompts; None for none.
         tuning_prompts: n -> n prompts of all kinds to choose settings on, none of which is a test prompt.
     """
 
@@ -68,6 +69,7 @@ class World:
     unknown_words: Callable[[str], list[str]]
     distilled: Path | None = None
     distil: str = ""
+    null_text: Path | None = None
 
     @property
     def target(self) -> str:
@@ -130,7 +132,7 @@ def _scenes_renders(prompt: str, count: int) -> Tensor:
 
 
 def _distilled(world: World, module: str) -> World:
-    return replace(world, distilled=world.weights / "turbo", distil=f"python -m {module}")
+    return replace(world, distilled=world.weights / "turbo", distil=f"python -m {module}", null_text=None)
 
 
 EMOJI = World(
@@ -146,6 +148,7 @@ EMOJI = World(
     tuning_prompts=grammar.tuning_prompts,
     renders=_emoji_renders,
     kind=grammar.kind,
+    null_text=WEIGHTS / "null_text.safetensors",
     draws="emoji on plain backgrounds, as in 'a fox on a blue background, noto style'",
     unknown_words=grammar.unknown_words,
 )

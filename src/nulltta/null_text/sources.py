@@ -1,10 +1,11 @@
-"""Where the file of a null text is: on this machine, or in a repository of the Hugging Face Hub."""
+"""Where the file of a null text is: on this machine, in this package, or in a repository of the Hugging Face Hub."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from nulltta import hub
+from nulltta.embedded.worlds import WORLDS
 from nulltta.errors import LoadError, first_line
 from nulltta.rewards.checkpoint_files import cached_file
 
@@ -23,9 +24,13 @@ def is_repository(source: str | Path) -> bool:
 def located(source: str | Path) -> Path:
     """Return the local path of a null text, fetched from the hub where a repository is named that is not here yet.
 
+    The name of an embedded model stands for the null text that ships with it.
+
     Raises:
         LoadError: if the repository holds no null text, or cannot be reached.
     """
+    if str(source) in WORLDS and not Path(source).is_file():
+        return _shipped(str(source))
     if not is_repository(source):
         return Path(source)
     repository = str(source)
@@ -45,3 +50,11 @@ def located(source: str | Path) -> Path:
         raise LoadError(f"the hub's repository {repository} holds no null text: it has no {NAME}") from error
     except (HfHubHTTPError, OSError, ValueError) as error:
         raise LoadError(f"{NAME} of the hub's repository {repository} does not load: {first_line(error)}") from error
+
+
+def _shipped(model: str) -> Path:
+    path = WORLDS[model].null_text
+    if path is None:
+        fitted = [f"'{name}'" for name, world in WORLDS.items() if world.null_text is not None]
+        raise LoadError(f"no null text ships for '{model}', only for {' and '.join(fitted)}: `nulltta fit` learns one")
+    return path
