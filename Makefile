@@ -13,7 +13,7 @@ SELDOM := /tests/|/transformers/models/|/ray/(rllib|tune|train|data|llm)/
 .PHONY: setup demo test check format docs serve-docs dist world clean
 setup: $(STAMP)
 
-# Aligns one prompt and then eight on the embedded model.
+# Samples and aligns a dozen pictures on the embedded model.
 demo: $(STAMP)
 	$(BIN)/python examples/demo.py
 
