@@ -12,6 +12,8 @@ from nulltta.cli import main
 from nulltta.null_text.fitted import FittedNullText
 from nulltta.rewards.image_files import read_image
 
+from ..command_line import refused
+
 
 @pytest.fixture
 def prompts(tmp_path: Path) -> Path:
@@ -87,6 +89,16 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
     assert said in error
     assert "Traceback" not in error
     assert [path.name for path in tmp_path.iterdir()] == ["prompts.txt"]
+
+
+def test_what_needs_no_prompts_is_checked_before_they_are_fetched(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nulltta.cli.fit.training_prompts", lambda *_: pytest.fail("the prompts were fetched"))
+    asked = ["fit", "--prompts", "user/dataset", "--out"]
+    assert "must end in .safetensors" in refused([*asked, str(tmp_path / "n.bin")], capsys)
+    twice = [*asked, str(tmp_path / "n.safetensors"), "--reward", "clip", "--guard", "clip"]
+    assert "is the reward itself" in refused(twice, capsys)
 
 
 def test_a_file_that_exists_is_not_overwritten(

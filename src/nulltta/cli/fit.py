@@ -13,7 +13,7 @@ from nulltta.cli.messages import quiet
 from nulltta.config import FormName, NullTTAConfig
 from nulltta.config.presets import require_preset
 from nulltta.fit.settings import PRIOR_WEIGHTS, FitSettings
-from nulltta.runs.fit_request import FitRequest
+from nulltta.runs.fit_request import FitRequest, require_consistent
 from nulltta.runs.prompt_sources import training_prompts
 from nulltta.runs.request import ModelSettings, default_reward
 
@@ -78,7 +78,9 @@ def fit(
     held = {"annealing": 0.0} | ({"prior_weight": PRIOR_WEIGHTS[form]} if form in PRIOR_WEIGHTS else {})
     usual: dict[str, Any] = {name: value for name, value in held.items() if name not in asked}
     config = replace(NullTTAConfig.preset(preset or model, **asked), **usual)
-    settings = FitSettings(  # before the prompts, which may have to be fetched
+    reward = default_reward(model) if reward is None else reward
+    require_consistent(out, reward, guard or ())  # before the prompts, which may have to be fetched
+    settings = FitSettings(
         form=form, tokens=tokens, updates=updates, rows=rows, learning_rate=learning_rate,
         validate_every=validate_every, seed=seed, pool=max(FitSettings.pool, rows),
     )  # fmt: skip
@@ -86,8 +88,7 @@ def fit(
         prompts=training_prompts(prompts), out=out,
         validation=() if validation is None else training_prompts(validation, "validation"),
         settings=settings, config=config, model=ModelSettings(model=model, device=device, dtype=dtype),
-        reward=default_reward(model) if reward is None else reward, reward_source=reward_source,
-        guards=guard or (), micro_batch=micro_batch,
+        reward=reward, reward_source=reward_source, guards=guard or (), micro_batch=micro_batch,
     )  # fmt: skip
 
     def standing() -> str:

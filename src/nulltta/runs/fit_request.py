@@ -52,16 +52,11 @@ class FitRequest:
         require_prompts([*self.prompts, *self.validation])
         if len(self.prompts) < (2 if self.validation else 4):
             raise InvalidValue("needs more prompts: 4, or 2 with validation prompts of their own", "prompts")
-        if self.settings.form != "tokens" and self.settings.tokens != FitSettings.tokens:
-            raise InvalidValue(f"has no effect: the form is {self.settings.form} (form)", "tokens")
-        if self.reward in self.guards:
-            raise InvalidValue(f"'{self.reward}' is the reward itself, which is raised: name another", "guard")
         if len(self.validation) == 1:
             raise InvalidValue("needs 2 prompts or more", "validation")
-        if self.out.suffix != ".safetensors":
-            raise InvalidValue(f"must end in .safetensors, by which a null text is known, not '{self.out.name}'", "out")
-        if self.out.exists() and not self.checkpoint.exists():
-            raise InvalidValue(f"'{self.out}' exists: choose another file, or delete it", "out")
+        if self.settings.form != "tokens" and self.settings.tokens != FitSettings.tokens:
+            raise InvalidValue(f"has no effect: the form is {self.settings.form} (form)", "tokens")
+        require_consistent(self.out, self.reward, self.guards)
 
     @property
     def training_prompts(self) -> Sequence[str]:
@@ -80,4 +75,24 @@ class FitRequest:
     @property
     def checkpoint(self) -> Path:
         """The file of the fit's state, from which a stopped fit goes on."""
-        return self.out.with_name(self.out.name + ".training")
+        return checkpoint_of(self.out)
+
+
+def checkpoint_of(out: Path) -> Path:
+    """Return the file of the state of a fit that writes `out`."""
+    return out.with_name(out.name + ".training")
+
+
+def require_consistent(out: Path, reward: str, guards: Sequence[str]) -> None:
+    """Check what can be checked before the prompts are known, which may have to be fetched.
+
+    Raises:
+        InvalidValue: if `out` exists without a state to go on from, or has another suffix than .safetensors, or if a
+            guard is the reward.
+    """
+    if reward in guards:
+        raise InvalidValue(f"'{reward}' is the reward itself, which is raised: name another", "guard")
+    if out.suffix != ".safetensors":
+        raise InvalidValue(f"must end in .safetensors, by which a null text is known, not '{out.name}'", "out")
+    if out.exists() and not checkpoint_of(out).exists():
+        raise InvalidValue(f"'{out}' exists: choose another file, or delete it", "out")
