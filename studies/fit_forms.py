@@ -6,9 +6,9 @@ Null texts of several forms are fitted to the target on training prompts (`nullt
 not fitted again). Then every arm samples the same held-out prompts, each from its own noise. Each arm is compared with
 plain sampling, paired by prompt after averaging over seeds: 95% bootstrap intervals over prompts, and p-values of a
 paired permutation test of signs, corrected by Holm's method over all cells. Only the target is optimised; the
-first held-out scorer guards the fits. "vendi" is the effective number of different pictures among a prompt's seeds, as
-the first held-out scorer sees them. The script prints Markdown tables and writes the scores to
-studies/results/fit_forms.json, by target, from which a run that was stopped goes on.
+first held-out scorer guards the fits, except that to colourfulness alone. "vendi" is the effective number of different
+pictures among a prompt's seeds, as the first held-out scorer sees them. The script prints Markdown tables and writes
+the scores to studies/results/fit_forms.json, by target, from which a run that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ FITS: Mapping[str, Mapping[str, Fit]] = {
 }
 """The null texts by target, first that from which test-time optimisation starts. The constant form is ReNeg's idea
 (arXiv 2412.19637); "as ReNeg" is that with ReNeg's learning rate, batch and steps and without a regulariser, for
-120 of its 4,000 updates. That of `colourfulness` is the one that ships with the embedded model."""
+120 of its 4,000 updates. That of `colourfulness + 4*clip` is the one that ships with the embedded model."""
 VALIDATION_PROMPTS, TEST_PROMPTS = 48, 64
 CAPTIONS: Mapping[str, Callable[[random.Random], str]] = {
     "embedded": lambda rng: grammar.caption(grammar.sample(rng)),

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 
-_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_ID = re.compile(r"\w([\w.-]*\w)?/\w([\w.-]*\w)?")
 _SECONDS = 5.0
 
 
 def is_hub_id(text: str) -> bool:
-    """Return whether a text has the form of a repository's id, "org/name"."""
-    return _ID.fullmatch(text) is not None
+    """Return whether a text has the form of a repository's id, "org/name", as the hub defines it."""
+    return _ID.fullmatch(text) is not None and ".." not in text and "--" not in text
 
 
 def reachable() -> bool:

@@ -99,6 +99,17 @@ def test_fk_steering_takes_transitions_of_several_steps() -> None:
     assert steered.outcome.rewards.max() > unsteered.rewards.max()
 
 
+def test_levels_that_do_not_fall_are_refused() -> None:
+    class Idle(Gaussian):
+        def schedule(self, num_inference_steps: int) -> list[NoiseStep]:
+            first, *rest = super().schedule(num_inference_steps)
+            return [replace(first, alpha_bar_previous=first.alpha_bar), *rest]
+
+    p = replace(problem(nearness, 6), model=Idle())
+    with pytest.raises(InvalidValue, match="transition_steps above 1 needs noise levels that fall"):
+        MethodRun(FKSteering(transition_steps=3)(p)).finish()
+
+
 @pytest.mark.parametrize(
     ("steps", "eta", "line"), [(4, 1.0, "transition_steps must divide the number of denoising steps, 4"),
                                (6, 0.0, "transition_steps above 1 belongs to the ancestral sampler: set eta to 1")]

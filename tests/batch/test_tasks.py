@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from PIL import Image
 
 from nulltta.batch.tasks import RowFailure, RowTask, batches, require_known_columns, tasks
 from nulltta.config import NullTTAConfig
+from nulltta.embedded.worlds import WORLDS
 from nulltta.errors import NullTTAError
 from nulltta.runs.request import RunSettings
 from nulltta.runs.table import TableRow
@@ -172,3 +173,12 @@ def test_a_rows_name_does_not_depend_on_how_the_models_path_is_written(
     monkeypatch.chdir(tmp_path)
     spelt = [tmp_path / "model", "model", "./model/", "../" + tmp_path.name + "/model", "link"]
     assert len({name_of({"prompt": "a"}, model=str(path)) for path in spelt}) == 1
+
+
+def test_the_null_text_that_ships_is_told_by_its_contents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a file is: a row that was finished under another one counts as new."""
+    as_it_is = name_of({"prompt": "a"}, start="embedded")
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(b"another null text")
+    monkeypatch.setitem(cast(dict[str, Any], WORLDS), "embedded", replace(WORLDS["embedded"], null_text=other))
+    assert name_of({"prompt": "a"}, start="embedded") != as_it_is

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import nulltta
-from nulltta import LoadError
+from nulltta import LoadError, NullText
 from nulltta.cli import main
 from nulltta.embedded.worlds import EMOJI
 from nulltta.null_text import loading
@@ -55,8 +55,31 @@ def test_the_other_models_have_none(model: str, capsys: pytest.CaptureFixture[st
     assert "only for 'embedded'" in refused(["replay", model, "--prompt", "a star"], capsys)
 
 
-def test_a_file_of_that_name_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_of_that_name_is_reached_by_its_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("embedded").write_bytes(b"not a null text")
-    with pytest.raises(LoadError, match="embedded"):
-        loading.load("embedded")
+    assert isinstance(loading.load("embedded"), FittedNullText)
+    assert "'embedded' is damaged or not a safetensors file" in refused(
+        ["replay", "./embedded", "--prompt", "a star"], capsys
+    )
+
+
+@pytest.mark.parametrize(
+    "command", [["replay", "../nothing", "--prompt", "a star"], ["align", "a star", "--start", "./nothing"]]
+)
+def test_a_path_without_a_file_is_not_taken_for_a_repository(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "there is no file" in refused(command, capsys)
+
+
+def test_it_records_no_run_to_make_again(capsys: pytest.CaptureFixture[str]) -> None:
+    line = refused(["replay", "embedded", "--exact"], capsys)
+    assert "--exact makes a recorded picture again, and a null text for all prompts records none" in line
+
+
+def test_it_is_told_from_the_null_text_of_one_prompt() -> None:
+    with pytest.raises(LoadError, match=r"is a null text for all prompts: nulltta\.null_text\.loading\.load reads it"):
+        NullText.load("embedded")

@@ -22,7 +22,7 @@ from nulltta.algorithm.gradients import ESTIMATORS, in_micro_batches
 from nulltta.algorithm.objective import Objective
 from nulltta.algorithm.optimiser import GradientAscent, StartAscent, ascend
 from nulltta.algorithm.problem import Problem
-from nulltta.algorithm.tilt import require_noise, tilted
+from nulltta.algorithm.tilt import draws_noise, require_noise, tilted
 from nulltta.algorithm.trust_region import within
 from nulltta.algorithm.views import (
     GradientAt,
@@ -110,7 +110,11 @@ def null_tta(problem: Problem) -> Stream:
     moved, learnt = p.start is not None, False
 
     # Where a look takes ∇_{x̂0} r(D(x̂0)) for the next tilt too: at the only candidate, if nothing moves φ' in between.
-    sloped: list[GradientAt | None] = ["estimates" if _looks_once(cfg) and not n else None for n in counts] + [None]
+    once = [
+        _looks_once(cfg) and not n and draws_noise(p.model, p.latents[:, 0], step)
+        for n, step in zip(counts, steps, strict=True)
+    ]
+    sloped: list[GradientAt | None] = ["estimates" if each else None for each in (*once, False)]
 
     view = look(p, p.latents, steps[0], null, gradient_at=sloped[0], allow_nan=release)  # 1. K initial latents
     selected = greedy(view.rewards)

@@ -37,8 +37,13 @@ def require_noise(model: GuidedModel, x: Tensor, steps: Sequence[NoiseStep], set
     Raises:
         InvalidValue: if no denoising step of latents like x (B, C, h, w) draws noise.
     """
-    if not any(model.step_distribution(x, x, step)[1] > 0 for step in steps):
+    if not any(draws_noise(model, x, step) for step in steps):
         raise InvalidValue("has no effect: no denoising step draws noise (num_inference_steps, eta)", setting)
+
+
+def draws_noise(model: GuidedModel, x: Tensor, step: NoiseStep) -> bool:
+    """Return whether a denoising step of latents like x (B, C, h, w) draws noise."""
+    return model.step_distribution(x, x, step)[1] > 0
 
 
 def gaussian_ranks(values: Tensor) -> Tensor:

@@ -140,8 +140,8 @@ class FKSteering:
     Between two resamplings weights add up, as in the paper; the published release drops those of a time at which it
     does not resample.
 
-    A transition is one denoising step, or several: then an ODE over them samples it (`glass.transition`), which few
-    long transitions need, of a flow model as of any other.
+    A transition is one denoising step, or several: then an ODE over them samples it (`glass.transition`), of a flow
+    model as of any other.
 
     Cost per prompt: 2TN denoiser branches without gradient; N decodings and scores at each time and at the end.
 
@@ -222,6 +222,8 @@ class FKSteering:
             raise InvalidValue(f"must divide the number of denoising steps, {len(steps)}", "transition_steps")
         if self.transition_steps > 1 and any(step.eta != 1 for step in steps):
             raise InvalidValue("above 1 belongs to the ancestral sampler: set eta to 1", "transition_steps")
+        if self.transition_steps > 1 and any(step.alpha_bar_previous <= step.alpha_bar for step in steps):
+            raise InvalidValue("above 1 needs noise levels that fall at every denoising step", "transition_steps")
 
     def _potential(self, rewards: Tensor, largest: Tensor, given: Tensor, *, last: bool) -> Tensor:
         """Return log G, (B, N). Over a lineage "difference" adds up to λ·r; the last step makes any potential do so."""

@@ -13,6 +13,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from nulltta.config import NullTTAConfig, given_in_vain, one_of, refuse_without_effect
 from nulltta.config.presets import preset_name
+from nulltta.embedded.worlds import WORLDS
 from nulltta.errors import InvalidValue, NullTTAError
 from nulltta.files import absolute
 from nulltta.prompts import require_text
@@ -122,8 +123,10 @@ def _shared(settings: RunSettings) -> dict[str, Any]:
         "reward_dtype": settings.reward_dtype,
     }  # fmt: skip
     given = {name: value for name, value in optional.items() if value is not None}
-    if settings.start is not None and Path(settings.start).is_file():
-        given["start_contents"] = hashlib.blake2b(Path(settings.start).read_bytes(), digest_size=16).hexdigest()
+    if (start := settings.start) is not None:
+        file = WORLDS[start].null_text if start in WORLDS else Path(start)
+        if file is not None and file.is_file():
+            given["start_contents"] = hashlib.blake2b(file.read_bytes(), digest_size=16).hexdigest()
     always = {"dtype": settings.dtype, "tiny_decoder": _place(settings.tiny_decoder)}
     return {**always, **given, **settings.contents()}
 

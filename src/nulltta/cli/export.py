@@ -12,7 +12,7 @@ from nulltta.errors import InvalidValue
 
 
 def export(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A null text of `nulltta fit --form tokens`.")],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A null text of `nulltta fit --form tokens`.")],
     out: Annotated[
         Path,
         typer.Option(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -28,7 +27,7 @@ from nulltta.runs.request import ModelSettings, ReplayRequest, unused_folder
 @call_flags
 def replay(
     file: Annotated[
-        Path,
+        str,
         typer.Argument(
             metavar="FILE",
             help="A null text that `fit` or `align --save-null-text` wrote, a hub id, or 'embedded' for the one that "

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from nulltta.null_text.value import NullText
 
 FORMAT = "nulltta null text 1"
+FITTED = "nulltta fitted null text 1"
+"""The format of null texts for all prompts (`FittedNullText`)."""
 GUARD = {"not_a_textual_inversion": torch.zeros(1, dtype=torch.int64)}
 """What the file of every null text begins with.
 
@@ -87,6 +89,8 @@ def read(path: Path) -> NullTextFields:
         LoadError: if the file does not exist, is damaged or is not a null text.
     """
     metadata, tensors = read_tensors(path)
+    if metadata.get("format") == FITTED:
+        raise LoadError(f"'{path}' is a null text for all prompts: nulltta.null_text.loading.load reads it")
     try:
         return _fields(metadata, tensors)
     except (LookupError, ValueError, TypeError, ArithmeticError, RuntimeError, AttributeError) as error:

@@ -23,7 +23,6 @@ from nulltta.null_text.identity import require_fit
 from nulltta.null_text.sharing import Shareable
 from nulltta.null_text.sources import located
 
-FORMAT = "nulltta fitted null text 1"
 MAX_NUMBERS = 2**31
 """The most numbers that a file's shapes may claim: more would ask for memory, not for a null text."""
 
@@ -169,7 +168,7 @@ class FittedNullText(Shareable):
             "between": list(self.between),
             "shapes": self.form.shapes,
         }
-        metadata = {"format": FORMAT, "about": json.dumps({**self.about, **made}, ensure_ascii=False, default=str)}
+        metadata = {"format": file.FITTED, "about": json.dumps({**self.about, **made}, ensure_ascii=False, default=str)}
         with as_error(path), atomic(path) as temporary:
             temporary.write_bytes(save(file.GUARD | tensors, metadata))
 
@@ -186,7 +185,7 @@ class FittedNullText(Shareable):
             DoesNotFit: if it was made for another model.
         """
         metadata, tensors = file.read_tensors(located(path))
-        if metadata.get("format") != FORMAT:
+        if metadata.get("format") != file.FITTED:
             raise LoadError(f"'{path}' is not a fitted null text: its format is '{metadata.get('format', 'unnamed')}'")
         try:
             fitted = cls._read(json.loads(metadata["about"]), tensors)

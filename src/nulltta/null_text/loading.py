@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from nulltta.null_text import file, fitted
+from nulltta.null_text import file
 from nulltta.null_text.bare import is_bare
 from nulltta.null_text.fitted import FittedNullText
 from nulltta.null_text.sources import located
@@ -30,5 +30,5 @@ def load(path: str | Path, model: Any = None) -> AnyNullText:
     if is_bare(path):
         return NullText.load(path, model)
     metadata, _ = file.read_tensors(path)
-    kind = FittedNullText if metadata.get("format") == fitted.FORMAT else NullText
+    kind = FittedNullText if metadata.get("format") == file.FITTED else NullText
     return kind.load(path, model)

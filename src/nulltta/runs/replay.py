@@ -22,6 +22,7 @@ from nulltta.evaluation.measures import Measure, held_out_measures
 from nulltta.null_text import loading
 from nulltta.null_text.bare import is_bare
 from nulltta.null_text.exact import recorded_config
+from nulltta.null_text.fitted import FittedNullText
 from nulltta.null_text.identity import require_same_denoiser
 from nulltta.null_text.loading import AnyNullText
 from nulltta.null_text.replay import replay
@@ -53,6 +54,8 @@ def run(request: ReplayRequest) -> bool:
     require_free(request.out, overwrite=request.overwrite)
     file = located(request.file)
     null_text = None if is_bare(file) else loading.load(file)
+    if request.exact and isinstance(null_text, FittedNullText):
+        raise InvalidValue("makes a recorded picture again, and a null text for all prompts records none", "exact")
     config = _config(request, null_text)
     prompts = request.prompts or ["" if null_text is None else null_text.prompt]
     if not all(prompts):

@@ -245,7 +245,7 @@ class ReplayRequest:
     """What `nulltta replay` is asked for.
 
     Attributes:
-        file: a null text.
+        file: a null text: a file, a repository of the hub, or "embedded" for the one that ships.
         settings: the model to replay it with.
         seeds: seeds and ranges of them, as in "0-7" or "0,3,5"; None for seed 0.
         prompts: what to show; none for the prompt that the null text was learnt for.
@@ -263,7 +263,7 @@ class ReplayRequest:
             source of weights and no reward.
     """
 
-    file: Path
+    file: str | Path
     settings: ModelSettings = ModelSettings()
     seeds: str | None = None
     prompts: Sequence[str] = ()
