@@ -49,7 +49,7 @@ def test_ctrl_c_in_the_first_second_is_one_line(seconds: float, tmp_path: Path) 
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 130, errors
     assert errors in ("interrupted: nothing was written\n", "")  # the second one may come before the line is written
     assert not (tmp_path / "out").exists()
 
