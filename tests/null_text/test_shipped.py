@@ -64,6 +64,10 @@ def test_a_file_of_that_name_is_reached_by_its_path(
     assert "'embedded' is damaged or not a safetensors file" in refused(
         ["replay", "./embedded", "--prompt", "a star"], capsys
     )
+    FittedNullText.load("embedded").save("embedded", licence="another")
+    assert loading.load("./embedded").about["licence"] == "another"
+    assert FittedNullText.load(Path("embedded")).about["licence"] == "another"
+    assert FittedNullText.load("embedded").about["licence"] == "Apache-2.0"
 
 
 @pytest.mark.parametrize(

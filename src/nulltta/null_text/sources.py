@@ -24,14 +24,14 @@ def is_repository(source: str | Path) -> bool:
 def located(source: str | Path) -> Path:
     """Return the local path of a null text, fetched from the hub where a repository is named that is not here yet.
 
-    The name of an embedded model stands for the null text that ships with it, as it stands for the model; a file of
-    that name is "./embedded".
+    The name of an embedded model, as a string, stands for the null text that ships with it, as it stands for the
+    model; a file of that name is "./embedded", and a `Path` is always a file.
 
     Raises:
         LoadError: if the repository holds no null text, or cannot be reached.
     """
-    if str(source) in WORLDS:
-        return _shipped(str(source))
+    if isinstance(source, str) and source in WORLDS:
+        return _shipped(source)
     if not is_repository(source):
         return Path(source)
     repository = str(source)
