@@ -44,9 +44,7 @@ def align(*words: str, reward: str, out: Path) -> None:
 def demo() -> None:
     """Align prompts, sample under the null text that ships, and say where to look."""
     began = time.monotonic()
-    fast, one, eight, fitted, aligned = (
-        OUT / name for name in ("four-steps", "one", "eight", "fitted", "as-fitted")
-    )  # fmt: skip
+    fast, one, eight, fitted, aligned = (OUT / name for name in ("four-steps", "one", "eight", "fitted", "as-fitted"))
     align(FAST, "--model", "embedded-turbo", reward="clip", out=fast)
     align(ONE, reward="clip", out=one)
     align(*EIGHT, reward="clip", out=eight)

@@ -110,11 +110,11 @@ def null_tta(problem: Problem) -> Stream:
     moved, learnt = p.start is not None, False
 
     # Where a look takes ∇_{x̂0} r(D(x̂0)) for the next tilt too: at the only candidate, if nothing moves φ' in between.
-    once = [
-        _looks_once(cfg) and not n and draws_noise(p.model, p.latents[:, 0], step)
+    sloped: list[GradientAt | None] = [
+        "estimates" if _looks_once(cfg) and not n and draws_noise(p.model, p.latents[:, 0], step) else None
         for n, step in zip(counts, steps, strict=True)
     ]
-    sloped: list[GradientAt | None] = ["estimates" if each else None for each in (*once, False)]
+    sloped.append(None)
 
     view = look(p, p.latents, steps[0], null, gradient_at=sloped[0], allow_nan=release)  # 1. K initial latents
     selected = greedy(view.rewards)

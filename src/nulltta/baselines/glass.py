@@ -7,8 +7,8 @@ estimate at the latent that x_t and u make up is E[x0 | x_t, u], and
 
     du/dτ = (u − E[x0 | x_t, u])/τ,  from τ = ∞, where (u − E[x0 | x_t])/τ = n,
 
-is the flow whose u has the distribution that it has given x_t. Euler's method of few steps falls short of its variance,
-as as many of the sampler's own steps do.
+is the flow whose u has the distribution that it has given x_t. Few steps of Euler's method fall short of its variance,
+by as much as the same number of the sampler's own steps.
 """
 
 from __future__ import annotations

@@ -200,11 +200,13 @@ class FKSteering:
                     log_w, (x, eps, given, largest, initial),
                     RESAMPLING[self.resampling], self.threshold, p.generators(i, "resample"),
                 )  # fmt: skip
-            x = _moved(p, x, eps, steps[i : i + size], noise=p.noise(i, steps[i], x[:, 0], N))
-            for k in range(i, i + size - 1):
+            end = i + size
+            x = _moved(p, x, eps, steps[i:end], noise=p.noise(i, steps[i], x[:, 0], N))
+            *between, last = range(i, end)
+            for k in between:
                 yield Step.unscored(k, steps[k].timestep, B)
-            last, following = i + size - 1, steps[i + size] if i + size < len(steps) else None
-            if following is not None and i + size not in times:
+            following = steps[end] if end < len(steps) else None
+            if following is not None and end not in times:
                 eps = predict(p, x, following)
                 yield Step.unscored(last, steps[last].timestep, B)
                 continue
@@ -218,11 +220,13 @@ class FKSteering:
 
     def _check(self, steps: Sequence[NoiseStep]) -> None:
         """Refuse transitions of several steps that the schedule does not have."""
+        if self.transition_steps == 1:
+            return
         if len(steps) % self.transition_steps:
             raise InvalidValue(f"must divide the number of denoising steps, {len(steps)}", "transition_steps")
-        if self.transition_steps > 1 and any(step.eta != 1 for step in steps):
+        if any(step.eta != 1 for step in steps):
             raise InvalidValue("above 1 belongs to the ancestral sampler: set eta to 1", "transition_steps")
-        if self.transition_steps > 1 and any(step.alpha_bar_previous <= step.alpha_bar for step in steps):
+        if any(step.alpha_bar_previous <= step.alpha_bar for step in steps):
             raise InvalidValue("above 1 needs noise levels that fall at every denoising step", "transition_steps")
 
     def _potential(self, rewards: Tensor, largest: Tensor, given: Tensor, *, last: bool) -> Tensor:
