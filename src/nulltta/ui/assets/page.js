@@ -50,10 +50,20 @@
     return terms.map(signed).join("");
   }
 
-  function refuse(words) {
+  const tooHeavy = (weight) => !(Math.abs(weight) <= HEAVIEST); // what is not a number is too
+
+  /** Say what of the reward the chips do not show: a weight that was typed and not taken, or a term that is text. */
+  function explain(foreign) {
+    const typed = document.activeElement;
+    const refused = typed?.matches(".rewards [type=number]") && tooHeavy(typed.valueAsNumber);
     const place = one(".better .refused");
-    place.textContent = words;
-    place.hidden = !words;
+    place.textContent = refused
+      ? `The weight of ${typed.closest("li").dataset.reward} must be a number between -${HEAVIEST} and ${HEAVIEST}; ` +
+        "the reward is unchanged."
+      : foreign
+        ? "A part of this reward is written as text. What you tick is added to it."
+        : "";
+    place.hidden = !place.textContent;
   }
 
   /** Draw the chips from the text. */
@@ -64,7 +74,7 @@
     const weights = new Map(terms.filter(({ name }) => name).map(({ name, weight }) => [name, weight]));
     const shown = new Set(all(".rewards li").map((item) => item.dataset.reward));
     const foreign = terms.some(({ name }) => !shown.has(name));
-    refuse(foreign ? "A part of this reward is written as text. What you tick is added to it." : "");
+    explain(foreign);
     if (foreign) document.body.classList.add("reward-as-text");
     for (const item of all(".rewards li")) {
       const weight = weights.get(item.dataset.reward);
@@ -97,11 +107,7 @@
         weigh(name, event.target.checked ? (one("#reward textarea").value.trim() ? 0.3 : 1) : null);
       } else {
         const weight = event.target.valueAsNumber;
-        if (!(Math.abs(weight) <= HEAVIEST)) {
-          refuse(`The weight of ${name} must be a number between -${HEAVIEST} and ${HEAVIEST}; the reward is unchanged.`);
-          return;
-        }
-        weigh(name, weight);
+        if (!tooHeavy(weight)) weigh(name, weight);
       }
       drawChips();
     } else if (event.target.closest("#reward")) {
