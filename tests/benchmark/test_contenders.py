@@ -125,6 +125,18 @@ def test_names_and_groups() -> None:
         named(["dsp"])
 
 
+def test_sweeps_change_one_setting_of_what_was_tuned() -> None:
+    own = {
+        "null-tta": {"noise_tilt": 0.5, "num_inference_steps": 10, "runs": 2},
+        "noise-tilt": {"strength": 0.5, "num_inference_steps": 10},
+    }
+    task = replace(TASK, settings=own)
+    tuned, swept = (arm(name, 200, "", task) for name in ("null-tta", "tilt-0.3"))
+    assert swept == replace(tuned, name="tilt-0.3", config={**tuned.config, "noise_tilt": 0.3})
+    tuned, swept = (arm(name, 200, "", task) for name in ("noise-tilt", "noise-tilt-0.3"))
+    assert swept == replace(tuned, name="noise-tilt-0.3", settings={"strength": 0.3})
+
+
 def test_every_contender_with_settings_of_its_own_is_tuned_with_as_many_tries() -> None:
     assert set(GRID) == {name for name, contender in RIVALS.items() if not contender.fixed}
     for tries in GRID.values():

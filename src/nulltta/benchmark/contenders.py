@@ -112,18 +112,23 @@ def filled(config: NullTTAConfig, budget: int, *, crossed: bool = False) -> Null
     return config
 
 
-def _spending(method: str, baseline: Baseline) -> MakeArm:
-    """Return a baseline that spends a budget by its cost, or if it has none by the inner steps of its configuration."""
-    return _null_tta(method, method) if baseline.cost is None else _counted(method, baseline.cost)
+def _spending(method: str, baseline: Baseline, **changes: Any) -> MakeArm:
+    """Return a baseline that spends a budget by its cost, or if it has none by the inner steps of its configuration.
+
+    It has the settings that were tuned for it except for some changes.
+    """
+    if baseline.cost is None:
+        return _null_tta(method, method, **changes)
+    return _counted(method, baseline.cost, **changes)
 
 
-def _counted(method: str, cost: Cost) -> MakeArm:
+def _counted(method: str, cost: Cost, **changed: Any) -> MakeArm:
     """Return a method that costs each·n + once: n is as large as the budget allows."""
     published: Any = BASELINES[method].method
     own = {each.name for each in fields(published)} if is_dataclass(published) else set()
 
     def make(budget: int, task: ContenderTask) -> Arm:
-        found = {**BASELINES[method].published, **task.of(method)}
+        found = {**BASELINES[method].published, **task.of(method), **changed}
         settings = {name: value for name, value in found.items() if name in own}
         changes = {name: value for name, value in found.items() if name not in own}
         task = replace(task, config=replace(task.config.without_null_text(), **changes))
@@ -277,6 +282,13 @@ SWEEPS: Mapping[str, Contender] = {
 } | {
     f"inner-steps-1-{end}": Contender(_null_tta(inner_steps=(1, end)), f"n_min : n_max = 1 : {end}")
     for end in (1, 3, 9)
+} | {
+    f"{name}-{strength}": Contender(make, f"{of} with ρ = {strength}", needs_gradient=True)
+    for strength in (0.3, 0.5, 0.7)
+    for name, of, make in (
+        ("tilt", "null-tta", _null_tta(noise_tilt=strength)),
+        *((of, of, _spending(of, BASELINES[of], strength=strength)) for of in ("noise-tilt", "clean-tilt")),
+    )
 }  # fmt: skip
 
 CONTENDERS: Mapping[str, Contender] = {**RIVALS, **ABLATIONS, **SWEEPS}
