@@ -55,6 +55,11 @@ def test_the_other_models_have_none(model: str, capsys: pytest.CaptureFixture[st
     assert "only for 'embedded'" in refused(["replay", model, "--prompt", "a star"], capsys)
 
 
+def test_a_distilled_model_refuses_it(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["replay", "embedded", "--model", "embedded-turbo", "--prompt", "a star"]
+    assert "the null text acts through classifier-free guidance" in refused(words, capsys)
+
+
 def test_a_file_of_that_name_is_reached_by_its_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -63,6 +63,11 @@ def replay(
     if not shown:
         raise InvalidValue("is needed: the null text was fitted for all prompts", "prompt")
     config = config or recorded_config(null_text.about)
+    if config.guidance == "cfg" and model.distilled and not model.predicts_guided:
+        raise DoesNotFit(
+            "the null text acts through classifier-free guidance, and this model is guidance-distilled "
+            f"({model.distilled}): it samples without"
+        )
     model = with_guidance(model, config)
     # φ' takes the negative prompt's place; a fitted one counts from that of a call without one.
     unused = shown if isinstance(shown, EncodedPrompt) and isinstance(learnt, NullText) else ""
