@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import random
+import runpy
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +16,7 @@ from nulltta.embedded.scenes.grammar import CATEGORIES, Claim, Group, caption, e
 from nulltta.embedded.scenes.judge import SceneJudge, compare, read
 from nulltta.embedded.scenes.render import Thing, arrange, paint, render
 
+STUDIES = Path(__file__).parents[3] / "studies"
 TWO = Claim((Group(2, "star", "red"), Group(1, "circle", "blue")))
 THINGS = (Thing("star", "red", 4, 4, 16), Thing("star", "red", 40, 4, 16), Thing("circle", "blue", 8, 36, 20))
 
@@ -41,6 +45,26 @@ def test_soft_images_are_read_too() -> None:
     soft = functional.avg_pool2d(functional.pad(images, (1, 1, 1, 1), mode="replicate"), 3, 1)
     noisy = (soft + 0.02 * torch.randn(soft.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
     assert sum(right([stated for stated, _ in pairs], noisy)) >= 98
+
+
+def test_a_thing_that_is_nearly_as_wide_as_high_keeps_its_shape() -> None:
+    for shape in ("square", "circle"):
+        whole = drawn(Thing(shape, "blue", 20, 20, 16))
+        oval = functional.interpolate(whole, (64, 77), mode="bilinear", antialias=True)[..., 6:70]
+        assert [thing.shape for thing in read(oval)[0]] == [shape]
+        flat = functional.interpolate(whole, (64, 128), mode="bilinear", antialias=True)[..., 24:88]
+        assert [thing.shape for thing in read(flat)[0]] != [shape]
+
+
+def test_the_judge_agrees_with_labels_by_eye() -> None:
+    study = runpy.run_path(str(STUDIES / "judge_labels.py"))
+    pictures = json.loads((STUDIES / "results" / "judge_labels.json").read_text())["pictures"]
+    images = study["read_sheet"](STUDIES / "results" / "judge_labels.png")[: len(pictures)]
+    judged = SceneJudge().all_right(images, [picture["prompt"] for picture in pictures])
+    labelled = [picture["right"] for picture in pictures]
+    shown = [bool(one) for one, label in zip(judged, labelled, strict=True) if label is True]
+    assert sum(shown) >= 0.95 * len(shown) > 100
+    assert not any(bool(one) for one, label in zip(judged, labelled, strict=True) if label is False)
 
 
 def test_each_fact_is_checked_on_its_own() -> None:

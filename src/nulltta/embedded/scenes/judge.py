@@ -8,7 +8,7 @@ clear, the judge says that it cannot tell.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -36,6 +36,8 @@ COLOUR_ERROR = 75.0
 """How far a colour may be from the palette's, in units of 255."""
 EDGE = 0.35
 """A thing ends where less than this share of a pixel has its colour."""
+STRETCH = 1.3
+"""How many times as wide as high, or as high as wide, a thing may be to be compared in a drawing's proportions."""
 SIDE = 24
 """The side of the square in which shapes are compared."""
 
@@ -111,25 +113,45 @@ def _sighting(difference: Mask, background: Mask, inside: NDArray[np.bool_]) -> 
 
 
 def match(share: Mask) -> tuple[str, float, float]:
-    """Return the shape that a mask (h, w) overlaps most, that overlap, and its lead over the next shape."""
-    drawings, owners = templates()
-    fitted = fit(share)
-    overlaps = np.minimum(drawings, fitted).sum((1, 2)) / np.maximum(drawings, fitted).sum((1, 2))
-    best = np.array([overlaps[owners == k].max() for k in range(len(SHAPES))])
+    """Return the shape that a mask (h, w) overlaps most, that overlap, and its lead over the next shape.
+
+    A thing that is nearly as wide as high is also compared without regard to its proportions: a generated circle may be
+    an oval, and a square a rectangle.
+    """
+    thing = cut_out(share)
+    height, width = thing.shape
+    fits = (padded, stretched) if max(height, width) <= STRETCH * min(height, width) else (padded,)
+    best = np.max([_overlaps(fit(thing), *templates(fit)) for fit in fits], axis=0)
     first, second = np.argsort(best)[::-1][:2]
     return SHAPES[first], float(best[first]), float(best[first] - best[second])
 
 
-def fit(share: Mask) -> Mask:
-    """Cut out what a mask covers by more than EDGE, centre it in a square and scale it to SIDE pixels."""
+def _overlaps(thing: Mask, drawings: Mask, owners: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the largest overlap of a thing with the drawings of each shape."""
+    overlaps = np.minimum(drawings, thing).sum((1, 2)) / np.maximum(drawings, thing).sum((1, 2))
+    return np.array([overlaps[owners == k].max() for k in range(len(SHAPES))])
+
+
+def cut_out(share: Mask) -> Mask:
+    """Return the smallest rectangle with all that a mask covers by more than EDGE."""
     ys, xs = np.nonzero(share > EDGE)
-    share = share[ys.min() : ys.max() + 1, xs.min() : xs.max() + 1]
-    height, width = share.shape
+    return share[ys.min() : ys.max() + 1, xs.min() : xs.max() + 1]
+
+
+def padded(thing: Mask) -> Mask:
+    """Scale a mask to SIDE pixels in its own proportions, in the middle of a square."""
+    height, width = thing.shape
     side = max(height, width)
     square = np.zeros((side, side), np.float32)
     top, left = (side - height) // 2, (side - width) // 2
-    square[top : top + height, left : left + width] = share
-    return np.asarray(Image.fromarray(square).resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+    square[top : top + height, left : left + width] = thing
+    return stretched(square)
+
+
+def stretched(thing: Mask) -> Mask:
+    """Scale a mask to a square of SIDE pixels."""
+    image = Image.fromarray(thing.astype(np.float32))
+    return np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
 
 
 def soften(mask: Mask) -> Mask:
@@ -140,14 +162,17 @@ def soften(mask: Mask) -> Mask:
 
 
 @cache
-def templates() -> tuple[Mask, NDArray[np.int64]]:
-    """Return the drawings (N, SIDE, SIDE), sharp and soft, of every shape at every size, and their shapes' numbers."""
+def templates(fit: Callable[[Mask], Mask]) -> tuple[Mask, NDArray[np.int64]]:
+    """Return the drawings (N, SIDE, SIDE), sharp and soft, of every shape at every size, and their shapes' numbers.
+
+    `fit` is one of `padded` and `stretched`.
+    """
     sizes = range(min(low for low, _ in SIZES.values()), max(high for _, high in SIZES.values()) + 1, LATTICE)
     drawings, owners = [], []
     for k, shape in enumerate(SHAPES):
         for size in sizes:
             sharp = np.pad(coverage(shape, size), 2)
-            drawings += [fit(sharp), fit(soften(sharp))]
+            drawings += [fit(cut_out(sharp)), fit(cut_out(soften(sharp)))]
             owners += [k, k]
     return np.stack(drawings), np.array(owners)
 
