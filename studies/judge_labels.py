@@ -5,8 +5,9 @@
 
 The pictures are in studies/results/judge_labels.png, in rows of twelve. studies/results/judge_labels.json has their
 contenders and prompts, and for each of them whether it shows everything that its prompt says, as somebody decided who
-looked at the picture and the prompt, but not at the judge's verdict. null stands for a picture of which that cannot be
-said.
+looked at the picture and the prompt, but not at the judge's verdict, nor, for most of them, at the contender. null
+stands for a picture of which that cannot be said. "fresh" are those that were labelled after the judge was last
+changed.
 """
 
 from __future__ import annotations
@@ -39,9 +40,12 @@ def main(
     """Compare the judge with the labels, or take new pictures."""
     labels, sheet = folder / "judge_labels.json", folder / "judge_labels.png"
     if draw is None:
-        print(table(json.loads(labels.read_text())["pictures"], read_sheet(sheet)))
+        pictures, images = json.loads(labels.read_text())["pictures"], read_sheet(sheet)
+        for fresh, title in ((False, "Labelled before the judge was last changed"), (True, "Labelled after")):
+            chosen = [i for i, picture in enumerate(pictures) if picture["fresh"] is fresh]
+            print(f"{title}: {len(chosen)}\n\n{table([pictures[i] for i in chosen], images[chosen])}\n")
         return
-    run, pictures, images = BenchmarkFolder(draw), list[dict[str, Any]](), list[Image.Image]()
+    run, drawn, shown = BenchmarkFolder(draw), list[dict[str, Any]](), list[Image.Image]()
     if (there := run.plan()) is None:
         raise SystemExit(f"there is no benchmark in {draw}")
     plan, _ = there
@@ -49,10 +53,11 @@ def main(
         path = run.image(plan, row.arm, row.prompt, row.seed)
         if path.exists():
             contender = next(arm.name for arm in plan.arms if arm.key == row.arm)
-            pictures.append({"contender": contender, "prompt": plan.prompts[row.prompt], "right": None})
-            images.append(Image.open(path))
-    save_sheet(images, sheet)
-    record.save({"pictures": pictures}, labels)
+            prompt = plan.prompts[row.prompt]
+            drawn.append({"contender": contender, "prompt": prompt, "right": None, "fresh": True})
+            shown.append(Image.open(path))
+    save_sheet(shown, sheet)
+    record.save({"pictures": drawn}, labels)
 
 
 def save_sheet(images: Sequence[Image.Image], path: Path) -> None:
@@ -72,7 +77,7 @@ def read_sheet(path: Path) -> Tensor:
 
 def table(pictures: Sequence[dict[str, Any]], images: Tensor) -> str:
     """Format how often judge and labels agree, by contender, and list the pictures on which they do not."""
-    verdicts = SceneJudge().verdicts(images[: len(pictures)], [picture["prompt"] for picture in pictures])
+    verdicts = SceneJudge().verdicts(images, [picture["prompt"] for picture in pictures])
     contenders = list(dict.fromkeys(picture["contender"] for picture in pictures))
     counts, apart = Counter[tuple[str, str, str]](), []
     for number, (picture, verdict) in enumerate(zip(pictures, verdicts, strict=True)):
