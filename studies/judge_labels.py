@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -43,7 +43,7 @@ def main(
         pictures, images = json.loads(labels.read_text())["pictures"], read_sheet(sheet)
         for fresh, title in ((False, "Labelled before the judge was last changed"), (True, "Labelled after")):
             chosen = [i for i, picture in enumerate(pictures) if picture["fresh"] is fresh]
-            print(f"{title}: {len(chosen)}\n\n{table([pictures[i] for i in chosen], images[chosen])}\n")
+            print(f"{title}: {len(chosen)}\n\n{table({i: pictures[i] for i in chosen}, images[chosen])}\n")
         return
     run, drawn, shown = BenchmarkFolder(draw), list[dict[str, Any]](), list[Image.Image]()
     if (there := run.plan()) is None:
@@ -75,12 +75,15 @@ def read_sheet(path: Path) -> Tensor:
     return rows.permute(1, 2, 0, 3, 4).flatten(0, 1)
 
 
-def table(pictures: Sequence[dict[str, Any]], images: Tensor) -> str:
-    """Format how often judge and labels agree, by contender, and list the pictures on which they do not."""
-    verdicts = SceneJudge().verdicts(images, [picture["prompt"] for picture in pictures])
-    contenders = list(dict.fromkeys(picture["contender"] for picture in pictures))
+def table(pictures: Mapping[int, dict[str, Any]], images: Tensor) -> str:
+    """Format how often judge and labels agree, by contender, and list the pictures on which they do not.
+
+    The keys are the pictures' numbers in the sheet, from 0.
+    """
+    verdicts = SceneJudge().verdicts(images, [picture["prompt"] for picture in pictures.values()])
+    contenders = list(dict.fromkeys(picture["contender"] for picture in pictures.values()))
     counts, apart = Counter[tuple[str, str, str]](), []
-    for number, (picture, verdict) in enumerate(zip(pictures, verdicts, strict=True)):
+    for (number, picture), verdict in zip(pictures.items(), verdicts, strict=True):
         judged = WORDS[False if False in verdict.values() else None if None in verdict.values() else True]
         labelled = WORDS[picture["right"]]
         counts[labelled, judged, picture["contender"]] += 1

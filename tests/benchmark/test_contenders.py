@@ -111,6 +111,12 @@ def test_too_small_a_budget_and_a_reward_without_gradient_are_refused() -> None:
                 arm(name, 500, "", replace(TASK, target="jpeg", differentiable=False))
 
 
+def test_a_budget_that_runs_share_is_named_as_a_whole() -> None:
+    task = replace(TASK, settings={"null-tta": {"runs": 3}})
+    with pytest.raises(NullTTAError, match="in each of the 3 runs that share 30"):
+        arm("null-tta", 30, "", task)
+
+
 def test_null_tta_searches_if_the_reward_has_no_gradient() -> None:
     made = arm("null-tta", 100, "", replace(TASK, target="jpeg", differentiable=False))
     assert made.config["gradient"] == "zeroth-order"

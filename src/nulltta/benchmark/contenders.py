@@ -156,7 +156,12 @@ def _null_tta(method: str = "null-tta", tuned_as: str = "null-tta", **changes: A
         second = _second_pass(method, config)
         if budget // runs <= second:
             raise InvalidValue(f"of {budget} evaluations does not cover the {second} of a second pass", "budget")
-        config = filled(config, budget // runs - second, crossed=task.crossed)
+        try:
+            config = filled(config, budget // runs - second, crossed=task.crossed)
+        except InvalidValue as error:
+            if runs == 1:
+                raise
+            raise InvalidValue(f"{error}, in each of the {runs} runs that share {budget}") from error
         return replace(_arm(method, replace(task, config=config)), samples=runs)
 
     return make

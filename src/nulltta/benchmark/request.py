@@ -179,7 +179,7 @@ def make_plan(request: BenchmarkRequest, machine: WorkerMachine, say: Say) -> tu
                 try:
                     made = _arm(name, budget, task, request, model)
                 except NullTTAError as error:
-                    say(f"left out, target {task.target}, {budget}: {error}")
+                    say(f"left out: {name}, target {task.target}, {budget}: {error}")
                 else:
                     arms.setdefault(made.key, made)
     plan = Plan(

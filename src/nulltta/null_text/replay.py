@@ -65,8 +65,8 @@ def replay(
     config = config or recorded_config(null_text.about)
     if config.guidance == "cfg" and model.distilled and not model.predicts_guided:
         raise DoesNotFit(
-            "the null text acts through classifier-free guidance, and this model is guidance-distilled "
-            f"({model.distilled}): it samples without"
+            "the null text acts through classifier-free guidance, which this model was distilled to sample without "
+            f"({model.distilled}): replay it with the model that it was learnt for"
         )
     model = with_guidance(model, config)
     # φ' takes the negative prompt's place; a fitted one counts from that of a call without one.

@@ -49,11 +49,12 @@ def test_soft_images_are_read_too() -> None:
 
 def test_a_thing_that_is_nearly_as_wide_as_high_keeps_its_shape() -> None:
     for shape in ("square", "circle"):
-        whole = drawn(Thing(shape, "blue", 20, 20, 16))
-        oval = functional.interpolate(whole, (64, 77), mode="bilinear", antialias=True)[..., 6:70]
-        assert [thing.shape for thing in read(oval)[0]] == [shape]
-        flat = functional.interpolate(whole, (64, 128), mode="bilinear", antialias=True)[..., 24:88]
-        assert [thing.shape for thing in read(flat)[0]] != [shape]
+        whole = drawn(Thing(shape, "blue", 16, 16, 24))
+        for width, same in ((80, True), (128, False)):
+            wide = functional.interpolate(whole, (64, width), mode="bilinear", antialias=True)
+            left = (width - 64) // 2
+            (seen,) = read(wide[..., left : left + 64])
+            assert ([thing.shape for thing in seen] == [shape]) is same
 
 
 def test_the_judge_agrees_with_labels_by_eye() -> None:
@@ -62,8 +63,10 @@ def test_the_judge_agrees_with_labels_by_eye() -> None:
     images = study["read_sheet"](STUDIES / "results" / "judge_labels.png")[: len(pictures)]
     judged = SceneJudge().all_right(images, [picture["prompt"] for picture in pictures])
     labelled = [picture["right"] for picture in pictures]
-    shown = [bool(one) for one, label in zip(judged, labelled, strict=True) if label is True]
-    assert sum(shown) >= 0.95 * len(shown) > 100
+    for fresh, share in ((False, 0.95), (True, 0.92)):
+        right = [picture["right"] is True and picture["fresh"] is fresh for picture in pictures]
+        shown = [bool(one) for one, wanted in zip(judged, right, strict=True) if wanted]
+        assert sum(shown) >= share * len(shown) > 50
     assert not any(bool(one) for one, label in zip(judged, labelled, strict=True) if label is False)
 
 
