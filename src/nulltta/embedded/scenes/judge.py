@@ -37,7 +37,7 @@ COLOUR_ERROR = 75.0
 EDGE = 0.35
 """A thing ends where less than this share of a pixel has its colour."""
 STRETCH = 1.3
-"""How many times as wide as high, or as high as wide, a thing may be to be compared in a drawing's proportions."""
+"""How many times as wide as high, or as high as wide, a thing may be to be compared without regard to this."""
 SIDE = 24
 """The side of the square in which shapes are compared."""
 
