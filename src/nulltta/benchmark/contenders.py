@@ -275,6 +275,9 @@ RIVALS: Mapping[str, Contender] = {
     "null-tta": Contender(_null_tta(), "the null text is optimised at each step"),
 }  # fmt: skip
 
+TILTS = (0.3, 0.5, 0.7)
+"""The strengths ρ of a tilt that the sweeps try."""
+
 SWEEPS: Mapping[str, Contender] = {
     f"{prefix}-{value}": Contender(_null_tta(**dict[str, Any]({field_name: value})), f"{symbol} = {value}")
     for prefix, field_name, symbol, values in (
@@ -288,12 +291,14 @@ SWEEPS: Mapping[str, Contender] = {
     f"inner-steps-1-{end}": Contender(_null_tta(inner_steps=(1, end)), f"n_min : n_max = 1 : {end}")
     for end in (1, 3, 9)
 } | {
-    f"{name}-{strength}": Contender(make, f"{of} with ρ = {strength}", needs_gradient=True)
-    for strength in (0.3, 0.5, 0.7)
-    for name, of, make in (
-        ("tilt", "null-tta", _null_tta(noise_tilt=strength)),
-        *((of, of, _spending(of, BASELINES[of], strength=strength)) for of in ("noise-tilt", "clean-tilt")),
+    f"tilt-{strength}": Contender(_null_tta(noise_tilt=strength), f"null-tta with ρ = {strength}", needs_gradient=True)
+    for strength in TILTS
+} | {
+    f"{name}-{strength}": Contender(
+        _spending(name, BASELINES[name], strength=strength), f"{name} with ρ = {strength}",
+        BASELINES[name].needs_gradient,
     )
+    for name in ("noise-tilt", "clean-tilt") for strength in TILTS
 }  # fmt: skip
 
 CONTENDERS: Mapping[str, Contender] = {**RIVALS, **ABLATIONS, **SWEEPS}

@@ -63,12 +63,15 @@ def replay(
     if not shown:
         raise InvalidValue("is needed: the null text was fitted for all prompts", "prompt")
     config = config or recorded_config(null_text.about)
-    if config.guidance == "cfg" and model.distilled and not model.predicts_guided:
+    try:
+        model = with_guidance(model, config)
+    except InvalidValue as error:
+        if config.guidance != "cfg":
+            raise
         raise DoesNotFit(
             "the null text acts through classifier-free guidance, which this model was distilled to sample without "
             f"({model.distilled}): replay it with the model that it was learnt for"
-        )
-    model = with_guidance(model, config)
+        ) from error
     # φ' takes the negative prompt's place; a fitted one counts from that of a call without one.
     unused = shown if isinstance(shown, EncodedPrompt) and isinstance(learnt, NullText) else ""
     cond, phi = model.encode([shown] * count, config.negatives([shown], [unused]) * count)
